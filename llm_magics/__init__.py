@@ -1,0 +1,55 @@
+"""Language models inside notebooks: a model resident in the kernel, ``%%chat`` cells, functions and cells as tools.
+
+Public names are imported on first use, so that ``import llm_magics`` and ``%load_ext llm_magics`` stay cheap.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+_HOMES = {
+    "load_model": ".models.local",
+    "ScriptedModel": ".models.scripted",
+    "Session": ".session",
+    "Reply": ".session",
+    "tool": ".tools.tool",
+    "Message": ".messages",
+    "ToolCall": ".messages",
+    "ToolResult": ".messages",
+    "ToolSpec": ".messages",
+    "LLMMagicsError": ".errors",
+}
+
+__all__ = [*_HOMES, "__version__", "load_ipython_extension", "unload_ipython_extension"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """Register the magics; called by ``%load_ext llm_magics``."""
+    from .kernel.magics import load
+
+    load(shell)
+
+
+def unload_ipython_extension(shell: InteractiveShell) -> None:
+    """Take the magics away again; called by ``%unload_ext`` and ``%reload_ext``. Loaded models stay resident."""
+    from .kernel.magics import unload
+
+    unload(shell)

@@ -1,0 +1,80 @@
+"""What a model is to the rest of the package: something that turns a Request into a stream of ModelEvents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from ..events import ModelEvent
+from ..messages import JsonSchema, Message, ToolChoice, ToolSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to draw tokens; names and meanings as in ``engine.values.SamplerSettings``. ``None`` is the model's own default."""
+
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repeat_penalty: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    seed: int | None = None
+    logit_bias: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One model step: everything the answer depends on.
+
+    ``thinking`` None leaves it to the template. ``response_schema`` asks for JSON valid under it. ``continue_final`` says that
+    the last message is an assistant's whose content or reasoning is to go on. ``conversation`` names the thread, for the cache.
+    """
+
+    messages: tuple[Message, ...]
+    tools: tuple[ToolSpec, ...] = ()
+    tool_choice: ToolChoice = "auto"
+    parallel_tool_calls: bool = True
+    response_schema: JsonSchema | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    logprobs: int = 0
+    thinking: bool | None = None
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    continue_final: Literal["content", "reasoning"] | None = None
+    conversation: str = ""
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PromptPart:
+    """A run of the prompt of one origin, e.g. "system", "tools", "user", "assistant", "tool", "template"; for ``--preview``."""
+
+    origin: str
+    text: str
+    token_ids: tuple[int, ...]
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A model to ask. Contract: the stream ends with exactly one ModelEnd, also when it is cut short by ``close()`` of the
+    generator (then nothing more is yielded) or by an interrupt (then the partial answer is the session's to keep)."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def context_size(self) -> int:
+        """The context in tokens; 0 where unknown."""
+        ...
+
+    def stream(self, request: Request) -> Iterator[ModelEvent]: ...
+
+    def preview(self, request: Request) -> tuple[PromptPart, ...]:
+        """The prompt that ``stream`` would evaluate, in parts that concatenate to it; nothing is evaluated."""
+        ...
+
+    def close(self) -> None: ...
