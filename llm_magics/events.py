@@ -114,7 +114,7 @@ class ToolCallEnd:
 @dataclass(frozen=True, slots=True)
 class ModelEnd:
     """The step is over. ``record`` is what replay needs (JSON-able): prompt, hashes of model and template, settings, token
-    ids, the raw text, logprobs where asked for. ``notes`` explain decisions of the parser, e.g. why something was not a call."""
+    ids, the raw text, logprobs where asked for. ``notes`` explain the parser's decisions, e.g. why something was no call."""
 
     message: Message
     finish_reason: FinishReason
@@ -130,7 +130,7 @@ ModelEvent: TypeAlias = PromptProgress | TextDelta | ReasoningDelta | ToolCallSt
 
 @dataclass(frozen=True, slots=True)
 class ToolAsk:
-    """Somebody must decide whether this call may run. ``shown`` is exactly what would run; ``digest`` binds the answer to it."""
+    """Somebody must decide whether this call may run. ``shown`` is exactly what would run; ``digest`` binds an answer to it."""
 
     index: int
     call: ToolCall

@@ -1,0 +1,61 @@
+# Two commands do everything, set-up included:   make lab    and    make test
+#   make lab HEADLESS=1   executes the first lab and prints the conversation, for machines with no browser
+#   make bench            prints every figure as a ratio to its peer, and writes bench.json
+
+PYTHON   ?= python3
+VENV     ?= .venv
+NOTEBOOK ?= notebooks/00-first-chat.ipynb
+BIN      := $(VENV)/bin
+MODEL    := qwen2.5-coder-0.5b
+
+# With an NVIDIA GPU and its compiler, llama-cpp-python is built with CUDA; else for the CPU (Metal comes by itself on macOS).
+CUDA := $(shell command -v nvcc >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo yes)
+ifeq ($(CUDA),yes)
+  BUILD_ENV   := CMAKE_ARGS="-DGGML_CUDA=on"
+  BUILD_FLAGS := --no-cache-dir
+endif
+
+.DEFAULT_GOAL := lab
+.PHONY: lab test check bench models clean
+
+$(VENV)/.base: Makefile
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	  { $(PYTHON) -m pip install --quiet --target $(VENV)-tool virtualenv && PYTHONPATH=$(VENV)-tool $(PYTHON) -m virtualenv $(VENV); }
+	@echo "Building llama-cpp-python (first time: about 10 minutes on 2 cores; afterwards pip has it cached) ..."
+	$(BUILD_ENV) $(BIN)/python -m pip install $(BUILD_FLAGS) "$$(sed -n 's/^ *"\(llama-cpp-python==[^"]*\)".*/\1/p' pyproject.toml)"
+	@touch $@
+
+$(VENV)/.lab: $(VENV)/.base pyproject.toml
+	$(BIN)/python -m pip install --quiet -e .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.base pyproject.toml
+	$(BIN)/python -m pip install --quiet -e '.[test]'
+	@touch $@ $(VENV)/.lab
+
+lab: $(VENV)/.lab
+	$(BIN)/llm-magics pull $(MODEL)
+ifdef HEADLESS
+	$(BIN)/jupyter nbconvert --log-level=WARN --execute --to markdown --stdout $(NOTEBOOK)
+else
+	$(BIN)/jupyter lab $(NOTEBOOK)
+endif
+
+models: $(VENV)/.lab
+	$(BIN)/llm-magics pull smollm2-135m
+	$(BIN)/llm-magics pull $(MODEL)
+
+check: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: $(VENV)/.test models check
+	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=600 notebooks
+
+bench: $(VENV)/.test models
+	$(BIN)/python -m tests.bench
+
+clean:
+	rm -rf $(VENV) $(VENV)-tool build dist labextension/lib labextension/node_modules
