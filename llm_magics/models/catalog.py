@@ -1,0 +1,132 @@
+"""The catalogue: which models have a name, and where each one's file can be had."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any, TypeAlias
+
+DEFAULT_MODEL = "qwen2.5-coder-0.5b"
+
+# e.g. "llama-70b-q4_k_m-00001-of-00002.gguf": stem, number of this part, number of parts
+SPLIT_NAME = re.compile(r"(?P<stem>.*)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf")
+
+
+@dataclass(frozen=True, slots=True)
+class HubFile:
+    """A file of a repository on the Hugging Face hub. ``gated`` repositories want a token whose owner accepted the licence."""
+
+    repo: str
+    file: str
+    gated: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.repo}:{self.file}"
+
+
+@dataclass(frozen=True, slots=True)
+class WheelMember:
+    """One file inside one wheel; ``member`` may be a pattern that matches exactly one name."""
+
+    project: str
+    version: str
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
+class WheelParts:
+    """Wheels whose members, concatenated in this order, are the model's file."""
+
+    parts: tuple[WheelMember, ...]
+
+    def __str__(self) -> str:
+        first, more = self.parts[0], len(self.parts) - 1
+        return f"the wheel {first.project} {first.version}" + (f" and {more} more" if more else "")
+
+
+Source: TypeAlias = HubFile | WheelParts
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogEntry:
+    """A model that has a name. ``size`` (bytes) and ``sha256`` are of ``file`` and None where nobody has verified them."""
+
+    name: str
+    file: str
+    license: str
+    sources: tuple[Source, ...]
+    aliases: tuple[str, ...] = ()
+    about: str = ""
+    size: int | None = None
+    sha256: str | None = None
+
+    @property
+    def verified(self) -> bool:
+        return self.sha256 is not None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name, *self.aliases)
+
+
+@cache
+def catalog() -> tuple[CatalogEntry, ...]:
+    """All entries, in the file's order: from small to large."""
+    text = (resources.files(__package__) / "catalog.toml").read_text(encoding="utf-8")
+    return parse_catalog(text)
+
+
+def parse_catalog(text: str) -> tuple[CatalogEntry, ...]:
+    """Read a catalogue in TOML. Raises ValueError for what is not one, or for a name given twice."""
+    entries = tuple(_entry(table) for table in tomllib.loads(text)["model"])
+    seen: set[str] = set()
+    for name in (n.lower() for entry in entries for n in entry.names):
+        if name in seen:
+            raise ValueError(f"the catalogue gives the name {name!r} twice")
+        seen.add(name)
+    return entries
+
+
+def find(name: str) -> CatalogEntry | None:
+    """The entry with that name or alias; case does not matter."""
+    wanted = name.lower()
+    return next((e for e in catalog() if wanted in (n.lower() for n in e.names)), None)
+
+
+def split_names(first: str) -> tuple[str, ...]:
+    """All parts' names, given that of a split GGUF's first part; of a file that is not split, its own name."""
+    match = SPLIT_NAME.fullmatch(first)
+    if not match:
+        return (first,)
+    parts = int(match["parts"])
+    return tuple(f"{match['stem']}-{n:05}-of-{parts:05}.gguf" for n in range(1, parts + 1))
+
+
+def _entry(table: dict[str, Any]) -> CatalogEntry:
+    known = {"name", "file", "license", "source", "aliases", "about", "size", "sha256"}
+    if strange := set(table) - known:
+        raise ValueError(f"the catalogue's entry {table.get('name')!r} has unknown keys: {', '.join(sorted(strange))}")
+    return CatalogEntry(
+        name=table["name"],
+        file=table["file"],
+        license=table["license"],
+        sources=tuple(_source(s, table["file"]) for s in table["source"]),
+        aliases=tuple(table.get("aliases", ())),
+        about=table.get("about", ""),
+        size=table.get("size"),
+        sha256=table.get("sha256"),
+    )
+
+
+def _source(table: dict[str, Any], file: str) -> Source:
+    if "hub" in table:
+        return HubFile(table["hub"], table.get("file", file), table.get("gated", False))
+    return WheelParts(
+        tuple(
+            WheelMember(table["wheel"].format(n=n), table["version"], table["member"].format(n=n))
+            for n in range(1, table.get("parts", 1) + 1)
+        )
+    )
