@@ -1,0 +1,183 @@
+"""What a turn is drawn from: its runs of text and reasoning, its tool calls, its notices, as values and as JSON.
+
+The JSON of each is described at the head of :mod:`llm_magics.transcript`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args
+
+from .errors import TranscriptError
+from .events import Usage
+from .messages import FinishReason, ToolCall
+
+TurnState: TypeAlias = Literal["running"] | FinishReason
+ToolStatus: TypeAlias = Literal["writing", "ready", "asking", "running", "done", "failed", "refused", "interrupted", "cut"]
+NoticeLevel: TypeAlias = Literal["info", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class TextSegment:
+    text: str
+    step: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningSegment:
+    text: str
+    step: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeSegment:
+    text: str
+    level: NoticeLevel = "info"
+    step: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What somebody was asked to approve: ``shown`` is exactly what would run, ``digest`` binds the answer to it."""
+
+    shown: str
+    digest: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSegment:
+    """One tool call from its first character to its result.
+
+    ``printed`` is the text of the tool's progress, ``outputs`` are MIME bundles for the person, ``result`` is what the model
+    reads (None until there is one).
+    """
+
+    index: int
+    name: str
+    id: str = ""
+    arguments: str = ""
+    state: ToolStatus = "writing"
+    recovered: str = ""
+    trusted: bool = True
+    source: str = ""
+    ask: Ask | None = None
+    printed: str = ""
+    outputs: tuple[Mapping[str, Any], ...] = ()
+    result: str | None = None
+    is_error: bool = False
+    seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
+    step: int = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether the model finished writing the call."""
+        return self.state not in ("writing", "cut")
+
+    @property
+    def call(self) -> ToolCall:
+        return ToolCall(self.name, self.arguments, self.id, self.recovered, self.trusted)
+
+
+Segment: TypeAlias = TextSegment | ReasoningSegment | NoticeSegment | ToolSegment
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One finished model step; its words and calls are the segments with its number."""
+
+    finish_reason: FinishReason
+    usage: Usage = field(default_factory=Usage)
+    token_ids: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+# --- JSON ---------------------------------------------------------------------------------------------------------------------
+
+_KINDS: dict[str, type[Segment]] = {
+    "text": TextSegment,
+    "reasoning": ReasoningSegment,
+    "notice": NoticeSegment,
+    "tool": ToolSegment,
+}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
+T = TypeVar("T")
+
+
+def listed(value: Any) -> Any:
+    """Copy JSON-able data with tuples as lists, as they come back from JSON."""
+    if isinstance(value, Mapping):
+        return {key: listed(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [listed(item) for item in value]
+    return value
+
+
+def segment_to_json(segment: Segment) -> dict[str, Any]:
+    return {"type": _NAMES[type(segment)], **asdict(segment)}
+
+
+def segment_from_json(data: Any) -> Segment:
+    kind = _KINDS[one_of(data, "type", tuple(_KINDS))]
+    step = take(data, "step", int)
+    if kind is NoticeSegment:
+        return NoticeSegment(take(data, "text", str), cast(NoticeLevel, one_of(data, "level", get_args(NoticeLevel))), step)
+    if kind is TextSegment or kind is ReasoningSegment:
+        return kind(take(data, "text", str), step=step)
+    ask, result = data.get("ask"), data.get("result")
+    if result is not None and not isinstance(result, str):
+        raise TranscriptError("A saved transcript is damaged: a tool call's 'result' is not text.")
+    return ToolSegment(
+        index=take(data, "index", int),
+        name=take(data, "name", str),
+        id=take(data, "id", str),
+        arguments=take(data, "arguments", str),
+        state=cast(ToolStatus, one_of(data, "state", get_args(ToolStatus))),
+        recovered=take(data, "recovered", str, ""),
+        trusted=take(data, "trusted", bool, True),
+        source=take(data, "source", str, ""),
+        ask=None if ask is None else Ask(**{name: take(ask, name, str, "") for name in ("shown", "digest", "reason")}),
+        printed=take(data, "printed", str, ""),
+        outputs=tuple(take({"output": o}, "output", dict) for o in take(data, "outputs", list, [])),
+        result=result,
+        is_error=take(data, "is_error", bool, False),
+        seconds=float(take(data, "seconds", (int, float), 0.0)),
+        warnings=tuple(str(w) for w in take(data, "warnings", list, [])),
+        step=step,
+    )
+
+
+def step_from_json(data: Any) -> Step:
+    return Step(
+        finish_reason=cast(FinishReason, one_of(data, "finish_reason", get_args(FinishReason))),
+        usage=usage_from_json(take(data, "usage", dict)),
+        token_ids=tuple(int(i) for i in take(data, "token_ids", list)),
+        notes=tuple(str(n) for n in take(data, "notes", list, [])),
+        record=take(data, "record", dict, {}),
+    )
+
+
+def usage_from_json(data: Mapping[str, Any]) -> Usage:
+    known = {f.name for f in fields(Usage)}
+    given: dict[str, Any] = {key: tuple(value) if key == "losses" else value for key, value in data.items() if key in known}
+    if not all(isinstance(value, (int, float, tuple)) for value in given.values()):
+        raise TranscriptError("A saved transcript is damaged: its 'usage' holds something that is not a number.")
+    return Usage(**given)
+
+
+def take(data: Any, key: str, kind: type[T] | tuple[type, ...], default: Any = ...) -> T:
+    """Read one typed value; ``default`` stands in for a missing key, never for a wrong type."""
+    value = data.get(key, default) if isinstance(data, Mapping) else ...
+    if value is ... or not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise TranscriptError(f"A saved transcript is damaged: {key!r} is missing or of the wrong type.")
+    return cast(T, value)
+
+
+def one_of(data: Any, key: str, names: tuple[str, ...]) -> str:
+    value: str = take(data, key, str)
+    if value not in names:
+        raise TranscriptError(f"A saved transcript is damaged: {key!r} is {value!r}, not one of {', '.join(names)}.")
+    return value

@@ -1,0 +1,332 @@
+"""What one turn has come to so far: a pure fold of events into segments, and its saved form.
+
+Theory of operation: :meth:`Transcript.fold` takes one event and gives a new Transcript. Deltas extend the last segment of their
+kind, so a Transcript does not depend on how the text was cut into deltas. Views draw segments; ``messages()`` reads the turn's
+messages back off them, so the answer is stored once.
+
+**Saved form.** MIME type ``application/vnd.llm-magics.transcript+json``, one JSON object::
+
+    {"version": 1,
+     "turn": "id of the turn", "thread": "main", "model": "name of the model",
+     "prompt": "the user message as it was sent",
+     "state": "running" | "stop" | "length" | "tool_calls" | "interrupted" | "error",
+     "segments": [
+        {"type": "text",      "step": 0, "text": "..."},
+        {"type": "reasoning", "step": 0, "text": "..."},
+        {"type": "notice",    "step": 0, "text": "...", "level": "info" | "warning" | "error"},
+        {"type": "tool", "step": 0, "index": 0, "id": "c1", "name": "weather", "arguments": "{\\"city\\": \\"Oslo\\"}",
+         "state": "writing" | "ready" | "asking" | "running" | "done" | "failed" | "refused" | "interrupted" | "cut",
+         "recovered": "", "trusted": true, "source": "",
+         "ask": null | {"shown": "...", "digest": "...", "reason": "..."},
+         "printed": "", "outputs": [{"image/png": "..."}], "result": null | "what the model reads",
+         "is_error": false, "seconds": 0.0, "warnings": []}],
+     "progress": null | {"done": 128, "total": 512},
+     "usage": {"prompt_tokens": 0, ...the fields of Usage}, "seconds": 0.0,
+     "settings": {...what the cell asked for: "cell", "system", options},
+     "steps": [{"finish_reason": "stop", "usage": {...}, "token_ids": [...], "notes": [], "record": {...}}]}
+
+Segments stand in the order in which they began. ``step`` counts the model steps of the turn from 0. A tool segment is "writing"
+until its call is complete, "ready" until it runs, and "cut" when the step ended before the call did. ``progress`` is there
+only while a prompt is being evaluated. ``steps`` holds one object per finished model step; its ``record`` is the model's own
+(prompt, hashes of model and template, settings, token ids, raw text). ``to_json(record=False)``, the form of snapshots while a
+turn runs and of notebooks after ``%llm strip``, leaves out ``settings`` and ``steps``. Readers ignore keys that they do not
+know; a reader of version 1 refuses any other version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, cast, get_args
+
+from .errors import TranscriptError
+from .events import (
+    Event,
+    ModelEnd,
+    Notice,
+    PromptProgress,
+    ReasoningDelta,
+    TextDelta,
+    ToolAsk,
+    ToolCallDelta,
+    ToolCallEnd,
+    ToolCallStart,
+    ToolEnd,
+    ToolProgress,
+    ToolStart,
+    TurnEnd,
+    TurnStart,
+    Usage,
+)
+from .messages import FinishReason, Message, ToolResult, tool_message, user
+from .segments import (
+    Ask,
+    NoticeSegment,
+    ReasoningSegment,
+    Segment,
+    Step,
+    TextSegment,
+    ToolSegment,
+    ToolStatus,
+    TurnState,
+    listed,
+    one_of,
+    segment_from_json,
+    segment_to_json,
+    step_from_json,
+    take,
+    usage_from_json,
+)
+
+__all__ = [
+    "INTERRUPTED_RESULT",
+    "MIME_TYPE",
+    "VERSION",
+    "Ask",
+    "NoticeSegment",
+    "ReasoningSegment",
+    "Segment",
+    "Step",
+    "TextSegment",
+    "ToolSegment",
+    "Transcript",
+    "TurnState",
+]
+
+MIME_TYPE = "application/vnd.llm-magics.transcript+json"
+VERSION = 1
+INTERRUPTED_RESULT = "interrupted: this call did not finish"
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """One turn as a value. ``settings`` is the kernel's to fill; everything else comes from the events."""
+
+    turn: str = ""
+    thread: str = ""
+    model: str = ""
+    prompt: str = ""
+    state: TurnState = "running"
+    segments: tuple[Segment, ...] = ()
+    steps: tuple[Step, ...] = ()
+    progress: tuple[int, int] | None = None
+    usage: Usage = field(default_factory=Usage)
+    seconds: float = 0.0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, events: Iterable[Event]) -> Transcript:
+        """Fold all of ``events``."""
+        transcript = cls()
+        for event in events:
+            transcript = transcript.fold(event)
+        return transcript
+
+    def fold(self, event: Event) -> Transcript:
+        """Take one event; cost is that of copying the segment it touches."""
+        match event:
+            case TextDelta(text):
+                return self._said(TextSegment, text)
+            case ReasoningDelta(text):
+                return self._said(ReasoningSegment, text)
+            case PromptProgress(done, total):
+                return replace(self, progress=(done, total))
+            case TurnStart(turn, thread, model, prompt):
+                return replace(self, turn=turn, thread=thread, model=model, prompt=prompt)
+            case Notice(text, level):
+                return self._with(NoticeSegment(text, level, len(self.steps)))
+            case ModelEnd():
+                return self._end_step(event)
+            case TurnEnd(reason, usage, seconds):
+                return replace(self._close_calls(), state=reason, usage=usage, seconds=seconds, progress=None)
+            case _:
+                return _fold_tool(self, event)
+
+    def finish(self, reason: FinishReason) -> Transcript:
+        """Close a turn whose TurnEnd never came, e.g. because the interrupt hit the view; a closed one stays as it is."""
+        if self.state != "running":
+            return self
+        return replace(self._close_calls(), state=reason, progress=None)
+
+    def settle(self, messages: Iterable[Message]) -> Transcript:
+        """Add to the last, interrupted step what the session kept and no event brought here any more."""
+        kept = [m for m in messages if m.role == "assistant"]
+        shown = [m for m in self.messages() if m.role == "assistant"]
+        if len(kept) < len(shown) or not kept or len(kept) > len(self.steps) + 1:
+            return self
+        was = shown[-1] if len(shown) == len(kept) else Message("assistant")
+        transcript = self
+        if kept[-1].reasoning.startswith(was.reasoning):
+            transcript = transcript._said(ReasoningSegment, kept[-1].reasoning[len(was.reasoning) :])
+        if kept[-1].text.startswith(was.text):
+            transcript = transcript._said(TextSegment, kept[-1].text[len(was.text) :])
+        return transcript
+
+    @property
+    def text(self) -> str:
+        """The answer: the text of the last step that wrote any."""
+        texts = [s for s in self.segments if isinstance(s, TextSegment)]
+        return "".join(s.text for s in texts if s.step == texts[-1].step) if texts else ""
+
+    @property
+    def tools(self) -> tuple[ToolSegment, ...]:
+        return tuple(s for s in self.segments if isinstance(s, ToolSegment))
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        return self.usage.losses
+
+    def messages(self) -> tuple[Message, ...]:
+        """The turn's messages, every call answered exactly once (law 5): a call with no result counts as interrupted."""
+        found = [user(self.prompt)]
+        last = max((s.step for s in self.segments), default=-1)
+        for number in range(max(last + 1, len(self.steps))):
+            found += self._step_messages(number)
+        return tuple(found)
+
+    def _step_messages(self, number: int) -> list[Message]:
+        mine = [s for s in self.segments if s.step == number]
+        calls = [s for s in mine if isinstance(s, ToolSegment) and s.complete]
+        step = self.steps[number] if number < len(self.steps) else None
+        answer = Message(
+            "assistant",
+            "".join(s.text for s in mine if isinstance(s, TextSegment)),
+            reasoning="".join(s.text for s in mine if isinstance(s, ReasoningSegment)),
+            tool_calls=tuple(s.call for s in sorted(calls, key=lambda s: s.index)),
+            token_ids=step.token_ids if step else (),
+            finish_reason=step.finish_reason if step else self.state if self.state != "running" else None,
+        )
+        if step is None and not (answer.text or answer.reasoning or calls):
+            return []
+        return [answer, *(_result_message(s) for s in sorted(calls, key=lambda s: s.index))]
+
+    def to_json(self, record: bool = True) -> dict[str, Any]:
+        """Encode as the module's docstring says; ``record`` False leaves out ``settings`` and ``steps``."""
+        data: dict[str, Any] = {
+            "version": VERSION,
+            "turn": self.turn,
+            "thread": self.thread,
+            "model": self.model,
+            "prompt": self.prompt,
+            "state": self.state,
+            "segments": [segment_to_json(s) for s in self.segments],
+            "progress": None if self.progress is None else {"done": self.progress[0], "total": self.progress[1]},
+            "usage": asdict(self.usage),
+            "seconds": self.seconds,
+        }
+        if record:
+            data["settings"] = dict(self.settings)
+            data["steps"] = [asdict(step) for step in self.steps]
+        return listed(data)
+
+    @classmethod
+    def from_json(cls, data: Any) -> Transcript:
+        """Decode a saved transcript; raises TranscriptError, saying where, for anything that is not one."""
+        if not isinstance(data, Mapping) or data.get("version") != VERSION:
+            version = data.get("version") if isinstance(data, Mapping) else type(data).__name__
+            raise TranscriptError(
+                f"This is no transcript of version {VERSION} (found {version!r}).",
+                "Run the cell again, or open the notebook with the llm_magics that wrote it.",
+            )
+        progress = data.get("progress")
+        return cls(
+            **{name: take(data, name, str) for name in ("turn", "thread", "model", "prompt")},
+            state=cast(TurnState, one_of(data, "state", ("running", *get_args(FinishReason)))),
+            segments=tuple(segment_from_json(s) for s in take(data, "segments", list)),
+            steps=tuple(step_from_json(s) for s in take(data, "steps", list, [])),
+            progress=None if progress is None else (take(progress, "done", int), take(progress, "total", int)),
+            usage=usage_from_json(take(data, "usage", dict)),
+            seconds=float(take(data, "seconds", (int, float))),
+            settings=take(data, "settings", dict, {}),
+        )
+
+    # --- folding --------------------------------------------------------------------------------------------------------
+
+    def _with(self, segment: Segment) -> Transcript:
+        return replace(self, segments=(*self.segments, segment))
+
+    def _replace(self, at: int, segment: Segment) -> Transcript:
+        return replace(self, segments=(*self.segments[:at], segment, *self.segments[at + 1 :]))
+
+    def _said(self, kind: type[TextSegment] | type[ReasoningSegment], text: str) -> Transcript:
+        """Extend the step's running segment of this kind; a notice in between must not cut a code block in two."""
+        if not text:
+            return self
+        step = len(self.steps)
+        transcript = self if self.progress is None else replace(self, progress=None)
+        for at in range(len(self.segments) - 1, -1, -1):
+            segment = self.segments[at]
+            if isinstance(segment, NoticeSegment):
+                continue
+            if isinstance(segment, kind) and segment.step == step:
+                return transcript._replace(at, kind(segment.text + text, step))
+            break
+        return transcript._with(kind(text, step))
+
+    def _end_step(self, end: ModelEnd) -> Transcript:
+        step = Step(end.finish_reason, end.usage, end.message.token_ids, end.notes, end.record)
+        closed = self._close_calls(unwritten_only=True)
+        return replace(closed, steps=(*self.steps, step), usage=self.usage + end.usage, progress=None)
+
+    def _close_calls(self, unwritten_only: bool = False) -> Transcript:
+        """Say what becomes of calls that nothing will finish any more."""
+        closed: dict[str, ToolStatus] = {"writing": "cut"}
+        if not unwritten_only:
+            closed |= {"ready": "interrupted", "asking": "interrupted", "running": "interrupted"}
+        return replace(
+            self,
+            segments=tuple(
+                replace(s, state=closed[s.state]) if isinstance(s, ToolSegment) and s.state in closed else s
+                for s in self.segments
+            ),
+        )
+
+
+def _fold_tool(transcript: Transcript, event: Event) -> Transcript:
+    """Fold the events of one call: they carry the call's index, and mean the latest call that has it."""
+    if isinstance(event, ToolCallStart):
+        segment = ToolSegment(event.index, event.name, event.id, recovered=event.recovered, step=len(transcript.steps))
+        return replace(transcript, progress=None)._with(segment)
+    index = cast(int, getattr(event, "index", None))
+    for at in range(len(transcript.segments) - 1, -1, -1):
+        segment_at = transcript.segments[at]
+        if isinstance(segment_at, ToolSegment) and segment_at.index == index:
+            return transcript._replace(at, _advance(segment_at, event))
+    call = getattr(event, "call", None)
+    if call is None:
+        raise TranscriptError(f"{type(event).__name__} for call {index}, which never began.")
+    started = transcript._with(ToolSegment(index, call.name, call.id, step=len(transcript.steps)))
+    return _fold_tool(started, event)
+
+
+def _advance(segment: ToolSegment, event: Event) -> ToolSegment:
+    match event:
+        case ToolCallDelta(text=text):
+            return replace(segment, arguments=segment.arguments + text)
+        case ToolCallEnd(call=call):
+            return replace(segment, state="ready", **asdict(call))
+        case ToolAsk(call=call, shown=shown, digest=digest, reason=reason):
+            return replace(segment, state="asking", ask=Ask(shown, digest, reason), **asdict(call))
+        case ToolStart(call=call, source=source):
+            return replace(segment, state="running", source=source, **asdict(call))
+        case ToolProgress(text=text, data=data):
+            outputs = (*segment.outputs, data) if data else segment.outputs
+            return replace(segment, printed=segment.printed + text, outputs=outputs)
+        case ToolEnd(result=result, state=state, seconds=seconds, outputs=outputs, warnings=warnings):
+            return replace(
+                segment,
+                id=segment.id or result.call_id,
+                state=state,
+                result=result.content,
+                is_error=result.is_error,
+                seconds=seconds,
+                outputs=outputs or segment.outputs,
+                warnings=warnings,
+            )
+    raise TranscriptError(f"{type(event).__name__} is not an event of a tool call.")
+
+
+def _result_message(segment: ToolSegment) -> Message:
+    if segment.result is None:
+        return tool_message(ToolResult(segment.id, segment.name, INTERRUPTED_RESULT, True))
+    return tool_message(ToolResult(segment.id, segment.name, segment.result, segment.is_error))
