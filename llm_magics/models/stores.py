@@ -38,10 +38,11 @@ def stored_files() -> Iterator[StoredFile]:
         if directory:
             yield from _flat(Path(directory).expanduser(), "LLM_MAGICS_MODELS")
     yield from _flat(models_dir(), "llm_magics")
+    yield from _by_repository(models_dir(), "llm_magics")
     yield from _hub(_hub_cache(), "Hugging Face")
     yield from _llama_cpp(_llama_cpp_cache())
     for root in (Path.home() / ".lmstudio" / "models", Path.home() / ".cache" / "lm-studio" / "models"):
-        yield from _lm_studio(root)
+        yield from _by_repository(root, "LM Studio")
     for root in _ollama_roots():
         yield from _ollama(root)
 
@@ -116,11 +117,11 @@ def _llama_cpp(root: Path) -> Iterator[StoredFile]:
     yield from _hub(root, "llama.cpp")
 
 
-def _lm_studio(root: Path) -> Iterator[StoredFile]:
-    """``OWNER/REPO/FILE``."""
+def _by_repository(root: Path, store: str) -> Iterator[StoredFile]:
+    """``OWNER/REPO/FILE``, as LM Studio keeps its models, and we those that have no name in the catalogue."""
     for path in _ggufs(root, "*/*/*.gguf"):
-        owner, repo = path.parent.parent.name, path.parent.name
-        yield StoredFile(path, "LM Studio", (f"{owner}/{repo}:{path.name}", f"{owner}/{repo}", *_file_names(path.name)))
+        repo = f"{path.parent.parent.name}/{path.parent.name}"
+        yield StoredFile(path, store, (f"{repo}:{path.name}", *_file_names(path.name)))
 
 
 def _ollama_roots() -> tuple[Path, ...]:

@@ -1,0 +1,31 @@
+"""What every way of fetching shares: telling how far it is, and making sure the disk can hold the result."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Protocol
+
+from ..errors import DownloadError
+
+_SPARE = 256 << 20  # bytes to leave free on the disk
+
+
+class Progress(Protocol):
+    """Told how far something is: ``done`` of ``total`` bytes of ``what``; ``total`` 0 where unknown."""
+
+    def __call__(self, what: str, done: int, total: int, /) -> None: ...
+
+
+def silent(what: str, done: int, total: int, /) -> None:
+    """Tell nobody."""
+
+
+def need_disk(target: Path, needed: int) -> None:
+    """Raise DownloadError unless the disk of ``target``'s directory has ``needed`` bytes free, and some to spare."""
+    free = shutil.disk_usage(target.parent).free
+    if needed > 0 and free < needed + _SPARE:
+        raise DownloadError(
+            f"{target.parent} has {free / 1e9:.1f} GB free; {needed / 1e9:.1f} GB are needed, and some to spare.",
+            "Free some space, or set LLM_MAGICS_CACHE to a directory on another disk.",
+        )
