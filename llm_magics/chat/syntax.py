@@ -157,7 +157,8 @@ class ToolSyntax:
     @property
     def markers(self) -> tuple[str, ...]:
         """Every marker of this syntax that is not empty, layout stripped, each once; for display and for tokenising."""
-        texts = [self.section_start, self.call_start, self.name_again, self.name_end, self.id_end, self.call_end, self.section_end]
+        texts = [self.section_start, self.call_start, self.name_again, self.name_end, self.id_end]
+        texts += [self.call_end, self.section_end]
         if self.tagged:
             texts += [self.tagged.start, self.tagged.key_end, self.tagged.end]
         if self.literal:
