@@ -1,0 +1,208 @@
+"""The kernel's side of the JupyterLab extension: a link that works while a cell is busy, and streaming by deltas over it.
+
+Theory of operation. *Out*: kernel-wide messages, ``comm_msg`` on the IOPub channel under the fixed comm id ``llm_magics`` that
+nobody opens. A front end without the extension ignores them; one with it hears them whether or not it started the cell, so a
+reloaded page and a second tab are served alike. *In*: the control channel, which ipykernel reads on a thread of its own, so a
+message is taken while the main thread runs a cell; what arrives is only noted, and the main thread looks at it when it likes.
+
+Nothing is assumed about who listens. Each turn is announced (``begin``); an extension that is there says ``hello`` for that
+turn, and only then is the turn streamed by deltas instead of display updates. A page that comes later, or that missed a message
+(they are numbered), says ``hello`` again and is sent everything so far.
+
+Messages out, each ``{"kind": ..., ...}``::
+
+    begin     turn, cell                                   a turn starts in that cell
+    snapshot  turn, cell, n, transcript                    everything so far, as ``Transcript.to_json(record=False)``
+    delta     turn, cell, n, ops                           what changed since message n - 1
+    ask       id, what, ...                                a question to the page, answered by ``reply``
+    outputs   cell, outputs                                put these outputs into that cell
+    models    models                                       what is loaded, for the status bar
+
+Operations of a delta, in order::
+
+    ["+", i, field, text]     append text to that field of segment i
+    ["=", i, {...}]           set these fields of segment i, which is new where i is the number of segments
+    ["head", {...}]           set these fields of the transcript itself
+
+Messages in (content of a control message of type ``llm_magics``): ``hello`` (turn), ``decision`` (digest, decision) and
+``reply`` (id, data).
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, Protocol
+
+from ..segments import Segment, listed, segment_to_json
+from ..transcript import Transcript
+
+COMM_ID = "llm_magics"
+CONTROL_TYPE = "llm_magics"
+
+_APPENDED = ("text", "arguments", "printed")
+
+
+class Kernel(Protocol):
+    """What is used of an ipykernel."""
+
+    session: Any
+    iopub_socket: Any
+    control_handlers: dict[str, Any]
+
+
+class Link:
+    """The link of one kernel to whatever pages have the extension. Make it with :func:`link_of`."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._changed = threading.Condition()
+        self._hellos: set[str] = set()
+        self._decisions: dict[str, str] = {}
+        self._replies: dict[str, Any] = {}
+        self._expected: set[str] = set()
+        kernel.control_handlers[CONTROL_TYPE] = self._receive
+
+    def send(self, kind: str, **data: Any) -> None:
+        """Tell every page; nobody need be listening."""
+        content = {"comm_id": COMM_ID, "data": {"kind": kind, **data}}
+        self._kernel.session.send(self._kernel.iopub_socket, "comm_msg", content, ident=b"comm-" + COMM_ID.encode())
+
+    def hello(self, turn: str) -> bool:
+        """Whether a page asked for this turn since the last call."""
+        with self._changed:
+            asked = turn in self._hellos
+            self._hellos.discard(turn)
+            return asked
+
+    def ask(self, what: str, timeout: float = 2.0, **data: Any) -> Any:
+        """Ask the page a question and wait for its reply, while the cell is busy; None where nobody replied in time."""
+        question = uuid.uuid4().hex
+        with self._changed:
+            self._expected.add(question)
+            self.send("ask", id=question, what=what, **data)
+            self._changed.wait_for(lambda: question in self._replies, timeout)
+            self._expected.discard(question)
+            return self._replies.pop(question, None)
+
+    def expect_decision(self, digest: str) -> None:
+        """Take decisions on what has this digest from now on; those that came before count for nothing."""
+        with self._changed:
+            self._decisions.pop(digest, None)
+            self._expected.add(digest)
+
+    def decision(self, digest: str, timeout: float = 0.1) -> str | None:
+        """Wait a little for the person's decision, the text that the page sent ("approve", "deny", "always")."""
+        with self._changed:
+            self._changed.wait_for(lambda: digest in self._decisions, timeout)
+            decision = self._decisions.pop(digest, None)
+            if decision is not None:
+                self._expected.discard(digest)
+            return decision
+
+    def _receive(self, stream: Any, ident: Any, message: Mapping[str, Any]) -> None:
+        """Note what a page said; runs on ipykernel's control thread. What is malformed or unasked for is ignored."""
+        content = message["content"]
+        kind, key = content.get("kind"), content.get("turn") or content.get("digest") or content.get("id")
+        if not isinstance(key, str):
+            return
+        with self._changed:
+            if kind == "hello":
+                self._hellos.add(key)
+            elif kind == "decision" and key in self._expected:
+                self._decisions[key] = str(content.get("decision"))
+            elif kind == "reply" and key in self._expected:
+                self._replies[key] = content.get("data")
+            self._changed.notify_all()
+
+
+_LINK_ATTRIBUTE = "_llm_magics_link"
+
+
+def link_of(kernel: Any) -> Link | None:
+    """The link of this kernel, made on first use; None where there is no ipykernel (a terminal, another kernel)."""
+    if not isinstance(getattr(kernel, "control_handlers", None), dict) or not hasattr(kernel, "iopub_socket"):
+        return None
+    link: Link | None = kernel.__dict__.get(_LINK_ATTRIBUTE)
+    if link is None:
+        link = kernel.__dict__[_LINK_ATTRIBUTE] = Link(kernel)
+    return link
+
+
+class LiveTurn:
+    """Streams one turn to the pages that asked for it."""
+
+    def __init__(self, link: Link, turn: str, cell: str) -> None:
+        self._link, self._turn, self._cell = link, turn, cell
+        self._sent: Transcript | None = None
+        self._number = 0
+        link.send("begin", turn=turn, cell=cell)
+
+    def update(self, transcript: Transcript) -> bool:
+        """Send what changed since the last call; False where no page has asked for this turn."""
+        if self._link.hello(self._turn):
+            self._number += 1
+            self._send("snapshot", transcript=transcript.to_json(record=False))
+        elif self._sent is None:
+            return False
+        elif ops := changes(self._sent, transcript):
+            self._number += 1
+            self._send("delta", ops=ops)
+        self._sent = transcript
+        return True
+
+    def _send(self, kind: str, **data: Any) -> None:
+        self._link.send(kind, turn=self._turn, cell=self._cell, n=self._number, **data)
+
+
+def changes(old: Transcript, new: Transcript) -> list[list[Any]]:
+    """The operations that make ``new`` of ``old``, records aside; segments that are the same object cost nothing."""
+    ops: list[list[Any]] = []
+    for at, segment in enumerate(new.segments):
+        if at >= len(old.segments) or type(segment) is not type(old.segments[at]):
+            ops.append(["=", at, listed(segment_to_json(segment))])
+        elif segment is not old.segments[at]:
+            ops += _segment_changes(at, old.segments[at], segment)
+    head = _head_changes(old, new)
+    return [*ops, ["head", head]] if head else ops
+
+
+def _segment_changes(at: int, old: Segment, new: Segment) -> list[list[Any]]:
+    ops: list[list[Any]] = []
+    changed = [f.name for f in fields(new) if getattr(old, f.name) != getattr(new, f.name)]
+    for name in [name for name in changed if name in _APPENDED]:
+        before, after = getattr(old, name), getattr(new, name)
+        if after.startswith(before):
+            ops.append(["+", at, name, after[len(before) :]])
+            changed.remove(name)
+    if changed:
+        encoded = listed(segment_to_json(new))
+        ops.append(["=", at, {name: encoded[name] for name in changed}])
+    return ops
+
+
+def _head_changes(old: Transcript, new: Transcript) -> dict[str, Any]:
+    names = [n for n in ("state", "progress", "usage", "seconds") if getattr(old, n) != getattr(new, n)]
+    if not names:
+        return {}
+    bare = Transcript(state=new.state, progress=new.progress, usage=new.usage, seconds=new.seconds).to_json(record=False)
+    return {name: bare[name] for name in names}
+
+
+# --- what the page can do for the kernel ------------------------------------------------------------------------------------
+
+
+def notebook_cells(link: Link, timeout: float = 2.0) -> list[Mapping[str, Any]] | None:
+    """Every cell of the notebook, also those never run; None where no page replies.
+
+    Each has ``id``, ``type``, ``source``, ``tags`` and ``tool`` (its metadata under ``llm_magics.tool``, or None).
+    """
+    cells = link.ask("cells", timeout)
+    return [cell for cell in cells if isinstance(cell, Mapping)] if isinstance(cells, list) else None
+
+
+def write_outputs(link: Link, cell: str, outputs: Sequence[Mapping[str, Any]], timeout: float = 2.0) -> bool:
+    """Put nbformat outputs into a cell on the page, also one that was never run; False where no page could."""
+    return link.ask("outputs", timeout, cell=cell, outputs=list(outputs)) is True

@@ -1,0 +1,191 @@
+"""The link to the JupyterLab extension: deltas that rebuild the transcript, and messages that arrive while a cell runs."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_magics.events import (
+    ModelEnd,
+    Notice,
+    PromptProgress,
+    ReasoningDelta,
+    TextDelta,
+    ToolAsk,
+    ToolCallDelta,
+    ToolCallEnd,
+    ToolCallStart,
+    ToolEnd,
+    ToolProgress,
+    ToolStart,
+    TurnEnd,
+    TurnStart,
+    Usage,
+)
+from llm_magics.messages import ToolCall, ToolResult, assistant
+from llm_magics.transcript import Transcript
+from llm_magics.views.live import LiveTurn, changes, link_of, notebook_cells, write_outputs
+
+CALL = ToolCall("weather", '{"city": "Oslo"}', "c1")
+TURN = [
+    TurnStart("t1", "main", "tiny", "How is the weather?"),
+    PromptProgress(3, 9),
+    ReasoningDelta("It asks "),
+    ReasoningDelta("for weather."),
+    TextDelta("Let me "),
+    TextDelta("look. ✓"),
+    ToolCallStart(0, "c1", "weather"),
+    ToolCallDelta(0, '{"city": '),
+    ToolCallDelta(0, '"Oslo"}'),
+    ToolCallEnd(0, CALL),
+    ModelEnd(assistant("Let me look. ✓", tool_calls=(CALL,)), "tool_calls", Usage(completion_tokens=9)),
+    ToolAsk(0, CALL, "weather(city='Oslo')", "d1"),
+    ToolStart(0, CALL, "def weather(city): ..."),
+    ToolProgress(0, "asking\n"),
+    ToolProgress(0, data={"image/png": "iVBO"}),
+    ToolEnd(0, ToolResult("c1", "weather", "rain"), seconds=0.5),
+    Notice("That was quick."),
+    TextDelta("Rain."),
+    ModelEnd(assistant("Rain."), "stop", Usage(completion_tokens=2)),
+    TurnEnd("stop", Usage(completion_tokens=11), 1.5, 2),
+]
+
+
+def apply(data: dict[str, Any], ops: list[list[Any]]) -> dict[str, Any]:
+    """What the extension does with a delta, said in Python."""
+    segments = [dict(s) for s in data["segments"]]
+    head = {key: value for key, value in data.items() if key != "segments"}
+    for op, *rest in ops:
+        if op == "head":
+            head |= rest[0]
+            continue
+        at = rest[0]
+        if at == len(segments):
+            segments.append({})
+        if op == "+":
+            segments[at][rest[1]] += rest[2]
+        else:
+            segments[at] |= rest[1]
+    return {**head, "segments": segments}
+
+
+@given(st.lists(st.integers(1, len(TURN)), unique=True).map(sorted))
+def test_deltas_rebuild_the_transcript_wherever_the_view_flushes(flushes: list[int]) -> None:
+    seen = Transcript.of(TURN[:1])
+    page = seen.to_json(record=False)
+    for end in [*flushes, len(TURN)]:
+        now = Transcript.of(TURN[:end])
+        page = apply(page, changes(seen, now))
+        seen = now
+        assert page == now.to_json(record=False)
+
+
+def test_a_delta_costs_what_is_new_and_not_what_was_there() -> None:
+    long = Transcript.of([TURN[0], TextDelta("word " * 10_000)])
+    assert changes(long, long.fold(TextDelta("new"))) == [["+", 0, "text", "new"]]
+
+
+class FakeSession:
+    def __init__(self) -> None:
+        self.sent: list[dict[str, Any]] = []
+
+    def send(self, socket: Any, msg_type: str, content: dict[str, Any], ident: bytes) -> None:
+        assert (socket, msg_type, content["comm_id"]) == ("iopub", "comm_msg", "llm_magics")
+        self.sent.append(content["data"])
+
+
+class FakeKernel:
+    iopub_socket = "iopub"
+
+    def __init__(self) -> None:
+        self.session = FakeSession()
+        self.control_handlers: dict[str, Any] = {}
+
+    def receive(self, **content: Any) -> None:
+        self.control_handlers["llm_magics"](None, None, {"content": content})
+
+    def kinds(self) -> list[str]:
+        return [data["kind"] for data in self.session.sent]
+
+
+@pytest.fixture
+def kernel() -> FakeKernel:
+    return FakeKernel()
+
+
+def test_a_turn_that_no_page_asks_for_is_left_to_display_updates(kernel: FakeKernel) -> None:
+    turn = LiveTurn(link_of(kernel), "t1", "cell1")
+    assert not turn.update(Transcript.of(TURN[:5]))
+    assert kernel.kinds() == ["begin"]
+
+
+def test_a_page_that_says_hello_gets_everything_and_then_deltas(kernel: FakeKernel) -> None:
+    turn = LiveTurn(link_of(kernel), "t1", "cell1")
+    kernel.receive(kind="hello", turn="t1")
+    assert all(turn.update(Transcript.of(TURN[:end])) for end in (5, 6, 6, 7))
+    assert kernel.kinds() == ["begin", "snapshot", "delta", "delta"]
+    assert [data["n"] for data in kernel.session.sent[1:]] == [1, 2, 3]
+
+
+def test_a_second_hello_brings_everything_again(kernel: FakeKernel) -> None:
+    turn = LiveTurn(link_of(kernel), "t1", "cell1")
+    for end in (5, 6):
+        kernel.receive(kind="hello", turn="t1")
+        turn.update(Transcript.of(TURN[:end]))
+    assert kernel.kinds() == ["begin", "snapshot", "snapshot"]
+
+
+def test_the_hello_of_another_turn_is_not_taken_for_this_one(kernel: FakeKernel) -> None:
+    turn = LiveTurn(link_of(kernel), "t1", "cell1")
+    kernel.receive(kind="hello", turn="t0")
+    assert not turn.update(Transcript.of(TURN[:5]))
+
+
+def test_a_decision_counts_only_for_what_was_shown_and_after_it_was_shown(kernel: FakeKernel) -> None:
+    link = link_of(kernel)
+    kernel.receive(kind="decision", digest="d1", decision="approve")
+    link.expect_decision("d1")
+    kernel.receive(kind="decision", digest="d2", decision="approve")
+    assert link.decision("d1", 0.0) is None
+    kernel.receive(kind="decision", digest="d1", decision="deny")
+    assert link.decision("d1", 0.0) == "deny"
+    assert link.decision("d1", 0.0) is None
+
+
+@pytest.mark.parametrize("content", [{}, {"kind": "hello"}, {"kind": "hello", "turn": 3}, {"kind": "reply", "id": "unasked"}])
+def test_what_a_page_says_amiss_is_ignored(kernel: FakeKernel, content: dict[str, Any]) -> None:
+    link = link_of(kernel)
+    kernel.receive(**content)
+    assert not link.hello("t1")
+    assert link.ask("cells", timeout=0.0) is None
+
+
+def answer(kernel: FakeKernel, data: Any) -> None:
+    """Reply as a page would, from the control thread, once the question is on the wire."""
+
+    def send(socket: Any, msg_type: str, content: dict[str, Any], ident: bytes) -> None:
+        question = content["data"]["id"]
+        threading.Thread(target=lambda: kernel.receive(kind="reply", id=question, data=data)).start()
+
+    kernel.session.send = send  # type: ignore[method-assign]
+
+
+def test_the_page_tells_its_cells(kernel: FakeKernel) -> None:
+    cells = [{"id": "a", "type": "code", "source": "1", "tags": ["tool"], "tool": None}]
+    answer(kernel, cells)
+    assert notebook_cells(link_of(kernel), timeout=30) == cells
+
+
+def test_outputs_land_only_where_the_page_says_so(kernel: FakeKernel) -> None:
+    assert not write_outputs(link_of(kernel), "a", [], timeout=0.0)
+    answer(kernel, True)
+    assert write_outputs(link_of(kernel), "a", [], timeout=30)
+
+
+def test_a_terminal_has_no_link() -> None:
+    assert link_of(None) is None
+    assert link_of(object()) is None
