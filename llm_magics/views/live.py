@@ -6,16 +6,18 @@ reloaded page and a second tab are served alike. *In*: the control channel, whic
 message is taken while the main thread runs a cell; what arrives is only noted, and the main thread looks at it when it likes.
 
 Nothing is assumed about who listens. Each turn is announced (``begin``); an extension that is there says ``hello`` for that
-turn, and only then is the turn streamed by deltas instead of display updates. A page that comes later, or that missed a message
-(they are numbered), says ``hello`` again and is sent everything so far.
+turn, and only then is the turn streamed by deltas instead of display updates. A page that missed a message (they are numbered)
+says ``hello`` again and is sent everything so far; one that has just been opened says ``hello`` for the turn ``*``, whichever
+runs. A turn that ended while no page was there would be lost with the page: its final bundle is kept until a page says
+``saved``, and is sent to pages that come before that.
 
 Messages out, each ``{"kind": ..., ...}``::
 
     begin     turn, cell                                   a turn starts in that cell
     snapshot  turn, cell, n, transcript                    everything so far, as ``Transcript.to_json(record=False)``
     delta     turn, cell, n, ops                           what changed since message n - 1
-    ask       id, what, ...                                a question to the page, answered by ``reply``
-    outputs   cell, outputs                                put these outputs into that cell
+    finished  turn, cell, bundle                           a turn that ended, for a page that may have missed it
+    ask       id, what, ...                                "cells" or "outputs", answered by ``reply``
     models    models                                       what is loaded, for the status bar
 
 Operations of a delta, in order::
@@ -24,8 +26,8 @@ Operations of a delta, in order::
     ["=", i, {...}]           set these fields of segment i, which is new where i is the number of segments
     ["head", {...}]           set these fields of the transcript itself
 
-Messages in (content of a control message of type ``llm_magics``): ``hello`` (turn), ``decision`` (digest, decision) and
-``reply`` (id, data).
+Messages in (content of a control message of type ``llm_magics``): ``hello`` (turn), ``saved`` (turn), ``decision`` (digest,
+decision) and ``reply`` (id, data).
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ from ..transcript import Transcript
 COMM_ID = "llm_magics"
 CONTROL_TYPE = "llm_magics"
 
+_KEPT = 32
 _APPENDED = ("text", "arguments", "printed")
 
 
@@ -59,7 +62,9 @@ class Link:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self._changed = threading.Condition()
+        self._running: set[str] = set()
         self._hellos: set[str] = set()
+        self._finished: dict[str, tuple[str, Mapping[str, Any]]] = {}
         self._decisions: dict[str, str] = {}
         self._replies: dict[str, Any] = {}
         self._expected: set[str] = set()
@@ -69,6 +74,21 @@ class Link:
         """Tell every page; nobody need be listening."""
         content = {"comm_id": COMM_ID, "data": {"kind": kind, **data}}
         self._kernel.session.send(self._kernel.iopub_socket, "comm_msg", content, ident=b"comm-" + COMM_ID.encode())
+
+    def begin(self, turn: str, cell: str) -> None:
+        """Announce a turn."""
+        with self._changed:
+            self._running.add(turn)
+        self.send("begin", turn=turn, cell=cell)
+
+    def finish(self, turn: str, cell: str, bundle: Mapping[str, Any]) -> None:
+        """Keep what a turn came to until a page has saved it; the oldest give way when there are many."""
+        with self._changed:
+            self._running.discard(turn)
+            self._hellos.discard(turn)
+            self._finished[turn] = (cell, bundle)
+            while len(self._finished) > _KEPT:
+                del self._finished[next(iter(self._finished))]
 
     def hello(self, turn: str) -> bool:
         """Whether a page asked for this turn since the last call."""
@@ -108,14 +128,22 @@ class Link:
         kind, key = content.get("kind"), content.get("turn") or content.get("digest") or content.get("id")
         if not isinstance(key, str):
             return
+        missed: dict[str, tuple[str, Mapping[str, Any]]] = {}
         with self._changed:
-            if kind == "hello":
+            if kind == "hello" and key == "*":
+                self._hellos |= self._running
+                missed = dict(self._finished)
+            elif kind == "hello" and key in self._running:
                 self._hellos.add(key)
+            elif kind == "saved":
+                self._finished.pop(key, None)
             elif kind == "decision" and key in self._expected:
                 self._decisions[key] = str(content.get("decision"))
             elif kind == "reply" and key in self._expected:
                 self._replies[key] = content.get("data")
             self._changed.notify_all()
+        for turn, (cell, bundle) in missed.items():
+            self.send("finished", turn=turn, cell=cell, bundle=bundle)
 
 
 _LINK_ATTRIBUTE = "_llm_magics_link"
@@ -138,7 +166,12 @@ class LiveTurn:
         self._link, self._turn, self._cell = link, turn, cell
         self._sent: Transcript | None = None
         self._number = 0
-        link.send("begin", turn=turn, cell=cell)
+        link.begin(turn, cell)
+
+    @property
+    def watched(self) -> bool:
+        """Whether a page with the extension follows this turn."""
+        return self._sent is not None
 
     def update(self, transcript: Transcript) -> bool:
         """Send what changed since the last call; False where no page has asked for this turn."""
@@ -152,6 +185,10 @@ class LiveTurn:
             self._send("delta", ops=ops)
         self._sent = transcript
         return True
+
+    def finish(self, bundle: Mapping[str, Any]) -> None:
+        """Call once when the turn is over for any reason, with the MIME bundle of its last display."""
+        self._link.finish(self._turn, self._cell, bundle)
 
     def _send(self, kind: str, **data: Any) -> None:
         self._link.send(kind, turn=self._turn, cell=self._cell, n=self._number, **data)
@@ -194,12 +231,12 @@ def _head_changes(old: Transcript, new: Transcript) -> dict[str, Any]:
 # --- what the page can do for the kernel ------------------------------------------------------------------------------------
 
 
-def notebook_cells(link: Link, timeout: float = 2.0) -> list[Mapping[str, Any]] | None:
-    """Every cell of the notebook, also those never run; None where no page replies.
+def notebook_cells(link: Link, beside: str = "", timeout: float = 2.0) -> list[Mapping[str, Any]] | None:
+    """Every cell of the notebook that holds the cell ``beside``, also those never run; None where no page replies.
 
     Each has ``id``, ``type``, ``source``, ``tags`` and ``tool`` (its metadata under ``llm_magics.tool``, or None).
     """
-    cells = link.ask("cells", timeout)
+    cells = link.ask("cells", timeout, cell=beside)
     return [cell for cell in cells if isinstance(cell, Mapping)] if isinstance(cells, list) else None
 
 

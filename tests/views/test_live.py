@@ -141,8 +141,26 @@ def test_a_second_hello_brings_everything_again(kernel: FakeKernel) -> None:
 
 def test_the_hello_of_another_turn_is_not_taken_for_this_one(kernel: FakeKernel) -> None:
     turn = LiveTurn(link_of(kernel), "t1", "cell1")
+    LiveTurn(link_of(kernel), "t0", "cell0")
     kernel.receive(kind="hello", turn="t0")
     assert not turn.update(Transcript.of(TURN[:5]))
+
+
+def test_a_page_that_is_opened_in_the_middle_asks_for_whatever_runs(kernel: FakeKernel) -> None:
+    turn = LiveTurn(link_of(kernel), "t1", "cell1")
+    kernel.receive(kind="hello", turn="*")
+    assert turn.update(Transcript.of(TURN[:5]))
+    assert kernel.kinds() == ["begin", "snapshot"]
+
+
+def test_a_turn_that_ended_unseen_is_kept_until_a_page_has_saved_it(kernel: FakeKernel) -> None:
+    turn = LiveTurn(link_of(kernel), "t1", "cell1")
+    turn.finish({"text/plain": "Rain."})
+    kernel.receive(kind="hello", turn="*")
+    assert kernel.session.sent[1:] == [{"kind": "finished", "turn": "t1", "cell": "cell1", "bundle": {"text/plain": "Rain."}}]
+    kernel.receive(kind="saved", turn="t1")
+    kernel.receive(kind="hello", turn="*")
+    assert kernel.kinds() == ["begin", "finished"]
 
 
 def test_a_decision_counts_only_for_what_was_shown_and_after_it_was_shown(kernel: FakeKernel) -> None:
