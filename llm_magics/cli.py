@@ -1,0 +1,114 @@
+"""The command line: ``llm-magics pull | doctor | formats | lab``. Parses and calls; the work is done elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import __version__
+from .errors import LLMMagicsError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit status. Errors of ours are printed as one sentence, without a traceback."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except LLMMagicsError as error:
+        print(f"llm-magics: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("llm-magics: stopped.", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="llm-magics", description="Language models inside notebooks.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    pull = commands.add_parser("pull", help="fetch a model into the cache, verified; a no-op if it is there")
+    pull.add_argument("name", nargs="*", help="a catalogue name, or a hub OWNER/REPO:FILE (or :QUANTISATION)")
+    pull.add_argument("--list", action="store_true", help="print the catalogue")
+    pull.set_defaults(run=_pull)
+
+    doctor = commands.add_parser("doctor", help="what is installed, what the GPU is, what to type next")
+    doctor.set_defaults(run=_doctor)
+
+    lab = commands.add_parser("lab", help="open JupyterLab on a notebook")
+    lab.add_argument("notebook", nargs="?", default=".", help="a notebook or a directory (default: here)")
+    lab.set_defaults(run=_lab)
+
+    if importlib.util.find_spec("llm_magics.chat.show"):
+        formats = commands.add_parser("formats", help="what chat templates imply")
+        show = formats.add_subparsers(required=True, metavar="ACTION").add_parser("show", help="what was read off one template")
+        show.add_argument("source", metavar="MODEL|TEMPLATE", help="a model (as for %%load_model) or a .jinja file")
+        show.set_defaults(run=_formats_show)
+    return parser
+
+
+def _pull(arguments: argparse.Namespace) -> int:
+    from .models.catalog import catalog
+    from .models.fetch import pull
+
+    if arguments.list or not arguments.name:
+        for entry in catalog():
+            size = f"{entry.size / 1e9:6.2f} GB" if entry.size else "unverified"
+            print(f"{entry.name:28} {size:>10}  {entry.license:24} {entry.about}")
+        return 0
+    for name in arguments.name:
+        with _Bar() as bar:
+            found = pull(name, bar)
+        checked = "sha256 verified" if found.verified else f"sha256 {found.sha256[:12]}..." if found.sha256 else "not verified"
+        print(f"{found.name}: {found.path} ({found.size / 1e6:,.0f} MB, {checked}, from {found.source})")
+    return 0
+
+
+class _Bar:
+    """A progress bar on a terminal; elsewhere (CI logs) one line for each thing that is fetched."""
+
+    def __init__(self) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(unit="B", unit_scale=True, unit_divisor=1000, disable=None, leave=False)
+        self._told = ""
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def __call__(self, what: str, done: int, total: int, /) -> None:
+        if self._bar.disable:
+            if what != self._told:
+                print(f"fetching {what}", file=sys.stderr)
+            self._told = what
+            return
+        self._bar.set_description(what[-40:], refresh=False)
+        self._bar.total = total or None
+        self._bar.update(done - self._bar.n)
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    from .models.doctor import report
+
+    for row in report():
+        print(row)
+    return 0
+
+
+def _lab(arguments: argparse.Namespace) -> int:
+    target = Path(arguments.notebook)
+    if not target.exists():
+        print(f"llm-magics: there is no {target}.", file=sys.stderr)
+        return 1
+    return subprocess.run([sys.executable, "-m", "jupyter", "lab", str(target)], check=False).returncode
+
+
+def _formats_show(arguments: argparse.Namespace) -> int:
+    raise NotImplementedError  # replaced below, once the reader of GGUF metadata is there
