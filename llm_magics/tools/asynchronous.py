@@ -1,0 +1,72 @@
+"""Running coroutines and async generators to their end from synchronous code.
+
+The kernel's main thread usually runs an event loop already, so the coroutine gets a loop and a thread of its own; the main
+thread waits on a queue, which an interrupt and a deadline can break, and then cancels the task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import queue
+import threading
+from collections.abc import AsyncIterator, Generator
+from typing import Any
+
+from ..errors import ToolError
+
+_GRACE = 2.0  # seconds a cancelled coroutine has to clean up
+
+
+def drive(work: Any) -> Generator[Any, None, Any]:
+    """Run a coroutine or an async generator; yields what the latter yields, returns the value."""
+    from .tool import yielded
+
+    waiting: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(_gather(work, waiting))
+    context = contextvars.copy_context()  # prints go to the same sink
+    thread = threading.Thread(target=context.run, args=(_run, loop, task, waiting), daemon=True, name="llm-magics-async-tool")
+    thread.start()
+    seen: list[Any] = []
+    try:
+        while True:
+            kind, item = waiting.get()
+            if kind == "error":
+                raise item
+            if kind == "value":
+                return yielded(seen) if seen and item is None else item
+            seen.append(item)
+            yield item
+    finally:
+        if thread.is_alive():
+            _cancel(loop, task)
+            thread.join(_GRACE)
+
+
+async def _gather(work: Any, waiting: queue.SimpleQueue[tuple[str, Any]]) -> Any:
+    if not isinstance(work, AsyncIterator):
+        return await work
+    async for item in work:
+        waiting.put(("item", item))
+    return None
+
+
+def _run(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any], waiting: queue.SimpleQueue[tuple[str, Any]]) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        waiting.put(("value", loop.run_until_complete(task)))
+    except asyncio.CancelledError:
+        waiting.put(("error", ToolError("The coroutine was cancelled.")))
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # raised again in the thread that waits
+        waiting.put(("error", error))
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+def _cancel(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+    try:
+        loop.call_soon_threadsafe(task.cancel)
+    except RuntimeError:
+        pass  # the loop closed between the question and the call: there is nothing left to cancel

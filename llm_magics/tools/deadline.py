@@ -1,0 +1,134 @@
+"""Ending Python code that does not end by itself.
+
+On the main thread of a POSIX system an interval timer's signal (SIGALRM) raises :class:`ToolTimeout` between two bytecodes,
+also out of ``time.sleep`` and other waits. Elsewhere (other threads, Windows) a timer thread sets the exception in the running
+thread with ``PyThreadState_SetAsyncExc``, which takes effect at its next bytecode. Neither can end a single long call into C:
+nothing in one process can. ToolTimeout is no ``Exception``, so that ``except Exception`` inside a tool does not swallow it,
+and the timer rings again each second for code that swallows even that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType, TracebackType
+from typing import Any
+
+_AGAIN = 1.0
+
+
+class ToolTimeout(BaseException):
+    """A tool ran longer than it may."""
+
+
+class Deadline:
+    """``with Deadline(seconds):`` raises ToolTimeout inside the block when they have passed; None never does."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = seconds
+        self._armed = False
+        self._way: _Alarm | _Async | None = None
+
+    def __enter__(self) -> Deadline:
+        if self.seconds is not None:
+            here = threading.current_thread() is threading.main_thread()
+            self._armed = True
+            self._way = _Alarm(self) if here and hasattr(signal, "setitimer") else _Async(self)
+            self._way.start(max(self.seconds, 0.001))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            self._armed = False
+        finally:  # the alarm may ring before that line has run
+            self._armed = False
+            if self._way is not None:
+                self._way.stop()
+
+
+class _Alarm:
+    """The main thread's interval timer; whoever used it before gets it back."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        self.deadline = deadline
+
+    def start(self, seconds: float) -> None:
+        self.started = time.monotonic()
+        self.handler = signal.signal(signal.SIGALRM, self._ring)
+        self.before = signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN)
+
+    def _ring(self, number: int, frame: FrameType | None) -> None:
+        if self.deadline._armed:
+            raise ToolTimeout
+
+    def stop(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, self.handler if self.handler is not None else signal.SIG_DFL)
+        delay, interval = self.before
+        if delay:
+            signal.setitimer(signal.ITIMER_REAL, max(delay - (time.monotonic() - self.started), 0.001), interval)
+
+
+class _Async:
+    """A timer thread that sets the exception in the thread that runs the tool."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        self.deadline = deadline
+        self.thread = threading.get_ident()
+        self.over = threading.Event()
+        self.lock = threading.Lock()
+
+    def start(self, seconds: float) -> None:
+        threading.Thread(target=self._watch, args=(seconds,), daemon=True, name="llm-magics-deadline").start()
+
+    def _watch(self, seconds: float) -> None:
+        while not self.over.wait(seconds):
+            with self.lock:
+                if not self.over.is_set():
+                    raise_in(self.thread, ToolTimeout)
+            seconds = _AGAIN
+
+    def stop(self) -> None:
+        with self.lock:
+            self.over.set()
+        raise_in(self.thread, None)  # one that was set and not yet raised must not hit what comes after
+
+
+class Clock:
+    """The seconds of one turn, which stand still while somebody is asked; ``left`` is None where there is no limit."""
+
+    def __init__(self, limit: float | None) -> None:
+        self.limit = limit
+        self._started = time.monotonic()
+        self._paused = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._started - self._paused
+
+    @property
+    def left(self) -> float | None:
+        return None if self.limit is None else self.limit - self.seconds
+
+    @property
+    def over(self) -> bool:
+        return self.left is not None and self.left <= 0
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Stop counting inside the block."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._paused += time.monotonic() - began
+
+
+def raise_in(thread: int, kind: type[BaseException] | None) -> None:
+    """Have ``kind`` raised in another thread at its next bytecode; None takes back one that is pending."""
+    error: Any = None if kind is None else ctypes.py_object(kind)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), error)
