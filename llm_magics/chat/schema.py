@@ -15,11 +15,12 @@ writer wants none of that, so :func:`normalise` rewrites a schema into this form
           | {"$ref": name}                                into ``Normalised.definitions``, no siblings
 
 **What is enforced afterwards only.** The normal form admits every value that the schema admits, and more than those where a
-keyword has no grammar: ``not``, ``uniqueItems``, ``contains``, ``oneOf``'s "only one", ``if`` without its negation, patterns with
-look-around or back-references, overlapping ``patternProperties``, ``propertyNames`` other than an enum or one pattern, property
-counts on an object with free keys, ``dependentRequired`` beyond a few, and ``unevaluatedItems``. ``Normalised.unenforced`` names each
-such keyword by its place; :func:`llm_magics.chat.validation.validate` checks them all on the finished value. A ``format`` that the
-constraint engine knows is enforced, any other is an annotation, as the specification has it.
+keyword has no grammar: ``not``, ``uniqueItems``, ``contains``, ``oneOf``'s "only one", ``if`` without its negation, patterns
+with look-around or back-references, ``patternProperties`` that overlap or stand beside free keys, ``propertyNames`` other than
+an enum or one pattern, property counts on an object with free keys, ``dependentRequired`` beyond a few, ``unevaluatedItems``.
+``Normalised.unenforced`` names each such keyword by its place; :func:`llm_magics.chat.validation.validate` checks them all on
+the finished value. A ``format`` that the constraint engine knows is enforced, any other is an annotation, as the specification
+has it.
 
 Hostile schemas are bounded in depth, in nodes and in products; what goes beyond is refused with SchemaError.
 Sources: JSON Schema 2020-12 (core, validation), draft-07 for ``items`` lists and ``definitions``, OpenAPI 3.0 for ``nullable``.
@@ -27,24 +28,21 @@ Sources: JSON Schema 2020-12 (core, validation), draft-07 for ``items`` lists an
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 from urllib.parse import unquote
 
 from ..errors import SchemaError
 from .regex import has_linear_regex, linear_search
+from .schema_nodes import MAX_DEPTH, MAX_NODES, Algebra, Node, disjoint, is_never, never
 
-Node: TypeAlias = dict[str, Any]
+__all__ = ["FORMATS", "Node", "Normalised", "check_size", "normalise"]
 
 TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
 FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"})
 NUMBER_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
-
-MAX_DEPTH = 64  # nesting of the schema as written
-MAX_NODES = 20_000  # nodes made while normalising
-MAX_OPTIONS = 64  # of one union after multiplying out
 MAX_DEPENDENCIES = 3  # each doubles the union
 
 
@@ -80,60 +78,83 @@ def check_size(schema: object) -> None:
             stack.extend((v, depth + 1) for v in value)
 
 
-def never() -> Node:
-    """The node that no value satisfies."""
-    return {"enum": []}
+def _types(schema: Mapping[str, Any], path: str) -> list[str]:
+    """The types a schema allows, every one where it names none; "number" stands for integers too."""
+    wanted = schema.get("type")
+    if wanted is None:
+        return [name for name in TYPES if name != "integer"]
+    names = [wanted] if isinstance(wanted, str) else wanted
+    if not isinstance(names, list | tuple) or not all(isinstance(n, str) and n in TYPES for n in names):
+        raise SchemaError(f"{path}/type is {wanted!r}, which JSON schema does not know.", f"Use one of {', '.join(TYPES)}.")
+    names = list(dict.fromkeys(names))
+    if schema.get("nullable") is True and "null" not in names:
+        names.append("null")
+    return [n for n in names if not (n == "integer" and "number" in names)]
 
 
-def is_never(node: Node) -> bool:
-    return node.get("enum") == []
+def _bounds(schema: Mapping[str, Any], path: str) -> Node:
+    node: Node = {}
+    for keyword in NUMBER_BOUNDS:
+        value = schema.get(keyword)
+        if value is None or value is False:
+            continue
+        if value is True:  # draft-04: exclusiveMinimum says of minimum that it is exclusive
+            plain = "minimum" if keyword == "exclusiveMinimum" else "maximum"
+            if plain in node:
+                node[keyword] = node.pop(plain)
+            continue
+        if not isinstance(value, int | float) or not math.isfinite(value) or (keyword == "multipleOf" and value <= 0):
+            raise SchemaError(f"{path}/{keyword} should be a number, not {value!r}.", "Correct the bound.")
+        node[keyword] = value
+    return node
 
 
-def same(a: object, b: object) -> bool:
-    """Compare two JSON values as JSON does: ``1`` is ``1.0`` but not ``true``."""
-    return canonical(a) == canonical(b)
+def _sizes(schema: Mapping[str, Any], keywords: tuple[str, ...], path: str) -> Node:
+    node: Node = {}
+    for keyword in keywords:
+        value = schema.get(keyword)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float) or value != value or value < 0 or value % 1:
+            raise SchemaError(f"{path}/{keyword} should be a whole number, not {value!r}.", "Correct the limit.")
+        if value or keyword.startswith("max"):
+            node[keyword] = int(value)
+    return node
 
 
-def canonical(value: object) -> str:
-    """A text that is the same for equal JSON values."""
-    return json.dumps(_plain(value), sort_keys=True, ensure_ascii=True)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+def _mapping(schema: Mapping[str, Any], keyword: str, path: str) -> Mapping[str, Any]:
+    value = schema.get(keyword, {})
+    if not isinstance(value, Mapping):
+        raise SchemaError(f"{path}/{keyword} should be an object.", "Map each name to its schema.")
     return value
 
 
-def json_type(value: object) -> str:
-    """Name the JSON type of a Python value; a float without a fraction is an integer."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "boolean"
-    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
-        return "integer"
-    names: tuple[tuple[type | tuple[type, ...], str], ...] = ((float, "number"), (str, "string"), (Mapping, "object"))
-    for kind, name in (*names, ((list, tuple), "array")):
-        if isinstance(value, kind):
-            return name
-    raise SchemaError(f"{type(value).__name__} is no JSON value.", "Use JSON values in const, enum and default.")
+def _escape(key: str) -> str:
+    return key.replace("~", "~0").replace("/", "~1")
 
 
-class _Normaliser:
+def _anchor(schema: Any, ref: str) -> Any:
+    """Find the subschema that carries this ``$id`` or, for "#name", this anchor."""
+    wanted = ref.removeprefix("#")
+    keys = ("$anchor", "$dynamicAnchor") if ref.startswith("#") else ("$id",)
+    stack = [schema]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, Mapping):
+            if any(value.get(key) == wanted for key in keys):
+                return value
+            stack.extend(value.values())
+        elif isinstance(value, list | tuple):
+            stack.extend(value)
+    return None
+
+
+class _Normaliser(Algebra):
     """One run over one schema. References become definitions, worked off from a list, so that recursion needs no stack."""
 
     def __init__(self, schema: Mapping[str, Any] | bool) -> None:
+        super().__init__()
         self.schema = schema
-        self.definitions: dict[str, Node] = {}
-        self.pending: dict[str, Callable[[], Node]] = {}
-        self.names: dict[str, str] = {}
-        self.unenforced: dict[str, None] = {}
-        self.made = 0
 
     def run(self) -> Normalised:
         root = self.node(self.schema, "#", 0)
@@ -156,18 +177,13 @@ class _Normaliser:
         if schema is False:
             return never()
         if not isinstance(schema, Mapping):
-            raise SchemaError(f"{path} should be a schema, not {type(schema).__name__}.", "A schema is an object, true or false.")
+            raise SchemaError(f"{path} is no schema but {type(schema).__name__}.", "A schema is an object, true or false.")
         node = self.own(schema, path, depth)
         for part in self.applicators(schema, path, depth):
             node = self.meet(node, part, path)
         if schema.get("unevaluatedProperties") is False:
             node = self.close(node, path)
         return node
-
-    def count(self, depth: int, path: str) -> None:
-        self.made += 1
-        if depth > MAX_DEPTH or self.made > MAX_NODES:
-            raise SchemaError(f"The JSON schema is nested too deeply or multiplies out too far at {path[:80]}.", "Simplify it.")
 
     def own(self, schema: Mapping[str, Any], path: str, depth: int) -> Node:
         """The node for a schema's plain keywords: one option per type it allows."""
@@ -241,9 +257,14 @@ class _Normaliser:
         props = {str(k): self.node(s, f"{path}/properties/{_escape(str(k))}", depth + 1) for k, s in properties.items()}
         found = {p: self.node(s, f"{path}/patternProperties/{_escape(p)}", depth + 1) for p, s in patterns.items()}
         extra = self.node(schema.get("additionalProperties", True), f"{path}/additionalProperties", depth + 1)
+        counted = node.get("minProperties", 0) > 1 or "maxProperties" in node
+        if counted and not (is_never(extra) and not found):
+            self.loose(path, "minProperties")
         if any(not has_linear_regex(p) for p in found):
             self.loose(path, "patternProperties")
             found, extra = {}, {}
+        if found and not is_never(extra):
+            self.loose(path, "patternProperties")
         for key in props:
             for pattern, sub in found.items():
                 if linear_search(pattern, key):
@@ -290,7 +311,7 @@ class _Normaliser:
             if keyword == "allOf":
                 parts.extend(nodes)
                 continue
-            if keyword == "oneOf" and not _disjoint(nodes):
+            if keyword == "oneOf" and not disjoint(nodes):
                 self.loose(path, "oneOf")
             parts.append(self.union(nodes, path))
         if "if" in schema:
@@ -355,238 +376,3 @@ class _Normaliser:
         if found is None:
             raise SchemaError(f"{path}/$ref points outside the schema: {ref[:80]}.", "Copy the definition into $defs.")
         return found
-
-    def define(self, make: Callable[[], Node], name: str = "") -> str:
-        name = name or f"d{len(self.definitions) + len(self.pending)}"
-        self.pending[name] = make
-        return name
-
-    def resolve(self, name: str, path: tuple[str, ...] = ()) -> Node:
-        if name in self.pending:
-            if len(path) > MAX_DEPTH:
-                raise SchemaError("A $ref leads through too many others.", "Simplify the schema.")
-            make = self.pending.pop(name)
-            self.definitions[name] = {"$ref": name}  # while it is being made it can only be itself
-            self.definitions[name] = make()
-        return self.definitions[name]
-
-    # --- intersection and union ---------------------------------------------------------------------------------------------
-
-    def meet(self, a: Node, b: Node, path: str) -> Node:
-        """The node that admits what both admit."""
-        self.count(0, path)
-        if not a or is_never(b):
-            return b
-        if not b or is_never(a) or a == b:
-            return a
-        for x, y in ((a, b), (b, a)):
-            if "$ref" in x:
-                return self.meet_ref(x, y, path)
-        for x, y in ((a, b), (b, a)):
-            if "anyOf" in x:
-                return self.union([self.meet(option, y, path) for option in x["anyOf"]], path)
-        for x, y in ((a, b), (b, a)):
-            if "enum" in x:
-                return {"enum": [value for value in x["enum"] if self.admits(y, value, path)]}
-        if a["type"] == b["type"] or {a["type"], b["type"]} == {"integer", "number"}:
-            return self.meet_typed(a, b, path)
-        return never()
-
-    def meet_ref(self, ref: Node, other: Node, path: str) -> Node:
-        """Intersecting with a reference is a new definition, made later: the target may not be finished yet."""
-        key = f"{ref['$ref']}&{canonical(other)}"
-        if key not in self.names:
-            self.names[key] = self.define(lambda: self.meet(self.solid(ref), other, path))
-        return {"$ref": self.names[key]}
-
-    def solid(self, node: Node) -> Node:
-        """Follow references until something else comes; a circle of nothing but references admits no value."""
-        seen: set[str] = set()
-        while "$ref" in node:
-            if node["$ref"] in seen:
-                return never()
-            seen.add(node["$ref"])
-            node = self.resolve(node["$ref"], tuple(seen))
-        return node
-
-    def meet_typed(self, a: Node, b: Node, path: str) -> Node:
-        node: Node = {"type": "integer" if "integer" in (a["type"], b["type"]) else a["type"]}
-        for keyword in ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"):
-            node |= _pick(max, keyword, a, b)
-        for keyword in ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"):
-            node |= _pick(min, keyword, a, b)
-        if node["type"] in ("integer", "number"):
-            return self.meet_multiples(node, a, b, path)
-        if node["type"] == "string":
-            return self.meet_strings(node, a, b, path)
-        if node["type"] == "array":
-            return self.meet_arrays(node, a, b, path)
-        if node["type"] == "object":
-            return self.meet_objects(node, a, b, path)
-        return node
-
-    def meet_multiples(self, node: Node, a: Node, b: Node, path: str) -> Node:
-        steps = [x["multipleOf"] for x in (a, b) if "multipleOf" in x]
-        if len(steps) == 2 and not same(*steps):
-            self.loose(path, "multipleOf")
-        return node | ({"multipleOf": steps[0]} if steps else {})
-
-    def meet_strings(self, node: Node, a: Node, b: Node, path: str) -> Node:
-        formats = list(dict.fromkeys(x["format"] for x in (a, b) if "format" in x))
-        if len(formats) == 2:
-            return never()
-        patterns = list(dict.fromkeys(a.get("patterns", []) + b.get("patterns", [])))
-        return node | ({"format": formats[0]} if formats else {}) | ({"patterns": patterns} if patterns else {})
-
-    def meet_arrays(self, node: Node, a: Node, b: Node, path: str) -> Node:
-        heads = [x.get("prefixItems", []) for x in (a, b)]
-        rests = [x.get("items", {}) for x in (a, b)]
-        length = max(len(h) for h in heads)
-        prefix = []
-        for i in range(length):
-            left, right = (head[i] if i < len(head) else rest for head, rest in zip(heads, rests, strict=True))
-            prefix.append(self.meet(left, right, path))
-        items = self.meet(rests[0], rests[1], path)
-        return node | ({"prefixItems": prefix} if prefix else {}) | ({"items": items} if items else {})
-
-    def meet_objects(self, node: Node, a: Node, b: Node, path: str) -> Node:
-        keys = dict.fromkeys([*a.get("properties", {}), *b.get("properties", {})])
-        props = {key: self.meet(_property(a, key), _property(b, key), path) for key in keys}
-        found: Node = {}
-        for x, y in ((a, b), (b, a)):
-            for pattern, sub in x.get("patternProperties", {}).items():
-                other = y.get("patternProperties", {}).get(pattern, y.get("additionalProperties", {}))
-                found[pattern] = self.meet(sub, other, path)
-        extra = self.meet(a.get("additionalProperties", {}), b.get("additionalProperties", {}), path)
-        required = list(dict.fromkeys(a.get("required", []) + b.get("required", [])))
-        parts = (("properties", props), ("patternProperties", found), ("required", required), ("additionalProperties", extra))
-        return node | {k: v for k, v in parts if v}
-
-    def union(self, options: list[Node], path: str) -> Node:
-        """The node that admits what any of them admits."""
-        flat: dict[str, Node] = {}
-        for option in options:
-            for node in option.get("anyOf", [option]):
-                if not node:
-                    return {}
-                if not is_never(node):
-                    flat[canonical(node)] = node
-        if '{"type": "number"}' in flat:
-            flat.pop('{"type": "integer"}', None)
-        nodes = list(flat.values())
-        if len(nodes) > MAX_OPTIONS:
-            raise SchemaError(f"{path[:80]} multiplies out to more than {MAX_OPTIONS} alternatives.", "Simplify anyOf and oneOf.")
-        return nodes[0] if len(nodes) == 1 else {"anyOf": nodes} if nodes else never()
-
-    def admits(self, node: Node, value: Any, path: str) -> bool:
-        """Is this constant admitted by a node? Used to filter an enum, so what is unsure counts as admitted."""
-        if not node:
-            return True
-        if "enum" in node:
-            return any(same(value, v) for v in node["enum"])
-        if "anyOf" in node:
-            return any(self.admits(option, value, path) for option in node["anyOf"])
-        if "$ref" in node:
-            return self.admits(self.solid(node), value, path)
-        kind, wanted = json_type(value), node["type"]
-        if kind != wanted and (kind, wanted) != ("integer", "number"):
-            return False
-        if kind == "string":
-            return _fits(node, len(value), "Length") and all(linear_search(p, value) for p in node.get("patterns", []))
-        if kind in ("integer", "number"):
-            return _within(node, value)
-        if kind == "array":
-            prefix, rest = node.get("prefixItems", []), node.get("items", {})
-            subs = [*prefix[: len(value)], *[rest] * (len(value) - len(prefix))]
-            return _fits(node, len(value), "Items") and all(self.admits(s, v, path) for s, v in zip(subs, value, strict=True))
-        if kind == "object":
-            return all(k in value for k in node.get("required", [])) and all(
-                self.admits(_property(node, k), v, path) for k, v in value.items()
-            )
-        return True
-
-    def close(self, node: Node, path: str) -> Node:
-        """Forbid further properties, after everything beside them has been merged in."""
-        if "anyOf" in node:
-            return self.union([self.close(option, path) for option in node["anyOf"]], path)
-        if "$ref" in node:
-            key = f"close {node['$ref']}"
-            if key not in self.names:
-                self.names[key] = self.define(lambda: self.close(self.solid(node), path))
-            return {"$ref": self.names[key]}
-        return {**node, "additionalProperties": never()} if node.get("type") == "object" else node
-
-    # --- what can never end -------------------------------------------------------------------------------------------------
-
-    def prune(self) -> None:
-        """Replace definitions without any finite value, e.g. an object that requires itself, by the empty node."""
-        finite: set[str] = set()
-        grown = True
-        while grown:
-            new = {n for n, node in self.definitions.items() if n not in finite and _finite(node, finite)}
-            grown = bool(new)
-            finite |= new
-        for name in self.definitions:
-            if name not in finite:
-                self.definitions[name] = never()
-        for name in self.definitions:
-            self.definitions[name] = self.tidy(self.definitions[name])
-
-    def tidy(self, node: Node) -> Node:
-        """Drop what nothing satisfies from unions, and take empty required parts through to the whole."""
-        if "$ref" in node:
-            target = self.definitions[node["$ref"]]
-            return target if is_never(target) else node
-        if "anyOf" in node:
-            return self.union([self.tidy(option) for option in node["anyOf"]], "#")
-        if node.get("type") == "array":
-            return self.tidy_array(node)
-        if node.get("type") == "object":
-            node = dict(node)
-            for keyword in ("properties", "patternProperties"):
-                if keyword in node:
-                    node[keyword] = {k: self.tidy(v) for k, v in node[keyword].items()}
-            if node.get("additionalProperties"):
-                node["additionalProperties"] = self.tidy(node["additionalProperties"])
-            dead = any(is_never(_property(node, key)) for key in node.get("required", []))
-            crossed = node.get("minProperties", 0) > node.get("maxProperties", MAX_NODES)
-            return never() if dead or crossed else node
-        return never() if _crossed(node) else node
-
-    def tidy_array(self, node: Node) -> Node:
-        node = dict(node)
-        prefix = [self.tidy(n) for n in node.get("prefixItems", [])]
-        items = self.tidy(node.get("items", {}))
-        room = node.get("maxItems", MAX_NODES)
-        for i, sub in enumerate([*prefix, items]):
-            if is_never(sub):
-                room = min(room, i)
-                break
-        node["prefixItems"] = prefix = prefix[:room]
-        if is_never(items) or not items:
-            node.pop("items", None)
-        else:
-            node["items"] = items
-        if not prefix:
-            del node["prefixItems"]
-        if room < MAX_NODES:
-            node["maxItems"] = room
-        return never() if node.get("minItems", 0) > room else node
-
-    def reachable(self, root: Node) -> list[str]:
-        found: dict[str, None] = {}
-        stack: list[Any] = [root]
-        while stack:
-            value = stack.pop()
-            if isinstance(value, dict):
-                name = value.get("$ref")
-                if isinstance(name, str) and len(value) == 1 and name not in found:
-                    found[name] = None
-                    stack.append(self.definitions[name])
-                stack.extend(v for k, v in value.items() if k != "enum")
-            elif isinstance(value, list):
-                stack.extend(value)
-        return list(found)
-
-    def loose(self, path: str, keyword: str) -> None:
-        self.unenforced[f"{path}/{keyword}"] = None

@@ -1,0 +1,432 @@
+"""Write schema nodes as grammar rules: the values inside a call, in whatever notation the model's syntax has.
+
+The target is llguidance's dialect of Lark (https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md). Rules are
+context-free, UPPERCASE terminals are regular; ``<name>`` is a special token of the vocabulary and never matches quoted text.
+
+Properties may come in any order. A rule carries a 64-bit number, one bit per property seen ("parametric grammars")::
+
+    obj:     "{" WS? obj_0::0
+    obj_0::_: "}"                       %if is_ones([0:1])          required properties have the lowest bits
+            | m0 obj_1::set_bit(0)
+            | m1 obj_1::set_bit(1)
+    obj_1::_: "}"                       %if is_ones([0:1])
+            | "," WS? m0 obj_1::set_bit(0)  %if bit_clear(0)
+            ...
+
+An object with more than 60 properties has them in the schema's order. White space is free where JSON leaves it free, up to
+``MAX_SPACE`` characters at a time, so that a small model cannot lose itself in it.
+
+Strings with a pattern, a format or a length are given to llguidance as JSON schemas where the notation quotes as JSON does.
+Elsewhere (Python's quotes, bare text between tags) lengths and whole-text patterns are enforced, formats and other patterns
+are left to validation.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .regex import leaf_problem, leaf_schema
+from .schema import Node, Normalised
+from .schema_nodes import is_never, json_type
+
+MAX_SPACE = 120
+MAX_FREE_ORDER = 60  # properties; the parameter of a rule has 64 bits
+MAX_COUNT = 10_000  # array elements and string lengths beyond which a limit is not worth a grammar
+
+# A JSON string's characters; a surrogate is only allowed as half of a pair, e.g. \ud83d\ude00.
+_PAIR = r"[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_UNICODE = rf"\\u([0-9a-ce-fA-CE-F][0-9a-fA-F]{{3}}|[dD][0-7][0-9a-fA-F]{{2}}|{_PAIR})"
+TERMINALS = {
+    "WS": rf"/[ \t\r\n]{{1,{MAX_SPACE}}}/",
+    "INT": r"/-?(0|[1-9][0-9]{0,30})/",
+    "NUMBER": r"/-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,30})?([eE][+-]?([0-9]{1,2}|[12][0-9]{2}))?/",
+    "STRING": rf'/"([^"\\\x00-\x1f]|\\["\\\/bfnrt]|{_UNICODE})*"/',
+    # A free key may not spell a character that needs no escape as one: it could then repeat a declared key unseen.
+    "KEY": r'/"([^"\\\x00-\x1f]|\\["\\\/bfnrt]|\\u00[01][0-9a-fA-F])*"/',
+    # JSON inside a JSON string: every quote and every backslash has one more backslash, e.g. {\"a\": \"x\\n\"}
+    "NESTED": r'/\\"([^"\\\x00-\x1f]|\\\\(\\"|\\\\|[\/bfnrt]|u[0-9a-fA-F]{4}))*\\"/',
+    "SINGLE": r"/'([^'\\\x00-\x1f]|\\[^\x00-\x1f])*'/",
+    "DOUBLE": r'/"([^"\\\x00-\x1f]|\\[^\x00-\x1f])*"/',
+    "SINGLE_RAW": r"/'[^']*'/",
+    "DOUBLE_RAW": r'/"[^"]*"/',
+    "WORD": r"/[A-Za-z_][A-Za-z0-9_.-]{0,80}/",
+    "TEXT": r"/(?s:.*)/",
+}
+
+
+def quoted(text: str) -> str:
+    """Write text as a grammar literal."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Notation:
+    """How values are written. JSON by default.
+
+    ``strings`` are the alternatives for a quoted string: an opening and a closing quote, and the terminal that matches the
+    whole where the quotes are plain text. ``bare_keys``: the keys of objects are unquoted.
+    """
+
+    constants: tuple[str, str, str] = ("true", "false", "null")
+    quotes: tuple[tuple[str, str], ...] = (('"', '"'),)
+    strings: tuple[str, ...] = ("STRING",)
+    key: str = "KEY"
+    bare_keys: bool = False
+    assign: str = ":"
+    separator: str = ","
+    escape: int = 1  # how often a string is JSON-escaped; 0 is not at all
+
+    @property
+    def is_json(self) -> bool:
+        return self.strings == ("STRING",) and not self.bare_keys
+
+
+JSON = Notation()
+JSON_IN_STRING = Notation(quotes=(('\\"', '\\"'),), strings=("NESTED",), key="NESTED", escape=2)
+PYTHON_CONSTANTS = ("True", "False", "None")
+
+
+class GrammarWriter:
+    """Collects the rules of one grammar. ``specials`` are the marker texts that are single special tokens."""
+
+    def __init__(self, specials: frozenset[str] = frozenset()) -> None:
+        self.specials = specials
+        self.rules: list[str] = []
+        self.used: dict[str, None] = {}
+        self.own_terminals: dict[str, str] = {}
+        self.known: dict[tuple[Any, ...], str] = {}
+        self.count = 0
+
+    # --- pieces -------------------------------------------------------------------------------------------------------------
+
+    def name(self, hint: str = "r") -> str:
+        self.count += 1
+        return f"{hint}{self.count}"
+
+    def rule(self, body: str, hint: str = "r") -> str:
+        """Add a rule and return its name; the same body twice is one rule."""
+        key = ("rule", body)
+        if key not in self.known:
+            self.known[key] = self.name(hint)
+            self.rules.append(f"{self.known[key]}: {body}")
+        return self.known[key]
+
+    def terminal(self, name: str) -> str:
+        self.used[name] = None
+        return name
+
+    def new_terminal(self, body: str, hint: str = "T") -> str:
+        if body not in self.own_terminals:
+            self.own_terminals[body] = f"{hint}{len(self.own_terminals)}"
+        return self.own_terminals[body]
+
+    @property
+    def gap(self) -> str:
+        return self.terminal("WS") + "?"
+
+    def marker(self, text: str) -> str:
+        """Write a marker: its special tokens as such, its other text exactly, its layout free.
+
+        White space at the edges is optional, in the middle any white space will do.
+        """
+        parts = [] if text == text.lstrip() else [self.gap]
+        for i, run in enumerate(text.split()):
+            parts += [self.terminal("WS")] if i else []
+            parts += self.split_specials(run)
+        if text.strip() and text != text.rstrip():
+            parts.append(self.gap)
+        return " ".join(parts)
+
+    def split_specials(self, run: str) -> list[str]:
+        """Cut a run of text at the special tokens in it, e.g. ``<|call|>functions.``, the longest first."""
+        parts, plain, i = [], "", 0
+        by_length = sorted((s for s in self.specials if s and s in run), key=len, reverse=True)
+        while i < len(run):
+            found = next((s for s in by_length if run.startswith(s, i)), "")
+            if found:
+                parts += [quoted(plain)] if plain else []
+                parts.append(special(found))
+                plain = ""
+            else:
+                plain += run[i]
+            i += len(found) or 1
+        return parts + ([quoted(plain)] if plain else [])
+
+    def text(self, start: str) -> str:
+        """The whole grammar, from the rule body ``start``."""
+        lines = ["%llguidance {}", f"start: {start}", *self.rules]
+        lines += [f"{name}: {body}" for body, name in self.own_terminals.items()]
+        lines += [f"{name}: {TERMINALS[name]}" for name in self.used]
+        return "\n".join(lines) + "\n"
+
+
+def special(token: str) -> str:
+    """Write a special token's name; one that is not of the form ``<...>`` is put into angle brackets by the caller's set."""
+    return token if token.startswith("<") and token.endswith(">") else quoted(token)
+
+
+class ValueWriter:
+    """Writes the nodes of one normalised schema as rules, in one notation."""
+
+    def __init__(self, writer: GrammarWriter, schema: Normalised, notation: Notation = JSON) -> None:
+        self.writer = writer
+        self.schema = schema
+        self.notation = notation
+        self.references: dict[str, str] = {}
+
+    def value(self, node: Node) -> str:
+        """Return an expression for any value of this node."""
+        if not node:
+            return self.anything()
+        if "enum" in node:
+            return self.choice([self.constant(v) for v in node["enum"]])
+        if "anyOf" in node:
+            return self.choice([self.value(option) for option in node["anyOf"]])
+        if "$ref" in node:
+            return self.reference(node["$ref"])
+        true, false, null = self.notation.constants
+        match node["type"]:
+            case "null":
+                return quoted(null)
+            case "boolean":
+                return self.choice([quoted(true), quoted(false)])
+            case "integer" | "number":
+                return self.number(node)
+            case "string":
+                return self.string(node)
+            case "array":
+                return self.array(node)
+        return self.object(node)
+
+    def choice(self, options: Sequence[str]) -> str:
+        options = list(dict.fromkeys(options))
+        return options[0] if len(options) == 1 else self.writer.rule(" | ".join(options), "c")
+
+    def reference(self, name: str) -> str:
+        if name not in self.references:
+            rule = self.references[name] = self.writer.name("d")
+            self.writer.rules.append(f"{rule}: {self.value(self.schema.definitions[name])}")
+        return self.references[name]
+
+    def anything(self) -> str:
+        key = ("any", self.notation)
+        if key not in self.writer.known:
+            self.writer.known[key] = rule = self.writer.name("any")
+            w, gap, n = self.writer, self.writer.gap, self.notation
+            strings = " | ".join(w.terminal(t) for t in n.strings)
+            keys = w.terminal("WORD") if n.bare_keys else strings
+            member = f"({keys}) {gap} {quoted(n.assign)} {gap} {rule} {gap}"
+            comma = f"{quoted(n.separator.strip())} {gap}"
+            w.rules.append(
+                f"{rule}: {strings} | {w.terminal('NUMBER')} | {' | '.join(quoted(c) for c in n.constants)}"
+                f' | "[" {gap} ({rule} {gap} ({comma} {rule} {gap})*)? "]"'
+                f' | "{{" {gap} ({member} ({comma} {member})*)? "}}"'
+            )
+        return self.writer.known[key]
+
+    def constant(self, value: Any) -> str:
+        """One value of an enum."""
+        true, false, null = self.notation.constants
+        match json_type(value):
+            case "null":
+                return quoted(null)
+            case "boolean":
+                return quoted(true if value else false)
+            case "string":
+                return self.choice([quoted(q[0] + self.escaped(value, q[1]) + q[1]) for q in self.notation.quotes])
+            case "array":
+                items = [{"enum": [v]} for v in value]
+                return self.array({"type": "array", "prefixItems": items, "minItems": len(items), "maxItems": len(items)})
+            case "object":
+                properties = {k: {"enum": [v]} for k, v in value.items()}
+                closed: Node = {"additionalProperties": {"enum": []}}
+                return self.object({"type": "object", "properties": properties, "required": list(value), **closed})
+        return quoted(json.dumps(value))
+
+    def escaped(self, text: str, quote: str) -> str:
+        if self.notation.escape == 0:
+            return text
+        if quote == "'":
+            return json.dumps(text, ensure_ascii=False)[1:-1].replace('\\"', '"').replace("'", "\\'")
+        for _ in range(self.notation.escape):
+            text = json.dumps(text, ensure_ascii=False)[1:-1]
+        return text
+
+    def number(self, node: Node) -> str:
+        plain = "INT" if node["type"] == "integer" else "NUMBER"
+        return self.writer.terminal(plain) if len(node) == 1 else self.leaf(node)
+
+    def leaf(self, node: Node) -> str:
+        """A restricted string or number, left to llguidance."""
+        return self.writer.rule(f"%json {json.dumps(leaf_schema(node), ensure_ascii=False)}", "leaf")
+
+    def string(self, node: Node) -> str:
+        w = self.writer
+        if len(node) == 1:
+            return self.choice([w.terminal(t) for t in self.notation.strings])
+        if self.notation.is_json and not leaf_problem(node):
+            return self.leaf(node)
+        body = raw_regex(node)
+        if body is None or self.notation.escape > 1:
+            return self.choice([w.terminal(t) for t in self.notation.strings])
+        options = []
+        for opening, closing in self.notation.quotes:
+            inner = w.new_terminal(f"{body} & ~/(?s:.*)({_lark(re.escape(closing))}{BACKSLASH})(?s:.*)/", "S")
+            options.append(f"{w.marker(opening)} {inner} {w.marker(closing)}")
+        return self.choice(options)
+
+    def array(self, node: Node) -> str:
+        gap = self.writer.gap
+        comma = f"{quoted(self.notation.separator.strip())} {gap}"
+        prefix = [f"{self.value(n)} {gap}" for n in node.get("prefixItems", [])]
+        low = min(node.get("minItems", 0), MAX_COUNT)
+        high = node.get("maxItems", MAX_COUNT)
+        body = ""
+        if high > len(prefix):
+            item = f"{self.value(node.get('items', {}))} {gap}"
+            if prefix:
+                body = repeat(f"{comma} {item}", max(low - len(prefix), 0), high - len(prefix))
+            else:
+                rest = repeat(f"{comma} {item}", max(low - 1, 0), high - 1)
+                body = f"{item} {rest}".strip() if low > 0 else f"({item} {rest})?"
+        for i in reversed(range(len(prefix))):
+            lead = f"{comma} " if i else ""
+            body = f"{lead}{prefix[i]} {body}".strip()
+            body = body if i < low else f"({body})?"
+        return self.writer.rule(f'"[" {gap} {body} "]"', "a")
+
+    def object(self, node: Node) -> str:
+        """An object, its properties in any order."""
+        n, gap = self.notation, self.writer.gap
+        members = {
+            key: f"{self.key(key)} {gap} {quoted(n.assign)} {gap} {self.value(sub)} {gap}"
+            for key, sub in node.get("properties", {}).items()
+            if not is_never(sub)
+        }
+        extra = self.extra_member(node)
+        for key in node.get("required", []):  # required, but described nowhere: any value will do
+            if key not in members:
+                value = self.value(node.get("additionalProperties", {}))
+                members[key] = f"{self.key(key)} {gap} {quoted(n.assign)} {gap} {value} {gap}"
+        separator = f"{quoted(n.separator.strip())} {gap}"
+        body = self.members(members, node.get("required", []), extra, '"}"', separator, node)
+        return self.writer.rule(f'"{{" {gap} {body}', "o")
+
+    def key(self, key: str) -> str:
+        if self.notation.bare_keys:
+            return quoted(key)
+        return self.choice([quoted(a + self.escaped(key, b) + b) for a, b in self.notation.quotes])
+
+    def extra_member(self, node: Node) -> str:
+        """A member whose key is not declared; empty where there can be none."""
+        n, w = self.notation, self.writer
+        options = []
+        extra = node.get("additionalProperties", {})
+        if not is_never(extra):
+            options.append((self.free_key(node), self.value(extra)))
+        for pattern, sub in node.get("patternProperties", {}).items():
+            if is_never(sub):
+                continue
+            leaf: Node = {"type": "string", "patterns": [pattern]}
+            options.append((self.leaf(leaf) if n.is_json else self.free_key(node), self.value(sub)))
+        if not options:
+            return ""
+        return self.choice([f"{key} {w.gap} {quoted(n.assign)} {w.gap} {value} {w.gap}" for key, value in options])
+
+    def free_key(self, node: Node) -> str:
+        """Any key but the declared ones, which are matched on their own."""
+        n, w = self.notation, self.writer
+        declared = dict.fromkeys([*node.get("properties", {}), *node.get("required", [])])
+        if n.bare_keys:
+            base, taken = "WORD", [quoted(key) for key in declared]
+        else:
+            base = n.key
+            taken = [quoted(a + self.escaped(key, b) + b) for key in declared for a, b in n.quotes]
+        w.terminal(base)
+        return w.new_terminal(f"{base} & ~({' | '.join(taken)})", "K") if taken else base
+
+    def members(
+        self, members: Mapping[str, str], required: Sequence[str], extra: str, close: str, separator: str, limits: Node
+    ) -> str:
+        """Members in any order, each declared one at most once, then ``close``. Returns the expression to start with."""
+        if len(members) > MAX_FREE_ORDER:
+            return self.members_in_order(members, required, extra, close, separator)
+        keys = [k for k in required if k in members]
+        keys = list(dict.fromkeys([*keys, *members]))
+        least, most = limits.get("minProperties", 0), limits.get("maxProperties", len(keys) + 1)
+        done = [f"is_ones([0:{len(set(required))}])"] if required else []
+        if not extra and least > len(required):
+            done.append(f"bit_count_ge([0:64], {least})")
+        room = [f"bit_count_lt([0:64], {most})"] if not extra and most < len(keys) else []
+        first, more = self.writer.name("m"), self.writer.name("m")
+        rules: dict[str, list[str]] = {first: [], more: []}
+        if not (extra and least > 0):
+            rules[first].append(_when(close, done))
+        rules[more].append(_when(close, done))
+        for i, key in enumerate(keys):
+            member = self.writer.rule(members[key], "p")
+            rules[first].append(_when(f"{member} {more}::set_bit({i})", room))
+            rules[more].append(_when(f"{separator} {member} {more}::set_bit({i})", [f"bit_clear({i})", *room]))
+        if extra:
+            rules[first].append(f"{extra} {more}::_")
+            rules[more].append(f"{separator} {extra} {more}::_")
+        for name, options in rules.items():
+            self.writer.rules.append(f"{name}::_ : " + "\n    | ".join(options))
+        return f"{first}::0"
+
+    def members_in_order(
+        self, members: Mapping[str, str], required: Sequence[str], extra: str, close: str, separator: str
+    ) -> str:
+        """More properties than a parameter has bits: one rule per position, with and without something before it."""
+        names = list(members)
+        tail_first = self.writer.rule(f"({extra} ({separator} {extra})*)? {close}" if extra else close, "t")
+        tail_more = self.writer.rule(f"({separator} {extra})* {close}" if extra else close, "t")
+        for key in reversed(names):
+            member = self.writer.rule(members[key], "p")
+            skip = key not in required
+            first = f"{member} {tail_more}" + (f" | {tail_first}" if skip else "")
+            more = f"{separator} {member} {tail_more}" + (f" | {tail_more}" if skip else "")
+            tail_first, tail_more = self.writer.rule(first, "t"), self.writer.rule(more, "t")
+        return tail_first
+
+
+BACKSLASH = r"|\\"
+
+
+def _when(body: str, conditions: Sequence[str]) -> str:
+    if not conditions:
+        return body
+    test = conditions[-1]
+    for condition in reversed(conditions[:-1]):
+        test = f"and({condition}, {test})"
+    return f"{body} %if {test}"
+
+
+def repeat(item: str, low: int, high: int) -> str:
+    """``item`` between ``low`` and ``high`` times; a very high limit is none."""
+    if high <= 0:
+        return ""
+    if high >= MAX_COUNT - 1:
+        return f"({item})*" if low == 0 else f"({item}){{{low},}}"
+    return f"({item}){{{low},{high}}}"
+
+
+def raw_regex(node: Node) -> str | None:
+    """A terminal for the bare characters of a restricted string; None where it has to be left to validation."""
+    low, high = node.get("minLength", 0), node.get("maxLength", MAX_COUNT)
+    limit = f"{{{low},{high}}}" if high < MAX_COUNT else f"{{{low},}}"
+    parts = [f"/(?s:.{limit})/"] if low or high < MAX_COUNT else []
+    for pattern in node.get("patterns", []):
+        whole = re.fullmatch(r"\^(.*)\$", pattern, re.S)
+        if whole and not re.search(r"(?<!\\)[\^$|]", re.sub(r"\[(\\.|[^\]])*\]", "", whole[1])):
+            parts.append(f"/{_lark(whole[1])}/")
+    return " & ".join(parts) if parts else None
+
+
+def _lark(regex: str) -> str:
+    """Write a regular expression inside ``/.../``."""
+    return re.sub(r"(?<!\\)/", r"\\/", regex).replace("\n", "\\n")
