@@ -1,0 +1,128 @@
+"""A transcript as static HTML: it reads well with no extension and no kernel, and nothing a model or tool wrote runs in it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any, Literal, TypeAlias
+
+from ..segments import NoticeSegment, ReasoningSegment, Segment, TextSegment, ToolSegment
+from ..transcript import Transcript
+from .lines import call_line, losses_line, state_line, status_line
+from .markdown import NO_MATHS, GrowingMarkdown, code_html, markdown_html, printable
+from .sanitize import sanitized
+from .style import STYLE
+
+ShowReasoning: TypeAlias = Literal["fold", "full", "hide"]
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
+_PICTURES = ("image/png", "image/jpeg")
+
+
+def transcript_html(transcript: Transcript, reasoning: ShowReasoning = "fold") -> str:
+    """Write the whole transcript, style included."""
+    return GrowingHtml(reasoning, growing=False).html(transcript)
+
+
+@dataclass
+class GrowingHtml:
+    """Write a transcript again and again as it grows; segments that did not change are not rendered again."""
+
+    reasoning: ShowReasoning = "fold"
+    growing: bool = True
+    _known: dict[int, tuple[Segment, str]] = field(default_factory=dict)
+    _texts: dict[int, GrowingMarkdown] = field(default_factory=dict)
+
+    def html(self, transcript: Transcript) -> str:
+        body = "".join(self._segment(at, segment) for at, segment in enumerate(transcript.segments))
+        return f'{STYLE}<div class="llm-magics {NO_MATHS}">\n{body}{_status(transcript)}</div>'
+
+    def _segment(self, at: int, segment: Segment) -> str:
+        known = self._known.get(at)
+        if known is None or known[0] is not segment:
+            known = self._known[at] = (segment, self._write(at, segment))
+        return known[1]
+
+    def _write(self, at: int, segment: Segment) -> str:
+        match segment:
+            case TextSegment(text):
+                return f'<div class="lm-text">{self._markdown(at, text)}</div>\n'
+            case ReasoningSegment(text) if self.reasoning == "hide":
+                return ""
+            case ReasoningSegment(text):
+                is_open = " open" if self.reasoning == "full" else ""
+                prose = f'<div class="lm-prose">{self._markdown(at, text)}</div>'
+                return f'<details class="lm-reasoning"{is_open}><summary>Reasoning</summary>{prose}</details>\n'
+            case NoticeSegment(text, level):
+                return f'<div class="lm-notice lm-{level}">{escape(printable(text))}</div>\n'
+            case ToolSegment():
+                return tool_html(segment)
+
+    def _markdown(self, at: int, text: str) -> str:
+        return self._texts.setdefault(at, GrowingMarkdown()).html(text) if self.growing else markdown_html(text)
+
+
+def tool_html(segment: ToolSegment) -> str:
+    """Write one call as a row that unfolds; a picture or table, and whatever waits for somebody, is unfolded already."""
+    is_open = " open" if segment.outputs or segment.state == "asking" else ""
+    head = f"<code>{escape(printable(call_line(segment)))}</code> · {escape(printable(state_line(segment)))}"
+    parts = []
+    if segment.ask is not None and segment.state == "asking":
+        shown = code_html(printable(segment.ask.shown), "python")
+        parts.append(_labelled("Waits for approval. This would run:", shown, segment.ask.reason))
+    if segment.arguments:
+        parts.append(_labelled("Arguments", code_html(printable(_pretty(segment.arguments)), "json")))
+    if segment.printed:
+        parts.append(_labelled("Printed", code_html(printable(segment.printed))))
+    parts += [output_html(output) for output in segment.outputs]
+    if segment.result is not None:
+        parts.append(_labelled("Result", code_html(printable(_pretty(segment.result)))))
+    parts += [f'<div class="lm-notice lm-warning">{escape(printable(w))}</div>' for w in segment.warnings]
+    if segment.source:
+        parts.append(f'<div class="lm-notice">from {escape(printable(segment.source))}</div>')
+    return f'<details class="lm-tool lm-{segment.state}"{is_open}><summary>{head}</summary>{"".join(parts)}</details>\n'
+
+
+def output_html(bundle: Mapping[str, Any]) -> str:
+    """Write a MIME bundle that a tool gave: a picture, a rebuilt table, or text; nothing else of it is shown."""
+    for kind in _PICTURES:
+        data = bundle.get(kind)
+        if isinstance(data, str) and _BASE64.fullmatch(data):
+            label = escape(printable(str(bundle.get("text/plain", "picture"))[:200]))
+            return f'<img src="data:{kind};base64,{"".join(data.split())}" alt="{label}">\n'
+    if "text/html" in bundle:
+        return f"<div>{sanitized(printable(_text(bundle['text/html'])))}</div>\n"
+    if "text/markdown" in bundle:
+        return f"<div>{markdown_html(_text(bundle['text/markdown']))}</div>\n"
+    if "text/plain" in bundle:
+        return code_html(printable(_text(bundle["text/plain"])))
+    if "application/json" in bundle:
+        return code_html(json.dumps(bundle["application/json"], indent=1, ensure_ascii=False), "json")
+    return f'<div class="lm-notice">(output of type {escape(printable(", ".join(map(str, bundle))))})</div>\n'
+
+
+def _text(value: Any) -> str:
+    """A MIME bundle's text may be one string or a list of lines, as in notebook files."""
+    return "".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _labelled(label: str, html: str, remark: str = "") -> str:
+    said = f" {escape(printable(remark))}" if remark else ""
+    return f'<div class="lm-notice">{escape(label)}{said}</div>{html}'
+
+
+def _pretty(text: str) -> str:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return json.dumps(value, indent=1, ensure_ascii=False) if isinstance(value, (dict, list)) else text
+
+
+def _status(transcript: Transcript) -> str:
+    line = status_line(transcript)
+    losses = losses_line(transcript)
+    title = f' title="{escape(printable(losses))}"' if losses else ""
+    return f'<div class="lm-status"{title}>{escape(printable(line))}</div>\n' if line else ""

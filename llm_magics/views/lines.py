@@ -1,0 +1,68 @@
+"""The short lines that every form of a transcript shares: the quiet last line, and the head of a tool row."""
+
+from __future__ import annotations
+
+import json
+
+from ..segments import ToolSegment
+from ..transcript import Transcript
+
+_ENDINGS = {
+    "running": "",
+    "stop": "",
+    "tool_calls": "",
+    "length": "stopped at the token limit",
+    "interrupted": "interrupted",
+    "error": "failed",
+}
+_STATES = {"writing": "being written", "ready": "ready", "asking": "waits for approval", "cut": "cut off, did not run"}
+
+
+def status_line(transcript: Transcript) -> str:
+    """Say how it ended and what it cost, e.g. ``128 tokens · 21.3 tokens/s · first token after 0.82 s``."""
+    if transcript.state == "running":
+        if transcript.progress is None:
+            return ""
+        done, total = transcript.progress
+        return f"reading the prompt: {done:,} of {total:,} tokens"
+    usage = transcript.usage
+    parts = [_ENDINGS[transcript.state]]
+    if usage.completion_tokens:
+        parts.append(f"{usage.completion_tokens:,} tokens")
+        parts.append(f"{usage.tokens_per_second:.1f} tokens/s" if usage.completion_seconds > 0 else "")
+        parts.append(f"first token after {usage.time_to_first_token:.2f} s" if usage.time_to_first_token else "")
+    if usage.context_used:
+        parts.append(f"context {usage.context_used:,}" + (f" of {usage.context_size:,}" if usage.context_size else ""))
+    return " · ".join(part for part in parts if part)
+
+
+def losses_line(transcript: Transcript) -> str:
+    """Say what of the prompt had to be read again although it had been read before; empty where nothing was."""
+    usage = transcript.usage
+    if not usage.losses:
+        return ""
+    return f"{usage.evaluated_tokens:,} of {usage.prompt_tokens:,} prompt tokens evaluated: {'; '.join(usage.losses)}"
+
+
+def call_line(segment: ToolSegment, limit: int = 100) -> str:
+    """Write a call as Python would, cut to ``limit`` characters, e.g. ``weather(city="Oslo", days=3)``."""
+    try:
+        arguments = json.loads(segment.arguments)
+    except ValueError:
+        arguments = None
+    if isinstance(arguments, dict):
+        inside = ", ".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in arguments.items())
+    else:
+        inside = segment.arguments.strip()
+    line = " ".join(f"{segment.name or '(unnamed)'}({inside})".split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def state_line(segment: ToolSegment) -> str:
+    """Say where the call stands, e.g. ``done · 0.31 s · read from fenced JSON``."""
+    parts = [_STATES.get(segment.state, segment.state)]
+    if segment.seconds:
+        parts.append(f"{segment.seconds:.2f} s")
+    if segment.recovered:
+        parts.append(f"read from {segment.recovered}")
+    return " · ".join(parts)

@@ -1,0 +1,58 @@
+"""A transcript as markdown and as plain text: what code hosts, nbconvert and terminals without colours show."""
+
+from __future__ import annotations
+
+from ..segments import NoticeSegment, ReasoningSegment, Segment, TextSegment, ToolSegment
+from ..transcript import Transcript
+from .html import ShowReasoning
+from .lines import call_line, state_line, status_line
+from .markdown import printable
+from .remark import escaped, fenced, markdown_markdown
+
+
+def transcript_markdown(transcript: Transcript, reasoning: ShowReasoning = "fold") -> str:
+    """Write the transcript as markdown that is harmless also where raw HTML is trusted."""
+    blocks = [_markdown(segment, reasoning) for segment in transcript.segments]
+    line = status_line(transcript)
+    return "\n\n".join(block.rstrip("\n") for block in (*blocks, f"*{escaped(line)}*" if line else "") if block)
+
+
+def transcript_plain(transcript: Transcript, reasoning: ShowReasoning = "fold") -> str:
+    """Write the transcript as plain text; the answer's own text stands as the model wrote it."""
+    blocks = [_plain(segment, reasoning) for segment in transcript.segments]
+    line = status_line(transcript)
+    return "\n\n".join(block.strip("\n") for block in (*blocks, f"[{line}]" if line else "") if block)
+
+
+def _markdown(segment: Segment, reasoning: ShowReasoning) -> str:
+    match segment:
+        case TextSegment(text):
+            return markdown_markdown(text)
+        case ReasoningSegment(text):
+            if reasoning == "hide":
+                return ""
+            quoted = "\n".join(f"> {line}".rstrip() for line in markdown_markdown(text).rstrip("\n").split("\n"))
+            return f"> **Reasoning**\n>\n{quoted}"
+        case NoticeSegment(text):
+            return f"*{escaped(printable(text))}*"
+        case ToolSegment():
+            head = f"**{escaped(printable(call_line(segment)))}** · {escaped(printable(state_line(segment)))}"
+            parts = [head, *(fenced(printable(text)) for text in (segment.printed, segment.result) if text)]
+            return "\n\n".join(parts)
+
+
+def _plain(segment: Segment, reasoning: ShowReasoning) -> str:
+    match segment:
+        case TextSegment(text):
+            return printable(text)
+        case ReasoningSegment(text):
+            return "" if reasoning == "hide" else "[reasoning]\n" + _indented(printable(text))
+        case NoticeSegment(text):
+            return f"[{printable(text)}]"
+        case ToolSegment():
+            texts = (printable(text) for text in (segment.printed, segment.result) if text)
+            return "\n".join((printable(f"[{call_line(segment)} · {state_line(segment)}]"), *map(_indented, texts)))
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}".rstrip() for line in text.strip("\n").split("\n"))

@@ -1,0 +1,29 @@
+"""The style of a transcript's static HTML: JupyterLab's CSS variables, or colours that are fit for both themes.
+
+Class names of highlighted code are Pygments' short names with ``lm-`` before them, told apart by their first letters.
+"""
+
+STYLE = """<style>
+.llm-magics{font-size:var(--jp-content-font-size1,14px);line-height:1.5;max-width:62em}
+.llm-magics details{border-left:3px solid var(--jp-border-color2,#8886);margin:.4em 0;padding:.1em .7em}
+.llm-magics summary{cursor:pointer;color:var(--jp-content-font-color2,inherit)}
+.llm-magics pre{background:var(--jp-layout-color2,#8881);color:inherit;padding:.5em .7em;overflow:auto;
+max-height:30em;white-space:pre-wrap;overflow-wrap:anywhere;border-radius:3px;margin:.4em 0}
+.llm-magics code,.llm-magics pre{font-family:var(--jp-code-font-family,monospace);font-size:.93em}
+.llm-magics table{border-collapse:collapse;margin:.4em 0}
+.llm-magics th,.llm-magics td{border:1px solid var(--jp-border-color2,#8886);padding:.2em .6em}
+.llm-magics img{max-width:100%}
+.llm-magics .lm-prose{color:var(--jp-content-font-color2,inherit)}
+.llm-magics .lm-status,.llm-magics .lm-notice{color:var(--jp-content-font-color2,#777);font-size:.86em}
+.llm-magics .lm-status{margin-top:.4em}
+.llm-magics .lm-warning{color:var(--jp-warn-color0,#b35900)}
+.llm-magics .lm-error,.llm-magics .lm-failed>summary{color:var(--jp-error-color0,#c33)}
+.llm-magics [class^=lm-k],.llm-magics .lm-ow{color:var(--jp-mirror-editor-keyword-color,#1a8754)}
+.llm-magics [class^=lm-s]:is(span){color:var(--jp-mirror-editor-string-color,#c0504d)}
+.llm-magics [class^=lm-c]:is(span){color:var(--jp-mirror-editor-comment-color,#6a8787);font-style:italic}
+.llm-magics [class^=lm-m]:is(span){color:var(--jp-mirror-editor-number-color,#3a8f3a)}
+.llm-magics .lm-nb,.llm-magics .lm-bp{color:var(--jp-mirror-editor-builtin-color,#3a8f3a)}
+.llm-magics .lm-nf,.llm-magics .lm-nc,.llm-magics .lm-nd{color:var(--jp-mirror-editor-def-color,#4a6fe0)}
+.llm-magics .lm-o{color:var(--jp-mirror-editor-operator-color,#a050e0)}
+</style>
+"""

