@@ -1,0 +1,278 @@
+"""The engine in this process: one thread owns the context, everybody else talks to it through a queue.
+
+Submitting puts a sequence into the engine's inbox; its events come back through the sequence's own channel. The engine runs
+ahead of a slow consumer by a bounded number of events and never waits for a fast one.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from queue import Empty, SimpleQueue
+from typing import Literal
+
+from ..errors import ContextFullError, EngineError, OptionError
+from .constraint import ConstraintEngine
+from .context import Context, buffer_sizes
+from .model import Model, Progress
+from .scheduler import Scheduler
+from .sequence import Sequence
+from .values import EngineConfig, EngineEvent, EngineInfo, Finished, GenerateRequest
+
+# A lock is not interruptible by Ctrl-C on Windows while it waits, so there waiting is cut into pieces.
+_WAIT = 0.2 if sys.platform == "win32" else None
+
+
+class _Core:
+    """What the engine's thread needs. It knows no LocalEngine, so that one may be collected while the thread still runs."""
+
+    def __init__(self, model: Model, context: Context, scheduler: Scheduler) -> None:
+        self.model = model
+        self.context = context
+        self.scheduler = scheduler
+        self.inbox: SimpleQueue[Sequence | Literal["wake", "close"]] = SimpleQueue()
+        self.closing = threading.Event()
+        self.thread = threading.Thread(target=self._run, name="llm-magics-engine", daemon=True)
+
+    def _run(self) -> None:
+        try:
+            self._serve()
+        except Exception as error:  # a fault of ours: nobody may be left waiting for it
+            self.closing.set()
+            self.scheduler.end_all(error)
+        finally:
+            self.closing.set()
+            self._refuse_late_comers()
+            self.context.free()
+            self.model.free()
+
+    def _serve(self) -> None:
+        scheduler, inbox = self.scheduler, self.inbox
+        while True:
+            if not inbox.empty() or not scheduler.runnable():
+                for command in self._commands():
+                    if command == "close":
+                        scheduler.end_all()
+                        return
+                    if isinstance(command, Sequence):
+                        scheduler.add(command)
+            scheduler.step()
+
+    def _commands(self) -> Iterator[Sequence | str]:
+        """What came in; waits for it where there is nothing else to do."""
+        if not self.scheduler.runnable():
+            yield self.inbox.get()
+        while True:
+            try:
+                yield self.inbox.get_nowait()
+            except Empty:
+                return
+
+    def _refuse_late_comers(self) -> None:
+        while not self.inbox.empty():
+            command = self.inbox.get_nowait()
+            if isinstance(command, Sequence):
+                command.fail(_closed())
+
+    def shut_down(self) -> None:
+        """End what runs and free everything. Returns when that is done, except in the engine's own thread."""
+        self.closing.set()
+        self.inbox.put("close")
+        self.scheduler.interrupt()
+        if threading.current_thread() is not self.thread:
+            self.thread.join()
+
+
+class LocalGeneration:
+    """One running request; see :class:`~llm_magics.engine.values.Generation`. Dropping it cancels the request."""
+
+    def __init__(self, core: _Core, sequence: Sequence) -> None:
+        self._core = core
+        self._channel = sequence.channel
+        self._over = False
+
+    def __iter__(self) -> Iterator[EngineEvent]:
+        return self
+
+    def __next__(self) -> EngineEvent:
+        if self._over:
+            raise StopIteration
+        item = self._wait()
+        if self._channel.caught_up():
+            self._core.inbox.put("wake")
+        if isinstance(item, Exception):
+            self._over = True
+            raise item
+        if isinstance(item, Finished):
+            self._over = True
+        return item
+
+    def _wait(self) -> EngineEvent | Exception:
+        while True:
+            try:
+                return self._channel.queue.get(timeout=_WAIT)
+            except Empty:
+                continue
+
+    def cancel(self) -> None:
+        """Ask for the end: iterating goes on to a Finished with reason "interrupted". Any thread may ask."""
+        if not self._channel.cancelled:
+            self._channel.cancelled = True
+            self._core.scheduler.interrupt()
+            self._core.inbox.put("wake")
+
+    def close(self) -> None:
+        """Stop within one token; nothing more is yielded."""
+        if not self._over:
+            self._over = True
+            self.cancel()
+
+    def __del__(self) -> None:
+        # An interrupt may strike between submitting and entering the caller's closing(); the request must not run on unseen.
+        if not getattr(self, "_over", True):
+            self.close()
+
+
+class LocalEngine:
+    """One model loaded in this process; see :class:`~llm_magics.engine.values.Engine`. Make it with :func:`open_engine`."""
+
+    def __init__(self, config: EngineConfig, progress: Progress | None = None) -> None:
+        _check(config)
+        started = time.perf_counter()
+        self._pid = os.getpid()
+        model = Model(config, progress)
+        try:
+            context = Context(model, config)
+        except BaseException:
+            model.free()
+            raise
+        n_ctx = min(config.n_ctx or context.n_ctx, context.n_ctx)
+        self._constraints = ConstraintEngine(model)
+        scheduler = Scheduler(model, context, n_slots=config.n_slots, n_ctx=n_ctx, reuse=not config.deterministic)
+        self._info = _describe(config, model, context, n_ctx, time.perf_counter() - started)
+        self._core = _Core(model, context, scheduler)
+        self._core.thread.start()
+        self._finalizer = weakref.finalize(self, self._core.shut_down)  # also at the interpreter's exit
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    def tokenize(self, text: str, *, special: bool) -> tuple[int, ...]:
+        self._check_open()
+        return self._core.model.tokenize(text, special=special)
+
+    def piece(self, token: int) -> bytes:
+        self._check_open()
+        return self._core.model.piece(token)
+
+    def submit(self, request: GenerateRequest) -> LocalGeneration:
+        """Queue a request. Raises ContextFullError, OptionError or EngineError for one that cannot be met, before anything is
+        evaluated."""
+        self._check_open()
+        prompt, info = request.prompt, self._info
+        if not prompt:
+            raise EngineError("The prompt is empty.", "Give at least one token.")
+        if min(prompt) < 0 or max(prompt) >= info.n_vocab:
+            raise EngineError(f"The prompt has a token id outside 0 to {info.n_vocab - 1}.", "Tokenise it with this engine.")
+        if len(prompt) > info.n_ctx:
+            raise ContextFullError(
+                f"The prompt has {len(prompt)} tokens, but the context holds {info.n_ctx}.",
+                "Shorten the conversation, or load the model with a larger context.",
+                n_prompt=len(prompt),
+                n_ctx=info.n_ctx,
+            )
+        if request.max_tokens is not None and request.max_tokens < 0:
+            raise OptionError(f"max_tokens is {request.max_tokens}, but cannot be negative.")
+        core = self._core
+        sequence = Sequence(request, core.model, self._constraints, info.n_ctx)
+        generation = LocalGeneration(core, sequence)
+        core.inbox.put(sequence)
+        if not core.thread.is_alive():
+            core._refuse_late_comers()
+        return generation
+
+    def close(self) -> None:
+        """End what runs as "interrupted", then free everything. Harmless when called twice."""
+        if os.getpid() == self._pid:
+            self._finalizer()
+
+    def __enter__(self) -> LocalEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if os.getpid() != self._pid:
+            raise EngineError("This model was loaded before the process forked.", "Load it in the new process.")
+        if self._core.closing.is_set():
+            raise _closed()
+
+
+def open_engine(config: EngineConfig, progress: Callable[[float], bool | None] | None = None) -> LocalEngine:
+    """Load a model in this process.
+
+    ``progress`` is called in the calling thread with the fraction loaded so far; returning False cancels the load. Raises
+    ModelNotFoundError, ModelFileError, UnsupportedModelError, MemoryFitError or OptionError, with llama.cpp's own words.
+    """
+    return LocalEngine(config, progress)
+
+
+def _closed() -> EngineError:
+    return EngineError("This model was closed.", "Load it again.")
+
+
+def _check(config: EngineConfig) -> None:
+    """Refuse sizes that llama.cpp would change in silence or abort on."""
+    for name in ("n_batch", "n_ubatch", "n_slots"):
+        if getattr(config, name) < 1:
+            raise OptionError(f"{name} is {getattr(config, name)}, but must be at least 1.")
+    if config.n_ctx < 0:
+        raise OptionError(f"n_ctx is {config.n_ctx}, but must be 0 (the model's own) or more.")
+    if config.n_threads is not None and config.n_threads < 1:
+        raise OptionError(f"n_threads is {config.n_threads}, but must be at least 1.")
+    if config.deterministic and config.n_slots > 1:
+        raise OptionError("A deterministic engine runs one sequence at a time.", "Leave n_slots at 1.")
+
+
+def _describe(config: EngineConfig, model: Model, context: Context, n_ctx: int, seconds: float) -> EngineInfo:
+    metadata = model.metadata()
+    values = dict(metadata)
+    buffers = buffer_sizes([*model.log, *context.log])
+    shape = model.shape()
+    return EngineInfo(
+        path=config.path,
+        architecture=values.get("general.architecture", ""),
+        description=model.description(),
+        n_params=shape.n_params,
+        size=shape.size,
+        n_ctx=n_ctx,
+        n_ctx_train=shape.n_ctx_train,
+        n_vocab=model.n_vocab,
+        n_layers=shape.n_layers,
+        n_gpu_layers=min(config.n_gpu_layers, shape.n_layers + 1) if config.n_gpu_layers >= 0 else shape.n_layers + 1,
+        n_slots=config.n_slots,
+        chat_template=values.get("tokenizer.chat_template", ""),
+        metadata=metadata,
+        bos=model.bos,
+        eos=model.eos,
+        eog=model.eog,
+        adds_bos=model.adds_bos,
+        control_tokens=model.control_tokens,
+        bos_text=_piece_text(model, model.bos),
+        eos_text=_piece_text(model, model.eos),
+        can_shift=context.can_shift,
+        recurrent=model.recurrent,
+        devices=tuple(dict.fromkeys(device for device, _, _ in buffers if "_" not in device)),  # e.g. not CPU_Mapped
+        buffers=buffers,
+        load_seconds=seconds,
+    )
+
+
+def _piece_text(model: Model, token: int) -> str:
+    return model.piece(token).decode("utf-8", "replace") if token >= 0 else ""

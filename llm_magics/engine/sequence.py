@@ -1,0 +1,222 @@
+"""One request on its way through the engine: its tokens, its text, its guide and grammar, and what it tells its consumer.
+
+The scheduler decides when a sequence is evaluated; what a new token means is decided here. Tokens reach the consumer through
+a :class:`Channel`, from the engine's thread to any other.
+"""
+
+from __future__ import annotations
+
+import time
+from queue import SimpleQueue
+
+from ..errors import EngineError, LLMMagicsError
+from .constraint import Constraint, ConstraintEngine
+from .context import Context
+from .model import Model
+from .sampling import Sampler, logprobs
+from .text import TextStream
+from .values import EngineEvent, Finished, GenerateRequest, GuideStep, Prefill, TokenLogprob, Tokens
+
+RUN_AHEAD = 512
+"""How many events may wait for a consumer before its sequence pauses."""
+
+
+class Channel:
+    """The way from the engine to one consumer: events, then one Finished or one exception."""
+
+    __slots__ = ("cancelled", "paused", "queue")
+
+    def __init__(self) -> None:
+        self.queue: SimpleQueue[EngineEvent | Exception] = SimpleQueue()
+        self.cancelled = False
+        self.paused = False
+
+    def may_run(self) -> bool:
+        """Say whether the consumer keeps up; remember if not, so that it wakes the engine when it has caught up."""
+        if self.queue.qsize() < RUN_AHEAD:
+            return True
+        self.paused = True
+        return self.queue.qsize() < RUN_AHEAD  # it may have caught up just before it could see the flag
+
+    def caught_up(self) -> bool:
+        """Say once, on the consumer's side, that a paused sequence may go on."""
+        if self.paused and self.queue.qsize() < RUN_AHEAD // 2:
+            self.paused = False
+            return True
+        return False
+
+
+class Sequence:
+    """What the engine knows of one request. Lives in the engine's thread once it was submitted."""
+
+    def __init__(self, request: GenerateRequest, model: Model, constraints: ConstraintEngine, n_ctx: int) -> None:
+        self.request = request
+        self.channel = Channel()
+        self.tokens = list(request.prompt)
+        self.n_prompt = len(request.prompt)
+        self.n_cached = 0
+        self.losses: list[str] = []
+        self.reason = ""
+        self._model = model
+        self._constraints = constraints
+        self._eog = frozenset(model.eog)
+        self._limit = n_ctx if request.max_tokens is None else min(n_ctx, self.n_prompt + request.max_tokens - 1)
+        self._n_ctx = n_ctx
+        self._sampler = Sampler(request.sampler, model.n_vocab, request.prompt)
+        self._stream = TextStream(request.stop)
+        self._constraint: Constraint | None = None
+        self._text: list[str] = []
+        self._n_masked = self._n_forced = 0
+        self._submitted = time.perf_counter()
+        self._started = self._first = 0.0
+        # What the next Tokens event will carry.
+        self._new_ids: list[int] = []
+        self._new_text: list[str] = []
+        self._new_events: list[object] = []
+        self._new_logprobs: list[TokenLogprob] = []
+
+    # --- the scheduler's side -----------------------------------------------------------------------------------------------
+
+    @property
+    def n_generated(self) -> int:
+        return len(self.tokens) - self.n_prompt
+
+    def start(self) -> None:
+        """Begin: ask the guide, arm what it asks for, and take the tokens that a grammar forces before the first draw."""
+        self._started = time.perf_counter()
+        if self.request.guide is not None:
+            self._obey(self.request.guide.start())
+        if self.request.max_tokens == 0:
+            self.reason = self.reason or "length"
+        self._force()
+
+    def prefilled(self, done: int) -> None:
+        """Tell the consumer how far the prompt is."""
+        self.channel.queue.put(Prefill(done, self.n_prompt - self.n_cached, self.n_cached))
+
+    def draw(self, context: Context, row: int) -> None:
+        """Draw the next token from a batch row, and take it and all that it forces."""
+        n = self.request.logprobs
+        clean = context.logits(row).copy() if n else None
+        token = self._sampler.sample(context, row)
+        if self._constraint is not None and not self._constraint.accept(token):
+            self._n_masked += 1
+            token = self._sampler.sample_again(context, row, self._constraint.allowed())
+            if not self._constraint.accept(token):
+                raise EngineError(f"The grammar refuses token {token}, which it had allowed.", "Simplify the schema.")
+        if not self._first:
+            self._first = time.perf_counter()
+        if clean is not None and token not in self._eog:
+            self._new_logprobs.append(logprobs(clean, token, n))
+        self._take(token)
+        self._force()
+        self._emit()
+
+    def finish(self, reason: str = "") -> None:
+        """End: give out what was held back, let the guide finish, send Finished, free C memory."""
+        self.reason = reason or self.reason
+        guide = self.request.guide
+        events: tuple[object, ...] = ()
+        rest = self._stream.flush()
+        if rest:
+            self._new_text.append(rest)
+            if guide is not None:
+                self._new_events.extend(guide.feed(rest).events)
+        self._emit()
+        if guide is not None:
+            events = guide.finish(self.reason).events
+        self.channel.queue.put(self._finished(events))
+        self.free()
+
+    def fail(self, error: Exception) -> None:
+        """End with an exception, which the consumer will see as a named error."""
+        if not isinstance(error, LLMMagicsError):
+            what = f"The generation failed: {type(error).__name__}: {error}."
+            named = EngineError(what, "The model stays loaded; ask again.")
+            named.__cause__ = error
+            error = named
+        self.channel.queue.put(error)
+        self.free()
+
+    def free(self) -> None:
+        self._sampler.free()
+
+    # --- what a token means -------------------------------------------------------------------------------------------------
+
+    def _take(self, token: int) -> None:
+        if token in self._eog:
+            self.reason = "stop"
+            return
+        self.tokens.append(token)
+        self._new_ids.append(token)
+        text = self._stream.push(self._model.piece(token))
+        if text:
+            self._new_text.append(text)
+            if self.request.guide is not None:
+                self._obey(self.request.guide.feed(text))
+        if self._stream.stopped or (self._constraint is not None and self._constraint.finished):
+            self.reason = "stop"
+        elif len(self.tokens) > self._limit and not self.reason:
+            self.reason = "length"
+
+    def _force(self) -> None:
+        """Take the tokens that the grammar leaves no choice about; they are evaluated in one batch with what comes next."""
+        while self._constraint is not None and not self.reason:
+            constraint = self._constraint
+            forced = constraint.forced()
+            if not forced:
+                return
+            for token in forced:
+                if not constraint.accept(token):
+                    raise EngineError(f"The grammar refuses token {token}, which it had forced.", "Simplify the schema.")
+                self._n_forced += 1
+                self._sampler.force(token)
+                if self.request.logprobs:
+                    self._new_logprobs.append(TokenLogprob(token, 0.0))
+                self._take(token)
+                if self.reason or self._constraint is not constraint:
+                    break
+
+    def _obey(self, step: GuideStep) -> None:
+        self._new_events.extend(step.events)
+        if step.disarm:
+            self._constraint = None
+        if step.arm is not None:
+            self._constraint = self._constraints.arm(step.arm, self._stream.held())
+        if step.stop:
+            self.reason = "stop"
+
+    def _emit(self) -> None:
+        """Send what is new to the consumer."""
+        if not (self._new_ids or self._new_text or self._new_events):
+            return
+        text = "".join(self._new_text)
+        self._text.append(text)
+        new = Tokens(tuple(self._new_ids), text, tuple(self._new_events), tuple(self._new_logprobs))
+        self.channel.queue.put(new)
+        self._new_ids.clear()
+        self._new_text.clear()
+        self._new_events.clear()
+        self._new_logprobs.clear()
+
+    def _finished(self, events: tuple[object, ...]) -> Finished:
+        now = time.perf_counter()
+        started, first = self._started or now, self._first or now
+        return Finished(
+            reason=self.reason,  # type: ignore[arg-type]  # "stop", "length" or "interrupted" by construction
+            ids=tuple(self.tokens[self.n_prompt :]),
+            text="".join(self._text),
+            n_prompt=self.n_prompt,
+            n_cached=self.n_cached,
+            n_evaluated=self.n_prompt - self.n_cached,
+            seed=self._sampler.seed,
+            prompt_seconds=first - started,
+            decode_seconds=now - first,
+            time_to_first_token=first - self._submitted if self._first else 0.0,
+            n_past=len(self.tokens),
+            n_ctx=self._n_ctx,
+            events=events,
+            losses=tuple(self.losses),
+            masked=self._n_masked,
+            forced=self._n_forced,
+        )
