@@ -86,28 +86,30 @@ def read_signature(function: Callable[..., Any], name: str | None = None, descri
         name=name,
         description=documentation.summary if description is None else description,
         parameters=described.schema,
-        text=spell(signature.replace(parameters=parameters)),
+        text=_spell(function, signature.replace(parameters=parameters)),
         adapter=described.adapter,
         defaults=described.defaults,
         positional=tuple(p.name for p in parameters if p.kind is p.POSITIONAL_ONLY),
     )
 
 
-def spell(signature: inspect.Signature) -> str:
+def _spell(function: Callable[..., Any], signature: inspect.Signature) -> str:
     """Write a signature for people: without the main module's name, Field rules and annotations' metadata."""
     from pydantic.fields import FieldInfo
 
     def plain(parameter: inspect.Parameter) -> inspect.Parameter:
-        annotation, default = parameter.annotation, parameter.default
+        annotation, default = resolve(function, parameter.annotation), parameter.default
         if isinstance(default, FieldInfo):
             default = parameter.empty if default.is_required() else default.default
         if get_origin(annotation) is Annotated:
             annotation = get_args(annotation)[0]
-        return parameter.replace(annotation=_Verbatim(annotation) if isinstance(annotation, str) else annotation,
-        default=default)
+        return parameter.replace(annotation=annotation, default=default)
 
+    returns = signature.return_annotation
+    if isinstance(returns, str):
+        returns = _Verbatim(returns)
     try:
-        text = str(signature.replace(parameters=[plain(p) for p in signature.parameters.values()]))
+        text = str(signature.replace(parameters=[plain(p) for p in signature.parameters.values()], return_annotation=returns))
     except ValueError:  # a required Field() behind a default: Python allows it, a Signature does not
         text = str(signature)
     return text.replace("__main__.", "")
