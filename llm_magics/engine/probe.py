@@ -1,0 +1,258 @@
+"""Try a model in a child process, where a crash costs nothing, and let llama.cpp say there how much memory it would take.
+
+A file of unknown origin can still kill llama.cpp after every check that we make (it aborts on a failed assertion). So such a
+file is loaded once by a child, with a tiny context on the CPU, and evaluates one token; the outcome is remembered by the file's
+identity. The same child can load a model *without* its weights (``no_alloc``) and plan a context's buffers without allocating
+them, which is how :mod:`llm_magics.engine.memory` knows what a configuration needs, for every architecture there is.
+
+The child (``python -m llm_magics.engine.probe``) reads one JSON request a line and answers each with one line; its stderr is
+llama.cpp's log, each line with its level in front, so that the last words of a child that died are known.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ..errors import ModelError, ModelFileError
+from .filefacts import recall, remember
+from .values import EngineConfig
+
+Line = tuple[int, str]  # level, text
+
+_SECONDS_PER_GB = 30.0  # to read a file that is in no cache, from a slow disk
+_LEVEL_LINE = re.compile(r"<(\d)>(.*)")  # e.g. "<4>llama_model_load: error loading model: ..."
+
+
+def try_model(paths: Sequence[Path], timeout: float | None = None) -> None:
+    """Load the model in a child and evaluate a token; return at once where the same files were tried before.
+
+    Args:
+        paths: all parts, the first one first.
+        timeout: seconds; None allows for the file's size.
+
+    Raises the error that a load would (ModelFileError, UnsupportedModelError, MemoryFitError); ModelFileError with llama.cpp's
+    last words if the child dies or does not come back.
+    """
+    from .llama import version
+
+    key = f"trial of llama-cpp-python {version()}"
+    outcome = recall(paths).get(key)
+    if outcome is None:
+        size = sum(p.stat().st_size for p in paths)
+        try:
+            with Child(paths[0], 60 + _SECONDS_PER_GB * size / 1e9 if timeout is None else timeout) as child:
+                child.ask({"do": "evaluate", "path": str(paths[0])})
+        except ModelFileError as error:
+            remember(paths, **{key: json.dumps([error.what, error.next_action])})
+            raise
+        remember(paths, **{key: "[]"})
+    elif outcome != "[]":
+        raise ModelFileError(*json.loads(outcome))
+
+
+class Child:
+    """A child process that loads models for us. Use as a context manager; it ends with the block."""
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        self._name, self._timeout = path.name, timeout
+        self._log = tempfile.TemporaryFile("w+b")  # noqa: SIM115  # closed in __exit__; a pipe could fill up and block the child
+        root = str(Path(__file__).parents[2])
+        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "GGML_NO_BACKTRACE": "1"}
+        self._process = subprocess.Popen(
+            # -P: a random.py beside the notebook must not be imported
+            [sys.executable, "-P", "-m", "llm_magics.engine.probe"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment, text=True, encoding="utf-8",
+        )  # fmt: skip
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._log.close()
+
+    def ask(self, request: dict[str, Any]) -> list[Line]:
+        """Have one request done; return what llama.cpp logged. Raises as :func:`try_model` does."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        start = self._log.seek(0, os.SEEK_END)
+        expired = threading.Event()
+
+        def expire() -> None:
+            expired.set()
+            self._process.kill()
+
+        late = threading.Timer(self._timeout, expire)
+        late.start()
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        finally:
+            late.cancel()
+        self._log.seek(start)
+        lines = _parse_log(self._log.read().decode("utf-8", "replace"))
+        if not answer:
+            raise self._died(lines, timed_out=expired.is_set())
+        if not json.loads(answer)["ok"]:
+            raise self._refused(json.loads(answer)["why"], lines)
+        return lines
+
+    def _died(self, lines: list[Line], *, timed_out: bool) -> ModelFileError:
+        status = self._process.wait()
+        how = f"did not come back within {self._timeout:.0f} s" if timed_out else f"died ({_status(status)})"
+        said = [text.strip() for _, text in lines if text.strip()]
+        return ModelFileError(
+            f"A trial load of {self._name} in a child process {how}; its last words: {said[-1] if said else 'none'}.",
+            "The file is damaged, or of a kind that this llama.cpp cannot run; get it again or choose another.",
+        )
+
+    def _refused(self, why: str, lines: list[Line]) -> ModelError:
+        from .llama import load_error
+
+        if why:
+            return ModelFileError(f"{self._name} is damaged: {why}.", "Download it again, or check it against its sha256.")
+        error = load_error(self._name, lines)
+        return error if isinstance(error, ModelError) else ModelFileError(str(error))
+
+
+def _parse_log(text: str) -> list[Line]:
+    """Lines with their level; what did not come through the log (an assertion's text, a Python traceback) counts as errors."""
+    found = []
+    for line in text.splitlines():
+        match = _LEVEL_LINE.match(line)
+        found.append((int(match[1]), match[2]) if match else (4, line))
+    return found
+
+
+def _status(status: int) -> str:
+    try:
+        return signal.Signals(-status).name if status < 0 else f"exit status {status}"
+    except ValueError:
+        return f"signal {-status}"
+
+
+# --- in the child ------------------------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Answer requests until stdin ends."""
+    import llama_cpp.llama_cpp as lib
+
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever a library prints must not look like an answer
+
+    @lib.llama_log_callback
+    def log(level: int, text: bytes, _: object) -> None:
+        # 5 goes on with the line before; levels: 1 debug, 2 info, 3 warning, 4 error
+        os.write(2, text if level == 5 else b"<%d>%b" % (level, text))
+
+    lib.llama_log_set(log, None)
+    lib.llama_backend_init()
+    for request in sys.stdin:
+        why = _answer(lib, json.loads(request))
+        answers.write(json.dumps({"ok": why is None, "why": why}) + "\n")
+        answers.flush()
+
+
+def _answer(lib: Any, request: dict[str, Any]) -> str | None:
+    """Do one request: None where it went well, else why not; "" where the log says it."""
+    if request["do"] == "evaluate":
+        return _evaluate(lib, request["path"])
+    config = EngineConfig(**request["config"] | {"tensor_split": tuple(request["config"]["tensor_split"])})
+    return _plan_buffers(lib, config, overridden=request["overridden"])
+
+
+def _evaluate(lib: Any, path: str) -> str | None:
+    model_params = lib.llama_model_default_params()
+    model_params.n_gpu_layers = 0
+    model = lib.llama_model_load_from_file(os.fsencode(path), model_params)
+    if not model:
+        return ""
+    params = lib.llama_context_default_params()
+    params.n_ctx, params.n_batch, params.n_ubatch = 64, 8, 8
+    params.n_threads = params.n_threads_batch = 2
+    context = lib.llama_init_from_model(model, params)
+    if not context:
+        return ""
+    if lib.llama_model_has_encoder(model) or not lib.llama_model_has_decoder(model):
+        return None  # sound, as far as can be told; that it cannot chat is for the engine to say
+    vocab = lib.llama_model_get_vocab(model)
+    first = max(0, lib.llama_vocab_bos(vocab))
+    tokens = (lib.llama_token * 1)(first)
+    if lib.llama_decode(context, lib.llama_batch_get_one(tokens, 1)) != 0:
+        return "it cannot evaluate a token"
+    logits = lib.llama_get_logits_ith(context, -1)[: lib.llama_vocab_n_tokens(vocab)]
+    return None if all(-1e30 < x < 1e30 for x in logits) else "its weights give results that are no numbers"
+
+
+def _plan_buffers(lib: Any, config: EngineConfig, *, overridden: bool) -> str | None:
+    """Load without weights and plan a context without memory; the log then says how large each buffer would be.
+
+    ``overridden`` sends every weight to the CPU by an override, because llama.cpp logs for each overridden tensor which of the
+    CPU's buffer types it went to; without it, layers go where the configuration says.
+    """
+    from .context import _context_params
+    from .llama import AbortFlag
+    from .model import _model_params, _ProgressRelay
+
+    relay = _ProgressRelay(None)
+    model_params = _model_params(config, relay)
+    model_params.no_alloc, model_params.load_mode = True, lib.LLAMA_LOAD_MODE_NONE
+    overrides = (_Override * 2)()  # ends with an empty one
+    if overridden:
+        overrides[0] = _Override(b".*", _cpu_buffer_type(lib))
+        model_params.tensor_buft_overrides = ctypes.cast(overrides, ctypes.c_void_p)
+    model = lib.llama_model_load_from_file(os.fsencode(config.path), model_params)
+    if not model:
+        return ""
+    holder = type("Loaded", (), {"pointer": model})()
+    context = lib.llama_init_from_model(model, _context_params(holder, config, AbortFlag()))
+    if context:
+        lib.llama_free(context)
+    lib.llama_model_free(model)
+    return None if context else ""
+
+
+class _Override(ctypes.Structure):
+    """``llama_model_tensor_buft_override``: tensors whose name fits the pattern go to this buffer type."""
+
+    _fields_ = [("pattern", ctypes.c_char_p), ("buft", ctypes.c_void_p)]
+
+
+def _cpu_buffer_type(lib: Any) -> int:
+    """The very object that llama.cpp compares with: a wheel may hold several copies of the library that defines it."""
+    function = getattr(lib._lib, "ggml_backend_cpu_buffer_type", None)  # found through libllama's own dependencies
+    if function is None:  # Windows looks into the one library only, and there is one copy
+        import llama_cpp
+        from llama_cpp._ctypes_extensions import load_shared_library
+
+        function = load_shared_library("ggml-base", Path(llama_cpp.__file__).parent / "lib").ggml_backend_cpu_buffer_type
+    function.restype = ctypes.c_void_p
+    return int(function())
+
+
+def as_request(config: EngineConfig, *, overridden: bool) -> dict[str, Any]:
+    """The request that plans this configuration's buffers."""
+    return {"do": "plan", "config": asdict(config), "overridden": overridden}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,19 @@
+"""Whether a model's file may be loaded into this process: read in Python, and, if its bytes are unknown, tried elsewhere first."""
+
+from __future__ import annotations
+
+from ..engine.gguf import Gguf
+from ..engine.gguf_check import read_model
+from ..engine.probe import try_model
+from .locate import ModelFile
+
+
+def vet(file: ModelFile) -> Gguf:
+    """Return the file's header, read and checked. Raises ModelFileError or UnsupportedModelError naming what is wrong.
+
+    A file that is not the catalogue's, byte for byte, is loaded once by a child process; the outcome is remembered.
+    """
+    gguf = read_model(file.path)
+    if not file.verified:
+        try_model(gguf.paths)
+    return gguf
