@@ -1,0 +1,256 @@
+/**
+ * One notebook's end of the link to its kernel: hears the kernel's messages, answers its questions, and keeps what a turn came to
+ * in the notebook even where JupyterLab cannot (after a reload, at a save in the middle of a turn).
+ */
+
+import type { ICellModel, ICodeCellModel } from '@jupyterlab/cells';
+import type { DocumentRegistry } from '@jupyterlab/docregistry';
+import type { IOutput } from '@jupyterlab/nbformat';
+import type { INotebookModel } from '@jupyterlab/notebook';
+import { Kernel, KernelMessage } from '@jupyterlab/services';
+import type { LiveTurns } from './live';
+import { MIME_TYPE } from './transcript';
+
+const LINK = 'llm_magics';
+
+type Json = Record<string, any>;
+
+export class NotebookBridge {
+  private _finished = new Set<string>();
+  private _greeted: Kernel.IKernelConnection | null = null;
+
+  constructor(
+    private readonly _context: DocumentRegistry.IContext<INotebookModel>,
+    private readonly _live: LiveTurns,
+    private readonly _onModels: (models: unknown) => void
+  ) {
+    const session = _context.sessionContext;
+    session.iopubMessage.connect((_, message) => this._onMessage(message as KernelMessage.IIOPubMessage));
+    session.connectionStatusChanged.connect(() => this._greet());
+    session.kernelChanged.connect(() => this._greet());
+    session.statusChanged.connect((_, status) => this._onStatus(status));
+    _context.saveState.connect((_, state) => this._onSave(state));
+    void _context.ready.then(() => this._greet());
+  }
+
+  /** Whether this notebook shows the cell in which the turn runs. */
+  owns(turn: string): boolean {
+    const live = this._live.get(turn);
+    return live !== undefined && this._cell(live.cell) !== undefined;
+  }
+
+  interrupt(): void {
+    void this._kernel()?.interrupt();
+  }
+
+  /** Send a message that the kernel reads while it runs a cell. */
+  send(content: Json): void {
+    const kernel = this._kernel();
+    if (!kernel || kernel.connectionStatus !== 'connected' || kernel.status === 'dead') {
+      return;
+    }
+    const message = KernelMessage.createMessage({
+      msgType: LINK as any, // a control message of our own: ipykernel looks its type up in a table
+      channel: 'control',
+      session: kernel.clientId,
+      username: kernel.username,
+      content: content as any
+    });
+    kernel.sendControlMessage(message as any, false, true);
+  }
+
+  private _kernel(): Kernel.IKernelConnection | null {
+    return this._context.sessionContext.session?.kernel ?? null;
+  }
+
+  /** Ask a kernel that was there before this page for what the page missed. */
+  private _greet(): void {
+    const kernel = this._kernel();
+    if (
+      !kernel ||
+      kernel === this._greeted ||
+      kernel.connectionStatus !== 'connected' ||
+      !this._context.isReady
+    ) {
+      return;
+    }
+    this._greeted = kernel;
+    if (this._mentionsUs()) {
+      this.send({ kind: 'hello', turn: '*' });
+    }
+  }
+
+  /** A kernel without llm_magics would log our message as unknown: ask only where the notebook has to do with it. */
+  private _mentionsUs(): boolean {
+    return this._cells().some(cell => /llm_magics|%%chat/.test(cell.sharedModel.getSource()));
+  }
+
+  private _onMessage(message: KernelMessage.IIOPubMessage): void {
+    const content = message.content as Json;
+    switch (message.header.msg_type as string) {
+      case 'comm_msg':
+        if (content.comm_id === LINK) {
+          this._onLink(content.data as Json);
+        }
+        return;
+      case 'display_data':
+      case 'update_display_data': {
+        const json = content.data?.[MIME_TYPE];
+        if (json?.turn && json.state !== 'running') {
+          // After the output area has had its turn: it knows nothing of displays made before a reload.
+          window.setTimeout(() => this._land(json.turn, content.data, content.metadata ?? {}), 0);
+        }
+      }
+    }
+  }
+
+  private _onLink(data: Json): void {
+    switch (data.kind) {
+      case 'begin':
+      case 'snapshot':
+      case 'delta':
+        this._live.receive(
+          data,
+          cell => this._cell(cell) !== undefined,
+          turn => this.send({ kind: 'hello', turn })
+        );
+        if (data.kind === 'snapshot' && this._cell(data.cell)) {
+          this._show(data.turn, data.cell);
+        }
+        return;
+      case 'finished':
+        if (this._cell(data.cell)) {
+          this._show(data.turn, data.cell, data.bundle[MIME_TYPE]);
+          this._land(data.turn, data.bundle, {});
+        }
+        return;
+      case 'ask':
+        this._answer(data);
+        return;
+      case 'models':
+        this._onModels(data.models);
+    }
+  }
+
+  /**
+   * Make sure that the turn has an output in its cell. Where this page ran the cell JupyterLab puts it there; after a reload, or in
+   * a second tab, nothing else does.
+   */
+  private _show(turn: string, cellId: string, json = this._live.get(turn)?.json): void {
+    const cell = this._cell(cellId);
+    if (!cell || !json || cell.executionState === 'running' || indexOfTurn(cell, turn) >= 0) {
+      return;
+    }
+    const known = new Set(
+      this._live
+        .entries()
+        .map(([id]) => id)
+        .filter(id => id !== turn)
+    );
+    if (!cell.outputs.toJSON().some(output => known.has(turnOf(output)))) {
+      cell.outputs.clear(); // left from before the run that is going on
+    }
+    cell.outputs.add(display(json, {}));
+  }
+
+  /** Put the final bundle of a turn into its output, unless it is there already. */
+  private _land(turn: string, data: Json, metadata: Json): void {
+    for (const cell of this._cells()) {
+      const at = indexOfTurn(cell, turn);
+      if (at >= 0 && (cell.outputs.get(at).data[MIME_TYPE] as Json).state === 'running') {
+        cell.outputs.set(at, { output_type: 'display_data', data, metadata } as IOutput);
+      }
+      if (at >= 0) {
+        this._finished.add(turn);
+      }
+    }
+    this._live.end(turn);
+  }
+
+  private _onStatus(status: Kernel.Status): void {
+    if (['restarting', 'autorestarting', 'dead', 'terminating'].includes(status)) {
+      for (const [turn, { cell }] of this._live.entries()) {
+        if (this._cell(cell)) {
+          this._keep(turn, cell);
+          this._live.end(turn);
+        }
+      }
+    }
+    this._greet();
+  }
+
+  private _onSave(state: DocumentRegistry.SaveState): void {
+    if (state === 'started') {
+      this._live.entries().forEach(([turn, { cell }]) => this._keep(turn, cell));
+    } else if (state === 'completed') {
+      this._finished.forEach(turn => this.send({ kind: 'saved', turn }));
+      this._finished.clear();
+    }
+  }
+
+  /** Write what a turn has come to so far into the notebook. */
+  private _keep(turn: string, cellId: string): void {
+    const cell = this._cell(cellId);
+    const json = this._live.get(turn)?.json;
+    const at = cell ? indexOfTurn(cell, turn) : -1;
+    if (cell && json && at >= 0) {
+      cell.outputs.set(at, display(json, cell.outputs.get(at).metadata as Json));
+    }
+  }
+
+  private _answer(question: Json): void {
+    const mine = !question.cell || this._cell(question.cell) !== undefined;
+    if (question.what === 'cells' && mine) {
+      this.send({ kind: 'reply', id: question.id, data: this._allCells().map(describe) });
+    } else if (question.what === 'outputs' && mine && question.cell) {
+      this._cell(question.cell)!.outputs.fromJSON(question.outputs);
+      this.send({ kind: 'reply', id: question.id, data: true });
+    }
+  }
+
+  private _allCells(): ICellModel[] {
+    return this._context.isReady ? Array.from(this._context.model.cells) : [];
+  }
+
+  private _cells(): ICodeCellModel[] {
+    return this._allCells().filter((cell): cell is ICodeCellModel => cell.type === 'code');
+  }
+
+  private _cell(id: string): ICodeCellModel | undefined {
+    return this._cells().find(cell => cell.id === id);
+  }
+}
+
+function indexOfTurn(cell: ICodeCellModel, turn: string): number {
+  for (let at = 0; at < cell.outputs.length; at++) {
+    if ((cell.outputs.get(at).data[MIME_TYPE] as Json | undefined)?.turn === turn) {
+      return at;
+    }
+  }
+  return -1;
+}
+
+function turnOf(output: IOutput): string {
+  return (output.data as Json | undefined)?.[MIME_TYPE]?.turn ?? '';
+}
+
+/** A display of a turn that is not over: the record, and its text for readers without us. */
+function display(json: Json, metadata: Json): IOutput {
+  const text = json.segments
+    .filter((segment: Json) => segment.type === 'text')
+    .map((segment: Json) => segment.text)
+    .join('\n\n');
+  const data = { [MIME_TYPE]: structuredClone(json), 'text/markdown': text, 'text/plain': text };
+  return { output_type: 'display_data', data, metadata } as IOutput;
+}
+
+function describe(cell: ICellModel): Json {
+  const metadata = cell.metadata as Json;
+  return {
+    id: cell.id,
+    type: cell.type,
+    source: cell.sharedModel.getSource(),
+    tags: metadata.tags ?? [],
+    tool: metadata.llm_magics?.tool ?? null
+  };
+}

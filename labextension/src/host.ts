@@ -1,0 +1,15 @@
+/** What a page can do for a drawn transcript. The views know JupyterLab only through this. */
+export interface IHost {
+  /** Colour code inside an element that is empty. */
+  highlight(code: string, language: string, element: HTMLElement): Promise<void>;
+  /** Typeset the TeX in an element, delimiters included. */
+  typeset(element: HTMLElement): void;
+  /** Put text on the clipboard. */
+  copy(text: string): void;
+  /** Add a code cell below the cell that holds `from`; false where `from` is in no notebook. */
+  insertBelow(code: string, from: HTMLElement): boolean;
+  /** Interrupt the kernel that writes this turn. */
+  stop(turn: string): void;
+  /** Tell the kernel what the person decided on the call with this digest. */
+  decide(turn: string, digest: string, decision: 'approve' | 'deny' | 'always'): void;
+}

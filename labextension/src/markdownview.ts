@@ -1,0 +1,139 @@
+/**
+ * Markdown drawn block by block, so that an answer that grows touches only its end.
+ *
+ * While text streams in, every block but the last is settled: it is neither parsed nor drawn again. When the text is complete it
+ * is parsed once as a whole, since a link's definition at the end may give meaning to its beginning; blocks that come out the
+ * same stay as they are.
+ */
+
+import { button, make } from './dom';
+import type { IHost } from './host';
+import { blocks, MATH_CLASS, type IBlock } from './markdown';
+
+interface IShown {
+  block: IBlock;
+  node: HTMLElement;
+  settled: boolean;
+}
+
+export class MarkdownView {
+  readonly node = make('div', 'llm-Markdown jp-RenderedHTMLCommon');
+  private _text = '';
+  private _done = false;
+  private _shown: IShown[] = [];
+  private _settledEnd = 0;
+
+  constructor(private readonly _host: IHost) {}
+
+  /** Show `text`; `done` says that nothing will follow it. */
+  update(text: string, done: boolean): void {
+    if (text === this._text && done === this._done) {
+      return;
+    }
+    const grows = !done && !this._done && text.startsWith(this._text);
+    if (!grows) {
+      this._settledEnd = 0;
+    }
+    const kept = grows ? this._shown.filter(shown => shown.settled).length : 0;
+    const fresh = blocks(text.slice(this._settledEnd));
+    fresh.forEach((block, at) => this._place(kept + at, block, done || at < fresh.length - 1));
+    this._shown.splice(kept + fresh.length).forEach(shown => shown.node.remove());
+    if (fresh.length > 1) {
+      this._settledEnd += fresh[fresh.length - 2].end;
+    }
+    this._text = text;
+    this._done = done;
+  }
+
+  private _place(at: number, block: IBlock, settled: boolean): void {
+    const old: IShown | undefined = this._shown[at];
+    if (old && old.block.key === block.key) {
+      this._settle(old, settled);
+      return;
+    }
+    if (old && !old.settled && extendsCode(old.block, block)) {
+      codeOf(old.node).append(block.code!.text.slice(old.block.code!.text.length));
+      old.block = block;
+      this._settle(old, settled);
+      return;
+    }
+    const node = block.code ? this._codeBlock(block.code) : htmlBlock(block.html);
+    const shown = { block, node, settled: false };
+    if (old) {
+      old.node.replaceWith(node);
+    } else {
+      this.node.append(node);
+    }
+    this._shown[at] = shown;
+    this._settle(shown, settled);
+  }
+
+  private _settle(shown: IShown, settled: boolean): void {
+    if (!settled || shown.settled) {
+      return;
+    }
+    shown.settled = true;
+    const { code } = shown.block;
+    if (code) {
+      if (code.language) {
+        void colour(this._host, code, codeOf(shown.node));
+      }
+    } else if (shown.node.querySelector(`.${MATH_CLASS}`)) {
+      this._host.typeset(shown.node);
+    }
+  }
+
+  private _codeBlock(code: { text: string; language: string }): HTMLElement {
+    const node = make('div', 'llm-Code');
+    const text = () => codeOf(node).textContent ?? '';
+    const insert = button('Insert below', 'Insert this code as a new cell below', () => {
+      if (!this._host.insertBelow(text(), node)) {
+        insert.disabled = true;
+      }
+    });
+    const copy = button('Copy', 'Copy this code', () => this._host.copy(text()));
+    const pre = make('pre', '', { tabindex: '0' }, make('code', '', {}, code.text));
+    pre.setAttribute('aria-label', code.language ? `${code.language} code` : 'code');
+    pre.setAttribute('role', 'region');
+    node.append(make('div', 'llm-Code-bar', {}, make('span', '', {}, code.language), copy, insert), pre);
+    return node;
+  }
+}
+
+/** Colour code, and put it in place only if it is still what is shown there. */
+export async function colour(
+  host: IHost,
+  code: { text: string; language: string },
+  element: HTMLElement
+): Promise<void> {
+  const coloured = make('code');
+  await host.highlight(code.text, code.language, coloured);
+  if (coloured.textContent === code.text && element.textContent === code.text) {
+    element.replaceChildren(...Array.from(coloured.childNodes));
+  }
+}
+
+function extendsCode(old: IBlock, block: IBlock): boolean {
+  return (
+    !!old.code &&
+    !!block.code &&
+    old.code.language === block.code.language &&
+    block.code.text.startsWith(old.code.text)
+  );
+}
+
+function codeOf(node: HTMLElement): HTMLElement {
+  return node.querySelector('code')!;
+}
+
+/** `html` comes from our own renderer, which lets no raw HTML through. */
+function htmlBlock(html: string): HTMLElement {
+  const node = make('div', 'llm-Block');
+  node.innerHTML = html;
+  node.querySelectorAll('table').forEach(table => {
+    const frame = make('div', 'llm-Table', { tabindex: '0', role: 'region', 'aria-label': 'table' });
+    table.replaceWith(frame);
+    frame.append(table);
+  });
+  return node;
+}

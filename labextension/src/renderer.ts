@@ -1,0 +1,79 @@
+/** The MIME renderer: draws a transcript from the notebook, or, while its turn is being written, from the kernel's deltas. */
+
+import type { IRenderMime } from '@jupyterlab/rendermime-interfaces';
+import { Widget } from '@lumino/widgets';
+import type { IHost } from './host';
+import type { LiveTurns } from './live';
+import { MIME_TYPE, readTranscript, type ITranscript } from './transcript';
+import { TranscriptView } from './view';
+
+/** The share of the page's time that drawing may take: after a drawing of 10 ms the next waits at least 30 ms. */
+const REST_FACTOR = 3;
+
+export class TranscriptRenderer extends Widget implements IRenderMime.IRenderer {
+  private _view: TranscriptView;
+  private _saved: ITranscript | null = null;
+  private _frame = 0;
+  private _rest = 0;
+  private _stale = false;
+
+  constructor(
+    host: IHost,
+    private readonly _live: LiveTurns
+  ) {
+    super();
+    this._view = new TranscriptView(host);
+    this.node.append(this._view.node);
+    this.addClass('llm-Renderer');
+    this._live.changed.connect(this._onLive, this);
+  }
+
+  async renderModel(model: IRenderMime.IMimeModel): Promise<void> {
+    this._saved = readTranscript(model.data[MIME_TYPE]);
+    if (!this._saved) {
+      throw new Error('This conversation was saved by another version of llm_magics.');
+    }
+    this._draw();
+  }
+
+  override dispose(): void {
+    if (!this.isDisposed) {
+      this._live.changed.disconnect(this._onLive, this);
+      window.cancelAnimationFrame(this._frame);
+      window.clearTimeout(this._rest);
+      this._view.dispose();
+    }
+    super.dispose();
+  }
+
+  private _onLive(_: LiveTurns, turn: string): void {
+    if (turn !== this._saved?.turn) {
+      return;
+    }
+    if (this._frame || this._rest) {
+      this._stale = true;
+      return;
+    }
+    this._frame = window.requestAnimationFrame(() => {
+      this._frame = 0;
+      this._stale = false;
+      const began = performance.now();
+      this._draw();
+      const took = performance.now() - began;
+      performance.measure('llm_magics:draw', { start: began, duration: took });
+      this._rest = window.setTimeout(() => {
+        this._rest = 0;
+        if (this._stale) {
+          this._onLive(this._live, turn);
+        }
+      }, took * REST_FACTOR);
+    });
+  }
+
+  private _draw(): void {
+    const saved = this._saved!;
+    const live = saved.state === 'running' ? this._live.get(saved.turn) : undefined;
+    const transcript = (live?.json && readTranscript(live.json)) || saved;
+    this._view.update(transcript, live !== undefined);
+  }
+}

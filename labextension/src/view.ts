@@ -1,0 +1,125 @@
+/** One turn, drawn: its segments in order and a status line. Only what changed is touched. */
+
+import { button, make, setText } from './dom';
+import type { IHost } from './host';
+import { MarkdownView } from './markdownview';
+import { statusText } from './status';
+import { ToolView } from './toolview';
+import type { INoticeSegment, ITextSegment, ITranscript, Segment } from './transcript';
+
+interface ISegmentView {
+  readonly type: string;
+  readonly node: HTMLElement;
+  /** `last` says that this is the segment which is being written. */
+  update(segment: Segment, transcript: ITranscript, last: boolean, live: boolean): void;
+  tick?(): void;
+}
+
+export class TranscriptView {
+  readonly node = make('div', 'llm-Transcript', { role: 'group' });
+  private _segments = make('div');
+  private _views: ISegmentView[] = [];
+  private _status = make('span', 'llm-Status-text', { role: 'status' });
+  private _elapsed = make('span', 'llm-Status-elapsed', { 'aria-hidden': 'true' });
+  private _stop: HTMLButtonElement;
+  private _turn = '';
+  private _began = 0;
+  private _timer = 0;
+
+  constructor(private readonly _host: IHost) {
+    this._stop = button('Stop', 'Stop this answer', () => this._host.stop(this._turn));
+    this.node.append(this._segments, make('div', 'llm-Status', {}, this._status, this._elapsed, this._stop));
+  }
+
+  /** Show the transcript; `live` says that it is being written in this page. */
+  update(transcript: ITranscript, live: boolean): void {
+    const running = transcript.state === 'running';
+    this._turn = transcript.turn;
+    this.node.setAttribute('aria-label', transcript.model ? `Answer of ${transcript.model}` : 'Answer');
+    this.node.dataset.state = transcript.state;
+    this._drawSegments(transcript, running, live);
+    setText(this._status, statusText(transcript, live));
+    this._stop.hidden = !(running && live);
+    this._time(running && live);
+  }
+
+  dispose(): void {
+    this._time(false);
+  }
+
+  private _drawSegments(transcript: ITranscript, running: boolean, live: boolean): void {
+    const { segments } = transcript;
+    let writing = segments.length - 1;
+    while (writing > 0 && segments[writing].type === 'notice') {
+      writing--; // a remark in between does not end the text that is being written
+    }
+    segments.forEach((segment, at) => {
+      if (this._views[at]?.type !== segment.type) {
+        this._views.splice(at).forEach(view => view.node.remove());
+        const view = viewOf(segment.type, this._host);
+        this._views.push(view);
+        this._segments.append(view.node);
+      }
+      this._views[at].update(segment, transcript, running && at >= writing, live);
+    });
+    this._views.splice(segments.length).forEach(view => view.node.remove());
+  }
+
+  private _time(running: boolean): void {
+    if (running && !this._timer) {
+      this._began = performance.now();
+      this._timer = window.setInterval(() => this._tick(), 1000);
+    } else if (!running && this._timer) {
+      window.clearInterval(this._timer);
+      this._timer = 0;
+    }
+    if (!running) {
+      setText(this._elapsed, '');
+    }
+  }
+
+  private _tick(): void {
+    setText(this._elapsed, `${Math.round((performance.now() - this._began) / 1000)} s`);
+    this._views.forEach(view => view.tick?.());
+  }
+}
+
+function viewOf(type: Segment['type'], host: IHost): ISegmentView {
+  switch (type) {
+    case 'text': {
+      const view = new MarkdownView(host);
+      return { type, node: view.node, update: (s, _t, last) => view.update((s as ITextSegment).text, !last) };
+    }
+    case 'reasoning':
+      return reasoningView(host);
+    case 'tool': {
+      const view = new ToolView(host);
+      return {
+        type,
+        node: view.node,
+        update: (s, transcript, _last, live) => s.type === 'tool' && view.update(s, transcript.turn, live),
+        tick: () => view.tick()
+      };
+    }
+    case 'notice': {
+      const node = make('div', 'llm-Notice');
+      const update = (s: Segment) => {
+        node.dataset.level = (s as INoticeSegment).level;
+        setText(node, (s as INoticeSegment).text);
+      };
+      return { type, node, update };
+    }
+  }
+}
+
+/** Reasoning is folded; its summary says whether the model is still at it. */
+function reasoningView(host: IHost): ISegmentView {
+  const view = new MarkdownView(host);
+  const summary = make('summary');
+  const node = make('details', 'llm-Reasoning', {}, summary, view.node);
+  const update = (s: Segment, _t: ITranscript, last: boolean) => {
+    setText(summary, last ? 'Reasoning…' : 'Reasoning');
+    view.update((s as ITextSegment).text, !last);
+  };
+  return { type: 'reasoning', node, update };
+}

@@ -1,0 +1,121 @@
+import { describe, expect, it } from 'vitest';
+import { blocks } from '../src/markdown';
+import { MarkdownView } from '../src/markdownview';
+import { EXAMPLE, NotingHost } from './pages';
+
+const html = (source: string) =>
+  blocks(source)
+    .map(block => block.html)
+    .join('');
+
+function shown(chunks: string[]): string {
+  const view = new MarkdownView(new NotingHost());
+  let text = '';
+  for (const chunk of chunks) {
+    text += chunk;
+    view.update(text, false);
+  }
+  view.update(text, true);
+  return view.node.innerHTML;
+}
+
+describe('markdown', () => {
+  it.each([
+    ['[x](javascript:alert(1))'],
+    ['[x](JaVaScRiPt:alert(1))'],
+    ['[x](&#106;avascript:alert(1))'],
+    ['[x](vbscript:x)'],
+    ['[x](data:text/html;base64,PHNjcmlwdD4=)'],
+    ['<javascript:alert(1)>'],
+    ['<script>alert(1)</script>'],
+    ['<img src=x onerror=alert(1)>'],
+    ['<svg onload=alert(1)>'],
+    ['![x](https://example.org/x.png)'],
+    ['![x" onerror="alert(1)](https://example.org/"onerror="alert(1))'],
+    ['$<img src=x onerror=alert(1)>$'],
+    ['```"><script>alert(1)</script>\nx\n```']
+  ])('draws nothing that runs or fetches of %s', source => {
+    const page = document.createElement('div');
+    page.innerHTML = shown([source]);
+    expect(page.querySelector('script, img, svg, iframe, object, embed, style, link, form')).toBeNull();
+    for (const element of page.querySelectorAll('*')) {
+      expect([...element.attributes].filter(a => a.name.startsWith('on'))).toEqual([]);
+      expect(element.getAttribute('href') ?? 'https:').toMatch(/^(https?|mailto):/);
+    }
+  });
+
+  it('opens links apart from this page', () => {
+    expect(html('[x](https://example.org)')).toContain('target="_blank" rel="noopener noreferrer nofollow"');
+  });
+
+  it.each([
+    ['$x$', '$x$'],
+    ['a \\(x_1\\) b', '\\(x_1\\)'],
+    ['$$\na\n\nb\n$$', '$$\na\n\nb\n$$'],
+    ['\\[a_b_c\\]', '\\[a_b_c\\]']
+  ])('leaves the maths in %s to the typesetter', (source, maths) => {
+    const page = document.createElement('div');
+    page.innerHTML = html(source);
+    expect(page.querySelector('.llm-Math')?.textContent).toBe(maths);
+  });
+
+  it.each(['It costs $5 and $6.', 'from $ to $', 'echo $HOME'])('does not take %s for maths', source => {
+    expect(html(source)).not.toContain('llm-Math');
+  });
+});
+
+describe('an answer that streams', () => {
+  const whole = shown([EXAMPLE]);
+
+  it.each([1, 2, 3, 7, 50])('comes out the same in chunks of %i characters', size => {
+    expect(shown(EXAMPLE.match(new RegExp(`[^]{1,${size}}`, 'g'))!)).toBe(whole);
+  });
+
+  it('leaves the blocks above its end alone', () => {
+    const view = new MarkdownView(new NotingHost());
+    view.update('one\n\ntwo\n\nthr', false);
+    const [one, two, three] = [...view.node.children];
+    view.update('one\n\ntwo\n\nthree', false);
+    expect([...view.node.children].slice(0, 2)).toEqual([one, two]);
+    expect(view.node.children[2]).not.toBe(three);
+    expect(view.node.children).toHaveLength(3);
+  });
+
+  it('appends to a code block in place, and colours it when it is complete', async () => {
+    const host = new NotingHost();
+    const view = new MarkdownView(host);
+    view.update('```python\na = 1', false);
+    const code = view.node.querySelector('code')!;
+    view.update('```python\na = 1\nb = 2', false);
+    expect(view.node.querySelector('code')).toBe(code);
+    expect(host.noted).toEqual([]);
+    view.update('```python\na = 1\nb = 2\n```\n\nSo', false);
+    expect(host.noted).toEqual(['highlight python']);
+    await Promise.resolve();
+    expect(view.node.querySelector('.coloured')?.textContent).toBe('a = 1\nb = 2\n');
+  });
+
+  it('typesets a formula once, when its block is complete', () => {
+    const host = new NotingHost();
+    const view = new MarkdownView(host);
+    ['$x', '$x$', '$x$ so', '$x$ so\n\nand', '$x$ so\n\nand on'].forEach(text => view.update(text, false));
+    expect(host.noted).toEqual(['typeset $x$ so\n']);
+  });
+
+  it('gives a text that was rewritten anew', () => {
+    const view = new MarkdownView(new NotingHost());
+    view.update('one\n\ntwo\n\nthree', false);
+    view.update('other', true);
+    expect(view.node.textContent?.trim()).toBe('other');
+  });
+});
+
+describe('a code block', () => {
+  it('is copied and inserted as it was written', () => {
+    const host = new NotingHost();
+    const view = new MarkdownView(host);
+    view.update('```js\nlet a;\n```', true);
+    view.node.querySelectorAll('button').forEach(button => button.click());
+    expect(host.noted.slice(1)).toEqual(['copy let a;\n', 'insert let a;\n']);
+  });
+});

@@ -1,0 +1,99 @@
+/** A page that notes what it is asked to do, and transcripts to show on it. */
+
+import type { IHost } from '../src/host';
+import type { IToolSegment, ITranscript, Segment } from '../src/transcript';
+
+export class NotingHost implements IHost {
+  readonly noted: string[] = [];
+
+  async highlight(code: string, language: string, element: HTMLElement): Promise<void> {
+    this.noted.push(`highlight ${language}`);
+    const span = document.createElement('span');
+    span.className = 'coloured';
+    span.textContent = code;
+    element.append(span);
+  }
+  typeset(element: HTMLElement): void {
+    this.noted.push(`typeset ${element.textContent}`);
+  }
+  copy(text: string): void {
+    this.noted.push(`copy ${text}`);
+  }
+  insertBelow(code: string): boolean {
+    this.noted.push(`insert ${code}`);
+    return true;
+  }
+  stop(turn: string): void {
+    this.noted.push(`stop ${turn}`);
+  }
+  decide(turn: string, digest: string, decision: string): void {
+    this.noted.push(`${decision} ${digest} of ${turn}`);
+  }
+}
+
+export function transcript(
+  segments: Segment[],
+  state = 'stop',
+  more: Partial<ITranscript> = {}
+): ITranscript {
+  return { turn: 't1', model: 'tiny', state, segments, progress: null, usage: {}, seconds: 0, ...more };
+}
+
+export function said(text: string): Segment {
+  return { type: 'text', step: 0, text };
+}
+
+export function call(more: Partial<IToolSegment> = {}): IToolSegment {
+  return {
+    type: 'tool',
+    step: 0,
+    index: 0,
+    id: 'c1',
+    name: 'weather',
+    arguments: '{"city": "Oslo"}',
+    state: 'done',
+    recovered: '',
+    source: '',
+    ask: null,
+    printed: '',
+    outputs: [],
+    result: 'rain',
+    is_error: false,
+    seconds: 1.5,
+    warnings: [],
+    ...more
+  };
+}
+
+export const EXAMPLE = `# Title
+
+A paragraph with \`code\`, *emphasis* and maths $x^2$.
+
+1. one
+2. two
+
+   with more
+
+| a | b |
+|---|---|
+| 1 | 2 |
+
+\`\`\`python
+def f():
+
+    return 1
+\`\`\`
+
+> quoted
+> [a link][ref]
+
+$$
+\\int x
+
+dx
+$$
+
+Last words.
+
+[ref]: https://example.org
+`;

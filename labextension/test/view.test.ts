@@ -1,0 +1,203 @@
+import { describe, expect, it, vi } from 'vitest';
+import { LiveTurns } from '../src/live';
+import { applyOperations, readTranscript } from '../src/transcript';
+import { TranscriptView } from '../src/view';
+import { call, NotingHost, said, transcript } from './pages';
+
+function open(...args: Parameters<TranscriptView['update']>): { view: TranscriptView; host: NotingHost } {
+  const host = new NotingHost();
+  const view = new TranscriptView(host);
+  view.update(...args);
+  return { view, host };
+}
+
+const text = (view: TranscriptView) => view.node.textContent ?? '';
+const button = (view: TranscriptView, label: string) =>
+  view.node.querySelector<HTMLButtonElement>(`button[aria-label="${label}"]`);
+
+describe('a transcript', () => {
+  it('is refused where its version is another', () => {
+    expect(readTranscript({ version: 2, segments: [] })).toBeNull();
+    expect(readTranscript('text')).toBeNull();
+  });
+
+  it('is drawn whatever is missing in it', () => {
+    const read = readTranscript({ version: 1, segments: [{ type: 'tool' }, { type: 'text' }, 7] })!;
+    expect(text(open(read, false).view)).toContain('(unnamed tool)');
+  });
+
+  it('keeps the elements of what did not change', () => {
+    const { view } = open(
+      transcript([said('one'), call({ state: 'running', result: null })], 'running'),
+      true
+    );
+    const before = [...view.node.querySelectorAll('.llm-Markdown, .llm-Tool')];
+    view.update(transcript([said('one'), call(), said('two')]), true);
+    expect([...view.node.querySelectorAll('.llm-Markdown, .llm-Tool')].slice(0, 2)).toEqual(before);
+    expect(text(view)).toContain('two');
+  });
+
+  it('folds reasoning', () => {
+    const { view } = open(transcript([{ type: 'reasoning', step: 0, text: 'hm' }]), false);
+    expect(view.node.querySelector('details')?.open).toBe(false);
+  });
+
+  it('goes on with a text across a remark', () => {
+    const notice = { type: 'notice', step: 0, text: 'careful', level: 'warning' } as const;
+    const { view } = open(transcript([said('```\na'), notice], 'running'), true);
+    view.update(transcript([said('```\nab'), notice], 'running'), true);
+    expect(view.node.querySelector('code')?.textContent?.trim()).toBe('ab');
+  });
+
+  it('shows what a tool was called with, gave, and how long it took', () => {
+    const { view } = open(
+      transcript([call({ printed: 'asking', outputs: [{ 'text/plain': '3 degrees' }] })]),
+      false
+    );
+    for (const part of ['weather', 'city: Oslo', 'done · 1.50 s', 'asking', '3 degrees', 'rain']) {
+      expect(text(view)).toContain(part);
+    }
+  });
+
+  it('shows names and arguments as text', () => {
+    const evil = '<img src=x onerror=alert(1)>';
+    const { view } = open(
+      transcript([call({ name: evil, arguments: evil, printed: evil, result: evil })]),
+      false
+    );
+    expect(view.node.querySelector('img')).toBeNull();
+    expect(text(view)).toContain(evil);
+  });
+});
+
+describe('a turn that runs', () => {
+  it('can be stopped while it is live, and only then', () => {
+    const { view, host } = open(transcript([], 'running'), true);
+    button(view, 'Stop this answer')!.click();
+    expect(host.noted).toEqual(['stop t1']);
+    view.update(transcript([], 'running'), false);
+    expect(button(view, 'Stop this answer')!.hidden).toBe(true);
+    expect(text(view)).toContain('unfinished when it was saved');
+    view.dispose();
+  });
+
+  it('counts a running tool’s seconds', () => {
+    vi.useFakeTimers();
+    const { view } = open(
+      transcript([call({ state: 'running', result: null, seconds: 0 })], 'running'),
+      true
+    );
+    vi.advanceTimersByTime(3000);
+    expect(text(view)).toContain('running · 3 s');
+    view.update(transcript([call()]), true);
+    expect(vi.getTimerCount()).toBe(0);
+    vi.useRealTimers();
+  });
+
+  it('asks, once, and shows exactly what would run', () => {
+    const ask = { shown: "rm('x')", digest: 'd1', reason: 'It deletes.' };
+    const { view, host } = open(transcript([call({ state: 'asking', ask, result: null })], 'running'), true);
+    expect(view.node.querySelector('details')!.open).toBe(true);
+    expect(view.node.querySelector('.llm-Approval')?.textContent).toContain("rm('x')");
+    const deny = button(view, 'Deny this call')!;
+    deny.click();
+    deny.click();
+    expect(host.noted.filter(n => n.startsWith('deny'))).toEqual(['deny d1 of t1']);
+    view.dispose();
+  });
+
+  it('has no buttons for a question that nobody waits for', () => {
+    const ask = { shown: 'x', digest: 'd1', reason: '' };
+    const { view } = open(transcript([call({ state: 'asking', ask })], 'running'), false);
+    expect(button(view, 'Approve this call')).toBeNull();
+  });
+
+  it.each([
+    ['stop', '11 tokens · 5.5 tokens/s · first token after 0.20 s · context 99 of 4096'],
+    ['interrupted', 'interrupted · 11 tokens'],
+    ['length', 'cut off: no room for more · 11 tokens']
+  ])('ends with a quiet line: %s', (state, line) => {
+    const usage = {
+      completion_tokens: 11,
+      completion_seconds: 2,
+      time_to_first_token: 0.2,
+      context_used: 99,
+      context_size: 4096
+    };
+    expect(text(open(transcript([], state, { usage }), false).view)).toContain(line);
+  });
+});
+
+describe('deltas', () => {
+  const json = () => ({
+    version: 1,
+    turn: 't1',
+    state: 'running',
+    segments: [{ type: 'text', step: 0, text: 'He' }] as any[]
+  });
+
+  it('append, change and add', () => {
+    const data: any = json();
+    applyOperations(data, [
+      ['+', 0, 'text', 'llo'],
+      ['=', 1, { type: 'tool', name: 'f', arguments: '' }],
+      ['+', 1, 'arguments', '{}'],
+      ['head', { state: 'stop' }]
+    ]);
+    expect(data.segments).toEqual([
+      { type: 'text', step: 0, text: 'Hello' },
+      { type: 'tool', name: 'f', arguments: '{}' }
+    ]);
+    expect(data.state).toBe('stop');
+  });
+
+  function page(): { live: LiveTurns; hellos: string[]; receive: (message: Record<string, any>) => void } {
+    const live = new LiveTurns();
+    const hellos: string[] = [];
+    const receive = (message: Record<string, any>) =>
+      live.receive(
+        { turn: 't1', cell: 'mine', ...message },
+        cell => cell === 'mine',
+        turn => hellos.push(turn)
+      );
+    return { live, hellos, receive };
+  }
+
+  it('are asked for when a turn begins in a cell of this page, and only then', () => {
+    const { hellos, receive } = page();
+    receive({ kind: 'begin', cell: 'other', turn: 't0' });
+    receive({ kind: 'begin' });
+    expect(hellos).toEqual(['t1']);
+  });
+
+  it('are taken in order, each once', () => {
+    const { live, receive } = page();
+    receive({ kind: 'begin' });
+    receive({ kind: 'snapshot', n: 4, transcript: json() });
+    receive({ kind: 'delta', n: 5, ops: [['+', 0, 'text', 'l']] });
+    receive({ kind: 'delta', n: 5, ops: [['+', 0, 'text', 'l']] });
+    expect(live.get('t1')!.json!.segments[0].text).toBe('Hel');
+  });
+
+  it.each([
+    ['came before this page', []],
+    ['was lost', [{ kind: 'snapshot', n: 1, transcript: json() }]]
+  ])('are mended by a hello where one %s', (_, before) => {
+    const { live, hellos, receive } = page();
+    before.forEach(receive);
+    receive({ kind: 'delta', n: 3, ops: [['+', 0, 'text', 'x']] });
+    receive({ kind: 'delta', n: 4, ops: [['+', 0, 'text', 'x']] });
+    expect(hellos).toEqual(['t1']);
+    receive({ kind: 'snapshot', n: 4, transcript: json() });
+    receive({ kind: 'delta', n: 5, ops: [['+', 0, 'text', 'y']] });
+    expect(live.get('t1')!.json!.segments[0].text).toBe('Hey');
+  });
+
+  it('that do not fit are thrown away, and the whole is asked for', () => {
+    vi.spyOn(console, 'warn').mockImplementation(() => undefined);
+    const { hellos, receive } = page();
+    receive({ kind: 'snapshot', n: 1, transcript: json() });
+    receive({ kind: 'delta', n: 2, ops: [['+', 7, 'text', 'x']] });
+    expect(hellos).toEqual(['t1']);
+  });
+});
