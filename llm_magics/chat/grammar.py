@@ -1,7 +1,8 @@
 """Write schema nodes as grammar rules: the values inside a call, in whatever notation the model's syntax has.
 
 The target is llguidance's dialect of Lark (https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md). Rules are
-context-free, UPPERCASE terminals are regular; ``<name>`` is a special token of the vocabulary and never matches quoted text.
+context-free, UPPERCASE terminals are regular. Markers are written as text, whether the vocabulary has a token for them or not:
+the engine shows a grammar the text of every token but those that end the generation.
 
 Properties may come in any order. A rule carries a 64-bit number, one bit per property seen ("parametric grammars")::
 
@@ -91,10 +92,9 @@ PYTHON_CONSTANTS = ("True", "False", "None")
 
 
 class GrammarWriter:
-    """Collects the rules of one grammar. ``specials`` are the marker texts that are single special tokens."""
+    """Collects the rules of one grammar."""
 
-    def __init__(self, specials: frozenset[str] = frozenset()) -> None:
-        self.specials = specials
+    def __init__(self) -> None:
         self.rules: list[str] = []
         self.used: dict[str, None] = {}
         self.own_terminals: dict[str, str] = {}
@@ -129,44 +129,48 @@ class GrammarWriter:
         return self.terminal("WS") + "?"
 
     def marker(self, text: str) -> str:
-        """Write a marker: its special tokens as such, its other text exactly, its layout free.
+        """Write a marker: its tags exactly, its layout free.
 
-        White space at the edges is optional, in the middle any white space will do.
+        White space is optional at the edges and between tags; between two words, e.g. in ``<function name="``, it must stand.
         """
         parts = [] if text == text.lstrip() else [self.gap]
-        for i, run in enumerate(text.split()):
-            parts += [self.terminal("WS")] if i else []
-            parts += self.split_specials(run)
+        runs = text.split()
+        for before, run in zip(["", *runs], runs, strict=False):
+            if before:
+                words = before[-1].isalnum() and run[0].isalnum()
+                parts.append(self.terminal("WS") if words else self.gap)
+            parts.append(quoted(run))
         if text.strip() and text != text.rstrip():
             parts.append(self.gap)
         return " ".join(parts)
 
-    def split_specials(self, run: str) -> list[str]:
-        """Cut a run of text at the special tokens in it, e.g. ``<|call|>functions.``, the longest first."""
-        parts, plain, i = [], "", 0
-        by_length = sorted((s for s in self.specials if s and s in run), key=len, reverse=True)
-        while i < len(run):
-            found = next((s for s in by_length if run.startswith(s, i)), "")
-            if found:
-                parts += [quoted(plain)] if plain else []
-                parts.append(special(found))
-                plain = ""
-            else:
-                plain += run[i]
-            i += len(found) or 1
-        return parts + ([quoted(plain)] if plain else [])
+    def until(self, end: str) -> str:
+        """Any text up to and with the first ``end``."""
+        return self.lazy(f"/(?s:.*){as_regex(end)}/", "until")
+
+    def restricted(self, body: str, end: str) -> str:
+        """Text that a terminal ``body`` matches, then layout, then ``end``, which the text may not hold.
+
+        One lexeme: a lexer takes the longest, and would otherwise take the beginning of ``end`` for text.
+        """
+        ending = f"/[ \\t\\r\\n]{{0,{MAX_SPACE}}}{as_regex(end)}/"
+        name = self.new_terminal(f"(({body}) & ~/(?s:.*){as_regex(end)}(?s:.*)/) {ending}", "S")
+        return self.lazy(name, "s")
+
+    def lazy(self, terminal: str, hint: str) -> str:
+        """A rule that takes the shortest match of a terminal."""
+        key = ("lazy", terminal)
+        if key not in self.known:
+            self.known[key] = self.name(hint)
+            self.rules.append(f"{self.known[key]}[lazy]: {terminal}")
+        return self.known[key]
 
     def text(self, start: str) -> str:
         """The whole grammar, from the rule body ``start``."""
         lines = ["%llguidance {}", f"start: {start}", *self.rules]
         lines += [f"{name}: {body}" for body, name in self.own_terminals.items()]
         lines += [f"{name}: {TERMINALS[name]}" for name in self.used]
-        return "\n".join(lines) + "\n"
-
-
-def special(token: str) -> str:
-    """Write a special token's name; one that is not of the form ``<...>`` is put into angle brackets by the caller's set."""
-    return token if token.startswith("<") and token.endswith(">") else quoted(token)
+        return re.sub(r"(WS\? +)+WS\?", "WS?", "\n".join(lines)) + "\n"
 
 
 class ValueWriter:
@@ -217,7 +221,7 @@ class ValueWriter:
         if key not in self.writer.known:
             self.writer.known[key] = rule = self.writer.name("any")
             w, gap, n = self.writer, self.writer.gap, self.notation
-            strings = " | ".join(w.terminal(t) for t in n.strings)
+            strings = self.any_string()
             keys = w.terminal("WORD") if n.bare_keys else strings
             member = f"({keys}) {gap} {quoted(n.assign)} {gap} {rule} {gap}"
             comma = f"{quoted(n.separator.strip())} {gap}"
@@ -264,20 +268,22 @@ class ValueWriter:
         """A restricted string or number, left to llguidance."""
         return self.writer.rule(f"%json {json.dumps(leaf_schema(node), ensure_ascii=False)}", "leaf")
 
+    def any_string(self) -> str:
+        """A quoted string: a terminal, or whatever stands up to a closing quote that is not plain text."""
+        w, n = self.writer, self.notation
+        return self.choice([w.terminal(t) for t in n.strings] or [f"{quoted(a)} {w.until(b)}" for a, b in n.quotes])
+
     def string(self, node: Node) -> str:
         w = self.writer
         if len(node) == 1:
-            return self.choice([w.terminal(t) for t in self.notation.strings])
+            return self.any_string()
         if self.notation.is_json and not leaf_problem(node):
             return self.leaf(node)
         body = raw_regex(node)
         if body is None or self.notation.escape > 1:
-            return self.choice([w.terminal(t) for t in self.notation.strings])
-        options = []
-        for opening, closing in self.notation.quotes:
-            inner = w.new_terminal(f"{body} & ~/(?s:.*)({_lark(re.escape(closing))}{BACKSLASH})(?s:.*)/", "S")
-            options.append(f"{w.marker(opening)} {inner} {w.marker(closing)}")
-        return self.choice(options)
+            return self.any_string()
+        backslash = f" & ~/(?s:.*){as_regex(chr(92))}(?s:.*)/" if self.notation.escape else ""
+        return self.choice([f"{quoted(a)} {w.restricted(body + backslash, b)}" for a, b in self.notation.quotes])
 
     def array(self, node: Node) -> str:
         gap = self.writer.gap
@@ -343,6 +349,8 @@ class ValueWriter:
         declared = dict.fromkeys([*node.get("properties", {}), *node.get("required", [])])
         if n.bare_keys:
             base, taken = "WORD", [quoted(key) for key in declared]
+        elif not n.key:
+            return self.any_string()
         else:
             base = n.key
             taken = [quoted(a + self.escaped(key, b) + b) for key in declared for a, b in n.quotes]
@@ -394,9 +402,6 @@ class ValueWriter:
         return tail_first
 
 
-BACKSLASH = r"|\\"
-
-
 def _when(body: str, conditions: Sequence[str]) -> str:
     if not conditions:
         return body
@@ -425,6 +430,11 @@ def raw_regex(node: Node) -> str | None:
         if whole and not re.search(r"(?<!\\)[\^$|]", re.sub(r"\[(\\.|[^\]])*\]", "", whole[1])):
             parts.append(f"/{_lark(whole[1])}/")
     return " & ".join(parts) if parts else None
+
+
+def as_regex(text: str) -> str:
+    """Write text as a regular expression that matches it, inside ``/.../``."""
+    return "".join(f"\\x{{{ord(c):x}}}" if not (c.isalnum() and c.isascii()) else c for c in text)
 
 
 def _lark(regex: str) -> str:

@@ -1,0 +1,349 @@
+"""From a template's tool syntax and the tools themselves: the grammars that hold a model to them.
+
+One grammar covers a message's calls from the first marker to the last, and everything else is built around it:
+
+    ===================  ======================================================================================
+    tool_choice          what holds
+    ===================  ======================================================================================
+    auto                 nothing, until a call begins; then ``calls``, starting with what is already written
+    required, a name     ``start``: reasoning where the model reasons, then calls; from the first token
+    none                 ``start``: any text in which no call begins
+    with response_schema ``start``: reasoning, then JSON valid under the schema (under ``auto`` with tools: or calls)
+    ===================  ======================================================================================
+
+The grammar is as wide as the syntax: properties in any order, layout at the markers free, white space where JSON leaves it.
+What a schema says beyond that is enforced, except what ``chat/schema.py`` and ``chat/grammar.py`` name; in tagged syntaxes a
+value that may be a string is any text up to its closing tag.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..messages import JsonSchema, ToolSpec
+from .grammar import JSON, JSON_IN_STRING, PYTHON_CONSTANTS, GrammarWriter, Notation, ValueWriter, as_regex, quoted
+from .schema import Normalised, normalise
+from .schema_nodes import is_never
+from .syntax import JsonFields, LiteralArguments, ReasoningSyntax, Shape, TaggedArguments, ToolSyntax, TurnSyntax
+from .tagged_grammar import TagWriter, other_name, properties_of, solid_object
+
+ID = r"/[A-Za-z0-9_.:-]{1,64}/"
+HEADER_SPACE = 60  # characters that a block's header may have around the recipient
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """The grammars of one request, as text; empty where nothing is to hold.
+
+    ``start`` is armed before the first token. ``calls`` is armed when a call has begun; it starts with the section's or the
+    call's first marker. ``unenforced`` says, by tool, which keywords only validation can check.
+    """
+
+    start: str = ""
+    calls: str = ""
+    unenforced: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What stands around a message's calls. ``reasoning_open``: the prompt has already opened the reasoning.
+
+    ``ends`` are the texts of the tokens that end a generation: a closing marker that is one of them need not be written.
+    """
+
+    reasoning: ReasoningSyntax | None = None
+    reasoning_open: bool = False
+    turn: TurnSyntax = field(default_factory=TurnSyntax)
+    ends: frozenset[str] = frozenset()
+
+
+def build_constraint(
+    syntax: ToolSyntax | None,
+    tools: Sequence[ToolSpec],
+    *,
+    tool_choice: str = "auto",
+    parallel: bool = True,
+    response_schema: JsonSchema | None = None,
+    frame: Frame | None = None,
+) -> Constraint:
+    """Write the grammars for one request.
+
+    Raises SchemaError where a tool's parameters or the response schema cannot be used. ``tool_choice`` is "auto", "none",
+    "required" or the name of one of the tools.
+    """
+    frame = frame or Frame()
+    chosen = [t for t in tools if tool_choice in ("auto", "none", "required", t.name)]
+    if syntax is None or not chosen:
+        start = _response(response_schema, frame, None) if response_schema is not None else ""
+        return Constraint(start=start)
+    if tool_choice == "none":
+        start = _response(response_schema, frame, None) if response_schema is not None else _no_calls(syntax, frame)
+        return Constraint(start=start)
+    calls = _Calls(syntax, chosen, parallel, frame)
+    unenforced = tuple(f"{name}: {place}" for name, schema in calls.schemas.items() for place in schema.unenforced)
+    if tool_choice != "auto":
+        return Constraint(calls.after_reasoning(), unenforced=unenforced)
+    start = _response(response_schema, frame, calls) if response_schema is not None else ""
+    return Constraint(start, _Calls(syntax, chosen, parallel, frame).alone(), unenforced)
+
+
+def parameters_schema(tool: ToolSpec) -> Normalised:
+    """Normalise a tool's parameters, which are an object whether they say so or not."""
+    parameters = dict(tool.parameters) or {"properties": {}}
+    if "type" not in parameters and "$ref" not in parameters:
+        parameters["type"] = "object"
+    return normalise(parameters)
+
+
+def _response(schema: JsonSchema | None, frame: Frame, calls: _Calls | None) -> str:
+    """JSON under a schema, after the reasoning; or calls, where there are any."""
+    writer = calls.writer if calls else GrammarWriter()
+    normal = normalise(schema if schema is not None else {})
+    value = ValueWriter(writer, normal).value(normal.root)
+    opening, closing = (writer.marker(m) for m in (frame.turn.content_start, frame.turn.content_end))
+    body = f"{writer.gap} {optional(opening)} {value} {writer.gap} {optional(closing)}"
+    if calls:
+        body = f"({body}) | {calls.body()}"
+    return writer.text(f"{_reasoning(writer, frame)} ({body})")
+
+
+def _reasoning(writer: GrammarWriter, frame: Frame) -> str:
+    """What a model that reasons writes first: the rest of the reasoning, or all of it, or none."""
+    syntax = frame.reasoning
+    if syntax is None or not syntax.end.strip():
+        return writer.gap
+    rest = f"{writer.until(syntax.end.strip())} {writer.gap}"
+    return rest if frame.reasoning_open else f"{writer.gap} ({writer.marker(syntax.start)} {rest})?"
+
+
+def _no_calls(syntax: ToolSyntax, frame: Frame) -> str:
+    """Any text without the marker that begins a call. Reasoning may mention it."""
+    if syntax.shape is Shape.GENERIC:
+        return ""  # such a model knows calls from our instructions only, and under "none" it is not given them
+    openings = {first_tag(m) for m in (syntax.section_start, syntax.call_start) if m.strip()}
+    if syntax.blocks is not None:
+        openings = {syntax.blocks.call.strip()} if syntax.blocks.call.strip() else openings
+    writer = GrammarWriter()
+    if openings:
+        forbidden = "|".join(as_regex(o) for o in sorted(openings))
+        text = writer.new_terminal(f"/(?s:.*)/ & ~/(?s:.*)({forbidden})(?s:.*)/")
+    else:  # no marker: a call can only be how the text begins
+        first = {Shape.JSON: r"\[?\s*\{", Shape.KEYED: r"\[?\s*\{", Shape.PYTHONIC: r"\[?\s*[A-Za-z_.]+\("}.get(syntax.shape)
+        if first is None:
+            return ""
+        text = writer.new_terminal(rf"/(?s:.*)/ & ~/\s*{first}(?s:.*)/")
+    return writer.text(f"{_reasoning(writer, frame)} {text}")
+
+
+def first_tag(marker: str) -> str:
+    """The first run of a marker without white space, e.g. ``<tool_call>`` of ``<tool_call>\\n<function=``."""
+    return marker.split()[0] if marker.strip() else ""
+
+
+def optional(expression: str) -> str:
+    return f"({expression})?" if expression else ""
+
+
+class _Calls:
+    """Writes the rules for a message's calls in one syntax."""
+
+    def __init__(self, syntax: ToolSyntax, tools: Sequence[ToolSpec], parallel: bool, frame: Frame) -> None:
+        self.syntax = syntax
+        self.tools = tools
+        self.several = parallel and syntax.parallel
+        self.frame = frame
+        self.writer = GrammarWriter()
+        self.schemas = {tool.name: parameters_schema(tool) for tool in tools}
+
+    def after_reasoning(self) -> str:
+        if self.syntax.blocks is not None:
+            return self.writer.text(f"{self.reasoning_blocks()} {self.body()}")
+        return self.writer.text(f"{_reasoning(self.writer, self.frame)} {self.body()}")
+
+    def alone(self) -> str:
+        return self.writer.text(self.body())
+
+    def body(self) -> str:
+        """All calls of a message, and layout after them."""
+        s, w = self.syntax, self.writer
+        call = w.rule(" | ".join(self.call(tool) for tool in self.tools), "call")
+        if s.array:
+            comma = w.marker(s.separator) if s.separator.strip() else f'{w.gap} "," {w.gap}'
+            more = f"({comma} {call})*" if self.several else ""
+            calls = f'"[" {w.gap} {call} {more} {w.gap} "]"'
+        else:
+            more = f"({w.marker(s.separator) if s.separator.strip() else w.gap} {call})*" if self.several else ""
+            calls = f"{call} {more}"
+        return w.rule(f"{w.marker(s.section_start)} {calls} {self.closing(s.section_end)} {w.gap}".strip(), "calls")
+
+    def closing(self, marker: str) -> str:
+        """A closing marker; from a token on that would end the generation, it need not be written."""
+        cuts = [i for end in self.frame.ends if end and (i := marker.find(end)) >= 0]
+        if not cuts:
+            return self.writer.marker(marker)
+        kept, rest = marker[: min(cuts)], marker[min(cuts) :]
+        return f"{self.writer.marker(kept)} {optional(self.writer.marker(rest))}".strip()
+
+    def call(self, tool: ToolSpec) -> str:
+        s, w = self.syntax, self.writer
+        start = self.block_header() if s.blocks is not None else w.marker(s.call_start)
+        if s.shape in (Shape.JSON, Shape.GENERIC):
+            body = fields_object(w, s.fields or JsonFields(), tool.name, self.schemas[tool.name])
+        elif s.shape is Shape.KEYED:
+            arguments = self.json_arguments(tool)
+            body = f'"{{" {w.gap} {quoted(json.dumps(tool.name))} {w.gap} ":" {w.gap} {arguments} {w.gap} "}}"'
+        elif s.tagged is not None:
+            return w.rule(f"{start} {self.header(tool)} {self.tagged(tool, s.tagged)}", "call")
+        elif s.literal is not None:
+            body = f"{self.header(tool)} {self.literal(tool, s.literal)}"
+        else:
+            body = f"{self.header(tool)} {self.json_arguments(tool)}"
+        return w.rule(f"{start} {body} {self.closing(s.call_end)}", "call")
+
+    def json_arguments(self, tool: ToolSpec) -> str:
+        return json_value(self.writer, self.schemas[tool.name], as_text=self.syntax.arguments_as_text)
+
+    def header(self, tool: ToolSpec) -> str:
+        """The call's name with whatever stands around it: its id, its index, itself again."""
+        s, w = self.syntax, self.writer
+        if s.id_place == "carries":
+            before, _, after = s.id_form.format(name="\0", index="\1").partition("\0")
+            number = " ".join(w.terminal("INT") if part == "\1" else quoted(part) for part in _split(after, "\1"))
+            name_end = self.after_recipient() if s.blocks is not None else w.marker(s.name_end)
+            return f"{quoted(before) if before else ''} {quoted(tool.name)} {number} {name_end}"
+        call_id = w.new_terminal(ID, "ID")
+        pieces = [call_id, w.marker(s.id_end)] if s.id_place == "before" else []
+        pieces.append(quoted(tool.name))
+        if s.index_start:
+            pieces += [w.marker(s.index_start), w.terminal("INT")]
+        if s.name_again:
+            pieces += [w.marker(s.name_again), quoted(tool.name)]
+        pieces.append(self.after_recipient() if s.blocks is not None else w.marker(s.name_end))
+        if s.id_place == "after":
+            pieces += [call_id, w.marker(s.id_end)]
+        return " ".join(p for p in pieces if p)
+
+    # --- blocks with headers --------------------------------------------------------------------------------------------------
+
+    def header_until(self, marker: str) -> str:
+        """The rest of a header up to a marker: models put more into it than templates do, e.g. a channel."""
+        return self.writer.lazy(rf"/[^\n]{{0,{HEADER_SPACE}}}{as_regex(marker.strip())}/", "head")
+
+    def block_header(self) -> str:
+        blocks = self.syntax.blocks
+        assert blocks is not None
+        if not blocks.call.strip():
+            return self.writer.marker(self.syntax.call_start)
+        return self.header_until(blocks.call)
+
+    def after_recipient(self) -> str:
+        """From the recipient to the body."""
+        blocks = self.syntax.blocks
+        assert blocks is not None
+        return self.header_until(blocks.header_end) if blocks.call.strip() else self.writer.marker(self.syntax.name_end)
+
+    def reasoning_blocks(self) -> str:
+        """Blocks of reasoning before the call: header, text, end, and the next block's start."""
+        blocks, w = self.syntax.blocks, self.writer
+        if blocks is None or not blocks.reasoning.strip():
+            return ""
+        ends = [w.until(e.strip()) for e in blocks.ends if e.strip() and e not in self.frame.ends]
+        if not ends:
+            return ""
+        head = f"{w.marker(blocks.reasoning)} {self.header_until(blocks.header_end)}"
+        one = f"{head} ({' | '.join(ends)}) {w.gap}"
+        return w.rule(f"({one} {w.marker(blocks.start)})?", "think")
+
+    # --- arguments that are not JSON ------------------------------------------------------------------------------------------
+
+    def literal(self, tool: ToolSpec, literal: LiteralArguments) -> str:
+        """``open key assign VALUE (separator key assign VALUE)* close``."""
+        w, schema = self.writer, self.schemas[tool.name]
+        values = ValueWriter(w, schema, literal_notation(literal))
+        node = solid_object(schema)
+        assign = literal.assign.strip() or literal.assign
+        members = {
+            key: f"{quoted(key)} {w.gap} {quoted(assign)} {w.gap} {values.value(sub)} {w.gap}"
+            for key, sub in properties_of(node).items()
+        }
+        extra = ""
+        if not is_never(node.get("additionalProperties", {})):
+            key = other_name(w, members)
+            value = values.value(node.get("additionalProperties", {}))
+            extra = w.rule(f"{key} {w.gap} {quoted(assign)} {w.gap} {value} {w.gap}")
+        comma = f"{quoted(literal.separator.strip())} {w.gap}"
+        body = values.members(members, node.get("required", []), extra, w.marker(literal.close), comma, node)
+        return f"{w.marker(literal.open)} {w.gap} {body}"
+
+    def tagged(self, tool: ToolSpec, tags: TaggedArguments) -> str:
+        """Arguments as tags, in any order, up to and with the call's end."""
+        writer = TagWriter(self.writer, self.schemas[tool.name], tags)
+        end = self.closing(self.syntax.call_end)
+        close = self.writer.rule(f"{self.writer.gap} {end}".strip(), "end") if end else '""'
+        return f"{self.writer.gap} {writer.members(solid_object(self.schemas[tool.name]), close)}"
+
+
+# --- pieces shared with near misses and with the response -------------------------------------------------------------------
+
+
+def json_value(writer: GrammarWriter, schema: Normalised, *, as_text: bool = False) -> str:
+    """Any JSON value of a schema; ``as_text``: as a JSON string that holds it."""
+    values = ValueWriter(writer, schema, JSON_IN_STRING if as_text else JSON)
+    value = values.value(schema.root)
+    return f'"\\"" {value} "\\""' if as_text else value
+
+
+def fields_object(writer: GrammarWriter, fields: JsonFields, name: str, schema: Normalised) -> str:
+    """One call as a JSON object with fields for its name, its arguments and its id, in the template's order."""
+    parts: dict[str, tuple[tuple[str, ...], str]] = {
+        "name": (fields.name, quoted(json.dumps(name, ensure_ascii=False))),
+        "arguments": (fields.arguments, json_value(writer, schema, as_text=fields.arguments_as_text)),
+        "id": (fields.id, writer.terminal("STRING")),
+    }
+    members: dict[str, Any] = {}
+    pairs = [(path, quoted(text)) for path, text in fields.constants]
+    pairs += [parts[key] for key in fields.order if parts[key][0]]
+    for path, expression in pairs:
+        at = members
+        for key in path[:-1]:
+            at = at.setdefault(key, {})
+        at[path[-1]] = expression
+    return _object(writer, members)
+
+
+def _object(writer: GrammarWriter, members: Mapping[str, Any]) -> str:
+    gap = writer.gap
+    parts = []
+    for key, value in members.items():
+        expression = _object(writer, value) if isinstance(value, dict) else value
+        parts.append(f'{quoted(json.dumps(key, ensure_ascii=False))} {gap} ":" {gap} {expression} {gap}')
+    joined = f' "," {gap} '.join(parts)
+    return f'"{{" {gap} {joined} "}}"'
+
+
+def literal_notation(literal: LiteralArguments) -> Notation:
+    """The notation of pythonic and other literals. A model that uses one plain quote may use the other as well."""
+    constants = PYTHON_CONSTANTS if literal.constants == "python" else JSON.constants
+    opening, closing = literal.quote_start, literal.quote_end
+    escape = 1 if literal.escapes else 0
+    if opening in ("'", '"') and opening == closing:
+        names = ("DOUBLE", "SINGLE") if literal.escapes else ("DOUBLE_RAW", "SINGLE_RAW")
+        quotes: tuple[tuple[str, str], ...] = (('"', '"'), ("'", "'"))
+        if opening == "'":
+            names, quotes = (names[1], names[0]), (quotes[1], quotes[0])
+        return Notation(constants, quotes, names, names[0], literal.bare_keys, ":", ",", escape)
+    return Notation(constants, ((opening, closing),), (), "", literal.bare_keys, ":", ",", escape)
+
+
+def _split(text: str, mark: str) -> list[str]:
+    """Cut a text at a mark, which stays as a piece of its own."""
+    pieces: list[str] = []
+    for i, part in enumerate(text.split(mark)):
+        pieces += [mark] if i else []
+        pieces += [part] if part else []
+    return pieces
+
+
