@@ -92,7 +92,7 @@ class TurnLoop:
 
     def _step(self, number: int, clock: Clock) -> Generator[Event, None, ModelEnd | None]:
         """Stream one answer of the model; None where the turn's time ran out under it."""
-        stream = _with_ids(self.model.stream(self._request(number)))
+        stream = _with_ids(self.model.stream(self.request(number)))
         end: ModelEnd | None = None
         with contextlib.closing(stream):
             for event in stream:
@@ -106,7 +106,8 @@ class TurnLoop:
             raise ModelError(f"The stream of {self.model.name} broke off without an end.", "Ask again.")
         return end
 
-    def _request(self, number: int) -> Request:
+    def request(self, number: int) -> Request:
+        """What the model is asked in the step of that number."""
         settings = self.settings
         opening = (system(settings.system),) if settings.system else ()
         forced = settings.tool_choice not in ("auto", "none")

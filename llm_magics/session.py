@@ -17,7 +17,7 @@ from .events import Event, Notice, Usage
 from .history import Turn, messages_of
 from .loop import TurnLoop
 from .messages import FinishReason, Message, ToolCall
-from .models.base import Model, Sampling
+from .models.base import Model, Request, Sampling
 from .settings import TurnSettings, value_of
 from .tools.execute import inside
 from .tools.policy import Approve, Asker, Limits, nobody
@@ -127,7 +127,9 @@ class Session:
 
     # --- asking ---------------------------------------------------------------------------------------------------------
 
-    def turn(self, text: str, *, turn: str | None = None, **overrides: Any) -> Generator[Event, None, None]:
+    def turn(
+        self, text: str, *, turn: str | None = None, replaces: str | None = None, **overrides: Any
+    ) -> Generator[Event, None, None]:
         """Ask, and yield what happens as it happens. Iterate under ``contextlib.closing``.
 
         A turn that is asked while a tool of this session runs gets a thread of its own, in ``session.nested``.
@@ -135,6 +137,7 @@ class Session:
         Args:
             text: the user's message.
             turn: a name for the turn, e.g. its cell's. A turn of that name is replaced, and those behind it are dropped.
+            replaces: the name of the turn to replace, where it is another one.
             overrides: fields of TurnSettings for this turn alone, and ``seed`` and ``max_steps``.
 
         Raises:
@@ -146,7 +149,7 @@ class Session:
         if self in inside.get():
             return self._nest().turn(text, **overrides)
         self._finish_open_turn()
-        running = self._run(text, Turn(turn or uuid.uuid4().hex[:12]), settings)
+        running = self._run(text, Turn(turn or uuid.uuid4().hex[:12]), replaces, settings)
         self._running = running
         return running
 
@@ -164,8 +167,17 @@ class Session:
         """What came of the latest turn, also of one that failed or still runs; None before the first."""
         return Reply.of(self._turns[-1], self._schema) if self._turns else None
 
-    def _run(self, text: str, turn: Turn, settings: TurnSettings) -> Generator[Event, None, None]:
-        dropped = self.rewind(turn.id)
+    def request(self, text: str, *, replaces: str | None = None, **overrides: Any) -> Request:
+        """The first request that such a turn would send; nothing is sent, and the conversation stays as it is."""
+        ids = [one.id for one in self._turns]
+        before = messages_of(self._turns[: ids.index(replaces)] if replaces in ids else self._turns)
+        turn = Turn("", Transcript(prompt=text))
+        return TurnLoop(self.model, self.settings.override(**overrides), before, turn, self.thread, self.asker).request(0)
+
+    def _run(
+        self, text: str, turn: Turn, replaces: str | None, settings: TurnSettings
+    ) -> Generator[Event, None, None]:
+        dropped = self.rewind(replaces or turn.id)
         loop = TurnLoop(self.model, settings, self.history, turn, self.thread, self.asker, self)
         self._schema = settings.response_schema
         self._turns = (*self._turns, turn)

@@ -21,7 +21,9 @@ _LINK = re.compile(r"(https?://|mailto:)[^\s<>]", re.IGNORECASE)
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _HIGHLIGHT_LIMIT = 50_000  # characters; a longer block is shown plain, as lexing it would hold up the cell
 # TeX that leaves the formula, e.g. \href{javascript:...}{x}; such a formula is shown as code
-OUTGOING_TEX = re.compile(r"\\(href|url|require|includegraphics|style|class|cssId|data|html\w*|unicode|def|newcommand|let)(?![a-z])")
+OUTGOING_TEX = re.compile(
+    r"\\(href|url|require|includegraphics|style|class|cssId|data|html\w*|unicode|def|newcommand|let)(?![a-z])"
+)
 _MATHS = "tex2jax_process mathjax_process"
 NO_MATHS = "tex2jax_ignore mathjax_ignore"
 

@@ -20,9 +20,12 @@ from llm_magics.views.style import STYLE
 
 from ..payloads import PAYLOADS
 
-TAGS = set(
-    "div span p pre code a b strong i em s u sub sup small br hr ul ol li dl dt dd blockquote h1 h2 h3 h4 h5 h6 "
-    "table caption thead tbody tfoot tr th td details summary img samp kbd".split()  # noqa: SIM905
+TAGS = frozenset(
+    re.findall(
+        r"\w+",
+        "div span p pre code a b strong i em s u sub sup small br hr ul ol li dl dt dd blockquote h1 h2 h3 h4 h5 h6 "
+        "table caption thead tbody tfoot tr th td details summary img samp kbd",
+    )
 )
 ATTRIBUTES = {
     "class": re.compile(r"[\w -]*"),
@@ -117,7 +120,7 @@ def test_the_plain_form_drives_no_terminal(payload: str) -> None:
 
 
 pieces = st.lists(
-    st.sampled_from([*"ab1 *_`~$\\[]()<>!#-+|.:&\n\"'=/", "\n\n", "http://a.b", "javascript:x", "](", "![", "<img onerror=x ", "```"])
+    st.sampled_from([*"ab1 *_`~$\\[]()<>!#-+|.:&\n\"'=/", "\n\n", "http://a.b", "javascript:x", "](", "![", "<img onerror=x "])
     | st.sampled_from(PAYLOADS)
     | st.characters(),
     max_size=12,

@@ -1,0 +1,246 @@
+"""One declarative description of a magic's line, from which its parsing, its help and its completion are derived.
+
+A line is split like a shell's, but for backslashes, which mean themselves (Windows paths). Options may stand anywhere:
+``--name value``, ``--name=value``, ``-n value``; flags take no value. The same Spec object answers ``%%chat?`` and Tab.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from ..errors import OptionError
+
+Options = TypeVar("Options")
+
+_WORD = re.compile(r"""(?:[^\s"']|"[^"]*"|'[^']*')+""")
+_PART = re.compile(r"""([^\s"']+)|"([^"]*)"|'([^']*)'""")
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option.
+
+    Args:
+        names: its spellings, the main one first, e.g. ``("--ctx", "-c", "--ctx-size")``.
+        field: the field of the options' dataclass that it sets; "" for a flag that is looked at by itself.
+        help: one line.
+        read: makes the value of the word; raises ValueError, saying what would be right.
+        metavar: what stands for the value in the help; empty for a flag, which sets ``True``.
+        choices: the only values there are.
+        complete: what kind of names Tab offers, e.g. "models".
+        many: whether it may be given more than once, giving a tuple.
+    """
+
+    names: tuple[str, ...]
+    field: str
+    help: str
+    read: Callable[[str], Any] = str
+    metavar: str = ""
+    choices: tuple[str, ...] = ()
+    complete: str = ""
+    many: bool = False
+
+    @property
+    def flag(self) -> bool:
+        return not self.metavar and not self.choices
+
+    @property
+    def usage(self) -> str:
+        """E.g. ``--ctx, -c N|auto``."""
+        value = self.metavar or "|".join(self.choices)
+        return f"{', '.join(self.names)} {value}".strip()
+
+    def value_of(self, word: str, spelling: str) -> Any:
+        """Read one word as this option's value; raises OptionError."""
+        if self.choices and word not in self.choices:
+            raise OptionError(f"{spelling} cannot be {word!r}.", near(word, self.choices) or f"Write {self.usage}.")
+        try:
+            return self.read(word)
+        except ValueError as error:
+            raise OptionError(f"{spelling} cannot be {word!r}: {error}.", f"Write {self.usage}.") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word that stands without an option's name, e.g. the model's name of ``%load_model``."""
+
+    field: str
+    metavar: str
+    help: str
+    required: bool = False
+    complete: str = ""
+
+
+@dataclass(frozen=True)
+class Spec(Generic[Options]):
+    """All there is to say about one magic's line. ``make`` is the frozen dataclass that parsing gives."""
+
+    magic: str
+    summary: str
+    make: Callable[..., Options]
+    options: tuple[Option, ...] = ()
+    words: tuple[Word, ...] = ()
+    body: str = ""
+    notes: str = ""
+    by_name: Mapping[str, Option] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by_name", {name: option for option in self.options for name in option.names})
+
+    def parse(self, line: str) -> Options:
+        """Read the whole line; raises OptionError."""
+        given: dict[str, Any] = {}
+        rest: list[str] = []
+        words = _Words(line)
+        while (word := words.take()) is not None:
+            if word == "--":
+                rest += iter(words.take, None)
+            elif _is_option(word):
+                self._read_option(given, word, words)
+            else:
+                rest.append(word)
+        return self._made(given, rest)
+
+    def parse_prefix(self, line: str) -> tuple[Options, str]:
+        """Read the options in front; give them and the rest of the line from the first other word on, as it was written."""
+        given: dict[str, Any] = {}
+        words = _Words(line)
+        while _is_option(words.ahead) and (word := words.take()) and word != "--":
+            self._read_option(given, word, words)
+        return self._made(given, ()), words.rest
+
+    def help(self) -> str:
+        """Write what ``magic?`` shows."""
+        words = " ".join(word.metavar if word.required else f"[{word.metavar}]" for word in self.words)
+        usage = " ".join(part for part in (self.magic, words, "[options]" if self.options else "") if part)
+        rows = [(word.metavar, word.help) for word in self.words] + [(o.usage, o.help) for o in self.options]
+        width = min(max((len(left) for left, _ in rows), default=0), 34)
+        lines = [f"  {left:<{width}}  {right}" for left, right in rows]
+        parts = [self.summary, usage + (f"\n{self.body}" if self.body else ""), "\n".join(lines), self.notes]
+        return "\n\n".join(part for part in parts if part)
+
+    def _read_option(self, given: dict[str, Any], word: str, words: _Words) -> None:
+        name, equals, value = word.partition("=")
+        option = self._option(name)
+        if option.flag and equals:
+            raise OptionError(f"{name} takes no value.")
+        if option.flag:
+            given[option.field] = True
+            return
+        if not equals:
+            following = words.take()
+            if following is None:
+                raise OptionError(f"{name} needs a value.", f"Write {option.usage}.")
+            value = following
+        read = option.value_of(value, name)
+        if option.many:
+            given[option.field] = (*given.get(option.field, ()), read)
+        elif option.field in given:
+            raise OptionError(f"{name} is given twice.")
+        else:
+            given[option.field] = read
+
+    def _option(self, name: str) -> Option:
+        if name not in self.by_name:
+            raise OptionError(f"{self.magic} has no option {name}.", near(name, self.by_name) or f"{self.magic}? lists them.")
+        return self.by_name[name]
+
+    def _made(self, given: dict[str, Any], rest: Sequence[str]) -> Options:
+        if len(rest) > len(self.words):
+            extra = rest[len(self.words)]
+            raise OptionError(f"{self.magic} does not know what to do with {extra!r}.", f"{self.magic}? shows how it is used.")
+        given |= {word.field: value for word, value in zip(self.words, rest, strict=False)}
+        missing = next((word for word in self.words if word.required and word.field not in given), None)
+        if missing is not None:
+            raise OptionError(f"{self.magic} needs {missing.metavar}: {missing.help}.", f"{self.magic}? shows how it is used.")
+        return self.make(**given)
+
+
+class _Words:
+    """A line's words, taken from the left; ``ahead`` is the next one up to its first quotation mark."""
+
+    def __init__(self, line: str) -> None:
+        self.rest = line.strip()
+
+    @property
+    def ahead(self) -> str:
+        return re.split(r"[\s\"']", self.rest, maxsplit=1)[0]
+
+    def take(self) -> str | None:
+        if not self.rest:
+            return None
+        word = _WORD.match(self.rest)
+        if word is None or self.rest[word.end() :][:1] in ('"', "'"):
+            raise OptionError("A quotation mark in the magic's line is not closed.", "Close it, or write in the cell.")
+        self.rest = self.rest[word.end() :].lstrip()
+        return "".join(plain or single or double for plain, single, double in _PART.findall(word[0]))
+
+
+def split(line: str) -> list[str]:
+    """Split a magic's line into words: quotes hold words together, a backslash is itself."""
+    return list(iter(_Words(line).take, None))
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """Ask for the nearest known names, e.g. ``Did you mean --temp?``; empty where none is near."""
+    names = list(known)
+    found = difflib.get_close_matches(word, names, 3, 0.6) or [n for n in names if len(word) > 2 and n.startswith(word)]
+    return f"Did you mean {' or '.join(found[:3])}?" if found else ""
+
+
+def _is_option(word: str) -> bool:
+    """Whether a word is an option's name and not a negative number."""
+    return word.startswith("-") and len(word) > 1 and not (word[1].isdigit() or word[1] == ".")
+
+
+# --- readers of values ------------------------------------------------------------------------------------------------------
+
+
+def number(least: float, most: float = float("inf"), whole: bool = False) -> Callable[[str], Any]:
+    """Make a reader of numbers between two bounds."""
+    kind, name = (int, "a whole number") if whole else (float, "a number")
+    bounds = f"from {least:g} to {most:g}" if most != float("inf") else f"of at least {least:g}"
+
+    def read(word: str) -> Any:
+        try:
+            value = kind(word.replace("_", ""))
+        except ValueError:
+            raise ValueError(f"it should be {name}") from None
+        if not least <= value <= most:
+            raise ValueError(f"it should be {name} {bounds}")
+        return value
+
+    return read
+
+
+def auto_or(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Make a reader that gives None for "auto"."""
+    return lambda word: None if word == "auto" else read(word)
+
+
+def on_off(word: str) -> bool:
+    if word not in ("on", "off"):
+        raise ValueError("it should be on or off")
+    return word == "on"
+
+
+def json_object(word: str) -> dict[str, Any]:
+    try:
+        value = json.loads(word)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError("it should be a JSON object in single quotes, e.g. '{\"name\": true}'")
+    return value
+
+
+def numbers(word: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in word.replace("/", ",").split(","))
+    except ValueError:
+        raise ValueError("it should be numbers with commas between, e.g. 3,1") from None

@@ -1,0 +1,209 @@
+"""The options of every magic of this room, said once: the dataclasses they parse to and the Specs that parse them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from .options import Option, Spec, Word, auto_or, json_object, number, numbers, on_off
+
+
+@dataclass(frozen=True, slots=True)
+class ChatOptions:
+    """What one ``%%chat`` line asks for; ``None`` and ``()`` leave the choice to the thread or the model."""
+
+    variable: str = ""
+    model: str = ""
+    tools: str | None = None
+    tool_choice: str | None = None
+    max_steps: int | None = None
+    approve: Literal["auto", "ask", "deny"] | None = None
+    system: str | None = None
+    context: tuple[str, ...] = ()
+    schema: str = ""
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repeat_penalty: float | None = None
+    seed: int | None = None
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    think: bool | None = None
+    show_reasoning: Literal["fold", "full", "hide"] = "fold"
+    thread: str = ""
+    no_history: bool = False
+    quiet: bool = False
+    preview: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """What one ``%load_model`` line asks for; ``None`` is "auto"."""
+
+    name: str
+    alias: str = ""
+    ctx: int | None = None
+    gpu_layers: int | None = None
+    tensor_split: tuple[float, ...] = ()
+    kv: Literal["f16", "q8_0"] = "f16"
+    flash_attn: Literal["auto", "on", "off"] = "auto"
+    threads: int | None = None
+    batch: int | None = None
+    template: str | None = None
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    ttl: float | None = None
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UnloadOptions:
+    name: str = ""
+    all: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadOptions:
+    action: str = "show"
+    name: str = ""
+    thread: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LlmOptions:
+    action: str = "status"
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NoOptions:
+    """Of a magic that takes none."""
+
+
+_SEED = Option(("--seed",), "seed", "random seed; the same seed and prompt give the same answer", number(0, 2**32 - 1, True), "N")
+
+CHAT = Spec(
+    "%%chat",
+    "Ask the model; the answer streams into the cell and joins the conversation.",
+    ChatOptions,
+    body="your message; {{expression}} stands for a value of yours, all other braces for themselves",
+    words=(Word("variable", "VAR", "a variable for the Reply: .text .value .tool_calls .usage ..."),),
+    options=(
+        Option(("--model", "-m"), "model", "which loaded model answers", metavar="NAME", complete="models"),
+        Option(
+            ("--system", "-s"), "system", "the thread's system prompt from here on, or a file of it", metavar="TEXT|@FILE"
+        ),
+        Option(
+            ("--context", "-c"),
+            "context",
+            "show the model other cells and their outputs: none, prev, above, all, tag:NAME",
+            metavar="WHICH",
+            complete="contexts",
+            many=True,
+        ),
+        Option(("--tools", "-t"), "tools", "tools to offer: names with commas, @set, none", metavar="TOOLS", complete="tools"),
+        Option(("--tool-choice",), "tool_choice", "auto, none, required, or the one tool to call", metavar="CHOICE"),
+        Option(("--max-steps",), "max_steps", "how often the model may answer in this turn", number(1, whole=True), "N"),
+        Option(("--approve",), "approve", "run tools at once, ask for each, or run none", choices=("auto", "ask", "deny")),
+        Option(
+            ("--schema",), "schema", "answer with JSON of this shape: a variable, or JSON schema in quotes", metavar="X"
+        ),
+        Option(("--temperature", "--temp"), "temperature", "0 takes the likeliest token each time", number(0), "X"),
+        Option(("--top-p",), "top_p", "draw from the likeliest tokens that together have this share", number(0, 1), "X"),
+        Option(("--top-k",), "top_k", "draw from this many likeliest tokens; 0 is all", number(0, whole=True), "N"),
+        Option(("--min-p",), "min_p", "draw from tokens at least this likely relative to the best", number(0, 1), "X"),
+        Option(("--repeat-penalty",), "repeat_penalty", "above 1 discourages repetition", number(0), "X"),
+        _SEED,
+        Option(
+            ("--max-tokens", "-n", "--n-predict"), "max_tokens", "longest answer, in tokens", number(1, whole=True), "N"
+        ),
+        Option(("--stop",), "stop", "end the answer before this text; may be given again", metavar="TEXT", many=True),
+        Option(("--think",), "think", "ask the template for reasoning, or for none", on_off, choices=("on", "off")),
+        Option(
+            ("--show-reasoning",), "show_reasoning", "how the reasoning is shown", choices=("fold", "full", "hide")
+        ),
+        Option(("--thread",), "thread", "the conversation to go on with, or a new one", metavar="NAME", complete="threads"),
+        Option(("--no-history",), "no_history", "ask outside of the conversation and remember nothing"),
+        Option(("--quiet", "-q"), "quiet", "show nothing; for use with VAR"),
+        Option(("--preview",), "preview", "send nothing; show the tokens that would be sent"),
+    ),
+    notes="The short form %chat [options] MESSAGE asks on one line. Stop with the interrupt button: what came is kept.",
+)
+
+LOAD_MODEL = Spec(
+    "%load_model",
+    "Load a GGUF model into this kernel; %%chat then uses it.",
+    LoadOptions,
+    words=(
+        Word("name", "NAME", "a catalogue name, a path, or a hub OWNER/REPO:FILE", required=True, complete="catalog"),
+    ),
+    options=(
+        Option(("--as",), "alias", "what to call it here", metavar="ALIAS"),
+        Option(
+            ("--ctx", "-c", "--ctx-size"), "ctx", "context in tokens", auto_or(number(32, whole=True)), "N|auto"
+        ),
+        Option(
+            ("--gpu-layers", "-ngl", "--n-gpu-layers"),
+            "gpu_layers",
+            "layers on the GPU; -1 is all",
+            auto_or(number(-1, whole=True)),
+            "N|auto",
+        ),
+        Option(("--tensor-split", "-ts"), "tensor_split", "share of each GPU, e.g. 3,1", numbers, "A,B"),
+        Option(("--kv", "-ctk", "-ctv", "--cache-type"), "kv", "type of the KV cache", choices=("f16", "q8_0")),
+        Option(("--flash-attn", "-fa"), "flash_attn", "flash attention", choices=("auto", "on", "off")),
+        Option(("--threads", "-t"), "threads", "CPU threads", number(1, whole=True), "N"),
+        Option(("--batch", "-b", "--batch-size"), "batch", "prompt tokens evaluated at once", number(1, whole=True), "N"),
+        Option(
+            ("--template", "--chat-template-file"), "template", "a chat template instead of the model's own", metavar="FILE"
+        ),
+        Option(("--chat-template-kwargs",), "template_kwargs", "variables for the template", json_object, "JSON"),
+        _SEED,
+        Option(("--ttl",), "ttl", "unload when unused for this many seconds", number(1), "SECONDS"),
+        Option(("--dry-run",), "dry_run", "load nothing; show what it would take"),
+    ),
+    notes="Known names: %models. Loading a name again with other options replaces it.",
+)
+
+UNLOAD_MODEL = Spec(
+    "%unload_model",
+    "Free a model's memory.",
+    UnloadOptions,
+    words=(Word("name", "NAME", "which; the current one if not said", complete="models"),),
+    options=(Option(("--all",), "all", "every model"),),
+)
+
+MODELS = Spec("%models", "Show the models that are loaded, and those that can be.", NoOptions)
+
+THREAD = Spec(
+    "%thread",
+    "Show, fork, switch, reset, export or restore a conversation.",
+    ThreadOptions,
+    words=(
+        Word("action", "ACTION", "show, list, use, fork, reset, export, restore", complete="thread-actions"),
+        Word("name", "NAME", "use, fork: the thread; export: the file; restore: the notebook", complete="threads"),
+    ),
+    options=(Option(("--thread",), "thread", "which conversation; the current one if not said", metavar="NAME", complete="threads"),),
+    notes="restore reads the saved notebook's outputs, e.g. after a kernel restart; export writes JSON (or markdown for *.md).",
+)
+
+LLM = Spec(
+    "%llm",
+    "Say how things stand, what is installed, or take records out of a notebook before it is shared.",
+    LlmOptions,
+    words=(
+        Word("action", "ACTION", "status, doctor, strip", complete="llm-actions"),
+        Word("path", "PATH", "strip: the notebook; this one if not said"),
+    ),
+)
+
+SPECS: Mapping[str, Spec[Any]] = {
+    "chat": CHAT,
+    "load_model": LOAD_MODEL,
+    "unload_model": UNLOAD_MODEL,
+    "models": MODELS,
+    "thread": THREAD,
+    "llm": LLM,
+}

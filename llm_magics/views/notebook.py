@@ -1,0 +1,129 @@
+"""A turn in a notebook: one display, updated while the turn runs, complete and static at its end.
+
+Pages with our extension follow the turn by deltas (:mod:`.live`); all others get the whole HTML again, at most 18 times a
+second and slower as it grows, so that neither the wire nor this thread is kept busy by drawing. The last update holds every
+form of the transcript and is written whatever ended the turn.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ..events import Event, PromptProgress, ReasoningDelta, TextDelta, ToolCallDelta, ToolProgress
+from ..messages import FinishReason
+from ..transcript import MIME_TYPE, Transcript
+from .html import GrowingHtml, ShowReasoning, transcript_html
+from .live import LiveTurn
+from .plain import transcript_markdown, transcript_plain
+
+_MANY = (TextDelta, ReasoningDelta, ToolCallDelta, ToolProgress, PromptProgress)
+_SMALL = 2_000  # characters of HTML up to which an update carries the record too, for an extension that answers late
+
+
+class Publish(Protocol):
+    """What is used of IPython's ``display_pub.publish``."""
+
+    def __call__(self, data: dict[str, Any], *, transient: dict[str, Any], update: bool) -> None: ...
+
+
+class Pace:
+    """Says when the next update is due, from what the last one cost.
+
+    ``rate`` is the most updates a second, ``wire`` the most bytes a second, ``share`` the part of the time that drawing may
+    take (as long as that leaves two updates a second).
+    """
+
+    def __init__(
+        self, rate: float = 18.0, wire: float = 80_000.0, share: float = 0.015, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._rate, self._wire, self._share, self._clock = rate, wire, share, clock
+        self._due = 0.0
+
+    def due(self) -> bool:
+        return self._clock() >= self._due
+
+    def spent(self, began: float, n_bytes: int) -> None:
+        """Note an update that began at ``began`` and put ``n_bytes`` on the wire."""
+        now = self._clock()
+        drawing = min((now - began) / self._share, 0.5)
+        self._due = began + max(1 / self._rate, n_bytes / self._wire, drawing)
+
+
+class NotebookView:
+    """Draws the events of one turn. Call :meth:`handle` for each, and :meth:`close` whatever happens.
+
+    Args:
+        publish: IPython's ``display_pub.publish``.
+        reasoning: what to show of the model's reasoning.
+        live: the turn's stream to pages with the extension, where there is a link to them.
+        updates: whether this front end knows display updates; without them there is one display, at the end.
+    """
+
+    def __init__(
+        self,
+        publish: Publish,
+        *,
+        reasoning: ShowReasoning = "fold",
+        live: LiveTurn | None = None,
+        updates: bool = True,
+        pace: Pace | None = None,
+    ) -> None:
+        self.transcript = Transcript()
+        self._publish = publish
+        self._reasoning = reasoning
+        self._live = live
+        self._updates = updates
+        self._pace = pace or Pace()
+        self._growing = GrowingHtml(reasoning)
+        self._display_id = uuid.uuid4().hex
+        self._shown = False
+        self._watched = False
+
+    def handle(self, event: Event) -> None:
+        """Take one event; draw if it is time, or if something began or ended."""
+        self.transcript = self.transcript.fold(event)
+        if self._updates and (not isinstance(event, _MANY) or self._pace.due()):
+            self.draw()
+
+    def draw(self) -> None:
+        """Show what there is, to whoever watches."""
+        began = time.monotonic()
+        watched = self._live is not None and self._live.update(self.transcript)
+        if watched and self._watched and self._shown:
+            self._pace.spent(began, 0)
+            return
+        self._watched = watched
+        html = self._growing.html(self.transcript)
+        data: dict[str, Any] = {"text/html": html, "text/plain": ""}
+        if watched or not self._shown or len(html) < _SMALL:
+            data[MIME_TYPE] = self.transcript.to_json(record=False)
+        self._display(data)
+        self._pace.spent(began, len(html) * (2 if MIME_TYPE in data else 1))
+
+    def close(self, reason: FinishReason = "interrupted") -> None:
+        """Write the final bundle; ``reason`` is why a turn without a TurnEnd ended."""
+        self.transcript = self.transcript.finish(reason)
+        if self._live is not None:
+            self._live.update(self.transcript)
+        bundle = bundle_of(self.transcript, self._reasoning)
+        self._display(bundle)
+        if self._live is not None:
+            self._live.finish(bundle)
+
+    def _display(self, data: dict[str, Any]) -> None:
+        transient = {"display_id": self._display_id} if self._updates else {}
+        self._publish(data, transient=transient, update=self._shown)
+        self._shown = True
+
+
+def bundle_of(transcript: Transcript, reasoning: ShowReasoning = "fold") -> dict[str, Any]:
+    """Every form of a transcript, by MIME type: what a saved notebook keeps."""
+    return {
+        "text/html": transcript_html(transcript, reasoning),
+        "text/markdown": transcript_markdown(transcript, reasoning),
+        "text/plain": transcript_plain(transcript, reasoning),
+        MIME_TYPE: transcript.to_json(),
+    }
