@@ -1,0 +1,26 @@
+"""Chat templates, understood: render conversations, read answers, constrain them. Pure: no IPython, no llama.cpp.
+
+:class:`ChatFormat` is the way in. It analyses one template (:mod:`.analysis`) into declarative syntax (:mod:`.syntax`), from
+which rendering, the streaming parser and the constraint are all derived. Nothing is imported before it is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .format import ChatFormat as ChatFormat
+    from .template import Prompt as Prompt
+    from .template import Span as Span
+
+__all__ = ["ChatFormat", "Prompt", "Span"]
+
+_HOMES = {"ChatFormat": "format", "Prompt": "template", "Span": "template"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

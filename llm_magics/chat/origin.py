@@ -9,6 +9,7 @@ operation cannot say which characters survive, its whole result counts as coming
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from operator import index
 from typing import Any, SupportsIndex, TypeAlias
 
 Run: TypeAlias = tuple[int, int, str]
@@ -39,7 +40,7 @@ class OriginText(str):
         return concat((other, self)) if isinstance(other, str) else NotImplemented
 
     def __mul__(self, times: SupportsIndex) -> str:
-        return concat([self] * times.__index__())
+        return concat([self] * index(times))
 
     __rmul__ = __mul__
 
@@ -49,8 +50,11 @@ class OriginText(str):
             if step != 1:
                 return mark(str.__getitem__(self, key), self.origin)
             return self._cut(start, max(start, stop))
-        at = key.__index__()
-        return self._cut(at, at + 1) if at >= 0 else self._cut(len(self) + at, len(self) + at + 1)
+        at = index(key)  # raises TypeError for a name, as jinja2 expects
+        if not -len(self) <= at < len(self):
+            raise IndexError("string index out of range")
+        at %= len(self)
+        return self._cut(at, at + 1)
 
     def __iter__(self) -> Iterator[str]:
         return (self._cut(i, i + 1) for i in range(len(self)))

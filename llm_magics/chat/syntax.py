@@ -173,13 +173,13 @@ class ReasoningSyntax:
     """Where a model's reasoning stands: between ``start`` and ``end``, once or several times.
 
     Whether the generation prompt has opened it already is read off each prompt. ``field`` is the message key under which the
-    template takes reasoning back (empty: it does not). ``switch`` maps thinking on/off to template variables.
+    template takes reasoning back (empty: it does not).
     """
 
     start: str  # e.g. "<think>\n"
     end: str  # e.g. "\n</think>\n\n"
     field: str = ""  # e.g. "reasoning_content"
-    switch: tuple[str, ...] = ()  # e.g. ("enable_thinking",)
+    then: str = ""  # e.g. "<|start|>assistant": what opens the next block where reasoning is a block of its own
     derived: str = ""  # how it was found, e.g. "reasoning_content renders", "the generation prompt opens it"
 
 

@@ -1,0 +1,84 @@
+"""From a template's source to everything it implies: one analysis, from which rendering, parsing and constraining follow.
+
+The questions are asked in :mod:`repair <llm_magics.chat.repair>` (what does it take), :mod:`turns <llm_magics.chat.turns>`
+(how is a turn framed, where is reasoning) and :mod:`calls <llm_magics.chat.calls>` (how are calls written). Each answer is read
+off differences between renders; nothing looks for a known marker or a model's name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .calls import find_calls
+from .overrides import OVERRIDES, Override
+from .repair import Probe, Repairs, probe
+from .syntax import JsonFields, ReasoningSyntax, Shape, ToolSyntax, TurnSyntax
+from .template import ChatTemplate
+from .turns import find_frame, find_reasoning, find_turn
+
+GENERIC_TOOLS = ToolSyntax(
+    Shape.GENERIC, call_start="<tool_call>\n", call_end="\n</tool_call>", separator="\n", fields=JsonFields()
+)
+"""How calls are written where a template knows none: what most models have seen most of."""
+
+_CACHE_SIZE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """What was found in one template. ``notes`` are remarks for people: overrides that were used, what could not be read."""
+
+    repairs: Repairs
+    turn: TurnSyntax
+    reasoning: ReasoningSyntax | None
+    tools: ToolSyntax
+    notes: tuple[str, ...] = ()
+
+
+_cache: OrderedDict[str, Analysis] = OrderedDict()
+_lock = threading.Lock()
+
+
+def analyse(template: ChatTemplate, overrides: Sequence[Override] = OVERRIDES) -> Analysis:
+    """Analyse a template, or take what is known of it: results are kept by the source's hash.
+
+    Raises TemplateError where the template cannot render a single user message.
+    """
+    said = "\0".join([template.source, template.bos_token, template.eos_token, *(o.reason for o in overrides)])
+    key = hashlib.sha256(said.encode(errors="surrogatepass")).hexdigest()
+    with _lock:
+        known = _cache.get(key)
+    if known is None:
+        known = _analyse(template, overrides)
+        with _lock:
+            _cache[key] = known
+            while len(_cache) > _CACHE_SIZE:
+                _cache.popitem(last=False)
+    return known
+
+
+def _analyse(template: ChatTemplate, overrides: Sequence[Override]) -> Analysis:
+    asked = Probe(template)
+    asked.repairs = probe(template)
+    frame = find_frame(asked)
+    reasoning = find_reasoning(asked, frame)
+    turn = find_turn(asked, frame, reasoning)
+    tools, ends = find_calls(asked, frame, turn, reasoning) if asked.repairs.calls == "template" else (None, ())
+    notes: list[str] = []
+    if tools is None and asked.repairs.calls == "template":
+        notes.append("The template writes tool calls in a way that could not be read off.")
+    for override in overrides:
+        if all(text in template.source for text in override.contains):
+            if tools is None and override.tools is not None:
+                tools = override.tools
+                notes.append(f"Tool calls are from the table of overrides: {override.reason}")
+            if reasoning is None and override.reasoning is not None:
+                reasoning = override.reasoning
+                notes.append(f"Reasoning markers are from the table of overrides: {override.reason}")
+    if ends:
+        turn = TurnSyntax(turn.generation_prompt, turn.content_start, turn.content_end, turn.end, (*turn.extra_ends, *ends))
+    return Analysis(asked.repairs, turn, reasoning, tools or GENERIC_TOOLS, tuple(notes))

@@ -1,0 +1,84 @@
+"""Compare texts of the same template: what they share at either end, cut so that no tag is cut in two."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+
+_TAG = re.compile(r"<[^<>\n]*>|\[[^\[\]\s]*\]")
+_WORD_EDGE = re.compile(r"\w")
+
+
+def common_prefix(*texts: str) -> str:
+    """The longest text that all begin with."""
+    return os.path.commonprefix(texts)
+
+
+def common_suffix(*texts: str) -> str:
+    """The longest text that all end with."""
+    return os.path.commonprefix([t[::-1] for t in texts])[::-1]
+
+
+def safe_suffix(*texts: str) -> str:
+    """The longest common end that begins inside no tag and no word of any of the texts."""
+    suffix = common_suffix(*texts)
+    while suffix and any(_cuts(t, len(t) - len(suffix)) for t in texts):
+        suffix = suffix[1:]
+    return suffix
+
+
+def safe_prefix(*texts: str) -> str:
+    """The longest common beginning that ends inside no tag and no word of any of the texts."""
+    prefix = common_prefix(*texts)
+    while prefix and any(_cuts(t, len(prefix)) for t in texts):
+        prefix = prefix[:-1]
+    return prefix
+
+
+def _cuts(text: str, at: int) -> bool:
+    """Whether a cut at ``at`` falls inside a tag (``<tool|_call>``) or a word."""
+    if 0 < at < len(text) and _WORD_EDGE.match(text[at - 1]) and _WORD_EDGE.match(text[at]):
+        return True
+    return any(m.start() < at < m.end() for m in _TAG.finditer(text))
+
+
+def without_prefix(text: str, tail_of: str) -> str:
+    """``text`` without the longest beginning that ``tail_of`` ends with."""
+    for size in range(min(len(text), len(tail_of)), 0, -1):
+        if tail_of.endswith(text[:size]):
+            return text[size:]
+    return text
+
+
+def tags(text: str) -> list[str]:
+    """The tags of a text in order, e.g. ``["<think>", "</think>"]``."""
+    return _TAG.findall(text)
+
+
+def closing(tag: str) -> str:
+    """The tag that would close ``tag``: ``<think>`` gives ``</think>``, ``[THINK]`` gives ``[/THINK]``; "" for other text."""
+    match = re.match(r"[<\[]+[|｜]?", tag)
+    return tag[: match.end()] + "/" + tag[match.end() :] if match else ""
+
+
+def opening(tag: str) -> str:
+    """The tag that ``tag`` closes, or "" where it closes none."""
+    return tag.replace("/", "", 1) if "/" in tag else ""
+
+
+def between(text: str, first: str, second: str, start: int = 0) -> str | None:
+    """What stands between two words, or None where they do not both come, in that order."""
+    a = text.find(first, start)
+    b = text.find(second, a + len(first)) if a >= 0 else -1
+    return text[a + len(first) : b] if b >= 0 else None
+
+
+def after(text: str, word: str) -> str:
+    """What follows the last occurrence of a word; "" where it does not occur."""
+    return text.rpartition(word)[2] if word in text else ""
+
+
+def first_of(text: str, words: Sequence[str]) -> int:
+    """Where the first of the words that occur begins, or -1."""
+    return min((at for at in map(text.find, words) if at >= 0), default=-1)

@@ -1,0 +1,201 @@
+"""Everything that one chat template implies, in one value: how to render, and how to read what the model answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..errors import TemplateError
+from ..messages import JsonSchema, Message, ToolChoice, ToolSpec
+from .analysis import Analysis, analyse
+from .diff import common_prefix
+from .inputs import AnyMessage, AnyTool, messages_from, tools_from
+from .origin import OriginText, concat, mark, runs_of
+from .overrides import OVERRIDES, Override
+from .repair import Repairs, template_variables
+from .syntax import ReasoningSyntax, ToolSyntax, TurnSyntax
+from .template import ChatTemplate, Prompt, prompt_of
+from .turns import thinking, whole_tags
+
+if TYPE_CHECKING:
+    from .parser import StreamParser
+
+Continue = Literal["content", "reasoning"]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatFormat:
+    """One template, analysed. Make it with :meth:`from_template`; it is immutable and may be shared between threads."""
+
+    template: ChatTemplate
+    analysis: Analysis
+
+    @classmethod
+    def from_template(
+        cls, source: str, bos_token: str = "", eos_token: str = "", *, overrides: Sequence[Override] = OVERRIDES
+    ) -> ChatFormat:
+        """Analyse a chat template.
+
+        Args:
+            source: the template's jinja2 source.
+            bos_token, eos_token: the vocabulary's, which most templates write out.
+            overrides: what to believe where nothing can be derived; empty for derivation alone.
+
+        Raises TemplateError for a template that cannot be compiled, is refused by the sandbox, or cannot render a message.
+        """
+        template = ChatTemplate(source, bos_token, eos_token)
+        return cls(template, analyse(template, overrides))
+
+    @property
+    def tools(self) -> ToolSyntax:
+        """How tool calls are written; a generic syntax of our own where the template knows none."""
+        return self.analysis.tools
+
+    @property
+    def reasoning(self) -> ReasoningSyntax | None:
+        """Where reasoning stands, or None."""
+        return self.analysis.reasoning
+
+    @property
+    def turn(self) -> TurnSyntax:
+        """The frame of an assistant's turn."""
+        return self.analysis.turn
+
+    @property
+    def repairs(self) -> Repairs:
+        """How messages are shaped for this template."""
+        return self.analysis.repairs
+
+    # --- rendering ----------------------------------------------------------------------------------------------------------
+
+    def render(
+        self,
+        messages: Iterable[AnyMessage],
+        *,
+        tools: Iterable[AnyTool] | None = None,
+        enable_thinking: bool = True,
+        continue_final: Continue | None = None,
+        add_generation_prompt: bool = True,
+        **template_kwargs: Any,
+    ) -> Prompt:
+        """Render a conversation to the prompt that the model goes on from.
+
+        Args:
+            messages, tools: our own values, or dictionaries in the OpenAI form.
+            enable_thinking: passed to the template under the names that templates know.
+            continue_final: the last message is an assistant's, whose content or reasoning is to be gone on with.
+            add_generation_prompt: False renders history alone.
+            template_kwargs: further template variables; they win over ours.
+
+        Raises TemplateError where the template refuses the conversation even after repairs.
+        """
+        said, specs = messages_from(messages), tools_from(tools)
+        variables = {**thinking(enable_thinking), **{k: _outside(v) for k, v in template_kwargs.items()}}
+        if continue_final is None:
+            text = self._text(said, specs, variables, add_generation_prompt)
+            opening = self._generation_prompt(text, said, specs, variables) if add_generation_prompt else ""
+            return _prompt(text, opening)
+        if not said or said[-1].role != "assistant":
+            raise TemplateError("There is no assistant message to go on with.", "End the messages with one.")
+        text = self._text(said[:-1], specs, variables, True)
+        opening = self._generation_prompt(text, said[:-1], specs, variables)
+        return self._continued(text, opening, said[-1], continue_final)
+
+    def _text(self, messages: Sequence[Message], tools: Sequence[ToolSpec], extra: dict[str, Any], opened: bool) -> str:
+        repairs = self.repairs
+        given = {"add_generation_prompt": opened, **template_variables(repairs, messages, tools, self.tools), **extra}
+        return self.template.render(given, lenient=repairs.lenient)
+
+    def _generation_prompt(
+        self, text: str, messages: Sequence[Message], tools: Sequence[ToolSpec], extra: dict[str, Any]
+    ) -> str:
+        """The end of the text that is only there to open the assistant's turn."""
+        closed = self._text(messages, tools, extra, False)
+        shared = whole_tags(common_prefix(str.__str__(closed), str.__str__(text)), str.__str__(text))
+        return str.__str__(text)[len(shared) :]
+
+    def _continued(self, text: str, opening: str, last: Message, how: Continue) -> Prompt:
+        """Append what there is of the last message; an open thought is the generation prompt's no longer."""
+        reasoning, start = self.reasoning, self.turn.content_start
+        opened = bool(reasoning) and _ends_with_marker(opening, reasoning.start)
+        pieces: list[str] = []
+        if reasoning and (last.reasoning or how == "reasoning"):
+            text, opening = _cut_thought(text, opening, reasoning)
+            pieces = [reasoning.start, mark(last.reasoning, "assistant")]
+            if how == "content":
+                pieces += [reasoning.end, reasoning.then, start]
+        elif opened:
+            pieces = [reasoning.end, reasoning.then, start]
+        elif not (start and _ends_with_marker(opening, start)):
+            pieces = [start]
+        if how == "content" or not reasoning:
+            pieces.append(mark(last.text, "assistant"))
+        added = concat(pieces)
+        prompt = _prompt(concat([text, added]), opening + str.__str__(added))
+        return replace(
+            prompt, continued=how, reasoning_prefix=last.reasoning, content_prefix=last.text if how == "content" else ""
+        )
+
+    # --- reading ------------------------------------------------------------------------------------------------------------
+
+    def parser(
+        self,
+        tools: Iterable[AnyTool] | None = None,
+        *,
+        prompt: Prompt | None = None,
+        tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
+        reasoning: Literal["split", "inline"] = "split",
+        response_format: JsonSchema | None = None,
+    ) -> StreamParser:
+        """Make a parser for one answer.
+
+        Args:
+            tools: the tools that were offered; without any, nothing is a call.
+            prompt: what the answer follows, from :meth:`render`; says whether a thought is open and what is gone on with.
+            tool_choice: under "none" nothing is a call either.
+            parallel_tool_calls: for the caller's information; all calls that are there are read.
+            reasoning: "inline" leaves reasoning in the content, with its markers.
+            response_format: the JSON schema that the content follows; a code fence around it is taken off.
+        """
+        from .parser import StreamParser
+
+        opening = prompt.generation_prompt if prompt is not None else self.turn.generation_prompt
+        return StreamParser(
+            self.tools,
+            self.reasoning,
+            self.turn,
+            tools_from(tools),
+            prompt or Prompt("", opening),
+            tool_choice=tool_choice,
+            parallel_tool_calls=parallel_tool_calls,
+            inline=reasoning == "inline",
+            response_format=response_format,
+        )
+
+
+def _prompt(text: str, opening: str) -> Prompt:
+    plain, spans = prompt_of(text)
+    return Prompt(plain, opening, spans)
+
+
+def _outside(value: Any) -> Any:
+    return mark(value, "variable") if isinstance(value, str) else value
+
+
+def _ends_with_marker(text: str, marker: str) -> bool:
+    return bool(marker.strip()) and text.rstrip().endswith(marker.strip())
+
+
+def _cut_thought(text: str, opening: str, reasoning: ReasoningSyntax) -> tuple[str, str]:
+    """Cut an opened or skipped thought off a generation prompt."""
+    at = opening.rfind(reasoning.start.strip())
+    if at < 0:
+        return text, opening
+    lead = reasoning.start[: len(reasoning.start) - len(reasoning.start.lstrip())]
+    at -= len(lead) if lead and opening[:at].endswith(lead) else 0
+    keep = len(text) - (len(opening) - at)
+    kept = [run for run in runs_of(text) if run[1] <= keep]
+    plain = str.__str__(text)[:keep]
+    return (OriginText(plain, kept) if kept else plain), opening[:at]

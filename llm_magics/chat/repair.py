@@ -1,0 +1,383 @@
+"""What a template can take, probed by rendering, and messages shaped to that.
+
+No list of model names: each ability is a small conversation with marker words in it. A template has the ability if all of them
+come out, spelt as they went in. :func:`probe` asks once per template, in an order in which later questions can build on
+earlier answers; :class:`Repairs` is what was learnt, and :func:`template_variables` applies it to a real conversation.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Literal
+
+from ..errors import TemplateError
+from ..messages import ImagePart, Message, TextPart, ToolCall, ToolSpec
+from .origin import concat, mark
+from .syntax import Shape, ToolSyntax
+from .template import ChatTemplate
+from .writer import write_calls
+
+REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
+
+
+@dataclass(frozen=True, slots=True)
+class Repairs:
+    """How messages must be shaped for one template. The defaults are for a template that takes all as it is.
+
+    ``lenient``: undefined names are empty text. ``parts``: content is a list of typed parts. ``arguments``: as objects or as
+    JSON text. ``empty``: how a message without content says so. ``system``: "role", or folded into the first user message.
+    ``system_later``: may a system message stand later. ``merge``: roles must alternate, so neighbours are merged.
+    ``split_calls``: one call per message. ``split_content``: text before calls is a message of its own. ``tools``: the template
+    describes the tools, or we do, in the system message. ``calls`` and ``results``: the template writes them, or they are text.
+    ``reasoning``: the message key for reasoning, or "".
+    """
+
+    lenient: bool = False
+    parts: bool = False
+    arguments: Literal["object", "text"] = "object"
+    empty: Literal["", "none", "absent"] = ""
+    system: Literal["role", "user"] = "role"
+    system_later: bool = True
+    merge: bool = False
+    split_calls: bool = False
+    split_content: bool = False
+    tools: Literal["template", "system"] = "template"
+    calls: Literal["template", "text"] = "template"
+    results: Literal["tool", "user"] = "tool"
+    reasoning: str = ""
+
+    @property
+    def described(self) -> tuple[str, ...]:
+        """The repairs that differ from nothing, as short phrases for people."""
+        said = {
+            "undefined names are taken for empty text": self.lenient,
+            "content goes in as typed parts": self.parts,
+            "arguments go in as JSON text": self.arguments == "text" and self.calls == "template",
+            "missing content goes in as none": self.empty == "none",
+            "missing content is left out": self.empty == "absent",
+            "the system message is folded into the first user message": self.system == "user",
+            "a later system message is sent as the user's": not self.system_later,
+            "neighbouring messages of one role are merged": self.merge,
+            "parallel calls are split into several messages": self.split_calls,
+            "text before calls becomes a message of its own": self.split_content,
+            "tools are described in the system message": self.tools == "system",
+            "calls are written as text": self.calls == "text",
+            "tool results are sent as the user's": self.results == "user",
+        }
+        return tuple(phrase for phrase, holds in said.items() if holds)
+
+
+# --- shaping ----------------------------------------------------------------------------------------------------------------
+
+
+def template_variables(
+    repairs: Repairs, messages: Sequence[Message], tools: Sequence[ToolSpec], syntax: ToolSyntax | None = None
+) -> dict[str, Any]:
+    """The template's variables for a conversation: fresh copies, every string marked with its origin.
+
+    ``syntax`` is how calls are written where the template cannot (``repairs.calls == "text"``).
+    """
+    shaped = _with_tools(repairs, messages, tools, syntax) if repairs.tools == "system" and tools else list(messages)
+    if repairs.calls == "text" and syntax is not None:
+        shaped = [_calls_as_text(m, syntax) for m in shaped]
+    if repairs.split_content:
+        shaped = [part for m in shaped for part in _content_apart(m)]
+    if repairs.split_calls:
+        shaped = _calls_apart(shaped)
+    if repairs.results == "user":
+        shaped = [_result_as_user(m) for m in shaped]
+    shaped = _system_placed(repairs, shaped)
+    if repairs.merge:
+        shaped = _merged(shaped)
+    variables: dict[str, Any] = {"messages": [_as_dict(m, repairs) for m in shaped]}
+    specs = [_tool_dict(t) for t in tools]
+    if specs and repairs.tools == "template":
+        variables["tools"] = specs
+    # what Firefunction calls its tools and its clock; templates that do not know these names do not see them
+    variables["functions"] = mark(json.dumps([s["function"] for s in specs], ensure_ascii=False), "tools") if specs else ""
+    variables["datetime"] = datetime.now().strftime("%Y-%m-%d")
+    return variables
+
+
+def _as_dict(message: Message, repairs: Repairs) -> dict[str, Any]:
+    role = "system" if message.role == "developer" else message.role
+    made: dict[str, Any] = {"role": role}
+    text = _text_of(message)
+    if repairs.parts:
+        made["content"] = [{"type": "text", "text": text}]
+    elif text or not message.tool_calls or repairs.empty == "":
+        made["content"] = text
+    elif repairs.empty == "none":
+        made["content"] = None
+    if message.reasoning and repairs.reasoning:
+        made[repairs.reasoning] = mark(message.reasoning, "assistant")
+    if message.tool_calls:
+        made["tool_calls"] = [_call_dict(c, repairs) for c in message.tool_calls]
+    if message.role == "tool":
+        made["tool_call_id"] = mark(message.tool_call_id, "assistant")
+        if message.name:
+            made["name"] = mark(message.name, "assistant")
+    return made
+
+
+def _text_of(message: Message) -> str:
+    """The content as one text, marked with its origin unless it carries one already."""
+    origin = "system" if message.role == "developer" else message.role
+    if isinstance(message.content, str):
+        marked = type(message.content) is not str
+        return message.content if marked else mark(message.content, origin)
+    pieces = [p.text if isinstance(p, TextPart) else _described(p) for p in message.content]
+    return mark("".join(pieces), origin)
+
+
+def _described(picture: ImagePart) -> str:
+    return picture.description or "[image]"
+
+
+def _call_dict(call: ToolCall, repairs: Repairs) -> dict[str, Any]:
+    arguments: Any = mark(call.arguments or "{}", "assistant")
+    if repairs.arguments == "object":
+        try:
+            arguments = _marked(json.loads(call.arguments or "{}"), "assistant")
+        except ValueError:  # a cut-off call in history: the template gets what there is, as text
+            arguments = {"": arguments}
+    function = {"name": mark(call.name, "assistant"), "arguments": arguments}
+    return {"id": mark(call.id, "assistant"), "type": "function", "function": function}
+
+
+def _tool_dict(tool: ToolSpec) -> dict[str, Any]:
+    function = {"name": tool.name, "description": tool.description, "parameters": _plain(tool.parameters)}
+    return {"type": "function", "function": _marked(function, "tools")}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _marked(value: Any, origin: str) -> Any:
+    if isinstance(value, str):
+        return mark(value, origin)
+    if isinstance(value, dict):
+        return {mark(k, origin): _marked(v, origin) for k, v in value.items()}
+    return [_marked(v, origin) for v in value] if isinstance(value, list) else value
+
+
+def _with_tools(
+    repairs: Repairs, messages: Sequence[Message], tools: Sequence[ToolSpec], syntax: ToolSyntax | None
+) -> list[Message]:
+    """Describe the tools, and how to call them, at the end of the system message."""
+    listed = [json.dumps(_plain(_tool_dict(t)), ensure_ascii=False) for t in tools]
+    pieces = ["You can call these tools. Each line describes one, as JSON:\n", mark("\n".join(listed), "tools")]
+    if syntax is not None and repairs.calls == "text":
+        example = write_calls(syntax, [ToolCall("TOOL_NAME", '{"ARGUMENT": "VALUE"}')])
+        pieces += ["\n\nTo call a tool, answer with this and nothing else:\n", str.__str__(example)]
+    first = messages[0] if messages and messages[0].role in ("system", "developer") else None
+    before = [_text_of(first), "\n\n"] if first else []
+    made = Message("system", concat([*before, *pieces]))
+    return [made, *(messages[1:] if first else messages)]
+
+
+def _calls_as_text(message: Message, syntax: ToolSyntax) -> Message:
+    if not message.tool_calls:
+        return message
+    text = _text_of(message)
+    pieces = [text, "\n" if text and syntax.shape is Shape.GENERIC else "", write_calls(syntax, message.tool_calls)]
+    return replace(message, content=concat(pieces), tool_calls=())
+
+
+def _content_apart(message: Message) -> list[Message]:
+    if not (message.tool_calls and message.text):
+        return [message]
+    return [replace(message, tool_calls=(), token_ids=()), replace(message, content="", reasoning="", token_ids=())]
+
+
+def _calls_apart(messages: Sequence[Message]) -> list[Message]:
+    """One call per message, each followed by its own result."""
+    made: list[Message] = []
+    waiting = [m for m in messages if m.role == "tool"]
+    for message in messages:
+        if len(message.tool_calls) > 1:
+            for i, call in enumerate(message.tool_calls):
+                made.append(replace(message, content=message.content if i == 0 else "", tool_calls=(call,)))
+                answer = next((m for m in waiting if m.tool_call_id == call.id), None)
+                if answer is not None:
+                    waiting.remove(answer)
+                    made.append(answer)
+        elif message.role != "tool":
+            made.append(message)
+        elif any(message is m for m in waiting):
+            waiting = [m for m in waiting if m is not message]
+            made.append(message)
+    return made
+
+
+def _result_as_user(message: Message) -> Message:
+    if message.role != "tool":
+        return message
+    named = f"Result of {message.name}:\n" if message.name else "Result:\n"
+    return Message("user", concat([named, _text_of(message)]))
+
+
+def _system_placed(repairs: Repairs, messages: Sequence[Message]) -> list[Message]:
+    made: list[Message] = []
+    folded: list[str] = []
+    for i, message in enumerate(messages):
+        if message.role not in ("system", "developer"):
+            if folded and message.role == "user":
+                message = replace(message, content=concat([*folded, _text_of(message)]))
+                folded = []
+            made.append(message)
+        elif i == 0 and repairs.system == "role":
+            made.append(message)
+        elif i == 0:
+            folded = [_text_of(message), "\n\n"]
+        else:
+            made.append(message if repairs.system_later else replace(message, role="user", content=_text_of(message)))
+    return [Message("user", concat(folded[:1])), *made] if folded else made
+
+
+def _merged(messages: Sequence[Message]) -> list[Message]:
+    made: list[Message] = []
+    for message in messages:
+        last = made[-1] if made else None
+        if last is None or last.role != message.role or message.role == "tool" or last.tool_calls:
+            made.append(message)
+            continue
+        texts = [t for t in (_text_of(last), _text_of(message)) if t]
+        content = concat([texts[0], *(p for t in texts[1:] for p in ("\n\n", t))]) if texts else ""
+        reasoning = "\n\n".join(r for r in (last.reasoning, message.reasoning) if r)
+        made[-1] = replace(last, content=content, reasoning=reasoning, tool_calls=message.tool_calls)
+    return made
+
+
+# --- probing ----------------------------------------------------------------------------------------------------------------
+
+_SYSTEM = Message("system", "qsysa")
+_USER = Message("user", "quserb")
+_USER2 = Message("user", "quserc")
+_ANSWER = Message("assistant", "qansd")
+_TOOL = ToolSpec(
+    "qtoole",
+    "qdescf",
+    {"type": "object", "properties": {"qkeyg": {"type": "string", "description": "qdesch"}}, "required": ["qkeyg"]},
+)
+_CALL = ToolCall("qtoole", '{"qkeyg": "qvali"}', id="qidj00001")
+_CALL2 = ToolCall("qtoole", '{"qkeyg": "qvalk"}', id="qidl00002")
+_RESULT = Message("tool", "qresm", tool_call_id="qidj00001", name="qtoole")
+_RESULT2 = Message("tool", "qresn", tool_call_id="qidl00002", name="qtoole")
+_CALLING = Message("assistant", "", tool_calls=(_CALL,))
+
+
+class Probe:
+    """Asks one template questions; remembers the answers as Repairs."""
+
+    def __init__(self, template: ChatTemplate, extra: Mapping[str, Any] | None = None) -> None:
+        self._template = template
+        self.source = template.source
+        self._extra = extra or {}
+        self.repairs = Repairs()
+
+    def text(
+        self, messages: Sequence[Message], tools: Sequence[ToolSpec] = (), repairs: Repairs | None = None, **extra: Any
+    ) -> str:
+        """Render, or "" where the template refuses."""
+        repairs = repairs or self.repairs
+        variables = template_variables(repairs, messages, tools)
+        given = {"add_generation_prompt": True, **self._extra, **variables, **extra}
+        try:
+            return str.__str__(self._template.render(given, lenient=repairs.lenient))
+        except TemplateError:
+            return ""
+
+    def keeps(
+        self, messages: Sequence[Message], words: str, tools: Sequence[ToolSpec] = (), repairs: Repairs | None = None
+    ) -> bool:
+        """Whether all the words come out."""
+        text = self.text(messages, tools, repairs)
+        return bool(text) and all(word in text for word in words.split())
+
+    def choose(
+        self, messages: Sequence[Message], words: str, *changes: Mapping[str, Any], tools: Sequence[ToolSpec] = ()
+    ) -> bool:
+        """Adopt the first change under which all the words come out; keep things as they are where none does."""
+        for change in ({}, *changes):
+            tried = replace(self.repairs, **change)
+            if self.keeps(messages, words, tools, tried):
+                self.repairs = tried
+                return True
+        return False
+
+
+def probe(template: ChatTemplate) -> Repairs:
+    """Find out what a template can take. Raises TemplateError where it cannot even render one user message."""
+    asked = Probe(template)
+    if not asked.choose([_USER], "quserb", {"lenient": True}, {"parts": True}, {"lenient": True, "parts": True}):
+        variables = template_variables(asked.repairs, [_USER], ())
+        template.render({"add_generation_prompt": True, **variables})  # for the template's own words
+        raise TemplateError("The chat template does not write the user's message.", "Use another one with --template FILE.")
+    plain = [_USER, _ANSWER, _USER2]
+    later = [_USER, _ANSWER, _SYSTEM, _USER2]
+    asked.choose([_SYSTEM, *plain], "qsysa quserb qansd quserc", {"system": "user"}, {"lenient": True})
+    asked.choose(later, "qsysa quserb qansd quserc", {"system_later": False})
+    asked.choose([_USER, _USER2, _ANSWER, _ANSWER, _USER], "quserb quserc qansd", {"merge": True})
+    asked.choose(later, "qsysa quserb qansd quserc", {"system_later": False, "merge": True})
+    asked.choose([_USER], "quserb qtoole qkeyg", {"lenient": True}, {"tools": "system"}, tools=[_TOOL])
+    _probe_calls(asked)
+    _probe_reasoning(asked)
+    return asked.repairs
+
+
+def _probe_calls(asked: Probe) -> None:
+    history = [_USER, _CALLING, _RESULT, _ANSWER, _USER2]
+    changes = [
+        {"arguments": arguments, "empty": empty, "lenient": lenient}
+        for lenient in ({asked.repairs.lenient, True})
+        for arguments in ("object", "text")
+        for empty in ("", "none", "absent")
+    ]
+    good = [c for c in changes if _clean(asked, replace(asked.repairs, **c), history)]
+    if good:
+        asked.repairs = replace(asked.repairs, **good[0])
+    elif any(asked.keeps(history, "qtoole qkeyg qvali", [_TOOL], replace(asked.repairs, **c, results="user")) for c in changes):
+        asked.repairs = replace(asked.repairs, results="user")
+    else:
+        asked.repairs = replace(asked.repairs, calls="text")
+    if asked.repairs.calls == "template":
+        pair = [_USER, replace(_CALLING, tool_calls=(_CALL, _CALL2)), _RESULT, _RESULT2, _ANSWER, _USER2]
+        asked.choose(pair, "qvali qvalk qresm qresn", {"split_calls": True}, tools=[_TOOL])
+        said = [_USER, replace(_CALLING, content="qsaid"), _RESULT, _ANSWER, _USER2]
+        asked.choose(said, "qsaid qvali qresm", {"split_content": True}, tools=[_TOOL])
+    results = [_USER, _CALLING, _RESULT, _ANSWER, _USER2]
+    if asked.repairs.calls == "text":
+        results[1] = _ANSWER
+    if not asked.choose(results, "quserb qresm quserc", {"results": "user"}, tools=[_TOOL]):
+        asked.choose(results, "quserb qresm quserc", {"results": "user", "merge": True}, tools=[_TOOL])
+
+
+def _clean(asked: Probe, repairs: Repairs, history: Sequence[Message]) -> bool:
+    """Whether a call comes out whole, and neither as JSON inside JSON nor as Python's spelling of a dictionary."""
+    text = asked.text(history, [_TOOL], repairs)
+    before = asked.text(history[:1], [_TOOL], repairs)
+    spelt = text.replace(before, "") if before else text
+    whole = all(word in spelt for word in ("qtoole", "qkeyg", "qvali", "qresm"))
+    return whole and "\\\"qkeyg" not in spelt and "{'qkeyg'" not in spelt
+
+
+def _probe_reasoning(asked: Probe) -> None:
+    for field in REASONING_FIELDS:
+        tried = replace(asked.repairs, reasoning=field)
+        thought = [_USER, Message("assistant", "qansd", reasoning="qthinko")]
+        for final in (False, True):
+            text = asked.text(thought, (), tried, add_generation_prompt=final)
+            if "qthinko" in text:
+                asked.repairs = tried
+                return
+        calling = [_USER, replace(_CALLING, reasoning="qthinko"), _RESULT]
+        if asked.keeps(calling, "qthinko", [_TOOL], tried):
+            asked.repairs = tried
+            return
