@@ -65,7 +65,7 @@ class _Checks:
         self.counts("feed_forward_length", n_blocks)
         heads = self.counts("attention.head_count", n_blocks)
         kv_heads = self.counts("attention.head_count_kv", n_blocks) or heads
-        for own, shared in zip(heads, kv_heads, strict=True):
+        for own, shared in zip(heads, kv_heads, strict=False):  # recurrent models may have neither
             if own and shared and own % shared:
                 raise self.bad(f"it has {own} attention heads on {shared} key-value heads")
         if heads and heads[0] > width:

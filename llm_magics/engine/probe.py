@@ -55,12 +55,18 @@ def try_model(paths: Sequence[Path], timeout: float | None = None) -> None:
         try:
             with Child(paths[0], 60 + _SECONDS_PER_GB * size / 1e9 if timeout is None else timeout) as child:
                 child.ask({"do": "evaluate", "path": str(paths[0])})
+        except _NoVerdict:
+            raise
         except ModelFileError as error:
             remember(paths, **{key: json.dumps([error.what, error.next_action])})
             raise
         remember(paths, **{key: "[]"})
     elif outcome != "[]":
         raise ModelFileError(*json.loads(outcome))
+
+
+class _NoVerdict(ModelFileError):
+    """The child was ended from outside, which says nothing lasting about the file."""
 
 
 class Child:
@@ -117,12 +123,12 @@ class Child:
 
     def _died(self, lines: list[Line], *, timed_out: bool) -> ModelFileError:
         status = self._process.wait()
-        how = f"did not come back within {self._timeout:.0f} s" if timed_out else f"died ({_status(status)})"
+        how = f"did not come back within {self._timeout:g} s" if timed_out else f"died ({_status(status)})"
         said = [text.strip() for _, text in lines if text.strip()]
-        return ModelFileError(
-            f"A trial load of {self._name} in a child process {how}; its last words: {said[-1] if said else 'none'}.",
-            "The file is damaged, or of a kind that this llama.cpp cannot run; get it again or choose another.",
-        )
+        what = f"A trial load of {self._name} in a child process {how}; its last words: {said[-1] if said else 'none'}."
+        if timed_out or status == -9:  # SIGKILL: what the system does when memory runs out
+            return _NoVerdict(what, "Try again when the machine has time and memory to spare.")
+        return ModelFileError(what, "The file is damaged, or of a kind that this llama.cpp cannot run; choose another.")
 
     def _refused(self, why: str, lines: list[Line]) -> ModelError:
         from .llama import load_error

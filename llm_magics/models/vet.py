@@ -1,4 +1,4 @@
-"""Whether a model's file may be loaded into this process: read in Python, and, if its bytes are unknown, tried elsewhere first."""
+"""Whether a model's file may be loaded into this process: read in Python and, where unknown, tried in a child process first."""
 
 from __future__ import annotations
 
