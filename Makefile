@@ -18,18 +18,25 @@ endif
 .DEFAULT_GOAL := lab
 .PHONY: lab test check bench models clean
 
-$(VENV)/.base: Makefile
+$(VENV)/.base:
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { $(PYTHON) -m pip install --quiet --target $(VENV)-tool virtualenv && PYTHONPATH=$(VENV)-tool $(PYTHON) -m virtualenv $(VENV); }
 	@echo "Building llama-cpp-python (first time: about 10 minutes on 2 cores; afterwards pip has it cached) ..."
 	$(BUILD_ENV) $(BIN)/python -m pip install $(BUILD_FLAGS) "$$(sed -n 's/^ *"\(llama-cpp-python==[^"]*\)".*/\1/p' pyproject.toml)"
 	@touch $@
 
-$(VENV)/.lab: $(VENV)/.base pyproject.toml
+# Installing builds the JupyterLab extension where its bundle is missing, so a bundle older than its source is taken away first.
+EXTENSION := $(filter-out %/lib %/node_modules,$(wildcard labextension/*)) $(wildcard labextension/src/* labextension/style/* labextension/schema/*)
+
+$(VENV)/.extension: $(EXTENSION)
+	rm -rf llm_magics/labextension
+	@mkdir -p $(@D) && touch $@
+
+$(VENV)/.lab: $(VENV)/.base $(VENV)/.extension pyproject.toml
 	$(BIN)/python -m pip install --quiet -e .
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.base pyproject.toml
+$(VENV)/.test: $(VENV)/.base $(VENV)/.extension pyproject.toml
 	$(BIN)/python -m pip install --quiet -e '.[test]'
 	@touch $@ $(VENV)/.lab
 
@@ -51,6 +58,8 @@ check: $(VENV)/.test
 	$(BIN)/lint-imports
 
 test: $(VENV)/.test models check
+	cd labextension && PATH="$(abspath $(BIN)):$$PATH" jlpm install --immutable && PATH="$(abspath $(BIN)):$$PATH" jlpm lint:check && \
+	  PATH="$(abspath $(BIN)):$$PATH" jlpm test
 	$(BIN)/python -m pytest tests
 	$(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=600 notebooks
 
