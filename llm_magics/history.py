@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from .events import Event, TurnEnd
 from .messages import FinishReason, Message, assistant
+from .settings import TurnSettings
 from .transcript import NoticeSegment, Transcript
 
 _CLOSING = {
@@ -27,10 +28,12 @@ class Turn:
     Args:
         id: name of the turn, e.g. that of its cell.
         transcript: what is there already, for a turn read back from a saved notebook.
+        settings: what it was asked with; None for a turn read back.
     """
 
-    def __init__(self, id: str, transcript: Transcript | None = None) -> None:
+    def __init__(self, id: str, transcript: Transcript | None = None, settings: TurnSettings | None = None) -> None:
         self.id = id
+        self.settings = settings
         # One tuple, replaced as a whole: an interrupt between two assignments must not count an event twice or lose one.
         self._state: tuple[Transcript, list[Event]] = (transcript or Transcript(turn=id), [])
 

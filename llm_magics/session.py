@@ -40,9 +40,9 @@ class Reply:
     response_schema: Any = None
 
     @classmethod
-    def of(cls, turn: Turn, response_schema: Any = None) -> Reply:
+    def of(cls, turn: Turn) -> Reply:
         """Read a reply off a turn."""
-        return cls(turn.messages, turn.trace, response_schema)
+        return cls(turn.messages, turn.trace, turn.settings.response_schema if turn.settings else None)
 
     @property
     def text(self) -> str:
@@ -120,7 +120,6 @@ class Session:
         self.nested: list[Session] = []
         self._turns: tuple[Turn, ...] = ()
         self._running: Generator[Event, None, None] | None = None
-        self._schema: Any = None
 
     def __repr__(self) -> str:
         return f"<session {self.thread!r} with {self.model.name}, {len(self._turns)} turns>"
@@ -149,7 +148,7 @@ class Session:
         if self in inside.get():
             return self._nest().turn(text, **overrides)
         self._finish_open_turn()
-        running = self._run(text, Turn(turn or uuid.uuid4().hex[:12]), replaces, settings)
+        running = self._run(text, Turn(turn or uuid.uuid4().hex[:12], settings=settings), replaces, settings)
         self._running = running
         return running
 
@@ -165,7 +164,7 @@ class Session:
     @property
     def reply(self) -> Reply | None:
         """What came of the latest turn, also of one that failed or still runs; None before the first."""
-        return Reply.of(self._turns[-1], self._schema) if self._turns else None
+        return Reply.of(self._turns[-1]) if self._turns else None
 
     def request(self, text: str, *, replaces: str | None = None, **overrides: Any) -> Request:
         """The first request that such a turn would send; nothing is sent, and the conversation stays as it is."""
@@ -179,7 +178,6 @@ class Session:
     ) -> Generator[Event, None, None]:
         dropped = self.rewind(replaces or turn.id)
         loop = TurnLoop(self.model, settings, self.history, turn, self.thread, self.asker, self)
-        self._schema = settings.response_schema
         self._turns = (*self._turns, turn)
         try:
             with contextlib.closing(loop.run(text)) as events:

@@ -55,6 +55,11 @@ class Sink:
         return new
 
 
+def current() -> Sink | None:
+    """The sink that this context writes to."""
+    return _sink.get()
+
+
 class _Router:
     """Stands for a stream: writes go to the sink of the writer's context, else to the stream itself."""
 

@@ -1,0 +1,186 @@
+"""What this kernel knows of the notebook's cells: their sources, which of them are tools, what their runs made.
+
+The book listens to IPython's ``pre_run_cell`` and ``post_run_cell``. Cells that were never run are known to the page alone and
+come through the JupyterLab extension, where there is one (:meth:`CellBook.refresh`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from IPython.core.interactiveshell import InteractiveShell
+
+from ..errors import LLMMagicsError
+from ..tools.registry import registered
+from ..tools.results import ToolOutput
+from ..views.live import Link, link_of, notebook_cells, write_outputs
+from .cells import Cell, CellTool, cell_tool, description_of, parameters_of
+from .names import Ledger, names_of
+from .tool_options import CellOptions, ToolHeader, read_header
+
+_TOOL_LINE = re.compile(r"\s*#\s*%tool\b[ \t]*(.*)")  # e.g. "# %tool plot(city: str)"
+_TAGGED = re.compile(r"tool(?::(\w+))?")  # e.g. the tags "tool" and "tool:plot_rain"
+_MAX_NAME = 40
+
+
+class CellBook:
+    """The cells of one kernel. ``current`` is the cell that runs now, ``cells`` maps ids to the cells that ran or were read."""
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        self.shell = shell
+        self.ledger = Ledger()
+        self.cells: dict[str, Cell] = {}
+        self.current = Cell("")
+        self.parameters: dict[str, Any] = {}
+        self.page = False
+        self._depth = 0
+
+    def attach(self) -> None:
+        """Begin to listen."""
+        self.shell.events.register("pre_run_cell", self._before)
+        self.shell.events.register("post_run_cell", self._after)
+
+    def detach(self) -> None:
+        """Listen no more."""
+        self.shell.events.unregister("pre_run_cell", self._before)
+        self.shell.events.unregister("post_run_cell", self._after)
+
+    @contextlib.contextmanager
+    def nested(self) -> Iterator[None]:
+        """Pass over the cell that runs inside: it is a tool's, and no new state of the notebook."""
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+
+    def define(self, header: ToolHeader, cell: Cell, description: str = "") -> CellTool:
+        """Make a cell a tool and register it under its name; raises ToolError."""
+        made = cell_tool(self.shell, header, cell, description=description, parameters=self.parameters, book=self)
+        registered.add(made)
+        return made
+
+    def ran_as_tool(self, tool: CellTool, printed: str, output: ToolOutput) -> None:
+        """Note what a tool's run wrote, and show its outputs in its own cell."""
+        if not (tool.scratch or output.is_error):
+            self.ledger.ran(tool.names)
+        if tool.cell.id and tool.cell.id != self.current.id:
+            self._show(tool.cell, printed, output)
+
+    # --- cells that run -------------------------------------------------------------------------------------------------
+
+    def _before(self, info: Any) -> None:
+        if self._depth or info.silent:
+            return
+        parent: dict[str, Any] = copy.deepcopy(getattr(self.shell, "get_parent", dict)() or {})
+        tags = tuple(str(tag) for tag in (parent.get("metadata") or {}).get("tags") or ())
+        self.current = Cell(info.raw_cell or "", getattr(info, "cell_id", None) or "", tags, parent)
+        if self.current.id:
+            self.cells[self.current.id] = self.current
+        self._read(self.current)
+
+    def _after(self, result: Any) -> None:
+        if self._depth or result is None or result.info is None or result.info.silent:
+            return
+        if result.success and not result.info.raw_cell.lstrip().startswith("%%"):
+            self.ledger.ran(names_of(self.shell.transform_cell(result.info.raw_cell)))
+
+    def _read(self, cell: Cell, description: str = "", metadata: Mapping[str, Any] | None = None) -> None:
+        """Take a cell's parameters or make it a tool, where it says so; what is wrong with its header is only said."""
+        if "parameters" in cell.tags:
+            self.parameters |= parameters_of(cell.source)
+        try:
+            header = self._header(cell, metadata)
+            if header is not None:
+                self.define(header, cell, description)
+        except LLMMagicsError as error:
+            print(f"This cell cannot be a tool. {error}", file=sys.stderr)  # noqa: T201 (an event has nobody to raise to)
+
+    def _header(self, cell: Cell, metadata: Mapping[str, Any] | None) -> ToolHeader | None:
+        """Find the header of a cell that says it is a tool, None for any other cell."""
+        line = _TOOL_LINE.match(cell.source.lstrip("\n").split("\n", 1)[0])
+        if line is not None and line[1].strip():
+            return read_header(line[1])
+        if metadata and isinstance(metadata.get("name"), str):
+            listed = metadata.get("parameters")
+            return read_header(f"{metadata['name']}({listed})" if isinstance(listed, str) else metadata["name"])
+        tag = next((found for found in map(_TAGGED.fullmatch, cell.tags) if found), None)
+        if line is None and tag is None:
+            return None
+        name = (tag and tag[1]) or name_from(description_of(self.shell, cell.source))
+        return ToolHeader(name, None, "", CellOptions())
+
+    # --- the page -------------------------------------------------------------------------------------------------------
+
+    @property
+    def _link(self) -> Link | None:
+        return link_of(getattr(self.shell, "kernel", None))
+
+    def refresh(self, timeout: float = 0.5) -> bool:
+        """Read all cells off the page, also those never run; False where no page with the extension replied."""
+        link = self._link
+        found = notebook_cells(link, self.current.id, timeout) if link is not None else None
+        self.page = found is not None
+        above = ""
+        for one in found or ():
+            source, known = str(one.get("source", "")), self.cells.get(str(one.get("id", "")))
+            if one.get("type") != "code":
+                above = source
+                continue
+            tags = tuple(str(tag) for tag in one.get("tags") or ())
+            cell = Cell(source, str(one.get("id", "")), tags, known.parent if known else {})
+            metadata = one.get("tool") if isinstance(one.get("tool"), Mapping) else None
+            told = str((metadata or {}).get("description") or "")
+            if cell.id and cell.id != self.current.id and (known is None or known.source != source):
+                self.cells[cell.id] = cell
+                self._read(cell, told or _plain(above if "tool" in tags else ""), metadata)
+            above = ""
+        return self.page
+
+    def _show(self, cell: Cell, printed: str, output: ToolOutput) -> None:
+        """Put a run's outputs into its own cell: through the page where it listens, else as if the cell had been run."""
+        outputs = _as_notebook(printed, output)
+        link = self._link
+        if self.page and link is not None and write_outputs(link, cell.id, outputs):
+            return
+        kernel = getattr(self.shell, "kernel", None)
+        if kernel is None or not cell.parent:
+            return
+        send, socket = kernel.session.send, kernel.iopub_socket
+        send(socket, "clear_output", {"wait": False}, parent=cell.parent, ident=kernel.topic("clear_output"))
+        for one in outputs:
+            content = {key: value for key, value in one.items() if key != "output_type"}
+            kind = one["output_type"]
+            send(socket, kind, {**content, "transient": {}} if kind == "display_data" else content, parent=cell.parent,
+                 ident=kernel.topic(kind))  # fmt: skip
+
+
+def _as_notebook(printed: str, output: ToolOutput) -> list[dict[str, Any]]:
+    """Write a run's outputs in the notebook format."""
+    found: list[dict[str, Any]] = []
+    if printed:
+        found.append({"output_type": "stream", "name": "stdout", "text": printed})
+    found += [{"output_type": "display_data", "data": dict(bundle), "metadata": {}} for bundle in output.outputs]
+    return found
+
+
+def name_from(description: str) -> str:
+    """Make a tool's name of what it does, e.g. ``plot_rainfall_per_month``."""
+    words = re.findall(r"[a-z0-9]+", description.lower())
+    name = ""
+    for word in words:
+        if len(name) + len(word) > _MAX_NAME:
+            break
+        name = f"{name}_{word}".strip("_")
+    return name if name and not name[0].isdigit() else f"cell_{name}".strip("_")
+
+
+def _plain(markdown: str) -> str:
+    """Take the marks of a markdown cell's headings away."""
+    return "\n".join(line.lstrip("#").strip() for line in markdown.splitlines()).strip()
+

@@ -1,0 +1,89 @@
+"""The line of ``%%tool``: a Python signature, then options.
+
+The same header stands behind ``# %tool`` in a cell's first line. ``read_header`` only reads; nothing is evaluated.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass
+
+from ..errors import OptionError
+from ..tools.policy import Approve
+from .options import Option, Spec, number
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_OPTION = re.compile(r"(?:^|\s)--?[A-Za-z]")  # e.g. " --approve"
+
+
+@dataclass(frozen=True, slots=True)
+class CellOptions:
+    """How a cell tool may run; as in ToolOptions, and ``scratch`` for a run on a copy of the namespace."""
+
+    approve: Approve = "ask"
+    timeout: float | None = None
+    max_chars: int | None = None
+    scratch: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ToolHeader:
+    """A header as written: ``parameters`` without its parentheses, None where there is no list."""
+
+    name: str
+    parameters: str | None
+    returns: str
+    options: CellOptions
+
+
+TOOL: Spec[CellOptions] = Spec(
+    magic="%%tool",
+    summary="Make this cell a tool: a model may run it with arguments, and reads what it prints, shows and ends with.",
+    make=CellOptions,
+    options=(
+        Option(("--approve",), "approve", "run without asking, ask each time, or never", choices=("auto", "ask", "deny")),
+        Option(("--timeout",), "timeout", "stop a run after so many seconds", read=number(0.001), metavar="SECONDS"),
+        Option(("--max-chars",), "max_chars", "what the model reads of a result", read=number(1, whole=True), metavar="N"),
+        Option(("--scratch",), "scratch", "run on a shallow copy of the namespace"),
+    ),
+    body="In front of the options: NAME(city: str, n: int = 3) -> dict",
+    notes="The cell's first comment or string tells the model what the tool does. Parameters are variables during the run.",
+)
+
+
+def read_header(line: str) -> ToolHeader:
+    """Read ``name(parameters) -> type --options``; raises OptionError."""
+    match = _NAME.match(line.strip())
+    if match is None:
+        raise OptionError(f"{line.strip()!r} does not begin with a tool's name.", "Write %%tool NAME(city: str, n: int = 3).")
+    name, rest = match[0], line.strip()[match.end() :].lstrip()
+    parameters: str | None = None
+    if rest.startswith("("):
+        parameters, rest = _parameters(name, rest)
+    returns, rest = _returns(name, rest)
+    return ToolHeader(name, parameters, returns, TOOL.parse(rest))
+
+
+def _parameters(name: str, text: str) -> tuple[str, str]:
+    """Cut a parameter list off: the shortest piece in parentheses that Python accepts as one."""
+    for end in (at for at, letter in enumerate(text) if letter == ")"):
+        try:
+            ast.parse(f"def {name}{text[: end + 1]}: ...")
+        except SyntaxError:
+            continue
+        return text[1:end].strip(), text[end + 1 :].lstrip()
+    raise OptionError(f"The parameters of {name} are not Python: {text}", "Write them as in def: (city: str, n: int = 3).")
+
+
+def _returns(name: str, text: str) -> tuple[str, str]:
+    if not text.startswith("->"):
+        return "", text
+    option = _OPTION.search(text, 2)
+    cut = option.start() if option else len(text)
+    returns = text[2:cut].strip()
+    try:
+        ast.parse(f"def {name}() -> {returns}: ...")
+    except SyntaxError:
+        raise OptionError(f"{returns!r} is no type for {name} to return.", "Write a type, e.g. -> dict.") from None
+    return returns, text[cut:].strip()
