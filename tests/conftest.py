@@ -1,10 +1,13 @@
-"""Fixtures that all rooms share: the real models, by their catalogue names."""
+"""What all rooms' tests share: the real models, by their catalogue names, and when tests that need a GPU can run."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+_CACHE = os.environ.get("LLM_MAGICS_CACHE")  # before any test sets one of its own
 
 
 @pytest.fixture(scope="session")
@@ -22,4 +25,27 @@ def qwen() -> Path:
 def _model(name: str) -> Path:
     from llm_magics.models.fetch import pull
 
-    return pull(name).path
+    with pytest.MonkeyPatch.context() as patch:
+        if _CACHE is None:
+            patch.delenv("LLM_MAGICS_CACHE", raising=False)
+        else:
+            patch.setenv("LLM_MAGICS_CACHE", _CACHE)
+        return pull(name).path
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked ``gpu`` run wherever there is an NVIDIA GPU and a build of llama.cpp that uses it."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if marked and not _gpu_usable():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU, or llama-cpp-python was built without CUDA"))
+
+
+def _gpu_usable() -> bool:
+    from llm_magics.engine.free import nvidia_gpus
+
+    if not nvidia_gpus():
+        return False
+    from llm_magics.engine.llama import supports_gpu
+
+    return supports_gpu()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -85,20 +86,26 @@ def tiny_model(**changes: Any) -> File:
 def _tensors(size: Mapping[str, int], n_vocab: int) -> list[Tensor]:
     width, ff = size["width"], size["ff"]
     kv = width // size["heads"] * size["kv_heads"]
+    block = {
+        "attn_norm.weight": (width,), "attn_q.weight": (width, width), "attn_k.weight": (width, kv),
+        "attn_v.weight": (width, kv), "attn_output.weight": (width, width), "ffn_norm.weight": (width,),
+        "ffn_gate.weight": (width, ff),
+        "ffn_up.weight": (width, ff), "ffn_down.weight": (ff, width),
+    }  # fmt: skip
+    return random_tensors(width, n_vocab, [block] * size["layers"])
+
+
+def random_tensors(width: int, n_vocab: int, blocks: Sequence[Mapping[str, tuple[int, ...]]]) -> list[Tensor]:
+    """Embeddings, the last norm and each block's tensors, with small random weights of a fixed seed."""
     shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (width, n_vocab), "output_norm.weight": (width,)}
-    for n in range(size["layers"]):
-        block = {
-            "attn_norm": (width,), "attn_q": (width, width), "attn_k": (width, kv), "attn_v": (width, kv),
-            "attn_output": (width, width), "ffn_norm": (width,), "ffn_gate": (width, ff), "ffn_up": (width, ff),
-            "ffn_down": (ff, width),
-        }  # fmt: skip
-        shapes |= {f"blk.{n}.{name}.weight": shape for name, shape in block.items()}
+    for n, block in enumerate(blocks):
+        shapes |= {f"blk.{n}.{name}": shape for name, shape in block.items()}
     draw = random.Random(0)
     return [Tensor(name, shape, _floats(draw, shape)) for name, shape in shapes.items()]
 
 
 def _floats(draw: random.Random, shape: tuple[int, ...]) -> bytes:
-    count = shape[0] * (shape[1] if len(shape) > 1 else 1)
+    count = prod(shape)
     return struct.pack(f"<{count}f", *(draw.gauss(0, 0.1) for _ in range(count)))
 
 
