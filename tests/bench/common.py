@@ -1,0 +1,78 @@
+"""What the benchmarks share: alternating pairs, medians with their spread, and one list of results.
+
+A figure is always a ratio to a peer that ran alternately in the same process tree, because a machine's speed drifts by more
+than the differences that matter. ``python -m tests.bench.NAME`` runs one benchmark and prints its table; results are appended
+to ``bench.json`` (a list of name, value, unit, peer, ratio, spread, runs, machine), one entry per name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+RESULTS = Path("bench.json")
+Measure = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One figure. ``ratio`` is ours over the peer's, larger is better; ``spread`` the quartiles of the pairs' ratios."""
+
+    name: str
+    value: float
+    unit: str
+    peer: str = ""
+    ratio: float | None = None
+    spread: tuple[float, float] | None = None
+    runs: int = 1
+    machine: str = ""
+
+
+def machine() -> str:
+    """Name the processor, the cores this process may use, and the system."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = names[0] if names else model
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{model}, {cores} cores, {platform.system()}"
+
+
+def quartiles(values: list[float]) -> tuple[float, float]:
+    """The first and third quartile."""
+    if len(values) < 2:
+        return (values[0], values[0])
+    low, _, high = statistics.quantiles(values, n=4)
+    return (low, high)
+
+
+def compare(name: str, unit: str, ours: Measure, peer: str, theirs: Measure, *, pairs: int = 15) -> Result:
+    """Run both alternately, swapping who goes first; larger is better. The first pair warms up and does not count."""
+    a: list[float] = []
+    b: list[float] = []
+    for i in range(pairs + 1):
+        order = ((ours, a), (theirs, b)) if i % 2 else ((theirs, b), (ours, a))
+        for measure, into in order:
+            into.append(measure())
+    a, b = a[1:], b[1:]
+    ratios = [x / y for x, y in zip(a, b, strict=True)]
+    ratio = statistics.median(a) / statistics.median(b)
+    return Result(name, statistics.median(a), unit, peer, ratio, quartiles(ratios), pairs, machine())
+
+
+def report(result: Result) -> None:
+    """Print a result and keep it in ``bench.json``, replacing an earlier one of the same name."""
+    line = f"{result.name:34} {result.value:10.2f} {result.unit}"
+    if result.ratio is not None and result.spread is not None:
+        low, high = result.spread
+        line += f"   {result.ratio:.3f} of {result.peer} (quartiles {low:.3f} to {high:.3f}, {result.runs} pairs)"
+    print(line, flush=True)
+    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    kept = [entry for entry in kept if entry["name"] != result.name]
+    RESULTS.write_text(json.dumps([*kept, asdict(result)], indent=1) + "\n")
