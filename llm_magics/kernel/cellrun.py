@@ -48,15 +48,14 @@ def run_source(
         KeyboardInterrupt, ToolTimeout: the run was ended from outside. Everything else is in the CellRun.
     """
     run = CellRun()
-    publisher = _Publisher(run)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_scratch(shell) if scratch else _history_kept(shell))
         stack.enter_context(_variables(shell, parameters))
-        stack.enter_context(_put(shell, "display_pub", publisher))
-        stack.enter_context(_put(shell, "_showtraceback", _traceback_into(run)))
-        stack.enter_context(_put(shell, "ask_exit", _exit))
-        stack.enter_context(_put(shell, "loop_runner", run_beside))
-        stack.enter_context(_put(shell.display_formatter, "format", _describing(shell.display_formatter)))
+        stack.enter_context(put(shell, "display_pub", Displayed(run.displayed)))
+        stack.enter_context(put(shell, "_showtraceback", _traceback_into(run)))
+        stack.enter_context(put(shell, "ask_exit", _exit))
+        stack.enter_context(put(shell, "loop_runner", run_beside))
+        stack.enter_context(put(shell.display_formatter, "format", _describing(shell.display_formatter)))
         stack.enter_context(_values_into(shell, run, quiet=source.rstrip().endswith(";")))
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", message="To exit: use")  # IPython's advice to a person about SystemExit
@@ -69,7 +68,7 @@ def run_source(
 
 
 @contextlib.contextmanager
-def _put(owner: Any, name: str, value: Any) -> Iterator[None]:
+def put(owner: Any, name: str, value: Any) -> Iterator[None]:
     """Set an attribute of ``owner`` for a while; one that came from its class shines through again afterwards."""
     own = name in vars(owner) or owner.has_trait(name)
     before = getattr(owner, name, None)
@@ -128,25 +127,27 @@ def _variables(shell: InteractiveShell, parameters: Mapping[str, Any]) -> Iterat
                 namespace.pop(name, None)
 
 
-class _Publisher(DisplayPublisher):
-    """Takes what the cell displays; an update replaces what was displayed under its id."""
+class Displayed(DisplayPublisher):
+    """Takes what is displayed into a list of bundles; an update replaces what was displayed under its id."""
 
-    def __init__(self, run: CellRun) -> None:
+    def __init__(self, bundles: list[dict[str, Any]]) -> None:
         super().__init__()
-        self._run = run
+        self._bundles = bundles
         self._ids: dict[str, int] = {}
 
-    def publish(self, data: Any, metadata: Any = None, *, transient: Any = None, update: bool = False, **_: Any) -> None:  # type: ignore[override]
+    def publish(  # type: ignore[override]
+        self, data: Any, metadata: Any = None, *, transient: Any = None, update: bool = False, **_: Any
+    ) -> None:
         display_id = (transient or {}).get("display_id")
         if update and display_id in self._ids:
-            self._run.displayed[self._ids[display_id]] = dict(data)
+            self._bundles[self._ids[display_id]] = dict(data)
             return
         if display_id is not None:
-            self._ids[display_id] = len(self._run.displayed)
-        self._run.displayed.append(dict(data))
+            self._ids[display_id] = len(self._bundles)
+        self._bundles.append(dict(data))
 
     def clear_output(self, wait: bool = False) -> None:
-        self._run.displayed.clear()
+        self._bundles.clear()
         self._ids.clear()
 
 
@@ -159,7 +160,7 @@ def _values_into(shell: InteractiveShell, run: CellRun, quiet: bool) -> Iterator
             run.value = value
 
     before = sys.displayhook
-    with _put(shell.display_trap, "hook", take):
+    with put(shell.display_trap, "hook", take):
         sys.displayhook = take
         try:
             yield
