@@ -134,12 +134,8 @@ class AbortFlag:
         self._bytes[0] = b"\x00"
 
 
-def _strlen_as_abort_callback() -> Any:
-    libc = ctypes.CDLL("ucrtbase" if sys.platform == "win32" else None)
-    return ctypes.cast(libc.strlen, lib.ggml_abort_callback)
-
-
-abort_callback = _strlen_as_abort_callback()
+_libc = ctypes.CDLL("ucrtbase" if sys.platform == "win32" else None)
+abort_callback = ctypes.cast(_libc.strlen, lib.ggml_abort_callback)
 
 
 def _quick(name: str, argtypes: list[Any], restype: Any) -> Any:
@@ -163,6 +159,12 @@ memory_seq_rm = _quick("llama_memory_seq_rm", [_ptr, _i32, _i32, _i32], ctypes.c
 memory_seq_cp = _quick("llama_memory_seq_cp", [_ptr, _i32, _i32, _i32, _i32], None)
 memory_seq_pos_min = _quick("llama_memory_seq_pos_min", [_ptr, _i32], _i32)
 memory_seq_pos_max = _quick("llama_memory_seq_pos_max", [_ptr, _i32], _i32)
+
+
+def give_memory_back() -> None:
+    """Let the C library return freed memory to the system. glibc keeps tens of megabytes of a freed model otherwise."""
+    if sys.platform == "linux" and hasattr(_libc, "malloc_trim"):
+        _libc.malloc_trim(0)
 
 
 def supports_gpu() -> bool:

@@ -18,6 +18,7 @@ from typing import Literal
 from ..errors import ContextFullError, EngineError, OptionError
 from .constraint import ConstraintEngine
 from .context import Context, buffer_sizes
+from .llama import give_memory_back
 from .model import Model, Progress
 from .scheduler import Scheduler
 from .sequence import Sequence
@@ -49,6 +50,7 @@ class _Core:
             self._refuse_late_comers()
             self.context.free()
             self.model.free()
+            give_memory_back()
 
     def _serve(self) -> None:
         scheduler, inbox = self.scheduler, self.inbox
