@@ -106,14 +106,6 @@ class Spec(Generic[Options]):
                 rest.append(word)
         return self._made(given, rest)
 
-    def parse_prefix(self, line: str) -> tuple[Options, str]:
-        """Read the options in front; give them and the rest of the line from the first other word on, as it was written."""
-        given: dict[str, Any] = {}
-        words = _Words(line)
-        while _is_option(words.ahead) and (word := words.take()) and word != "--":
-            self._read_option(given, word, words)
-        return self._made(given, ()), words.rest
-
     def help(self) -> str:
         """Write what ``magic?`` shows."""
         words = " ".join(word.metavar if word.required else f"[{word.metavar}]" for word in self.words)
@@ -140,8 +132,8 @@ class Spec(Generic[Options]):
         read = option.value_of(value, name)
         if option.many:
             given[option.field] = (*given.get(option.field, ()), read)
-        elif option.field in given:
-            raise OptionError(f"{name} is given twice.")
+        elif given.get(option.field, read) != read:
+            raise OptionError(f"{name} is given twice, as {given[option.field]} and {read}.")
         else:
             given[option.field] = read
 
@@ -162,14 +154,10 @@ class Spec(Generic[Options]):
 
 
 class _Words:
-    """A line's words, taken from the left; ``ahead`` is the next one up to its first quotation mark."""
+    """A line's words, taken from the left."""
 
     def __init__(self, line: str) -> None:
         self.rest = line.strip()
-
-    @property
-    def ahead(self) -> str:
-        return re.split(r"[\s\"']", self.rest, maxsplit=1)[0]
 
     def take(self) -> str | None:
         if not self.rest:

@@ -57,6 +57,24 @@ class LoadOptions:
     ttl: float | None = None
     dry_run: bool = False
 
+    def settings(self) -> dict[str, Any]:
+        """The fields of ``models.loading.LoadSettings`` that were given."""
+        given = {
+            "ctx": self.ctx,
+            "gpu_layers": self.gpu_layers,
+            "threads": self.threads,
+            "batch": self.batch,
+            "template": self.template,
+            "seed": self.seed,
+        }
+        always = {
+            "tensor_split": self.tensor_split,
+            "kv": self.kv,
+            "flash_attn": self.flash_attn,
+            "chat_template_kwargs": self.template_kwargs,
+        }
+        return {**always, **{name: value for name, value in given.items() if value is not None}}
+
 
 @dataclass(frozen=True, slots=True)
 class UnloadOptions:
@@ -82,7 +100,7 @@ class NoOptions:
     """Of a magic that takes none."""
 
 
-_SEED = Option(("--seed",), "seed", "random seed; the same seed and prompt give the same answer", number(0, 2**32 - 1, True), "N")
+_SEED = Option(("--seed",), "seed", "the same seed and prompt give the same answer", number(0, 2**32 - 1, True), "N")
 
 CHAT = Spec(
     "%%chat",
@@ -129,7 +147,7 @@ CHAT = Spec(
         Option(("--quiet", "-q"), "quiet", "show nothing; for use with VAR"),
         Option(("--preview",), "preview", "send nothing; show the tokens that would be sent"),
     ),
-    notes="The short form %chat [options] MESSAGE asks on one line. Stop with the interrupt button: what came is kept.",
+    notes="Stop with the interrupt button: what came is kept.",
 )
 
 LOAD_MODEL = Spec(
@@ -185,7 +203,9 @@ THREAD = Spec(
         Word("action", "ACTION", "show, list, use, fork, reset, export, restore", complete="thread-actions"),
         Word("name", "NAME", "use, fork: the thread; export: the file; restore: the notebook", complete="threads"),
     ),
-    options=(Option(("--thread",), "thread", "which conversation; the current one if not said", metavar="NAME", complete="threads"),),
+    options=(
+        Option(("--thread",), "thread", "which conversation; the current one if not said", metavar="NAME", complete="threads"),
+    ),
     notes="restore reads the saved notebook's outputs, e.g. after a kernel restart; export writes JSON (or markdown for *.md).",
 )
 

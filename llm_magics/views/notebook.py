@@ -103,9 +103,9 @@ class NotebookView:
         self._display(data)
         self._pace.spent(began, len(html) * (2 if MIME_TYPE in data else 1))
 
-    def close(self, reason: FinishReason = "interrupted") -> None:
-        """Write the final bundle; ``reason`` is why a turn without a TurnEnd ended."""
-        self.transcript = self.transcript.finish(reason)
+    def close(self, transcript: Transcript, reason: FinishReason = "interrupted") -> None:
+        """Write the final bundle of the whole ``transcript``; ``reason`` is why a turn without a TurnEnd ended."""
+        self.transcript = transcript.finish(reason)
         if self._live is not None:
             self._live.update(self.transcript)
         bundle = bundle_of(self.transcript, self._reasoning)

@@ -49,9 +49,9 @@ class TerminalView:
                 self._line(f"  {state_line(segment)}", "dim" if segment.state == "done" else "red")
                 self._line(result.content, "dim")
 
-    def close(self, reason: FinishReason = "interrupted") -> None:
-        """Print the last line."""
-        self.transcript = self.transcript.finish(reason)
+    def close(self, transcript: Transcript, reason: FinishReason = "interrupted") -> None:
+        """Print the last line; ``reason`` is why a turn without a TurnEnd ended."""
+        self.transcript = transcript.finish(reason)
         self._line(status_line(self.transcript), "dim")
 
     def _write(self, text: str, style: str = "") -> None:

@@ -1,0 +1,209 @@
+"""One ``%%chat`` cell: from its options and text to a turn that is drawn, recorded, and handed back as a Reply."""
+
+from __future__ import annotations
+
+import json
+import sys
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import LLMMagicsError, OptionError
+from ..events import Event
+from ..messages import FinishReason
+from ..models.base import PromptPart, Sampling
+from ..transcript import Transcript
+from .braces import fill
+from .context import parent_metadata, select, written
+from .interrupts import Interrupts
+from .runtime import Resident, Runtime
+from .specs import ChatOptions
+
+if TYPE_CHECKING:
+    from ..session import Reply, Session
+    from ..views.notebook import NotebookView
+    from ..views.terminal import TerminalView
+
+_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "seed")
+
+
+def chat(runtime: Runtime, options: ChatOptions, body: str) -> Reply | None:
+    """Ask what the cell asks; give the Reply, or None after a preview. Errors raise, with nothing sent if it is the cell's."""
+    if options.variable and not options.variable.isidentifier():
+        raise OptionError(f"{options.variable!r} is no name for a variable.", "%%chat? shows how it is used.")
+    text = fill(body, runtime.shell.user_ns).strip()
+    if not text:
+        raise OptionError("The cell asks nothing.", "Write your message under %%chat.")
+    resident = runtime.find_model(options.model)
+    cell = str(parent_metadata(runtime.shell).get("cellId") or "")
+    text = _with_context(runtime, options, text, cell, resident)
+    overrides = _overrides(runtime, options)
+    thread = runtime.thread(options.thread, resident.model)
+    if options.system is not None:
+        thread.session.configure(system=_system(options.system, runtime.shell.user_ns))
+    runtime.current_thread = thread.name if not options.no_history else runtime.current_thread
+    aside = options.no_history
+    session = thread.session.fork(f"{thread.name}/aside", turns=()) if aside else thread.session
+    replaced = None if aside else thread.turn_of(cell, runtime.execution)
+    if options.preview:
+        request = session.request(text, replaces=replaced, **overrides)
+        show_preview(runtime, resident.model.preview(request), resident.model.context_size)
+        return None
+    turn = uuid.uuid4().hex[:12]
+    if not aside:
+        thread.made(cell, turn, runtime.execution)
+    view = None if options.quiet else make_view(runtime, options, turn, cell)
+    settings = {
+        "cell": cell,
+        "after": _before(session, replaced),
+        "aside": aside,
+        "system": session.settings.system,
+        "options": _asked(options),
+    }
+    try:
+        _drive(runtime, resident, session, session.turn(text, turn=turn, replaces=replaced, **overrides), view, settings)
+    finally:
+        reply = session.reply
+        if options.variable and reply is not None and reply.trace.turn == turn:
+            runtime.shell.user_ns[options.variable] = reply
+    return reply
+
+
+def _before(session: Session, replaced: str | None) -> str:
+    """The id of the turn that a new one will stand behind; empty for the first."""
+    ids = [turn.id for turn in session.turns]
+    ids = ids[: ids.index(replaced)] if replaced in ids else ids
+    return ids[-1] if ids else ""
+
+
+def _drive(
+    runtime: Runtime,
+    resident: Resident,
+    session: Session,
+    events: Any,
+    view: NotebookView | TerminalView | None,
+    settings: Mapping[str, Any],
+) -> None:
+    """Pull the turn's events and draw them. Whatever ends it, the session is left whole and the last drawing is complete."""
+    reason: FinishReason = "error"
+    with Interrupts() as interrupts, ExitStack() as at_end:
+        at_end.enter_context(runtime.using(resident))
+        if view is not None:
+            at_end.callback(lambda: view.close(_record(session, view.transcript, settings), reason))
+        at_end.enter_context(closing(events))
+        try:
+            while True:
+                with interrupts.allowed():
+                    event: Event | None = next(events, None)
+                if event is None:
+                    break
+                if view is not None:
+                    view.handle(event)
+                interrupts.check()
+        except KeyboardInterrupt:
+            reason = "interrupted"
+            raise
+
+
+def _record(session: Session, shown: Transcript, settings: Mapping[str, Any]) -> Transcript:
+    """The turn as the session keeps it: an interrupt may have come between an event's record and its drawing."""
+    reply = session.reply
+    kept = reply.trace if reply is not None and reply.trace.turn == shown.turn else shown
+    return replace(kept, settings=settings)
+
+
+def show_preview(runtime: Runtime, parts: Sequence[PromptPart], context_size: int) -> None:
+    """Show the prompt that would be sent, and what each part of it takes."""
+    from ..views.preview import preview_bundle
+
+    runtime.shell.display_pub.publish(preview_bundle([(p.origin, p.text, p.token_ids) for p in parts], context_size))
+
+
+def make_view(runtime: Runtime, options: ChatOptions, turn: str, cell: str) -> NotebookView | TerminalView:
+    """The view for whatever front end this is."""
+    kernel = getattr(runtime.shell, "kernel", None)
+    if kernel is None:
+        from ..views.terminal import TerminalView
+
+        return TerminalView(reasoning=options.show_reasoning)
+    from ..views.live import LiveTurn
+    from ..views.notebook import NotebookView
+
+    link = runtime.link if cell else None
+    return NotebookView(
+        runtime.shell.display_pub.publish,
+        reasoning=options.show_reasoning,
+        live=LiveTurn(link, turn, cell) if link is not None else None,
+        updates=bool(cell) or "google.colab" in sys.modules,
+    )
+
+
+def _with_context(runtime: Runtime, options: ChatOptions, text: str, cell: str, resident: Resident) -> str:
+    if not options.context or options.context == ("none",):
+        return text
+    runs = select(options.context, runtime.cells.runs, runtime.page_cells(cell), cell)
+    half = resident.model.context_size * 3 // 2  # in characters, about half of the context
+    context = written(runs, min(16_000, half) if half else 16_000)
+    return f"{context}\n\n{text}" if context else text
+
+
+def _overrides(runtime: Runtime, options: ChatOptions) -> dict[str, Any]:
+    """What the options say of this one turn, in the words of ``Session.turn``."""
+    from ..tools.registry import registered
+
+    sampling = {name: getattr(options, name) for name in _SAMPLING if getattr(options, name) is not None}
+    given: dict[str, Any] = {
+        "tools": registered.select(options.tools),
+        "tool_choice": options.tool_choice,
+        "max_steps": options.max_steps,
+        "approve": options.approve,
+        "max_tokens": options.max_tokens,
+        "stop": options.stop or None,
+        "thinking": options.think,
+        "response_schema": _schema(options.schema, runtime.shell.user_ns) if options.schema else None,
+        "sampling": Sampling(**sampling) if sampling else None,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _schema(given: str, namespace: Mapping[str, Any]) -> Any:
+    """A variable (a pydantic model, a type, a schema) or JSON."""
+    if given in namespace:
+        return namespace[given]
+    try:
+        schema = json.loads(given)
+    except ValueError:
+        schema = None
+    if not isinstance(schema, dict):
+        raise OptionError(
+            f"--schema {given}: there is no such variable, and it is no JSON.",
+            "Give a pydantic model's or a type's name, or a JSON schema in single quotes.",
+        )
+    return schema
+
+
+def _system(given: str, namespace: Mapping[str, Any]) -> str:
+    if not given.startswith("@"):
+        return fill(given, namespace)
+    try:
+        return Path(given[1:]).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionError(f"The system prompt {given[1:]} cannot be read: {error}.") from error
+
+
+def _asked(options: ChatOptions) -> dict[str, Any]:
+    """The options that were given, for the record."""
+    plain = asdict(ChatOptions())
+    return {name: value for name, value in asdict(options).items() if value != plain[name]}
+
+
+def shortened(error: BaseException) -> BaseException:
+    """Make IPython show one sentence of ours in place of a traceback through this package."""
+    said = "Interrupted: what came so far is kept." if isinstance(error, KeyboardInterrupt) else str(error)
+    name = "KeyboardInterrupt" if isinstance(error, KeyboardInterrupt) else type(error).__name__
+    if isinstance(error, (LLMMagicsError, KeyboardInterrupt)):
+        error._render_traceback_ = lambda: [f"\x1b[31m{name}\x1b[0m: {said}"]  # type: ignore[union-attr]
+    return error

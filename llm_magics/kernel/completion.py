@@ -1,0 +1,85 @@
+"""What Tab offers on a magic's line: options, their values, names of models, threads, tools and files of the catalogue."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from ..errors import OptionError
+from .options import Option, Spec, split
+from .specs import SPECS
+
+if TYPE_CHECKING:
+    from .runtime import Runtime
+
+
+def complete_line(runtime: Runtime, line: str, symbol: str | None = None) -> list[str]:
+    """Complete the last word of ``line``, the text up to the cursor; nothing where anything may be written.
+
+    ``symbol`` is the end of that word which the completions replace: IPython cuts words at "=", "@", ":" and others.
+    """
+    found = re.match(r"\s*%%?(\w+)\s(.*)", line, re.DOTALL)
+    if found is None or found[1] not in SPECS or "\n" in line:
+        return []
+    spec, before = SPECS[found[1]], found[2]
+    word = "" if not before or before[-1].isspace() else before.split()[-1]
+    try:
+        words = split(before[: len(before) - len(word)])
+    except OptionError:
+        return []  # inside quotes
+    kept = len(word) - len(symbol) if symbol is not None and word.endswith(symbol) else 0
+    return sorted({offer[kept:] for offer in _offers(runtime, spec, words, word) if offer.startswith(word)})
+
+
+def _offers(runtime: Runtime, spec: Spec[object], words: list[str], word: str) -> Iterable[str]:
+    option = spec.by_name.get(words[-1]) if words else None
+    if option is not None and not option.flag:
+        return _values(runtime, option.complete, option)
+    if word.startswith("-"):
+        name, equals, _ = word.partition("=")
+        if equals and name in spec.by_name:
+            return [f"{name}={value}" for value in _values(runtime, spec.by_name[name].complete, spec.by_name[name])]
+        return [name for name in spec.by_name if name.startswith("--") or len(word) == 1]
+    n_words = _plain_words(spec, words)
+    if n_words < len(spec.words):
+        return _values(runtime, spec.words[n_words].complete)
+    return spec.by_name if not word else []
+
+
+def _plain_words(spec: Spec[object], words: list[str]) -> int:
+    """How many of the words stand for themselves."""
+    n, after_option = 0, False
+    for word in words:
+        option = spec.by_name.get(word)
+        n += option is None and not after_option and not word.startswith("--")
+        after_option = option is not None and not option.flag
+    return n
+
+
+def _values(runtime: Runtime, kind: str, option: Option | None = None) -> Iterable[str]:
+    if option is not None and option.choices:
+        return option.choices
+    match kind:
+        case "models":
+            from ..models.base import Model
+
+            held = (name for name, value in runtime.shell.user_ns.items() if name[:1] != "_" and isinstance(value, Model))
+            return [*runtime.residents, *held]
+        case "catalog":
+            from ..models.catalog import catalog
+
+            return [name for entry in catalog() for name in entry.names]
+        case "threads":
+            return runtime.threads
+        case "tools":
+            from ..tools.registry import registered
+
+            return [*(tool.name for tool in registered), *(f"@{name}" for name in registered.sets), "@toolbox", "none"]
+        case "contexts":
+            return ["none", "prev", "above", "all", *(f"tag:{tag}" for run in runtime.cells.runs for tag in run.tags)]
+        case "thread-actions":
+            return ["show", "list", "use", "fork", "reset", "export", "restore"]
+        case "llm-actions":
+            return ["status", "doctor", "strip"]
+    return []

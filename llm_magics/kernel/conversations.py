@@ -1,0 +1,192 @@
+"""``%thread``: show, fork, reset, export conversations, and read them back from a saved notebook; ``%llm strip``."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import OptionError, TranscriptError
+from ..transcript import MIME_TYPE, Transcript
+from ..views.card import card_bundle, table_bundle
+from ..views.plain import transcript_markdown
+from .options import near
+from .runtime import Runtime, Thread
+from .specs import ThreadOptions
+
+_HEAD = 60  # characters of a message in %thread's table
+
+
+def thread_action(runtime: Runtime, options: ThreadOptions) -> None:
+    """Do what one ``%thread`` line says."""
+    actions = {action.__name__: action for action in (show, use, fork, reset, export, restore)} | {"list": list_threads}
+    if options.action not in actions:
+        known = ", ".join(actions)
+        raise OptionError(f"%thread cannot {options.action!r}.", near(options.action, actions) or f"It can: {known}.")
+    actions[options.action](runtime, options)
+
+
+def show(runtime: Runtime, options: ThreadOptions) -> None:
+    thread = runtime.known_thread(options.thread or options.name)
+    rows = []
+    for turn in thread.session.turns:
+        trace = turn.trace
+        calls = f" [{len(trace.tools)} tool calls]" if trace.tools else ""
+        tokens = f"{trace.usage.completion_tokens:,}"
+        rows.append([turn.id, _head(trace.prompt), _head(trace.text) + calls, trace.state, tokens])
+    system = thread.session.settings.system
+    note = f"thread {thread.name!r}, {len(rows)} turns" + (f"; system prompt: {_head(system)}" if system else "")
+    runtime.shell.display_pub.publish(table_bundle(["turn", "you", "answer", "ended", "tokens"], rows, note))
+
+
+def list_threads(runtime: Runtime, options: ThreadOptions) -> None:
+    rows = [
+        [("* " if name == runtime.current_thread else "  ") + name, f"{len(thread.session.turns)}", thread.session.model.name]
+        for name, thread in runtime.threads.items()
+    ]
+    note = "" if rows else "No thread yet."
+    runtime.shell.display_pub.publish(table_bundle(["thread (* current)", "turns", "model"], rows, note))
+
+
+def use(runtime: Runtime, options: ThreadOptions) -> None:
+    runtime.current_thread = runtime.known_thread(_needed(options, "thread")).name
+    _say(runtime, f"Now in thread {runtime.current_thread!r}.")
+
+
+def fork(runtime: Runtime, options: ThreadOptions) -> None:
+    source = runtime.known_thread(options.thread)
+    name = options.name or next(n for n in (f"{source.name}-{i}" for i in range(2, 10_000)) if n not in runtime.threads)
+    if name in runtime.threads:
+        raise OptionError(f"There is a thread {name!r} already.", "Choose another name, or %thread reset that one.")
+    runtime.threads[name] = Thread(name, source.session.fork(name))
+    runtime.current_thread = name
+    _say(runtime, f"Now in thread {name!r}, which begins with the {len(source.session.turns)} turns of {source.name!r}.")
+
+
+def reset(runtime: Runtime, options: ThreadOptions) -> None:
+    thread = runtime.known_thread(options.thread or options.name)
+    thread.session.reset()
+    _say(runtime, f"Thread {thread.name!r} is empty again.")
+
+
+def export(runtime: Runtime, options: ThreadOptions) -> None:
+    thread = runtime.known_thread(options.thread)
+    path = Path(options.name or f"{thread.name}.json").expanduser()
+    traces = [turn.trace for turn in thread.session.turns]
+    if path.suffix == ".md":
+        text = "\n\n---\n\n".join(f"**You:** {trace.prompt}\n\n{transcript_markdown(trace)}" for trace in traces) + "\n"
+    else:
+        text = json.dumps([trace.to_json() for trace in traces], ensure_ascii=False, indent=1) + "\n"
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OptionError(f"{path} cannot be written: {error}.") from error
+    _say(runtime, f"Wrote {len(traces)} turns to {path}.")
+
+
+def restore(runtime: Runtime, options: ThreadOptions) -> None:
+    path = notebook_path(runtime.shell, options.name)
+    saved = [t for t in saved_transcripts(read_notebook(path)) if not options.thread or t.thread == options.thread]
+    if not saved:
+        raise OptionError(f"{path.name} has no saved conversation.", "Save the notebook after its %%chat cells have run.")
+    found: dict[str, int] = {}
+    for name in dict.fromkeys(trace.thread for trace in saved):
+        turns = in_conversation([trace for trace in saved if trace.thread == name])
+        thread = runtime.thread(name, runtime.resident().model)
+        thread.session.restore(turns)
+        if turns and turns[-1].settings.get("system"):
+            thread.session.configure(system=str(turns[-1].settings["system"]))
+        for trace in turns:
+            thread.made(str(trace.settings.get("cell") or ""), trace.turn, -1)
+        found[name] = len(turns)
+    runtime.current_thread = saved[-1].thread
+    _say(runtime, "Restored " + ", ".join(f"{n} turns of thread {name!r}" for name, n in found.items()) + ".")
+
+
+def in_conversation(traces: Iterable[Transcript]) -> list[Transcript]:
+    """Put one thread's saved turns in order, each behind the one it was asked after; stale ones have lost theirs and fall out.
+
+    Turns whose record was stripped do not say what they came after: they keep the notebook's order.
+    """
+    traces = list(traces)
+    if any("after" not in trace.settings for trace in traces):
+        return traces
+    following = {str(trace.settings["after"]): trace for trace in traces}
+    ordered: list[Transcript] = []
+    at = ""
+    while at in following:
+        trace = following.pop(at)
+        ordered.append(trace)
+        at = trace.turn
+    return ordered
+
+
+# --- notebook files ---------------------------------------------------------------------------------------------------------
+
+
+def notebook_path(shell: Any, given: str = "") -> Path:
+    """The notebook's file: the one given, or the one that the server or VS Code says this kernel belongs to."""
+    said = given or os.environ.get("JPY_SESSION_NAME") or shell.user_ns.get("__vsc_ipynb_file__") or ""
+    if not said:
+        raise OptionError("This kernel does not know its notebook's file.", "Give its path.")
+    path = Path(str(said)).expanduser()
+    if not path.is_file():
+        raise OptionError(f"There is no notebook {path}.", "Give its path.")
+    return path
+
+
+def read_notebook(path: Path) -> dict[str, Any]:
+    try:
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OptionError(f"{path} cannot be read as a notebook: {error}.") from error
+    if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
+        raise OptionError(f"{path} is no notebook of format 4.")
+    return notebook
+
+
+def transcript_outputs(notebook: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+    """The MIME bundles of a notebook's outputs that hold a transcript."""
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs") or ():
+            data = output.get("data")
+            if isinstance(data, dict) and MIME_TYPE in data:
+                yield data
+
+
+def saved_transcripts(notebook: Mapping[str, Any]) -> list[Transcript]:
+    """A notebook's transcripts in the order of its cells; those that were asked aside are no part of a conversation."""
+    traces = [Transcript.from_json(data[MIME_TYPE]) for data in transcript_outputs(notebook)]
+    return [trace for trace in traces if not trace.settings.get("aside")]
+
+
+def strip(runtime: Runtime, path_given: str = "") -> None:
+    """Take the records (prompts, settings, token ids) out of a notebook's file; what the reader sees stays."""
+    path = notebook_path(runtime.shell, path_given)
+    notebook = read_notebook(path)
+    n = 0
+    for data in transcript_outputs(notebook):
+        try:
+            data[MIME_TYPE] = Transcript.from_json(data[MIME_TYPE]).to_json(record=False) | {"prompt": ""}
+        except TranscriptError:
+            del data[MIME_TYPE]  # what cannot be read may hold anything
+        n += 1
+    path.write_text(json.dumps(notebook, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    _say(runtime, f"Took {n} records out of {path.name}. If it is open, reload it from disk before saving.")
+
+
+def _needed(options: ThreadOptions, what: str) -> str:
+    if not options.name:
+        raise OptionError(f"%thread {options.action} needs the name of a {what}.")
+    return options.name
+
+
+def _head(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _HEAD else line[: _HEAD - 1] + "…"
+
+
+def _say(runtime: Runtime, text: str) -> None:
+    runtime.shell.display_pub.publish(card_bundle(text, ()))

@@ -1,0 +1,152 @@
+"""``%load_model`` and its kin: what they do, and the cards that say what came of it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from ..errors import OptionError
+from ..models.base import Model
+from ..views.card import bar_text, bytes_text, card_bundle, table_bundle
+from .context import parent_metadata
+from .runtime import Resident, Runtime
+from .specs import LoadOptions
+
+if TYPE_CHECKING:
+    from ..models.loading import Prepared
+
+
+# what a dry run calls the kinds of EngineInfo.buffers
+_KINDS = {
+    "weights": "model",
+    "KV cache": "kv",
+    "recurrent state": "recurrent",
+    "compute buffers": "compute",
+    "output": "output",
+}
+
+
+class Bar:
+    """A line of progress that is drawn again as it goes, and gives way to what comes after it."""
+
+    def __init__(self, shell: Any) -> None:
+        self._publish = shell.display_pub.publish
+        self._id = f"llm-magics-load-{time.monotonic_ns()}"
+        self._shown = False
+        self._last = 0.0
+        # a front end that sends no cell id (nbclient) ignores updates, and would keep the bar for ever
+        self._live = bool(parent_metadata(shell).get("cellId"))
+
+    def bytes(self, what: str, done: int, total: int, /) -> None:
+        """Take a download's progress."""
+        self._draw(bar_text(what, done, total))
+
+    def loading(self, name: str, part: float) -> bool:
+        """Take a load's progress, from 0 to 1."""
+        self._draw(f"loading {name}  {part:.0%}")
+        return True
+
+    def end(self, bundle: dict[str, Any]) -> None:
+        """Put what came of it in the bar's place."""
+        self._publish(bundle, transient={"display_id": self._id}, update=self._shown)
+
+    def _draw(self, line: str) -> None:
+        now = time.monotonic()
+        if self._live and now - self._last > 0.2:
+            self._last = now
+            self._publish({"text/plain": line}, transient={"display_id": self._id}, update=self._shown)
+            self._shown = True
+
+
+def load_model(runtime: Runtime, options: LoadOptions) -> None:
+    """Load, show how far it is, then one card; with ``dry_run`` only say what it would take."""
+    held = runtime.shell.user_ns.get(options.name)
+    if isinstance(held, Model):
+        resident = runtime.add(options.alias or options.name, held, options.ttl)
+        runtime.shell.display_pub.publish(card_bundle(f"{resident.name} is the current model", model_rows(resident)))
+        return
+    from ..models.loading import open_prepared, prepare
+
+    alias = options.alias
+    if alias and not alias.replace("-", "_").replace(".", "_").isidentifier():
+        raise OptionError(f"{alias!r} is no name for a model.", "Use letters, digits, '-', '_' and '.'.")
+    bar = Bar(runtime.shell)
+    _make_room(runtime, options)
+    prepared = prepare(options.name, bar.bytes, **options.settings())
+    if options.dry_run:
+        bar.end(card_bundle(f"Loading {prepared.file.name} would take", estimate_rows(prepared), "Nothing was loaded."))
+        return
+    name = alias or prepared.file.name
+    model = open_prepared(prepared, name, lambda part: bar.loading(name, part))
+    resident = runtime.add(name, model, options.ttl)
+    bar.end(card_bundle(f"{name} is loaded", model_rows(resident)))
+
+
+def _make_room(runtime: Runtime, options: LoadOptions) -> None:
+    """Unload the model whose place the new one takes before memory is counted; a dry run takes nobody's place."""
+    for name in {options.alias or options.name} & runtime.residents.keys():
+        if not options.dry_run:
+            runtime.unload(name)
+
+
+def model_rows(resident: Resident) -> list[tuple[str, str]]:
+    """What a card says of a model; a model without an engine has little to say."""
+    model: Any = resident.model
+    rows = [("context", f"{model.context_size:,} tokens" if model.context_size else "")]
+    info = getattr(getattr(model, "engine", None), "info", None)
+    if info is None:
+        return [("kind", type(model).__name__), *rows, ("unloaded when idle for", _seconds(resident.ttl))]
+    layers = f"{info.n_gpu_layers} of {info.n_layers + 1} on the GPU" if info.n_gpu_layers else "all on the CPU"
+    used = sum(size for _, _, size in info.buffers)
+    return [
+        ("model", f"{info.description}, {bytes_text(info.size)}"),
+        ("context", f"{info.n_ctx:,} tokens" + (f" (trained for {info.n_ctx_train:,})" if info.n_ctx_train else "")),
+        ("layers", layers),
+        ("memory", bytes_text(used) + _free_text() if used else ""),
+        ("template", _template_text(model)),
+        ("unloaded when idle for", _seconds(resident.ttl)),
+        ("loaded in", f"{info.load_seconds:.1f} s" if info.load_seconds else ""),
+    ]
+
+
+def estimate_rows(prepared: Prepared) -> list[tuple[str, str]]:
+    """What a dry run says: each kind of memory, where it would be, and what is free there."""
+    config, estimate = prepared.plan.config, prepared.plan.estimate
+    rows = [("file", f"{prepared.file.path.name}, {bytes_text(prepared.file.size)}"), ("context", f"{config.n_ctx:,} tokens")]
+    rows += [(name, bytes_text(estimate.of(kind))) for name, kind in _KINDS.items() if estimate.of(kind)]
+    for device in ("host", *(d.name for d in estimate.devices)):
+        rows.append((f"in all on {device}", bytes_text(estimate.needs(device))))
+    return [*rows, ("layers on the GPU", str(config.n_gpu_layers))]
+
+
+def show_models(runtime: Runtime) -> None:
+    """Tables of what is loaded, and of what can be."""
+    from ..models.catalog import catalog
+
+    publish = runtime.shell.display_pub.publish
+    rows = [
+        [("* " if r.name == runtime.current_model else "  ") + r.name, dict(model_rows(r)).get("model", type(r.model).__name__),
+         f"{r.model.context_size:,}" if r.model.context_size else ""]
+        for r in runtime.residents.values()
+    ]  # fmt: skip
+    note = "" if rows else "No model is loaded. Load one: %load_model NAME"
+    publish(table_bundle(["loaded (* answers)", "model", "context"], rows, note))
+    known = [[e.name, bytes_text(e.size) if e.size else "", e.license, e.about] for e in catalog()]
+    note = "%load_model also takes a path, or a hub OWNER/REPO:FILE."
+    publish(table_bundle(["name", "size", "licence", "about"], known, note))
+
+
+def _seconds(ttl: float | None) -> str:
+    return f"{ttl:g} s" if ttl else ""
+
+
+def _free_text() -> str:
+    import psutil
+
+    return f", {bytes_text(psutil.virtual_memory().available)} of host memory free"
+
+
+def _template_text(model: Any) -> str:
+    """Which tool syntax and reasoning markers the template has, in the format's own words."""
+    chat_format = getattr(model, "format", None)
+    return str(getattr(chat_format, "summary", "") or "") if chat_format is not None else ""

@@ -1,0 +1,217 @@
+"""What this kernel holds: loaded models by name, conversations by name, and which of each is the current one."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..errors import NoModelError, OptionError
+from ..models.base import Model
+from ..tools.policy import Asker, nobody
+from .context import CellLog
+from .options import near
+
+if TYPE_CHECKING:
+    from ..session import Session
+    from ..views.live import Link
+
+
+@dataclass
+class Resident:
+    """A loaded model. ``ttl`` seconds after its last use it is unloaded; None keeps it."""
+
+    name: str
+    model: Model
+    ttl: float | None = None
+    uses: int = 0
+    last_used: float = field(default_factory=time.monotonic)
+
+
+@dataclass
+class Thread:
+    """One conversation, and which of its turns each cell made."""
+
+    name: str
+    session: Session
+    _made: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
+
+    def turn_of(self, cell: str, execution: int) -> str | None:
+        """The turn that a new run of ``cell`` replaces: the first one that an earlier run of it made."""
+        before, turns = self._made.get(cell, (execution, []))
+        known = {turn.id for turn in self.session.turns}
+        return next((turn for turn in turns if turn in known), None) if before != execution else None
+
+    def made(self, cell: str, turn: str, execution: int) -> None:
+        """Note which turn a run of a cell makes; one run may make several."""
+        if cell:
+            before, turns = self._made.get(cell, (execution, []))
+            self._made[cell] = (execution, [*turns, turn] if before == execution else [turn])
+
+    def cell_of(self, turn: str) -> str:
+        return next((cell for cell, (_, turns) in self._made.items() if turn in turns), "")
+
+
+class Runtime:
+    """Models and conversations of one kernel. ``close`` frees the models; it also runs when the kernel ends."""
+
+    def __init__(self, shell: Any) -> None:
+        self.shell = shell
+        self.cells = CellLog(shell)
+        self.residents: dict[str, Resident] = {}
+        self.threads: dict[str, Thread] = {}
+        self.current_model = ""
+        self.current_thread = "main"
+        self.asker: Asker = nobody
+        self._lock = threading.RLock()
+        self._timer: threading.Timer | None = None
+        atexit.register(_close, weakref.ref(self))
+
+    # --- models ---------------------------------------------------------------------------------------------------------
+
+    def add(self, name: str, model: Model, ttl: float | None = None) -> Resident:
+        """Keep a model under a name and make it the current one; a model that had the name is closed."""
+        with self._lock:
+            old = self.residents.pop(name, None)
+            resident = self.residents[name] = Resident(name, model, ttl)
+            self.current_model = name
+        if old is not None and old.model is not model:
+            old.model.close()
+        self._watch()
+        return resident
+
+    def resident(self, name: str = "") -> Resident:
+        """The model of that name, or the current one; raises NoModelError."""
+        with self._lock:
+            if not self.residents:
+                raise NoModelError("No model is loaded.", "Load one: %load_model NAME (%models lists names).")
+            name = name or self.current_model
+            if name not in self.residents:
+                loaded = ", ".join(self.residents)
+                raise NoModelError(f"No model is loaded as {name!r}.", near(name, self.residents) or f"Loaded: {loaded}.")
+            return self.residents[name]
+
+    def find_model(self, name: str = "") -> Resident:
+        """A loaded model, or a model that the user holds in a variable of that name; raises NoModelError."""
+        held = self.shell.user_ns.get(name) if name and name not in self.residents else None
+        return Resident(name, held) if isinstance(held, Model) else self.resident(name)
+
+    def unload(self, name: str = "") -> str:
+        """Close a model, or the current one; gives its name. The last one loaded of the others becomes current."""
+        with self._lock:
+            resident = self.resident(name)
+            if resident.uses:
+                raise OptionError(f"{resident.name} is answering right now.", "Interrupt that cell first.")
+            del self.residents[resident.name]
+            if self.current_model == resident.name:
+                self.current_model = next(reversed(self.residents), "")
+        resident.model.close()
+        return resident.name
+
+    @contextmanager
+    def using(self, resident: Resident) -> Iterator[Model]:
+        """Keep a model from being unloaded inside the block."""
+        with self._lock:
+            resident.uses += 1
+        try:
+            yield resident.model
+        finally:
+            with self._lock:
+                resident.uses -= 1
+                resident.last_used = time.monotonic()
+            self._watch()
+
+    def unload_idle(self) -> list[str]:
+        """Unload what has been idle for its ttl; gives the names."""
+        with self._lock:
+            now = time.monotonic()
+            idle = [r.name for r in self.residents.values() if r.ttl and not r.uses and now - r.last_used >= r.ttl]
+        unloaded = [self.unload(name) for name in idle]
+        self._watch()
+        return unloaded
+
+    def _watch(self) -> None:
+        """Set the timer for the next model that may become idle for too long."""
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            due = [r.last_used + r.ttl for r in self.residents.values() if r.ttl and not r.uses]
+            if due:
+                self._timer = threading.Timer(max(min(due) - time.monotonic(), 0.0) + 0.01, self.unload_idle)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def close(self) -> None:
+        """Free every model and forget every conversation."""
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+            residents, self.residents = list(self.residents.values()), {}
+            self.threads.clear()
+        for resident in residents:
+            resident.model.close()
+
+    # --- conversations --------------------------------------------------------------------------------------------------
+
+    def thread(self, name: str = "", model: Model | None = None) -> Thread:
+        """The conversation of that name, or the current one, begun where there is none (which needs a model)."""
+        name = name or self.current_thread
+        if name not in self.threads:
+            from ..session import Session
+
+            self.threads[name] = Thread(name, Session(model or self.resident().model, thread=name, asker=self.asker))
+        thread = self.threads[name]
+        if model is not None:
+            thread.session.model = model
+        return thread
+
+    def known_thread(self, name: str = "") -> Thread:
+        """The conversation of that name; raises OptionError where there is none."""
+        name = name or self.current_thread
+        if name not in self.threads:
+            known = ", ".join(self.threads) or "none yet"
+            raise OptionError(f"There is no thread {name!r}.", near(name, self.threads) or f"There are: {known}.")
+        return self.threads[name]
+
+    # --- the front end --------------------------------------------------------------------------------------------------
+
+    @property
+    def link(self) -> Link | None:
+        """The way to pages that have our extension; None where there can be none."""
+        from ..views.live import link_of
+
+        return link_of(getattr(self.shell, "kernel", None))
+
+    @property
+    def execution(self) -> int:
+        return int(self.shell.execution_count)
+
+    def page_cells(self, cell: str) -> list[Mapping[str, Any]] | None:
+        """The notebook's cells as the page has them; None where nobody says."""
+        link = self.link if cell else None
+        if link is None:
+            return None
+        from ..views.live import notebook_cells
+
+        return notebook_cells(link, cell, timeout=0.5)
+
+    def status(self) -> dict[str, Any]:
+        """What there is, by name."""
+        return {
+            "models": list(self.residents),
+            "current_model": self.current_model,
+            "threads": {name: len(thread.session.turns) for name, thread in self.threads.items()},
+            "current_thread": self.current_thread,
+        }
+
+
+def _close(runtime: weakref.ref[Runtime]) -> None:
+    alive = runtime()
+    if alive is not None:
+        alive.close()

@@ -1,0 +1,59 @@
+"""Small cards: a loaded model, what a load would take, what is loaded, how a conversation stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from .markdown import NO_MATHS, printable
+from .style import STYLE
+
+Rows = Sequence[tuple[str, str]]
+
+
+def card_bundle(title: str, rows: Rows, note: str = "") -> dict[str, str]:
+    """The MIME bundle of a card: a title, lines of name and value, a note; all given as plain text."""
+    rows = [(name, value) for name, value in rows if value]
+    cells = "".join(f"<tr><th>{_safe(name)}</th><td>{_safe(value)}</td></tr>\n" for name, value in rows)
+    html = (
+        f'{STYLE}<div class="llm-magics {NO_MATHS}"><strong>{_safe(title)}</strong>\n'
+        f"<table>{cells}</table>{_note(note)}</div>"
+    )
+    width = max((len(name) for name, _ in rows), default=0)
+    lines = [title, *(f"  {name:<{width}}  {value}" for name, value in rows), *([note] if note else [])]
+    return {"text/html": html, "text/plain": printable("\n".join(lines))}
+
+
+def table_bundle(columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> dict[str, str]:
+    """The MIME bundle of a table of plain text."""
+    head = "".join(f"<th>{_safe(column)}</th>" for column in columns)
+    body = "".join("<tr>" + "".join(f"<td>{_safe(cell)}</td>" for cell in row) + "</tr>\n" for row in rows)
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>" if rows else ""
+    widths = [max(len(row[at]) for row in (columns, *rows)) for at in range(len(columns))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (columns, *rows)]
+    return {
+        "text/html": f'{STYLE}<div class="llm-magics {NO_MATHS}">{table}{_note(note)}</div>',
+        "text/plain": printable("\n".join((*(lines if rows else ()), *([note] if note else [])))),
+    }
+
+
+def bytes_text(size: int) -> str:
+    """E.g. ``398 MB`` or ``4.1 GB``."""
+    return f"{size / 1e6:,.0f} MB" if size < 1e9 else f"{size / 1e9:,.1f} GB"
+
+
+def bar_text(what: str, done: int, total: int) -> str:
+    """One line of progress, e.g. ``fetching  [#####.....]  52 %  210 MB of 398 MB``."""
+    if total <= 0:
+        return f"{what}  {bytes_text(done)}" if done else what
+    filled = min(20 * done // total, 20)
+    size = f"  {bytes_text(done)} of {bytes_text(total)}" if total > 1 else ""
+    return f"{what}  [{'#' * filled}{'.' * (20 - filled)}]  {min(100 * done // total, 100)} %{size}"
+
+
+def _safe(text: str) -> str:
+    return escape(printable(text)).replace("\n", "<br>")
+
+
+def _note(note: str) -> str:
+    return f'<div class="lm-notice">{_safe(note)}</div>' if note else ""

@@ -1,0 +1,48 @@
+"""The prompt as it would be sent: every token, control tokens visible, and the share that each part takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import TypeAlias
+
+from .markdown import NO_MATHS, printable
+from .style import STYLE
+
+PreviewPart: TypeAlias = tuple[str, str, Sequence[int]]  # origin, text, token ids
+
+
+def preview_bundle(parts: Sequence[PreviewPart], context_size: int = 0) -> dict[str, str]:
+    """The MIME bundle of a preview; ``context_size`` in tokens, 0 where unknown."""
+    return {"text/html": _html(parts, context_size), "text/plain": _plain(parts, context_size)}
+
+
+def shares(parts: Sequence[PreviewPart]) -> list[tuple[str, int]]:
+    """Tokens per origin, in the order of first appearance."""
+    found: dict[str, int] = {}
+    for origin, _, ids in parts:
+        found[origin] = found.get(origin, 0) + len(ids)
+    return list(found.items())
+
+
+def _total_line(parts: Sequence[PreviewPart], context_size: int) -> str:
+    total = sum(len(ids) for _, _, ids in parts)
+    line = f"{total:,} tokens would be sent" + (f", of a context of {context_size:,}" if context_size else "")
+    return line + ": " + ", ".join(f"{origin} {n:,} ({n / max(total, 1):.0%})" for origin, n in shares(parts))
+
+
+def _html(parts: Sequence[PreviewPart], context_size: int) -> str:
+    rows = "".join(
+        f"<tr><td>{escape(origin)}</td><td>{len(ids):,}</td><td><pre>{escape(printable(text))}</pre>"
+        f"<details><summary>token ids</summary><code>{escape(' '.join(map(str, ids)))}</code></details></td></tr>\n"
+        for origin, text, ids in parts
+    )
+    return (
+        f'{STYLE}<div class="llm-magics {NO_MATHS}"><div class="lm-status">{escape(_total_line(parts, context_size))}</div>\n'
+        f"<table><thead><tr><th>part</th><th>tokens</th><th>text</th></tr></thead><tbody>\n{rows}</tbody></table></div>"
+    )
+
+
+def _plain(parts: Sequence[PreviewPart], context_size: int) -> str:
+    blocks = [f"--- {origin}, {len(ids):,} tokens: {' '.join(map(str, ids))}\n{printable(text)}" for origin, text, ids in parts]
+    return "\n".join((_total_line(parts, context_size), *blocks))
