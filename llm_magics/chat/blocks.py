@@ -1,0 +1,226 @@
+"""Read an answer that is cut into blocks, each with a header that says what the block is and whom it speaks to.
+
+Headers are read leniently: models double their tags, put the recipient in the wrong place, or leave the block's opener out.
+What is no header at all is content.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Literal
+
+from .callreader import CallReader, OneCall
+from .reader import Malformed, Reading, Truncated, scanner_of
+from .syntax import BlockSyntax
+
+if TYPE_CHECKING:
+    from .parser import StreamParser
+
+BlockKind = Literal["content", "reasoning", "call", "other"]
+_MAX_HEADER = 300
+_NAME = re.compile(r"[\w.:/@+-]+")
+
+
+class BlockReader:
+    """Reads the blocks of one answer and gives them out through the parser."""
+
+    def __init__(self, parser: StreamParser, blocks: BlockSyntax) -> None:
+        self._p = parser
+        self._in = parser.reader
+        self._blocks = blocks
+        self._calls = CallReader(parser.reader, parser.syntax, parser.tools, parser.calls)
+        self._names = {t.name for t in parser.tools}
+        self._header_end = blocks.header_end.strip() or blocks.header_end
+        self._begins = self._beginnings()
+
+    def _beginnings(self) -> list[str]:
+        """What a header may begin with."""
+        blocks = self._blocks
+        texts = [self._header_end, blocks.call, blocks.addressee]
+        texts += [_first_tag(t) for t in (blocks.content, blocks.reasoning)]
+        if not blocks.call.strip():  # the name itself is the header
+            texts = [t + blocks.header_end for t in (blocks.content, blocks.reasoning, *self._names) if t]
+        return [t.lstrip() for t in texts if t.strip()]
+
+    def read(self) -> Reading[None]:
+        """Read the whole answer."""
+        header = self._p.prompt.generation_prompt.rpartition(self._blocks.start)[2]
+        if self._header_end in header and header.strip():
+            kind, name = self._classify(header.partition(self._header_end)[0])
+            yield from self._body(kind, name, "")
+        else:
+            yield from self._block(header)
+        while (yield from self._next_block()):
+            yield from self._block("")
+
+    def _next_block(self) -> Reading[bool]:
+        """Go on to the next block, with or without its opener."""
+        self._p.layout()
+        yield from self._in.space()
+        if not (yield from self._in.peek()):
+            return False
+        yield from self._in.optional(self._blocks.start)
+        return bool((yield from self._in.peek()))
+
+    def _block(self, given: str) -> Reading[None]:
+        """Read a header, of which the prompt may have written a part, and then the block."""
+        checkpoint = self._in.checkpoint()
+        pieces = [given]
+        if (yield from self._is_header(given)):
+
+            def collect(piece: str) -> None:
+                pieces.append(piece)
+                if sum(map(len, pieces)) > _MAX_HEADER:
+                    raise Malformed("the header does not end")
+
+            try:
+                found = yield from self._in.until(scanner_of([self._header_end]), "marker", collect)
+            except Malformed:
+                found = None
+            if found is not None:
+                self._in.take(found.end, "marker")
+                raw = self._in.consumed(checkpoint)
+                kind, name = self._classify("".join(pieces))
+                if kind == "reasoning" and self._p.inline:
+                    self._in.give_back(checkpoint)
+                    self._in.take(len(raw), "text")
+                yield from self._body(kind, name, raw)
+                return
+            if self._in.closed and not self._in.complete:  # cut off inside a header
+                return
+            self._in.give_back(checkpoint)
+        yield from self._body("content", "", "")
+
+    def _is_header(self, given: str) -> Reading[bool]:
+        """Whether what comes next begins as a header does."""
+        if given.strip():
+            return True
+        ahead = yield from self._in.space_ahead()
+        return (yield from self._in.which(scanner_of(self._begins), ahead)) is not None
+
+    def _classify(self, header: str) -> tuple[BlockKind, str]:
+        blocks = self._blocks
+        name = self._called(header)
+        if name and self._p.calls_allowed and (name in self._names or blocks.call.strip() != blocks.addressee.strip()):
+            return "call", name
+        places: list[tuple[int, BlockKind]] = []
+        for text, kind in ((blocks.content, "content"), (blocks.reasoning, "reasoning")):
+            if text.strip() and text.strip() in header:
+                places.append((header.rfind(text.strip()), kind))  # type: ignore[arg-type]
+        if places:
+            return max(places)[1], ""
+        if blocks.addressee.strip() and blocks.addressee.strip() in header:
+            return "other", header
+        return "content", ""
+
+    def _called(self, header: str) -> str:
+        """The tool that a header speaks to, or ""."""
+        call = self._blocks.call.strip()
+        if not call:
+            return header.strip() if header.strip() in self._names else ""
+        match = _NAME.match(header, header.find(call) + len(call)) if call in header else None
+        return match.group() if match else ""
+
+    # --- bodies -------------------------------------------------------------------------------------------------------------
+
+    def _body(self, kind: BlockKind, name: str, header: str) -> Reading[None]:
+        if kind == "call":
+            yield from self._call(name, header)
+        elif kind == "reasoning":
+            yield from self._reasoning(header)
+        elif kind == "content":
+            yield from self._text()
+        else:
+            self._p.note(f"a block for somebody else was left out: {header.strip()}")
+            yield from self._drop()
+
+    def _reasoning(self, header: str) -> Reading[None]:
+        parser = self._p
+        if parser.inline:
+            parser.think(header)
+        found = yield from self._to_end("text" if parser.inline else "reasoning")
+        if found and parser.inline:
+            parser.think(self._in.take(found, "text"))
+        elif found:
+            self._in.take(found, "marker")
+
+    def _text(self) -> Reading[None]:
+        """Content, to the block's end or to the next block's opener, if that is one."""
+        parser = self._p
+        stops = scanner_of([*self._blocks.ends, self._blocks.start])
+        while True:
+            found = yield from self._in.until(stops, "text", parser.say)
+            if found is None:
+                return
+            if found.value != self._blocks.start:
+                parser.layout()
+                self._in.take(found.end, "marker")
+                return
+            ahead = found.end
+            if (yield from self._in.which(scanner_of(self._begins), ahead)) is not None:
+                return
+            parser.say(self._in.take(found.end, "text"))
+
+    def _to_end(self, kind: Literal["text", "reasoning"]) -> Reading[int]:
+        found = yield from self._in.until(scanner_of(self._blocks.ends), kind, self._p.think)
+        return found.end if found else 0
+
+    def _drop(self) -> Reading[None]:
+        found = yield from self._in.until(scanner_of([*self._blocks.ends, self._blocks.start]), "dropped", lambda _: None)
+        if found and found.value != self._blocks.start:
+            self._in.take(found.end, "marker")
+
+    def _call(self, name: str, header: str) -> Reading[None]:
+        """Read the arguments; where they are none, the body is content."""
+        parser = self._p
+        parser.interrupt()
+        checkpoint = self._in.checkpoint()
+        one = OneCall(parser.calls)
+        one.name = name
+        one.start()
+        try:
+            yield from self._before_arguments()
+            if not (yield from self._empty()):
+                yield from self._calls.arguments(one)
+            one.end()
+            yield from self._in.optional(parser.syntax.call_end)
+        except Malformed as error:
+            if isinstance(error, Truncated) and not self._in.complete:
+                self._in.take(self._in.rest, "call")
+                parser.note(f"a call was cut off: {error}")
+                return
+            parser.note(f"not a tool call: {error}")
+            parser.calls.open = None
+            self._in.give_back(checkpoint)
+            yield from self._text()
+            return
+        parser._said_text = True
+        ahead = yield from self._in.space_ahead()
+        found = yield from self._in.which(scanner_of(self._blocks.ends), ahead)
+        if found is not None:
+            self._in.take(found.end, "marker")
+
+    def _before_arguments(self) -> Reading[None]:
+        """What stands between header and arguments: the rest of the marker behind the name."""
+        syntax = self._p.syntax
+        behind = syntax.name_again or syntax.name_end
+        rest = behind.partition(self._header_end)[2] if self._header_end in behind else ""
+        yield from self._in.expect(rest)
+        if syntax.name_again:
+            yield from self._in.name()
+            yield from self._in.expect(syntax.name_end)
+        yield from self._in.space()
+
+    def _empty(self) -> Reading[bool]:
+        """Whether the body is empty, which is a call without arguments; cut off, it is none."""
+        if not (yield from self._in.peek()):
+            if not self._in.complete:
+                raise Truncated("the text ends before the arguments")
+            return True
+        return (yield from self._in.which(scanner_of(self._blocks.ends))) is not None
+
+
+def _first_tag(text: str) -> str:
+    """The first tag of a header, by which it is told from content."""
+    match = re.match(r"\s*(<[^<>\s]*>|[^\s<]+\s*[^\s<]*)", text)
+    return match.group() if match else text
