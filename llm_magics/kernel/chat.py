@@ -131,12 +131,16 @@ def make_view(runtime: Runtime, options: ChatOptions, turn: str, cell: str) -> N
         return TerminalView(reasoning=options.show_reasoning)
     from ..views.live import LiveTurn
     from ..views.notebook import NotebookView
+    from ..views.widgets import ShellAsker
 
     link = runtime.link if cell else None
+    live = LiveTurn(link, turn, cell) if link is not None else None
+    if isinstance(runtime.asker, ShellAsker):
+        runtime.asker.page = lambda: live is not None and live.watched
     return NotebookView(
         runtime.shell.display_pub.publish,
         reasoning=options.show_reasoning,
-        live=LiveTurn(link, turn, cell) if link is not None else None,
+        live=live,
         updates=bool(cell) or "google.colab" in sys.modules,
     )
 

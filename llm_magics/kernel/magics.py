@@ -10,6 +10,7 @@ from .completion import complete_line
 from .options import Spec, near
 from .runtime import Runtime
 from .specs import CHAT, LLM, LOAD_MODEL, MODELS, SPECS, THREAD, UNLOAD_MODEL
+from .tool_magics import register as register_tools
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -27,6 +28,8 @@ def load(shell: InteractiveShell) -> None:
         shell.magics_manager.register_function(magic, _kind(spec), name)
         shell.set_hook("complete_command", magics.complete, str_key=spec.magic)
     runtime.cells.start()
+    runtime.undo.append(runtime.cells.stop)
+    runtime.undo.append(register_tools(shell, runtime))
 
 
 def unload(shell: InteractiveShell) -> None:
@@ -34,7 +37,8 @@ def unload(shell: InteractiveShell) -> None:
     runtime = getattr(shell, _HELD, None)
     if runtime is None:
         return
-    runtime.cells.stop()
+    while runtime.undo:
+        runtime.undo.pop()()
     for name, spec in SPECS.items():
         shell.magics_manager.magics[_kind(spec)].pop(name, None)
         shell.strdispatchers["complete_command"].strs.pop(spec.magic, None)

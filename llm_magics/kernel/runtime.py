@@ -6,18 +6,19 @@ import atexit
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..errors import NoModelError, OptionError
 from ..models.base import Model
-from ..tools.policy import Asker, nobody
+from ..tools.policy import Asker, Decision, nobody
 from .context import CellLog
 from .options import near
 
 if TYPE_CHECKING:
+    from ..events import ToolAsk
     from ..session import Session
     from ..views.live import Link
 
@@ -68,6 +69,7 @@ class Runtime:
         self.current_model = ""
         self.current_thread = "main"
         self.asker: Asker = nobody
+        self.undo: list[Callable[[], None]] = []  # takes off the shell what %load_ext put on it
         self._lock = threading.RLock()
         self._timer: threading.Timer | None = None
         atexit.register(_close, weakref.ref(self))
@@ -165,11 +167,15 @@ class Runtime:
         if name not in self.threads:
             from ..session import Session
 
-            self.threads[name] = Thread(name, Session(model or self.resident().model, thread=name, asker=self.asker))
+            self.threads[name] = Thread(name, Session(model or self.resident().model, thread=name, asker=self.ask))
         thread = self.threads[name]
         if model is not None:
             thread.session.model = model
         return thread
+
+    def ask(self, ask: ToolAsk) -> Decision:
+        """Put an approval before whoever sits at this kernel's front end, with the asker of now."""
+        return self.asker(ask)
 
     def known_thread(self, name: str = "") -> Thread:
         """The conversation of that name; raises OptionError where there is none."""
