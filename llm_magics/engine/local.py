@@ -16,6 +16,7 @@ from queue import Empty, SimpleQueue
 from typing import Literal
 
 from ..errors import ContextFullError, EngineError, OptionError
+from . import switching
 from .constraint import ConstraintEngine
 from .context import Context, buffer_sizes
 from .llama import give_memory_back
@@ -40,12 +41,14 @@ class _Core:
         self.thread = threading.Thread(target=self._run, name="llm-magics-engine", daemon=True)
 
     def _run(self) -> None:
+        switching.hurry()
         try:
             self._serve()
         except Exception as error:  # a fault of ours: nobody may be left waiting for it
             self.closing.set()
             self.scheduler.end_all(error)
         finally:
+            switching.relax()
             self.closing.set()
             self._refuse_late_comers()
             self.context.free()
@@ -67,7 +70,10 @@ class _Core:
     def _commands(self) -> Iterator[Sequence | str]:
         """What came in; waits for it where there is nothing else to do."""
         if not self.scheduler.runnable():
-            yield self.inbox.get()
+            switching.relax()
+            command = self.inbox.get()
+            switching.hurry()
+            yield command
         while True:
             try:
                 yield self.inbox.get_nowait()
