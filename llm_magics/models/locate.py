@@ -20,7 +20,7 @@ from .stores import StoredFile, stored_files
 _HASH_AT_MOST = 4 << 30
 
 # e.g. "https://huggingface.co/Qwen/Qwen3-4B-GGUF/resolve/main/Qwen3-4B-Q4_K_M.gguf": repository, file
-_HUB_URL = re.compile(r"https?://(?:huggingface\.co|hf\.co)/([^/]+/[^/]+)/(?:resolve|blob|raw)/[^/]+/([^?#]+)")
+_HUB_URL = re.compile(r"https?://(?:huggingface\.co|hf\.co)/([^/]+/[^/]+)/(?:resolve|blob|raw)/[^/]+/([^?#]+)(?:[?#].*)?")
 # e.g. "Qwen/Qwen3-4B-GGUF:Qwen3-4B-Q4_K_M.gguf" or "hf.co/Qwen/Qwen3-4B-GGUF:Q4_K_M": repository, file or quantisation
 _HUB_SPEC = re.compile(r"(?:hf\.co/|huggingface\.co/)?([\w.-]+/[\w.-]+):([^:\\]+)")
 
@@ -140,7 +140,12 @@ def _could_be(stored: StoredFile, entry: CatalogEntry) -> bool:
 def _stored_under(name: str) -> StoredFile | None:
     hub = hub_file(name)
     wanted = {name.lower(), str(hub).lower() if hub else name.lower()}
-    return next((f for f in stored_files() if wanted & {n.lower() for n in f.names}), None)
+    stored = list(stored_files())
+    found = [f for f in stored if wanted & {n.lower() for n in f.names}]
+    if not found and hub and not hub.file.endswith(".gguf"):  # a quantisation, e.g. "Qwen/Qwen3-4B-GGUF:Q4_K_M"
+        repo, quantisation = hub.repo.lower(), hub.file.lower()
+        found = [f for f in stored if f.names[0].lower().startswith(f"{repo}:") and quantisation in f.path.name.lower()]
+    return found[0] if found else None
 
 
 def _found(path: Path, source: str, entry: CatalogEntry | None) -> ModelFile:

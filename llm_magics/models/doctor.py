@@ -1,0 +1,116 @@
+"""What is installed, what this machine has, which models are here, and what to type next."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from ..engine.free import FreeMemory, free_memory
+from .catalog import DEFAULT_MODEL, catalog
+from .stores import StoredFile, models_dir, stored_files
+
+_PACKAGES = ("llm_magics", "llama-cpp-python", "llguidance", "ipykernel", "ipywidgets", "jupyterlab", "huggingface-hub")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report. ``advice`` is what to do about it; empty where all is well. ``str()`` is the line as text."""
+
+    topic: str
+    found: str
+    advice: str = ""
+
+    def __str__(self) -> str:
+        arrow = f"\n{'':18}-> {self.advice}" if self.advice else ""
+        return f"{self.topic:16}  {self.found}{arrow}"
+
+
+def report() -> tuple[Finding, ...]:
+    """Look at everything now. Never raises for what it finds amiss: that is what it is for."""
+    memory, models = free_memory(), list(stored_files())
+    findings = [*_software(), *_llama_cpp(memory), *_machine(memory), *_models(models)]
+    return (*findings, _next(models, findings))
+
+
+def _software() -> Iterator[Finding]:
+    yield Finding("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}, {sys.executable}")
+    for package in _PACKAGES:
+        try:
+            yield Finding(package, version(package))
+        except PackageNotFoundError:
+            yield Finding(package, "not installed", f"{sys.executable} -m pip install {package}")
+
+
+def _llama_cpp(memory: FreeMemory) -> Iterator[Finding]:
+    """What this build of llama.cpp can use; its own words on the CPU."""
+    try:
+        from ..engine import llama
+    except (ImportError, OSError, RuntimeError) as error:  # a broken build: a missing library, another CPU's instructions
+        advice = "Reinstall it: pip install --force-reinstall --no-cache-dir llama-cpp-python"
+        yield Finding("llama.cpp", f"does not load: {error}", advice)
+        return
+    gpu = llama.supports_gpu()
+    yield Finding("llama.cpp", f"loads; built {'with' if gpu else 'without'} a GPU that it can use here", llama.gpu_advice())
+    said = llama.lib.llama_print_system_info().decode("utf-8", "replace")  # type: ignore[attr-defined]  # the engine's own import
+    features = [name for name, _, value in (item.strip().partition(" = ") for item in said.split("|")) if value == "1"]
+    yield Finding("CPU features", ", ".join(f.rpartition(":")[2].strip() for f in features) or "none")
+    if not memory.gpus and gpu:
+        yield Finding("GPU", "one that llama.cpp knows (not NVIDIA's)")
+
+
+def _machine(memory: FreeMemory) -> Iterator[Finding]:
+    import psutil
+
+    cores = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
+    yield Finding("CPU", f"{_cpu_name()}, {cores} cores")
+    total = psutil.virtual_memory().total
+    yield Finding("memory", f"{memory.host / 1e9:.1f} GB of {total / 1e9:.1f} GB free")
+    for gpu in memory.gpus:
+        holders = ", ".join(f"{p.name} (pid {p.pid})" for p in gpu.processes)
+        used_by = f"; in use by {holders}" if holders else ""
+        free = f"{gpu.free / 1e9:.1f} GB of {gpu.total / 1e9:.1f} GB free"
+        yield Finding("GPU", f"{gpu.name}, driver {gpu.driver}, {free}{used_by}")
+    place = _existing(models_dir())
+    yield Finding("disk", f"{shutil.disk_usage(place).free / 1e9:.1f} GB free for models in {models_dir()}")
+
+
+def _models(models: list[StoredFile]) -> Iterator[Finding]:
+    for found in models:
+        size = found.path.stat().st_size / 1e6
+        yield Finding("model", f"{_called(found)} ({size:,.0f} MB, {found.store}: {found.path})")
+    if not models:
+        yield Finding("model", "none on this machine", f"llm-magics pull {DEFAULT_MODEL}")
+
+
+def _next(models: list[StoredFile], findings: list[Finding]) -> Finding:
+    """One thing to type: mend what is broken first, then have a model, then talk to it."""
+    broken = next((f for f in findings if f.found.startswith(("not installed", "does not load"))), None)
+    if broken:
+        return Finding("next", broken.advice)
+    if not models:
+        return Finding("next", f"llm-magics pull {DEFAULT_MODEL}")
+    ours = {e.file: e.name for e in catalog()}
+    name = next((ours[m.path.name] for m in models if ours.get(m.path.name) == DEFAULT_MODEL), _called(models[0]))
+    return Finding("next", f"in a notebook: %load_ext llm_magics, then %load_model {name}, then a cell that begins with %%chat")
+
+
+def _called(found: StoredFile) -> str:
+    """The name to type for a stored file: the catalogue's, else its owner's."""
+    return next((e.name for e in catalog() if e.file == found.path.name), found.names[0])
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        return next(x.partition(":")[2].strip() for x in lines if x.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _existing(directory: Path) -> Path:
+    return next(p for p in (directory, *directory.parents) if p.exists())
