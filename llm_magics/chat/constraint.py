@@ -250,7 +250,7 @@ class _Calls:
         blocks, w = self.syntax.blocks, self.writer
         if blocks is None or not blocks.reasoning.strip():
             return ""
-        ends = [w.until(e.strip()) for e in blocks.ends if e.strip() and e not in self.frame.ends]
+        ends = [w.until(e.strip()) for e in blocks.ends if e.strip() and e.strip() != self.syntax.call_end.strip()]
         if not ends:
             return ""
         head = f"{w.marker(blocks.reasoning)} {self.header_until(blocks.header_end)}"

@@ -361,6 +361,8 @@ class ValueWriter:
         self, members: Mapping[str, str], required: Sequence[str], extra: str, close: str, separator: str, limits: Node
     ) -> str:
         """Members in any order, each declared one at most once, then ``close``. Returns the expression to start with."""
+        if not members and not extra:
+            return close
         if len(members) > MAX_FREE_ORDER:
             return self.members_in_order(members, required, extra, close, separator)
         keys = [k for k in required if k in members]

@@ -136,6 +136,12 @@ def _check(s: SamplerSettings, n_vocab: int) -> None:
             raise OptionError(f"The logit bias {value} of token {token} is no number, or there is no such token.")
 
 
+def logprob(logits: Row, token: int) -> float:
+    """Return the log-probability of ``token`` under the model itself."""
+    highest = logits.max()
+    return float(logits[token] - highest - np.log(np.exp(logits - highest).sum()))
+
+
 def logprobs(logits: Row, token: int, n_top: int) -> TokenLogprob:
     """Return the log-probability of ``token`` under the model itself, and those of the ``n_top`` likeliest tokens."""
     exact = logits.astype(np.float64)

@@ -13,9 +13,9 @@ from ..errors import EngineError, LLMMagicsError
 from .constraint import Constraint, ConstraintEngine
 from .context import Context
 from .model import Model
-from .sampling import Sampler, logprobs
+from .sampling import Sampler, logprob, logprobs
 from .text import TextStream
-from .values import EngineEvent, Finished, GenerateRequest, GuideStep, Prefill, TokenLogprob, Tokens
+from .values import EngineEvent, Finished, GenerateRequest, GuideStep, Prefill, ScoringGuide, TokenLogprob, Tokens
 
 RUN_AHEAD = 512
 """How many events may wait for a consumer before its sequence pauses."""
@@ -65,6 +65,7 @@ class Sequence:
         self._sampler = Sampler(request.sampler, model.n_vocab, request.prompt)
         self._stream = TextStream(request.stop)
         self._constraint: Constraint | None = None
+        self._scorer = request.guide if isinstance(request.guide, ScoringGuide) else None
         self._text: list[str] = []
         self._n_masked = self._n_forced = 0
         self._submitted = time.perf_counter()
@@ -97,7 +98,8 @@ class Sequence:
     def draw(self, context: Context, row: int) -> None:
         """Draw the next token from a batch row, and take it and all that it forces."""
         n = self.request.logprobs
-        clean = context.logits(row).copy() if n else None
+        scoring = self._scoring
+        clean = context.logits(row).copy() if n or scoring is not None else None
         token = self._sampler.sample(context, row)
         if self._constraint is not None and not self._constraint.accept(token):
             self._n_masked += 1
@@ -107,7 +109,10 @@ class Sequence:
         if not self._first:
             self._first = time.perf_counter()
         if clean is not None and token not in self._eog:
-            self._new_logprobs.append(logprobs(clean, token, n))
+            if n:
+                self._new_logprobs.append(logprobs(clean, token, n))
+            if scoring is not None:
+                scoring.observe(logprob(clean, token))
         self._take(token)
         self._force()
         self._emit()
@@ -140,6 +145,11 @@ class Sequence:
 
     def free(self) -> None:
         self._sampler.free()
+
+    @property
+    def _scoring(self) -> ScoringGuide | None:
+        """The guide, where it wants to know how probable the next token is."""
+        return self._scorer if self._scorer is not None and self._scorer.wants_logprob else None
 
     # --- what a token means -------------------------------------------------------------------------------------------------
 

@@ -98,6 +98,20 @@ class Guide(Protocol):
         ...
 
 
+@runtime_checkable
+class ScoringGuide(Guide, Protocol):
+    """A guide that decides by how probable the model finds its own text, where it asks for that."""
+
+    @property
+    def wants_logprob(self) -> bool:
+        """Whether the next token's log-probability is wanted; asked before each draw, because it costs a pass over the row."""
+        ...
+
+    def observe(self, logprob: float) -> None:
+        """Take the drawn token's log-probability under the model itself: temperature 1, no grammar. Its text is fed next."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
     """One sequence to generate. ``prompt`` is the whole prompt's token ids, BOS included.

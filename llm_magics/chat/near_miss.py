@@ -1,0 +1,297 @@
+"""The wrong wrappers that models put right calls into, as one grammar; and how to read the calls out again.
+
+The same description serves three ends: *is this text still a prefix of some call* (``any arguments``), *can it be nothing else
+any more* (``opened``: up to the first argument, then whatever), and *what may follow* (``strict``: the schemas enforced). The
+notations are those that are understood anywhere: the JSON of the OpenAI API, the template's own field names, a keyword call.
+
+    wrapper        e.g.
+    fenced JSON    ```json\\n{"name": "f", "arguments": {}}\\n```
+    bare JSON      {"name": "f", "parameters": {}}
+    wrong tag      <tools>\\n{"name": "f", "arguments": {}}\\n</tools>
+    keyword call   f(a=1, b="x")
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..messages import ToolSpec
+from .constraint import json_value, parameters_schema
+from .grammar import PYTHON_CONSTANTS, GrammarWriter, Notation, ValueWriter, quoted
+from .syntax import JsonFields, Shape, ToolSyntax
+from .tagged_grammar import properties_of, solid_object
+
+Reading = Literal["any", "opened", "strict"]
+
+_LANGUAGE = r"/[A-Za-z_]{1,20}/"  # e.g. json, tool_call
+_TAG = r"/<[A-Za-z_|][A-Za-z0-9_|:.-]{0,40}>/"  # e.g. <tools>
+_CLOSING_TAG = r"/<\/[A-Za-z_|][A-Za-z0-9_|:.-]{0,40}>/"
+_PYTHON = Notation(PYTHON_CONSTANTS, (('"', '"'), ("'", "'")), ("DOUBLE", "SINGLE"), "DOUBLE")
+
+
+@dataclass(frozen=True, slots=True)
+class FoundCall:
+    """One call read out of a near miss: the arguments as the model wrote them, and what was wrong with the wrapper."""
+
+    name: str
+    arguments: str
+    wrapper: str
+
+
+def field_sets(syntax: ToolSyntax) -> list[JsonFields]:
+    """The field names that a call may use: the template's own, then those of the OpenAI API and of Llama."""
+    sets = [syntax.fields] if syntax.fields is not None else []
+    for arguments in ("arguments", "parameters"):
+        sets.append(JsonFields(arguments=(arguments,)))
+        function = ((("type",), '"function"'),)
+        sets.append(JsonFields(("function", "name"), ("function", arguments), constants=function))
+    unique = {(f.name, f.arguments, f.constants, f.arguments_as_text): f for f in sets}
+    return list(unique.values())
+
+
+def near_miss_grammar(syntax: ToolSyntax, tools: Sequence[ToolSpec], reading: Reading, *, parallel: bool = True) -> str:
+    """Write the grammar of a message's end that is nothing but calls in a wrong wrapper."""
+    return _NearMisses(syntax, tools, reading, parallel).text()
+
+
+class _NearMisses:
+    def __init__(self, syntax: ToolSyntax, tools: Sequence[ToolSpec], reading: Reading, parallel: bool) -> None:
+        self.syntax = syntax
+        self.tools = tools
+        self.reading = reading
+        self.several = parallel
+        self.writer = GrammarWriter()
+        self.schemas = {tool.name: parameters_schema(tool) for tool in tools}
+        self.any_object = parameters_schema(ToolSpec(""))
+        self.written: dict[str, str] = {}
+
+    def text(self) -> str:
+        w = self.writer
+        wrapped = [self.fenced(), self.tagged(), self.bare()]
+        if self.syntax.shape is not Shape.PYTHONIC:
+            wrapped.append(self.keyword_calls())
+        one = w.rule(" | ".join(wrapped), "wrapped")
+        if self.reading == "opened":
+            return w.text(f"{w.gap} {one}")
+        again = f"({w.gap} {one})*" if self.several else ""
+        return w.text(f"{w.gap} {one} {again} {w.gap}")
+
+    @property
+    def open_end(self) -> str:
+        """What follows the first argument's place: anything, once it is sure that there is a call."""
+        return self.writer.terminal("TEXT")
+
+    def fenced(self) -> str:
+        w = self.writer
+        start = f'"```" ({w.new_terminal(_LANGUAGE, "LANG")})? {w.gap}'
+        return f"{start} {self.objects()}" if self.reading == "opened" else f'{start} {self.objects()} {w.gap} "```"'
+
+    def tagged(self) -> str:
+        w = self.writer
+        start = f"{w.new_terminal(_TAG, 'TAG')} {w.gap}"
+        if self.reading == "opened":
+            return f"{start} {self.objects()}"
+        return f"{start} {self.objects()} {w.gap} ({w.new_terminal(_CLOSING_TAG, 'END')})?"
+
+    def bare(self) -> str:
+        """Objects with no wrapper at all, or with the closing half of the template's own."""
+        w = self.writer
+        closing = "" if self.reading == "opened" else w.marker(self.syntax.call_end + self.syntax.section_end)
+        return f"{self.objects()} ({w.gap} {closing})?" if closing else self.objects()
+
+    def objects(self) -> str:
+        """One or several calls as JSON objects, in an array or not."""
+        if "objects" not in self.written:
+            self.written["objects"] = self._objects()
+        return self.written["objects"]
+
+    def _objects(self) -> str:
+        w = self.writer
+        one = w.rule(" | ".join(self.object(tool, fields) for tool in self.tools for fields in self.fields), "object")
+        if self.reading == "opened":
+            return w.rule(f'("[" {w.gap})? {one}', "objects")
+        comma = f'{w.gap} ("," {w.gap})?'
+        several = w.rule(f"{one} ({comma} {one})*" if self.several else one, "several")
+        return w.rule(f'{several} | "[" {w.gap} {several} {w.gap} "]"', "objects")
+
+    @property
+    def fields(self) -> list[JsonFields | None]:
+        return [*field_sets(self.syntax), None]  # None: the name itself is the key
+
+    def object(self, tool: ToolSpec, fields: JsonFields | None) -> str:
+        """One call as a JSON object; constants may be left out, as models do."""
+        w, gap = self.writer, self.writer.gap
+        arguments = self.arguments(tool)
+        name = quoted(json.dumps(tool.name, ensure_ascii=False))
+        if fields is None:
+            pieces = [f'"{{" {gap} {name} {gap} ":" {gap} {arguments}']
+            depth = 1
+        else:
+            outer, inner = fields.name[:-1], f'{self.member(fields.name[-1])} {name} {gap} "," {gap}'
+            inner += f" {self.member(fields.arguments[-1])} {arguments}"
+            fixed = [f'({self.member(path[-1])} {quoted(text)} {gap} "," {gap})?' for path, text in fields.constants]
+            constants = " ".join([*fixed, ""])
+            heads = "".join(f'{self.member(key)} "{{" {gap} ' for key in outer)
+            pieces = [f'"{{" {gap} {constants}{heads}{inner}']
+            depth = 1 + len(outer)
+        if self.reading != "opened":
+            pieces += [f'{gap} "}}"'] * depth
+        return w.rule(" ".join(pieces), "o")
+
+    def member(self, key: str) -> str:
+        return f'{quoted(json.dumps(key, ensure_ascii=False))} {self.writer.gap} ":" {self.writer.gap}'
+
+    def arguments(self, tool: ToolSpec) -> str:
+        if self.reading == "opened":
+            return f'"{{" {self.open_end}'
+        key = tool.name if self.reading == "strict" else ""
+        if f"arguments of {key}" not in self.written:
+            self.written[f"arguments of {key}"] = json_value(self.writer, self.schemas[key] if key else self.any_object)
+        return self.written[f"arguments of {key}"]
+
+    def keyword_calls(self) -> str:
+        w = self.writer
+        one = w.rule(" | ".join(self.keyword_call(tool) for tool in self.tools), "call")
+        if self.reading == "opened":
+            return w.rule(f'("[" {w.gap})? {one}', "calls")
+        comma = f'{w.gap} ("," {w.gap})?'
+        several = w.rule(f"{one} ({comma} {one})*" if self.several else one, "calls")
+        return w.rule(f'{several} | "[" {w.gap} {several} {w.gap} "]"', "calls")
+
+    def keyword_call(self, tool: ToolSpec) -> str:
+        w, gap = self.writer, self.writer.gap
+        schema = self.schemas[tool.name]
+        values = ValueWriter(w, schema, _PYTHON)
+        node = solid_object(schema)
+        known = properties_of(node)
+        start = f'{quoted(tool.name)} "(" {gap}'
+        if self.reading == "opened":
+            keys = " | ".join(quoted(key) for key in known)
+            return f'{start} (")" | ({keys}) {gap} "=" {self.open_end})' if keys else f'{start} ")"'
+        strict = self.reading == "strict"
+        members = {k: f'{quoted(k)} {gap} "=" {gap} {values.value(sub if strict else {})} {gap}' for k, sub in known.items()}
+        required = node.get("required", []) if strict else []
+        comma = f'"," {gap}'
+        body = values.members(members, required, "", quoted(")"), comma, node if strict else {})
+        return f"{start} {body}"
+
+
+# --- reading ------------------------------------------------------------------------------------------------------------------
+
+
+def read_calls(text: str, syntax: ToolSyntax, names: Sequence[str]) -> list[FoundCall]:
+    """Read the calls out of a complete near miss, in order."""
+    body = text.strip()
+    wrapper = "fenced JSON" if body.startswith("```") else "wrong tag" if body.startswith("<") else "bare JSON"
+    closing = (syntax.call_end + syntax.section_end).strip()
+    if wrapper == "bare JSON" and closing and body.endswith(closing):
+        wrapper = "missing opening tag"
+    starts = [i for i in (body.find("{"), _name_at(body, names)) if i >= 0]
+    if starts and min(starts) == _name_at(body, names):
+        return list(_keyword_calls(body, names))
+    return list(_json_calls(body, field_sets(syntax), names, wrapper))
+
+
+def _name_at(text: str, names: Sequence[str]) -> int:
+    """Where a keyword call begins, e.g. ``get_weather(``; -1 where none does."""
+    found = re.search(r"(?<![\w.\"])(" + "|".join(re.escape(n) for n in names) + r")\s*\(", text)
+    return found.start() if found else -1
+
+
+def _json_calls(text: str, fields: Sequence[JsonFields], names: Sequence[str], wrapper: str) -> Iterator[FoundCall]:
+    at = text.find("{")
+    while at >= 0:
+        members, end = _members(text, at)
+        call = _call_of(text, members, fields, names)
+        if call is not None:
+            name, arguments, keys = call
+            expected = fields[0].arguments[-1]
+            renamed = f", {keys[-1]!r} for {expected!r}" if keys and keys[-1] != expected else ""
+            yield FoundCall(name, arguments, wrapper + renamed)
+        at = text.find("{", end)
+
+
+_Members = dict[str, tuple[int, int]]
+
+
+def _call_of(
+    text: str, members: _Members, fields: Sequence[JsonFields], names: Sequence[str]
+) -> tuple[str, str, tuple[str, ...]] | None:
+    """Name, argument text and the key of the arguments, by the first field set that fits."""
+    for candidate in fields:
+        name, arguments = _at_path(text, members, candidate.name), _at_path(text, members, candidate.arguments)
+        if name and arguments and json.loads(name) in names:
+            return json.loads(name), arguments, candidate.arguments
+    for key in members:
+        if key in names:
+            start, end = members[key]
+            return key, text[start:end], ()
+    return None
+
+
+def _at_path(text: str, members: _Members, path: Sequence[str]) -> str:
+    """The JSON text under a path of keys; empty where there is none."""
+    for i, key in enumerate(path):
+        if key not in members:
+            return ""
+        start, end = members[key]
+        if i == len(path) - 1:
+            return text[start:end]
+        if text[start] != "{":
+            return ""
+        members = _members(text, start)[0]
+    return ""
+
+
+_DECODER = json.JSONDecoder()
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+def _members(text: str, at: int) -> tuple[_Members, int]:
+    """Where each member's value of the object at ``at`` stands, and where the object ends."""
+    members: _Members = {}
+    at = _skip(text, at + 1)
+    while text[at] != "}":
+        key, at = _DECODER.raw_decode(text, at)
+        start = _skip(text, _skip(text, at) + 1)
+        _, at = _DECODER.raw_decode(text, start)
+        members[key] = (start, at)
+        at = _skip(text, at)
+        at = _skip(text, at + 1) if text[at] == "," else at
+    return members, at + 1
+
+
+def _skip(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    return found.end() if found else at
+
+
+def _keyword_calls(text: str, names: Sequence[str]) -> Iterator[FoundCall]:
+    """Read ``f(a=1)`` and ``[f(a=1), g()]`` as Python would; names may be dotted, and constants JSON's."""
+    at = _name_at(text, names)
+    while at >= 0:
+        for end in (i + 1 for i in range(at, len(text)) if text[i] == ")"):
+            try:
+                node = ast.parse(text[at:end].strip(), mode="eval").body
+            except (SyntaxError, ValueError):
+                continue
+            if isinstance(node, ast.Call) and not node.args:
+                arguments = {str(k.arg): _literal(k.value) for k in node.keywords}
+                name = text[at : text.index("(", at)].strip()
+                yield FoundCall(name, json.dumps(arguments, ensure_ascii=False), "keyword call")
+                rest = _name_at(text[end:], names)
+                at = end + rest if rest >= 0 else -1
+                break
+        else:
+            return
+
+
+def _literal(node: ast.expr) -> Any:
+    """A literal's value; ``true``, ``false`` and ``null`` as JSON has them."""
+    words = {"true": True, "false": False, "null": None}
+    return words[node.id] if isinstance(node, ast.Name) and node.id in words else ast.literal_eval(node)

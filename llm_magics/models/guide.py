@@ -1,0 +1,205 @@
+"""The guide that runs beside the sampler: reads the text as it comes, and arms the grammars.
+
+It joins three things of the ``chat`` room: the *parser*, which finds reasoning, text and calls; *recovery*, which finds calls
+in the wrong wrapper in the text that the parser lets through; and the *constraint*, whose grammars hold the rest.
+
+When a grammar is armed:
+
+- at the start, for ``required``, a named tool, ``none`` and a response schema;
+- under ``auto`` when a call has certainly begun: its first marker, which is one token of the vocabulary, stands at the
+  beginning of a line; or the parser has read the call's name; or a near miss can be nothing else any more.
+
+An armed grammar holds to the end: in every template a message ends with its calls. What is already written is handed over as
+``pending``; should the grammar not take it (a name that is no tool's), it is not armed, and the notes say so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, cast
+
+from ..chat.constraint import Constraint, Frame, build_constraint, first_tag
+from ..chat.format import ChatFormat
+from ..chat.recover import Recovery, quotable
+from ..chat.regex import byte_tokenizer
+from ..chat.template import Prompt
+from ..engine.values import Grammar, GuideStep
+from ..errors import SchemaError
+from ..events import ModelEnd, ModelEvent, ReasoningDelta, TextDelta, ToolCallStart
+from ..messages import FinishReason
+from .base import Request
+
+if TYPE_CHECKING:
+    from ..chat.parser import StreamParser
+
+
+def make_guide(format: ChatFormat, prompt: Prompt, request: Request, specials: frozenset[str] = frozenset()) -> ChatGuide:
+    """Make the guide for one request.
+
+    ``specials`` are the texts of the vocabulary's control tokens. Raises SchemaError where a tool's parameters or the response
+    schema cannot be enforced, before anything is evaluated.
+    """
+    parser = format.parser(
+        request.tools,
+        prompt=prompt,
+        tool_choice=request.tool_choice,
+        parallel_tool_calls=request.parallel_tool_calls,
+        response_format=request.response_schema,
+    )
+    recovery = None
+    if request.tools and request.tool_choice == "auto" and request.response_schema is None:
+        said = quotable(request.messages)
+        recovery = Recovery(request.tools, format.tools, said=said, parallel=request.parallel_tool_calls)
+    constraint = _constraint(format, prompt, request)
+    return ChatGuide(parser, constraint, recovery, specials, thinking=_opens_reasoning(format, prompt))
+
+
+def _constraint(format: ChatFormat, prompt: Prompt, request: Request) -> Constraint:
+    syntax, turn = format.tools, format.turn
+    marks = (turn.end, *turn.extra_ends, *(syntax.blocks.ends if syntax.blocks is not None else ()))
+    frame = Frame(
+        reasoning=format.reasoning,
+        reasoning_open=prompt.continued == "reasoning" or _opens_reasoning(format, prompt),
+        turn=turn,
+        ends=frozenset(tag for mark in marks if (tag := first_tag(mark))),
+    )
+    names = {tool.name for tool in request.tools}
+    if request.tool_choice not in ("auto", "none", "required") and request.tool_choice not in names:
+        raise SchemaError(f"There is no tool {request.tool_choice!r} to be called.", "Offer it, or choose another.")
+    return build_constraint(
+        syntax,
+        request.tools,
+        tool_choice=request.tool_choice,
+        parallel=request.parallel_tool_calls,
+        response_schema=request.response_schema,
+        frame=frame,
+    )
+
+
+def _opens_reasoning(format: ChatFormat, prompt: Prompt) -> bool:
+    """Has the generation prompt begun the reasoning that the model is to go on with?"""
+    reasoning = format.reasoning
+    if reasoning is None or not reasoning.start.strip():
+        return False
+    opening = prompt.generation_prompt
+    return opening.rfind(reasoning.start.strip()) > opening.rfind(reasoning.end.strip())
+
+
+class ChatGuide:
+    """See the head of this file. One guide reads one answer; it pickles until it is started."""
+
+    def __init__(
+        self,
+        parser: StreamParser,
+        constraint: Constraint,
+        recovery: Recovery | None,
+        specials: frozenset[str],
+        *,
+        thinking: bool = False,
+    ) -> None:
+        self._parser = parser
+        self._constraint = constraint
+        self._recovery = recovery
+        self._specials = specials
+        self._thinking = thinking
+        self._raw = ""  # the answer's text, from where a call can begin
+        self._armed = False
+        self._notes: list[str] = []
+        self._logprob: float | None = None
+
+    # --- what the engine calls ----------------------------------------------------------------------------------------------
+
+    @property
+    def wants_logprob(self) -> bool:
+        """Whether the log-probability of the next token is worth computing."""
+        return self._recovery is not None and not self._thinking and self._recovery.curious
+
+    def observe(self, logprob: float) -> None:
+        """Take the log-probability, at temperature 1 and without any grammar, of the token whose text comes next."""
+        self._logprob = (self._logprob or 0.0) + logprob
+
+    def start(self) -> GuideStep:
+        if self._recovery is not None:
+            self._recovery.number = self._number
+            self._parser.sink = self._recovery
+        if not self._constraint.start:
+            return GuideStep()
+        self._armed = True
+        return GuideStep(arm=Grammar(self._constraint.start))
+
+    def feed(self, text: str) -> GuideStep:
+        if self._recovery is not None:
+            self._recovery.observe(text, self._logprob)
+        self._logprob = None
+        self._raw += text
+        events = self._parser.feed(text)
+        for event in events:
+            if isinstance(event, ReasoningDelta | TextDelta):
+                self._thinking = isinstance(event, ReasoningDelta)
+        return GuideStep(events=tuple(events), arm=self._to_arm(events))
+
+    def finish(self, reason: str) -> GuideStep:
+        *events, end = self._parser.finish(cast(FinishReason, reason))
+        assert isinstance(end, ModelEnd)
+        notes = (*end.notes, *self._notes, *(self._recovery.notes if self._recovery is not None else ()))
+        return GuideStep(events=(*events, replace(end, notes=notes)))
+
+    def _number(self) -> tuple[int, str]:
+        """The next call's index and id, from the parser's own count."""
+        calls = self._parser.calls
+        index = calls.started
+        calls.started += 1
+        calls.finished += 1
+        return index, calls.new_id(index)
+
+    # --- arming ---------------------------------------------------------------------------------------------------------------
+
+    def _to_arm(self, events: list[ModelEvent]) -> Grammar | None:
+        if self._armed or not self._constraint.calls:
+            return None
+        if any(isinstance(e, ReasoningDelta) for e in events):
+            self._raw = ""
+            return None
+        if self._recovery is not None and self._recovery.opened is not None:
+            opened = self._recovery.opened
+            return self._arm(opened.grammar, opened.written)
+        named = any(isinstance(e, ToolCallStart) and not e.recovered for e in events)
+        written = self._written(named)
+        return self._arm(self._constraint.calls, written) if written else None
+
+    def _written(self, named: bool) -> str:
+        """The text from a call's first marker on, where a call has certainly begun; else empty."""
+        syntax = self._parser.syntax
+        if syntax.blocks is not None:
+            start = self._raw.rfind(syntax.blocks.start)
+            return self._raw[start + len(syntax.blocks.start) if start >= 0 else 0 :] if named else ""
+        tag = first_tag(syntax.section_start) or first_tag(syntax.call_start)
+        if not tag:
+            return self._raw.lstrip() if named else ""
+        start = self._raw.rfind(tag)
+        if start < 0 or not (named or tag in self._specials):
+            return ""
+        alone = not self._raw[:start].rpartition("\n")[2].strip()
+        return self._raw[start:] if named or alone else ""
+
+    def _arm(self, grammar: str, written: str) -> Grammar | None:
+        self._armed = True
+        if not takes(grammar, written):
+            self._notes.append("a call could not be held to a schema: it begins as no call of the tools does")
+            return None
+        return Grammar(grammar, pending=written)
+
+
+def takes(grammar: str, text: str) -> bool:
+    """Is this text a beginning of what the grammar admits?"""
+    matcher = _compiled(grammar).deep_copy()
+    data = list(text.encode("utf-8", "replace"))
+    return bool(matcher.try_consume_tokens(data) == len(data))
+
+
+@lru_cache(maxsize=16)
+def _compiled(grammar: str) -> Any:
+    from llguidance import LLMatcher
+
+    return LLMatcher(byte_tokenizer(), grammar, log_level=0)
