@@ -64,9 +64,12 @@ def find_calls(
         return replace(found, call_start=blocks.call, call_end=_body_end(found, blocks)), ()
     if probe.repairs.split_calls:
         found = replace(found, separator="", parallel=False)
-    if not found.section_start.strip() and found.section_end.strip():
-        return replace(found, section_end=""), (found.section_end,)  # what closes nothing ends the turn
-    return found, ()
+    if turn.end.strip():
+        found = replace(found, section_end=found.section_end.partition(turn.end.strip())[0])
+    if found.section_start.strip() or found.array:
+        return found, ()
+    ends = (found.section_end,) if found.section_end.strip() else ()  # what closes nothing ends the turn
+    return replace(found, section_start="", section_end=""), ends
 
 
 class _Renderer:

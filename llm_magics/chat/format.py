@@ -13,10 +13,10 @@ from .diff import common_prefix
 from .inputs import AnyMessage, AnyTool, messages_from, tools_from
 from .origin import OriginText, concat, mark, runs_of
 from .overrides import OVERRIDES, Override
-from .repair import Repairs, template_variables
+from .repair import Repairs, template_variables, thinking
 from .syntax import ReasoningSyntax, ToolSyntax, TurnSyntax
 from .template import ChatTemplate, Prompt, prompt_of
-from .turns import thinking, whole_tags
+from .turns import whole_tags
 
 if TYPE_CHECKING:
     from .parser import StreamParser

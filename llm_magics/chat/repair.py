@@ -8,6 +8,7 @@ earlier answers; :class:`Repairs` is what was learnt, and :func:`template_variab
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -20,7 +21,9 @@ from .syntax import Shape, ToolSyntax
 from .template import ChatTemplate
 from .writer import write_calls
 
-REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
+PARTS = "content parts"
+_WRITTEN_PART = re.compile("""['"]thinking['"]""")  # a part that was printed instead of understood
+REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking", PARTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,7 @@ class Repairs:
     ``system_later``: may a system message stand later. ``merge``: roles must alternate, so neighbours are merged.
     ``split_calls``: one call per message. ``split_content``: text before calls is a message of its own. ``tools``: the template
     describes the tools, or we do, in the system message. ``calls`` and ``results``: the template writes them, or they are text.
-    ``reasoning``: the message key for reasoning, or "".
+    ``reasoning``: the message key for reasoning, "content parts" for a part of the content, or "".
     """
 
     lenient: bool = False
@@ -68,6 +71,11 @@ class Repairs:
             "tool results are sent as the user's": self.results == "user",
         }
         return tuple(phrase for phrase, holds in said.items() if holds)
+
+
+def thinking(on: bool) -> dict[str, Any]:
+    """The variables that switch reasoning; templates read one of these names or none."""
+    return {"enable_thinking": on, "thinking": on}
 
 
 # --- shaping ----------------------------------------------------------------------------------------------------------------
@@ -112,7 +120,10 @@ def _as_dict(message: Message, repairs: Repairs) -> dict[str, Any]:
         made["content"] = text
     elif repairs.empty == "none":
         made["content"] = None
-    if message.reasoning and repairs.reasoning:
+    if message.reasoning and repairs.reasoning == PARTS:  # what Mistral's reasoning models take
+        thought = {"type": "thinking", "thinking": mark(message.reasoning, "assistant")}
+        made["content"] = [thought, {"type": "text", "text": text}] if text else [thought]
+    elif message.reasoning and repairs.reasoning:
         made[repairs.reasoning] = mark(message.reasoning, "assistant")
     if message.tool_calls:
         made["tool_calls"] = [_call_dict(c, repairs) for c in message.tool_calls]
@@ -362,22 +373,17 @@ def _probe_calls(asked: Probe) -> None:
 def _clean(asked: Probe, repairs: Repairs, history: Sequence[Message]) -> bool:
     """Whether a call comes out whole, and neither as JSON inside JSON nor as Python's spelling of a dictionary."""
     text = asked.text(history, [_TOOL], repairs)
-    before = asked.text(history[:1], [_TOOL], repairs)
-    spelt = text.replace(before, "") if before else text
-    whole = all(word in spelt for word in ("qtoole", "qkeyg", "qvali", "qresm"))
-    return whole and "\\\"qkeyg" not in spelt and "{'qkeyg'" not in spelt
+    whole = all(word in text for word in ("qtoole", "qkeyg", "qvali", "qresm"))
+    return whole and not re.search(r"""\\"qkeyg|\{'qkeyg': 'qvali""", text)
 
 
 def _probe_reasoning(asked: Probe) -> None:
+    said = [_USER, Message("assistant", "qansd", reasoning="qthinko")]
+    called = [_USER, replace(_CALLING, reasoning="qthinko"), _RESULT]
     for field in REASONING_FIELDS:
         tried = replace(asked.repairs, reasoning=field)
-        thought = [_USER, Message("assistant", "qansd", reasoning="qthinko")]
-        for final in (False, True):
-            text = asked.text(thought, (), tried, add_generation_prompt=final)
-            if "qthinko" in text:
-                asked.repairs = tried
-                return
-        calling = [_USER, replace(_CALLING, reasoning="qthinko"), _RESULT]
-        if asked.keeps(calling, "qthinko", [_TOOL], tried):
+        texts = [asked.text(said, (), tried, add_generation_prompt=final, **thinking(True)) for final in (False, True)]
+        texts.append(asked.text(called, [_TOOL], tried, **thinking(True)))
+        if any("qthinko" in text and not _WRITTEN_PART.search(text) for text in texts):
             asked.repairs = tried
             return

@@ -10,7 +10,7 @@ import jinja2
 
 from ..messages import Message, ToolCall, ToolSpec
 from .diff import after, between, closing, common_prefix, common_suffix, opening, safe_suffix, tags, without_prefix
-from .repair import Probe
+from .repair import Probe, thinking
 from .sandbox import TemplateEnvironment
 from .syntax import ReasoningSyntax, TurnSyntax
 
@@ -54,11 +54,6 @@ class Frame:
         if shared.strip():
             return turn[len(shared) :]
         return without_prefix(turn, self.prompt_on)
-
-
-def thinking(on: bool) -> dict[str, bool]:
-    """The variables that switch reasoning; templates read one of these names or none."""
-    return {"enable_thinking": on, "thinking": on}
 
 
 def find_frame(probe: Probe) -> Frame:
@@ -111,17 +106,21 @@ def _from_field(probe: Probe, frame: Frame) -> ReasoningSyntax | None:
         return None
     start = turn[: turn.find(THOUGHT)]
     unthought = frame.turn_of(probe, [USER, ANSWER] if turn is said else [USER, CALLING], () if turn is said else [TOOL])
-    start = _opener_cut(start, frame, unthought)
+    start = _without_opener(start, turn[len(start) + len(THOUGHT) :], frame, unthought)
     end, then = _split_reopening(frame, _end_after_thought(frame, start, said, called, unthought))
-    return ReasoningSyntax(start, end, field, then, f"the template writes {field}") if start and end else None
+    return ReasoningSyntax(start, end, field, then, f"the template writes {field}") if start.strip() and end.strip() else None
 
 
-def _opener_cut(start: str, frame: Frame, unthought: str) -> str:
-    """What stands before a thought, without the turn's opener."""
-    if start.startswith(frame.prompt_on) and start != frame.prompt_on:
-        return start[len(frame.prompt_on) :]
-    plain = whole_tags(common_prefix(start, unthought), start)  # the generation prompt opens the thought
-    return start[len(plain) :] or _last_marker(start)
+def _without_opener(start: str, behind: str, frame: Frame, unthought: str) -> str:
+    """What stands before a thought, without the turn's opener; ``behind`` is what follows the thought."""
+    rest = start.removeprefix(frame.prompt_on)
+    if rest.strip() and rest != start:
+        return rest
+    promised = frame.prompt_on.removeprefix(start)  # the prompt may say more than history does
+    if promised != frame.prompt_on and promised.strip() and not behind.strip().startswith(promised.strip()):
+        return promised
+    plain = whole_tags(common_prefix(start, unthought), start)
+    return start[len(plain) :] if start[len(plain) :].strip() else _last_marker(start)
 
 
 def _last_marker(text: str) -> str:
@@ -150,8 +149,9 @@ def _without_content_start(frame: Frame, start: str, text: str) -> str:
     """``end content_start`` without ``content_start``, which the frame shows where no thought comes before."""
     opened = frame.prompt_off[len(whole_tags(common_prefix(frame.prompt_on, frame.prompt_off), frame.prompt_off)) :]
     for content in (_whole_from_tag(frame.prompt_off, opened), frame.head):
-        if content.strip() and text.endswith(content) and content != text and start.strip() not in content:
-            return text[: len(text) - len(content)]
+        before = text.removesuffix(content)
+        if content.strip() and before.strip() and before != text and start.strip() not in content:
+            return before
     return text
 
 
@@ -180,9 +180,10 @@ def _from_prompts(probe: Probe, frame: Frame) -> ReasoningSyntax | None:
             layout = start[len(lead) :]
             half = layout[: len(layout) // 2]
             return ReasoningSyntax(lead + half, layout[len(half) :] + pair[1] + rest, derived="the generation prompt skips it")
-        last = _last_marker(on)
-        if pair and closing(last.strip()) == pair[0]:
-            return ReasoningSyntax(last, skipped, derived="the generation prompt opens or skips it")
+    opened, shut = _last_marker(on), _last_marker(off)
+    if on.strip() and closing(opened.strip()) == shut.strip() != "":
+        skipped = off[len(on) :] if off.startswith(on) else shut
+        return ReasoningSyntax(opened, skipped, derived="the generation prompt opens or skips it")
     for text in (frame.turn_of(probe, [USER, ANSWER]), frame.turn_of(probe, [USER, CALLING], [TOOL])):
         opened = on[len(whole_tags(common_prefix(on, text), on)) :]
         if text and len(tags(opened)) == 1 and opened != on:
