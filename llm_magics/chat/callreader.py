@@ -23,14 +23,42 @@ _DISTINCT = re.compile(r"(?=.*[<\[{|｜(>])(?=.*\w).{4,}", re.S)
 
 
 class Calls:
-    """The calls of one answer: their numbers, their ids, and the events they give. ``open`` has begun and not ended."""
+    """The calls of one answer: their numbers, their ids, and where events go. ``open`` has begun and not ended.
+
+    Events of an attempt that may come to nothing are *set aside*; they are released or forgotten together.
+    """
 
     def __init__(self, salt: str) -> None:
         self._salt = salt
-        self.events: list[ModelEvent] = []
+        self._given: list[ModelEvent] = []
+        self._aside: list[ModelEvent] | None = None
         self.started = 0
         self.finished = 0
         self.open: int | None = None
+
+    def give(self, *events: ModelEvent) -> None:
+        """Give events out, or set them aside."""
+        (self._given if self._aside is None else self._aside).extend(events)
+
+    def collect(self) -> list[ModelEvent]:
+        """Take the events given out since the last time."""
+        given, self._given = self._given, []
+        return given
+
+    def set_aside(self) -> tuple[int, int]:
+        """Keep events back from here on; returns what :meth:`forget` needs."""
+        self._aside = []
+        return self.started, self.finished
+
+    def taken_back(self) -> list[ModelEvent]:
+        """The events that were set aside; from here on events are given out again."""
+        aside, self._aside = self._aside or [], None
+        return aside
+
+    def forget(self, counted: tuple[int, int]) -> None:
+        """Number the calls as if those set aside had never been."""
+        self.started, self.finished = counted
+        self.open = None
 
     def new_id(self, index: int) -> str:
         """Nine letters and digits, which every template takes; the same again for the same prompt and place."""
@@ -61,9 +89,9 @@ class OneCall:
             self._calls.started += 1
             self._calls.open = self._index
             self.id = self.id or self._calls.new_id(self._index)
-            self._calls.events.append(ToolCallStart(self._index, self.id, self.name))
+            self._calls.give(ToolCallStart(self._index, self.id, self.name))
             if self._pieces:
-                self._calls.events.append(ToolCallDelta(self._index, "".join(self._pieces)))
+                self._calls.give(ToolCallDelta(self._index, "".join(self._pieces)))
 
     def emit(self, piece: str) -> None:
         """Take a piece of the arguments."""
@@ -71,7 +99,7 @@ class OneCall:
             return
         self._pieces.append(piece)
         if self._index >= 0:
-            self._calls.events.append(ToolCallDelta(self._index, piece))
+            self._calls.give(ToolCallDelta(self._index, piece))
 
     def end(self) -> None:
         """Say that the call is complete. Raises Malformed where its arguments are no JSON object."""
@@ -82,7 +110,7 @@ class OneCall:
             raise Malformed("the arguments are no JSON object")
         self._waits_for_id = False
         self.start()
-        self._calls.events.append(ToolCallEnd(self._index, ToolCall(self.name, arguments, self.id)))
+        self._calls.give(ToolCallEnd(self._index, ToolCall(self.name, arguments, self.id)))
         self._calls.finished += 1
         self._calls.open = None
 

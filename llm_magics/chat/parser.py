@@ -92,7 +92,9 @@ class StreamParser:
         self.message = Message("assistant")
         self.finish_reason: FinishReason | None = None
         self._space = ""
+        self.unproven: list[str] | None = None
         self._said_text = False
+        self._thought = False
         self._begun = False
         self._fed: list[str] = []
         self._running: Reading[None] | None = None
@@ -162,11 +164,7 @@ class StreamParser:
             next(self._running)
         except StopIteration:
             pass
-        return self._kept(self._collected())
-
-    def _collected(self) -> list[ModelEvent]:
-        given, self.calls.events = self.calls.events, []
-        return given
+        return self._kept(self.calls.collect())
 
     def _kept(self, events: list[ModelEvent]) -> list[ModelEvent]:
         self.events += events
@@ -187,15 +185,30 @@ class StreamParser:
         self._say(kept)
 
     def _say(self, text: str) -> None:
-        self.calls.events += self.sink.feed(text) if self.sink is not None else [TextDelta(text)]
+        self.calls.give(*(self.sink.feed(text) if self.sink is not None else [TextDelta(text)]))
 
     def think(self, text: str) -> None:
         """Give out reasoning."""
         text = self._space + text
         kept = text.rstrip()
         self._space = text[len(kept) :]
-        if kept:
-            self.calls.events.append(TextDelta(kept) if self.inline else ReasoningDelta(kept))
+        if not kept:
+            return
+        if self.unproven is not None:
+            self.unproven.append(kept)
+            self._thought = True
+        else:
+            self.calls.give(TextDelta(kept) if self.inline else ReasoningDelta(kept))
+            self._thought = True
+
+    def prove(self, marker: str = "") -> None:
+        """Give out a thought that the prompt opened and that was kept back; with its marker, if it was closed.
+
+        Only inline: there the marker belongs to the content if the model did think, and nothing but the end shows that.
+        """
+        held, self.unproven = self.unproven, None
+        if held:
+            self.calls.give(TextDelta(marker + "".join(held)))
 
     def layout(self) -> None:
         """Forget white space that turned out to stand before a marker."""
@@ -213,7 +226,7 @@ class StreamParser:
     def interrupt(self) -> None:
         """Tell the sink that something other than content comes."""
         if self.sink is not None:
-            self.calls.events += self.sink.interrupt()
+            self.calls.give(*self.sink.interrupt())
 
     def note(self, text: str) -> None:
         """Keep a remark on a decision."""
@@ -234,7 +247,7 @@ class StreamParser:
         """What is gone on with belongs to the answer."""
         prompt = self.prompt
         if prompt.reasoning_prefix and not self.inline:
-            self.calls.events.append(ReasoningDelta(prompt.reasoning_prefix))
+            self.calls.give(ReasoningDelta(prompt.reasoning_prefix))
         if prompt.content_prefix:
             kept = prompt.content_prefix.rstrip()
             self._said_text = bool(kept)
@@ -257,6 +270,7 @@ class _Phases:
         """Read the whole answer."""
         opening = self._p.prompt.generation_prompt
         if self._opened(opening):
+            self._say_opened(opening)
             yield from self._in_reasoning("")
         elif not self._p.prompt.continued and self._p.calls_allowed and not self._p.syntax.has_marker:
             yield from self._unmarked_call()
@@ -273,6 +287,17 @@ class _Phases:
             return False
         before, marker, behind = opening.rpartition(reasoning.start.strip())
         return bool(marker) and reasoning.end.strip() not in behind
+
+    def _say_opened(self, opening: str) -> None:
+        """What the generation prompt has written of the thought belongs to it."""
+        parser, start = self._p, self._p.reasoning.start if self._p.reasoning else ""
+        if parser.inline:
+            parser.unproven = []
+        if not parser.prompt.continued:
+            begun = opening.rpartition(start.strip())[2].lstrip()
+            if begun.strip():
+                parser.think(begun)
+                parser._thought = False
 
     # --- which markers count where ------------------------------------------------------------------------------------------
 
@@ -371,21 +396,28 @@ class _Phases:
         kind: Kind = "text" if parser.inline else "reasoning"
         if parser.inline and marker:
             parser.think(marker)
+            parser._thought = False
         elif not parser.prompt.reasoning_prefix or marker:
             yield from self._in.space()
         while True:
             found = yield from self._in.until(self._reasoning, kind, parser.think)
             if found is None:
+                parser.prove()
                 return
+            if found.value == "call" and not parser._thought:
+                parser.prove()
+                return  # nothing was thought: the call is not mentioned in a sentence
             if found.value == "call":
                 if (yield from self._call_in_reasoning(found.end)):
                     return
                 continue
             break
-        if parser.inline and found.value == "unthink":
+        if parser.inline and found.value == "unthink" and (marker or parser._thought):
+            parser.prove(parser.reasoning.start if parser.reasoning else "")
             parser.think(self._in.take(found.end, "text"))
             parser._said_text = True
             return
+        parser.prove()
         parser.layout()
         self._in.take(found.end, "marker")
         yield from self._in.space()
@@ -395,8 +427,7 @@ class _Phases:
         parser, kind = self._p, _kind(self._p.inline)
         opening = self._in.text[self._in.at : self._in.at + size]
         checkpoint = self._in.checkpoint()
-        aside, parser.calls.events = parser.calls.events, []
-        counted = (parser.calls.started, parser.calls.finished)
+        counted = parser.calls.set_aside()
         real = False
         try:
             yield from self._calls.section(self._calls.openings[opening])
@@ -406,14 +437,15 @@ class _Phases:
             real = real and (self._in.complete or following is not None)
         except Malformed:
             pass
-        found, parser.calls.events = parser.calls.events, aside
+        found = parser.calls.taken_back()
         if real:
+            parser.prove()
             parser.layout()
             parser.interrupt()
-            parser.calls.events += found
+            parser.calls.give(*found)
             parser.note("a tool call ended the reasoning, which was not closed")
             return True
-        parser.calls.started, parser.calls.finished = counted
+        parser.calls.forget(counted)
         raw = self._in.consumed(checkpoint)
         self._in.give_back(checkpoint)
         self._in.take(size if len(raw) < _RETRY else len(raw), kind)

@@ -87,6 +87,7 @@ class Reader:
         """Unread everything since a checkpoint."""
         raw = self.consumed(checkpoint)
         del self.segments[checkpoint:]
+        self._sealed = checkpoint
         self.text = raw + self.text[self.at :]
         self.at = 0
 

@@ -106,19 +106,16 @@ def _from_field(probe: Probe, frame: Frame) -> ReasoningSyntax | None:
         return None
     start = turn[: turn.find(THOUGHT)]
     unthought = frame.turn_of(probe, [USER, ANSWER] if turn is said else [USER, CALLING], () if turn is said else [TOOL])
-    start = _without_opener(start, turn[len(start) + len(THOUGHT) :], frame, unthought)
+    start = _without_opener(start, frame, unthought)
     end, then = _split_reopening(frame, _end_after_thought(frame, start, said, called, unthought))
     return ReasoningSyntax(start, end, field, then, f"the template writes {field}") if start.strip() and end.strip() else None
 
 
-def _without_opener(start: str, behind: str, frame: Frame, unthought: str) -> str:
-    """What stands before a thought, without the turn's opener; ``behind`` is what follows the thought."""
+def _without_opener(start: str, frame: Frame, unthought: str) -> str:
+    """What stands before a thought, without the turn's opener."""
     rest = start.removeprefix(frame.prompt_on)
     if rest.strip() and rest != start:
         return rest
-    promised = frame.prompt_on.removeprefix(start)  # the prompt may say more than history does
-    if promised != frame.prompt_on and promised.strip() and not behind.strip().startswith(promised.strip()):
-        return promised
     plain = whole_tags(common_prefix(start, unthought), start)
     return start[len(plain) :] if start[len(plain) :].strip() else _last_marker(start)
 
