@@ -22,6 +22,8 @@ export class NotebookBridge {
   constructor(
     private readonly _context: DocumentRegistry.IContext<INotebookModel>,
     private readonly _live: LiveTurns,
+    /** The kernels that were there before this page opened the notebook. */
+    private readonly _before: Set<string>,
     private readonly _onModels: (models: unknown) => void
   ) {
     const session = _context.sessionContext;
@@ -75,7 +77,7 @@ export class NotebookBridge {
       return;
     }
     this._greeted = kernel;
-    if (this._mentionsUs()) {
+    if (this._before.has(kernel.id) && this._mentionsUs()) {
       this.send({ kind: 'hello', turn: '*' });
     }
   }
@@ -114,15 +116,13 @@ export class NotebookBridge {
           cell => this._cell(cell) !== undefined,
           turn => this.send({ kind: 'hello', turn })
         );
-        if (data.kind === 'snapshot' && this._cell(data.cell)) {
-          this._show(data.turn, data.cell);
+        if (data.kind === 'snapshot') {
+          this._show(data.turn, data.cell, display(data.transcript, {}));
         }
         return;
       case 'finished':
-        if (this._cell(data.cell)) {
-          this._show(data.turn, data.cell, data.bundle[MIME_TYPE]);
-          this._land(data.turn, data.bundle, {});
-        }
+        this._show(data.turn, data.cell, bundled(data.bundle, {}));
+        this._land(data.turn, data.bundle, {});
         return;
       case 'ask':
         this._answer(data);
@@ -136,9 +136,9 @@ export class NotebookBridge {
    * Make sure that the turn has an output in its cell. Where this page ran the cell JupyterLab puts it there; after a reload, or in
    * a second tab, nothing else does.
    */
-  private _show(turn: string, cellId: string, json = this._live.get(turn)?.json): void {
+  private _show(turn: string, cellId: string, output: IOutput): void {
     const cell = this._cell(cellId);
-    if (!cell || !json || cell.executionState === 'running' || indexOfTurn(cell, turn) >= 0) {
+    if (!cell || cell.executionState === 'running' || indexOfTurn(cell, turn) >= 0) {
       return;
     }
     const known = new Set(
@@ -150,15 +150,15 @@ export class NotebookBridge {
     if (!cell.outputs.toJSON().some(output => known.has(turnOf(output)))) {
       cell.outputs.clear(); // left from before the run that is going on
     }
-    cell.outputs.add(display(json, {}));
+    cell.outputs.add(output);
   }
 
-  /** Put the final bundle of a turn into its output, unless it is there already. */
+  /** Put the final bundle of a turn into its output, unless it is there already: it alone has the record of the turn's steps. */
   private _land(turn: string, data: Json, metadata: Json): void {
     for (const cell of this._cells()) {
       const at = indexOfTurn(cell, turn);
-      if (at >= 0 && (cell.outputs.get(at).data[MIME_TYPE] as Json).state === 'running') {
-        cell.outputs.set(at, { output_type: 'display_data', data, metadata } as IOutput);
+      if (at >= 0 && !(cell.outputs.get(at).data[MIME_TYPE] as Json).steps) {
+        cell.outputs.set(at, bundled(data, metadata));
       }
       if (at >= 0) {
         this._finished.add(turn);
@@ -240,8 +240,11 @@ function display(json: Json, metadata: Json): IOutput {
     .filter((segment: Json) => segment.type === 'text')
     .map((segment: Json) => segment.text)
     .join('\n\n');
-  const data = { [MIME_TYPE]: structuredClone(json), 'text/markdown': text, 'text/plain': text };
-  return { output_type: 'display_data', data, metadata } as IOutput;
+  return bundled({ [MIME_TYPE]: structuredClone(json), 'text/markdown': text, 'text/plain': text }, metadata);
+}
+
+function bundled(data: Json, metadata: Json): IOutput {
+  return { output_type: 'display_data', data, metadata };
 }
 
 function describe(cell: ICellModel): Json {

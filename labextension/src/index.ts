@@ -18,7 +18,7 @@ const transcripts: JupyterFrontEndPlugin<void> = {
   autoStart: true,
   requires: [IRenderMimeRegistry, INotebookTracker, IEditorLanguageRegistry],
   activate: (
-    _app: JupyterFrontEnd,
+    app: JupyterFrontEnd,
     rendermime: IRenderMimeRegistry,
     notebooks: INotebookTracker,
     languages: IEditorLanguageRegistry
@@ -30,7 +30,8 @@ const transcripts: JupyterFrontEndPlugin<void> = {
     notebooks.widgetAdded.connect((_, panel) => {
       const { context } = panel;
       if (!bridges.has(context)) {
-        bridges.set(context, new NotebookBridge(context, live, () => undefined));
+        const before = new Set(Array.from(app.serviceManager.kernels.running(), kernel => kernel.id));
+        bridges.set(context, new NotebookBridge(context, live, before, () => undefined));
         context.disposed.connect(() => bridges.delete(context));
       }
     });
