@@ -58,6 +58,7 @@ class CellLog:
         self._runs: OrderedDict[str, Run] = OrderedDict()
         self._stack: list[Run] = []
         self._undo: list[Callable[[], None]] = []
+        self._unhear: list[Callable[[], None]] = []
 
     @property
     def runs(self) -> list[Run]:
@@ -73,18 +74,17 @@ class CellLog:
         if hasattr(publisher, "register_hook"):
             publisher.register_hook(self._displayed)
             self._undo.append(lambda: publisher.unregister_hook(self._displayed))
-        for stream in (sys.stdout, sys.stderr):
-            self._listen(stream)
 
     def stop(self) -> None:
-        for undo in reversed(self._undo):
+        for undo in (*reversed(self._unhear), *reversed(self._undo)):
             undo()
+        self._unhear.clear()
         self._undo.clear()
         self._stack.clear()
 
     def _listen(self, stream: Any) -> None:
-        """Hear what is written to a kernel's stream; a terminal's own stream cannot be listened to."""
-        write = stream.write
+        """Hear what is written to a kernel's stream while cells run; a terminal's own stream cannot be listened to."""
+        write, before = stream.write, getattr(stream, "__dict__", {}).get("write")
 
         def heard(text: str) -> Any:
             if self._stack:
@@ -95,11 +95,14 @@ class CellLog:
             stream.write = heard
         except AttributeError:
             return
-        self._undo.append(lambda: stream.__dict__.pop("write", None))
+        self._unhear.append(lambda: stream.__dict__.pop("write", None) if before is None else setattr(stream, "write", before))
 
     def _began(self, info: Any) -> None:
         metadata = parent_metadata(self._shell)
         cell = str(getattr(info, "cell_id", None) or metadata.get("cellId") or "")
+        if not self._stack:
+            for stream in (sys.stdout, sys.stderr):
+                self._listen(stream)
         self._stack.append(Run(cell, str(info.raw_cell or ""), tuple(str(tag) for tag in metadata.get("tags") or ())))
 
     def _ended(self, result: Any) -> None:
@@ -113,6 +116,8 @@ class CellLog:
             run.wrote(_shown(self._shell, result.result))
         if self._stack:
             return  # run by another cell: what came of it is that one's output
+        while self._unhear:
+            self._unhear.pop()()
         key = run.id or f"{len(self._runs)}: {run.source}"
         self._runs.pop(key, None)
         self._runs[key] = run
@@ -149,7 +154,7 @@ def select(wanted: Sequence[str], runs: Sequence[Run], page: Sequence[Mapping[st
         page: the notebook's cells in order, where the page could be asked.
         cell: the id of the asking cell.
     """
-    known = _in_page_order(runs, page) if page is not None else list(runs)
+    known = _in_page_order(runs, page) if page is not None else [run for run in runs if run.id != cell or not cell]
     here = next((at for at, run in enumerate(known) if run.id == cell and cell), len(known))
     chosen: list[Run] = []
     for word in wanted:
