@@ -15,7 +15,7 @@ from .origin import OriginText, concat, mark, runs_of
 from .overrides import OVERRIDES, Override
 from .repair import Repairs, template_variables, thinking
 from .syntax import ReasoningSyntax, ToolSyntax, TurnSyntax
-from .template import ChatTemplate, Prompt, prompt_of
+from .template import ChatTemplate, Prompt, UndefinedNameError, prompt_of
 from .turns import whole_tags
 
 if TYPE_CHECKING:
@@ -105,7 +105,11 @@ class ChatFormat:
     def _text(self, messages: Sequence[Message], tools: Sequence[ToolSpec], extra: dict[str, Any], opened: bool) -> str:
         repairs = self.repairs
         given = {"add_generation_prompt": opened, **template_variables(repairs, messages, tools, self.tools), **extra}
-        return self.template.render(given, lenient=repairs.lenient)
+        try:
+            return self.template.render(given, lenient=repairs.lenient)
+        except UndefinedNameError:  # e.g. a tool without some member of its schema that the template counts on
+            again = template_variables(repairs, messages, tools, self.tools)
+            return self.template.render({"add_generation_prompt": opened, **again, **extra}, lenient=True)
 
     def _generation_prompt(
         self, text: str, messages: Sequence[Message], tools: Sequence[ToolSpec], extra: dict[str, Any]

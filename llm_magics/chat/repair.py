@@ -33,7 +33,7 @@ class Repairs:
     ``lenient``: undefined names are empty text. ``parts``: content is a list of typed parts. ``arguments``: as objects or as
     JSON text. ``empty``: how a message without content says so. ``system``: "role", or folded into the first user message.
     ``system_later``: may a system message stand later. ``merge``: roles must alternate, so neighbours are merged.
-    ``split_calls``: one call per message. ``split_content``: text before calls is a message of its own. ``tools``: the template
+    ``split_calls``: one call per message. ``split_content``: text before calls is a message of its own, before them, or goes into the answer after them. ``tools``: the template
     describes the tools, or we do, in the system message. ``calls`` and ``results``: the template writes them, or they are text.
     ``reasoning``: the message key for reasoning, "content parts" for a part of the content, or "".
     """
@@ -46,7 +46,7 @@ class Repairs:
     system_later: bool = True
     merge: bool = False
     split_calls: bool = False
-    split_content: bool = False
+    split_content: Literal["", "before", "after"] = ""
     tools: Literal["template", "system"] = "template"
     calls: Literal["template", "text"] = "template"
     results: Literal["tool", "user"] = "tool"
@@ -65,7 +65,8 @@ class Repairs:
             "a later system message is sent as the user's": not self.system_later,
             "neighbouring messages of one role are merged": self.merge,
             "parallel calls are split into several messages": self.split_calls,
-            "text before calls becomes a message of its own": self.split_content,
+            "text before calls becomes a message of its own": self.split_content == "before",
+            "text before calls is moved into the answer after them": self.split_content == "after",
             "tools are described in the system message": self.tools == "system",
             "calls are written as text": self.calls == "text",
             "tool results are sent as the user's": self.results == "user",
@@ -92,7 +93,7 @@ def template_variables(
     if repairs.calls == "text" and syntax is not None:
         shaped = [_calls_as_text(m, syntax) for m in shaped]
     if repairs.split_content:
-        shaped = [part for m in shaped for part in _content_apart(m)]
+        shaped = _content_apart(shaped, repairs.split_content)
     if repairs.split_calls:
         shaped = _calls_apart(shaped)
     if repairs.results == "user":
@@ -201,10 +202,43 @@ def _calls_as_text(message: Message, syntax: ToolSyntax) -> Message:
     return replace(message, content=concat(pieces), tool_calls=())
 
 
-def _content_apart(message: Message) -> list[Message]:
-    if not (message.tool_calls and message.text):
-        return [message]
-    return [replace(message, tool_calls=(), token_ids=()), replace(message, content="", reasoning="", token_ids=())]
+def _content_apart(messages: Sequence[Message], where: Literal["before", "after"]) -> list[Message]:
+    """Take the text out of messages that call tools: into one of its own, or into the answer that comes after."""
+    made: list[Message] = []
+    for i, message in enumerate(messages):
+        if not (message.tool_calls and message.text):
+            made.append(message)
+            continue
+        if where == "after" and _answered(messages[i + 1 :]):
+            made.append(message)  # its text is taken below, by the answer
+        else:
+            made.append(replace(message, tool_calls=(), token_ids=()))
+            made.append(replace(message, content="", reasoning="", token_ids=()))
+    return _texts_moved(made) if where == "after" else made
+
+
+def _answered(messages: Sequence[Message]) -> bool:
+    """Whether a plain answer comes before the next question."""
+    for message in messages:
+        if message.role not in ("assistant", "tool"):
+            return False
+        if message.role == "assistant" and not message.tool_calls:
+            return True
+    return False
+
+
+def _texts_moved(messages: Sequence[Message]) -> list[Message]:
+    made: list[Message] = []
+    waiting: list[str] = []
+    for message in messages:
+        if message.tool_calls and message.text:
+            waiting += [_text_of(message), "\n\n"]
+            message = replace(message, content="", token_ids=())
+        elif message.role == "assistant" and waiting and not message.tool_calls:
+            message = replace(message, content=concat([*waiting, _text_of(message)]), token_ids=())
+            waiting = []
+        made.append(message)
+    return made
 
 
 def _calls_apart(messages: Sequence[Message]) -> list[Message]:
@@ -362,7 +396,7 @@ def _probe_calls(asked: Probe) -> None:
         pair = [_USER, replace(_CALLING, tool_calls=(_CALL, _CALL2)), _RESULT, _RESULT2, _ANSWER, _USER2]
         asked.choose(pair, "qvali qvalk qresm qresn", {"split_calls": True}, tools=[_TOOL])
         said = [_USER, replace(_CALLING, content="qsaid"), _RESULT, _ANSWER, _USER2]
-        asked.choose(said, "qsaid qvali qresm", {"split_content": True}, tools=[_TOOL])
+        asked.choose(said, "qsaid qvali qresm", {"split_content": "before"}, {"split_content": "after"}, tools=[_TOOL])
     results = [_USER, _CALLING, _RESULT, _ANSWER, _USER2]
     if asked.repairs.calls == "text":
         results[1] = _ANSWER

@@ -20,6 +20,10 @@ from .sandbox import TemplateEnvironment
 _MAX_SOURCE = 1_000_000
 
 
+class UndefinedNameError(TemplateError):
+    """The template uses a name that nobody gave it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """A stretch of the prompt that came from outside: characters ``start`` to ``end``.
@@ -129,6 +133,8 @@ def _guarded(work: Any) -> Any:
         raise
     except jinja2.TemplateSyntaxError as error:
         raise TemplateError(f"The chat template is not valid jinja2: {error.message} (line {error.lineno}).") from error
+    except jinja2.UndefinedError as error:
+        raise UndefinedNameError(f"The chat template refused: {error}.") from error
     except jinja2.exceptions.SecurityError as error:
         raise TemplateError(f"The chat template asks for something forbidden: {error}.") from error
     except jinja2.TemplateError as error:
