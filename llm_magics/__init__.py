@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
 _HOMES = {
-    "load_model": ".models.local",
+    "load_model": ".models.loading",
     "ScriptedModel": ".models.scripted",
     "Session": ".session",
     "Reply": ".session",

@@ -1,0 +1,187 @@
+"""From a name to a resident model: find the file, check it, see that it fits, load it, understand its template."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from ..engine import open_engine
+from ..engine.gguf import Gguf
+from ..engine.plan import Plan, plan
+from ..engine.values import EngineConfig, FlashAttention, KVType
+from ..errors import ModelFileError, OptionError, TemplateError
+from .base import Sampling
+from .fetch import pull
+from .local import Identity, LocalModel
+from .locate import ModelFile
+from .progress import Progress, silent
+from .vet import vet
+
+Auto: TypeAlias = Literal["auto"]
+
+# GGUF key -> sampling setting: what the model's makers recommend (general.sampling.*), where the file says.
+_RECOMMENDED = {
+    "general.sampling.temp": "temperature",
+    "general.sampling.top_k": "top_k",
+    "general.sampling.top_p": "top_p",
+    "general.sampling.min_p": "min_p",
+    "general.sampling.penalty_repeat": "repeat_penalty",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSettings:
+    """How to load a model; counts in tokens or layers. ``"auto"``: as much as fits.
+
+    ``gpu_layers`` -1 means all. ``template`` is a file to use in place of the GGUF's own chat template. ``seed`` is the default
+    seed of every turn. ``slots`` sequences share the context.
+    """
+
+    ctx: int | Auto = "auto"
+    gpu_layers: int | Auto = "auto"
+    tensor_split: tuple[float, ...] = ()
+    main_gpu: int = 0
+    kv: KVType = "f16"
+    flash_attn: FlashAttention = "auto"
+    threads: int | None = None
+    batch: int = 512
+    slots: int = 1
+    deterministic: bool = False
+    template: str | Path | None = None
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("ctx", 1), ("gpu_layers", -1), ("batch", 1), ("slots", 1), ("threads", 1), ("main_gpu", 0)):
+            value, free = getattr(self, name), {"ctx": "auto", "gpu_layers": "auto", "threads": None}.get(name, least)
+            if value != free and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+                also = f", or {free!r}" if free != least else ""
+                raise OptionError(f"{name} is {value!r}.", f"Give a whole number of at least {least}{also}.")
+        for name, choices in (("kv", ("f16", "q8_0")), ("flash_attn", ("auto", "on", "off"))):
+            if getattr(self, name) not in choices:
+                raise OptionError(f"{name} is {getattr(self, name)!r}.", f"Choose one of: {', '.join(choices)}.")
+
+    def config(self, path: Path) -> EngineConfig:
+        """The engine's configuration, with "auto" left to :func:`~llm_magics.engine.plan.plan`."""
+        return EngineConfig(
+            path=str(path),
+            n_ctx=4096 if self.ctx == "auto" else self.ctx,
+            n_batch=self.batch,
+            n_ubatch=self.batch,
+            n_gpu_layers=0 if self.gpu_layers == "auto" else self.gpu_layers,
+            tensor_split=tuple(self.tensor_split),
+            main_gpu=self.main_gpu,
+            kv_type=self.kv,
+            flash_attention=self.flash_attn,
+            n_threads=self.threads,
+            n_slots=self.slots,
+            deterministic=self.deterministic,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A model that is known to load and to fit; nothing of it is in memory yet."""
+
+    file: ModelFile
+    gguf: Gguf
+    plan: Plan
+    settings: LoadSettings
+
+
+def prepare(name: str | Path, progress: Progress = silent, **settings: Any) -> Prepared:
+    """Find (or fetch) and check a model's file, and plan its memory; this is what ``--dry-run`` shows.
+
+    Args:
+        name: catalogue name, path, hub ``repo:file``, or a model of another program's cache.
+        progress: told how the download is going.
+        settings: the fields of :class:`LoadSettings`.
+
+    Raises OptionError, ModelNotFoundError, DownloadError, ModelFileError, UnsupportedModelError, MemoryFitError.
+    """
+    chosen = _settings(settings)
+    file = pull(name, progress)
+    gguf = vet(file)
+    auto_context, auto_layers = chosen.ctx == "auto", chosen.gpu_layers == "auto"
+    planned = plan(gguf, chosen.config(file.path), auto_context=auto_context, auto_layers=auto_layers)
+    return Prepared(file, gguf, planned, chosen)
+
+
+def load_model(
+    name: str | Path,
+    *,
+    alias: str = "",
+    progress: Progress = silent,
+    loading: Callable[[float], bool | None] | None = None,
+    **settings: Any,
+) -> LocalModel:
+    """Load a model into this process and keep it until ``close()``.
+
+    Args:
+        name: see :func:`prepare`.
+        alias: what to call it; the catalogue's or the file's name if empty.
+        progress: told how the download is going, in bytes.
+        loading: told how the load is going, from 0 to 1; returning False cancels it.
+        settings: the fields of :class:`LoadSettings`, e.g. ``ctx=8192, gpu_layers="auto", kv="q8_0"``.
+
+    Raises what :func:`prepare` raises, and TemplateError where the model has no chat template that works.
+    """
+    return open_prepared(prepare(name, progress, **settings), alias, loading)
+
+
+def open_prepared(prepared: Prepared, alias: str = "", loading: Callable[[float], bool | None] | None = None) -> LocalModel:
+    """Load what :func:`prepare` has found to fit."""
+    from ..chat.format import ChatFormat
+
+    settings, file = prepared.settings, prepared.file
+    source = _template(prepared)  # before the weights: a template that cannot be read costs nothing then
+    engine = open_engine(prepared.plan.config, loading)
+    with ExitStack() as on_failure:  # an interrupt too must not leave weights behind that nobody can free
+        on_failure.callback(engine.close)
+        format = ChatFormat.from_template(source, bos_token=engine.info.bos_text, eos_token=engine.info.eos_text)
+        model = LocalModel(
+            alias or file.name,
+            engine,
+            format,
+            identity=Identity(str(file.path), file.sha256, file.size, asdict(prepared.plan.config)),
+            sampling=_recommended(prepared.gguf, settings.seed),
+            template_kwargs=settings.chat_template_kwargs,
+        )
+        on_failure.pop_all()
+    return model
+
+
+def _settings(given: Mapping[str, Any]) -> LoadSettings:
+    unknown = [name for name in given if name not in LoadSettings.__slots__]
+    if unknown:
+        raise OptionError(f"A load has no setting {unknown[0]!r}.", f"It has: {', '.join(LoadSettings.__slots__)}.")
+    return LoadSettings(**given)
+
+
+def _template(prepared: Prepared) -> str:
+    """The chat template's source: the user's file, or the GGUF's own."""
+    if (chosen := prepared.settings.template) is not None:
+        try:
+            return Path(chosen).expanduser().read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise OptionError(f"The chat template {chosen} cannot be read: {error}.") from error
+    source = prepared.gguf.metadata.get("tokenizer.chat_template", "")
+    if not isinstance(source, str):
+        name = prepared.file.path.name
+        raise ModelFileError(f"{name} has a chat template that is no text.", "Give one with --template FILE.")
+    if not source.strip():
+        raise TemplateError(
+            f"{prepared.file.path.name} has no chat template: it is a base model, not one made for chat.",
+            "Load its Instruct variant, or give a template with --template FILE.",
+        )
+    return source
+
+
+def _recommended(gguf: Gguf, seed: int | None) -> Sampling:
+    """The makers' settings, where the file has numbers for them."""
+    given = {setting: gguf.metadata.get(key) for key, setting in _RECOMMENDED.items()}
+    numbers: dict[str, Any] = {setting: value for setting, value in given.items() if isinstance(value, (int, float))}
+    return Sampling(**numbers, seed=seed)

@@ -1,0 +1,247 @@
+"""A GGUF model resident in this process: messages in, ModelEvents out, tokens in between.
+
+One step, hop by hop: the chat format renders the messages; ``tokens`` turns the text into ids, with what was generated earlier
+kept as it was; the engine's thread evaluates what is not cached and samples, with a guide beside it that parses the text as it
+comes and arms grammars; the guide's events come back through the engine's queue and are passed straight on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from ..chat.format import ChatFormat
+from ..chat.template import Prompt
+from ..engine.values import Engine, Finished, GenerateRequest, Prefill, SamplerSettings, TokenLogprob, Tokens
+from ..events import ModelEnd, ModelEvent, PromptProgress, Usage, assemble
+from ..messages import Message
+from .base import PromptPart, Request, Sampling
+from .guide import make_guide
+from .tokens import Piece, TokenMemory, control_pattern, split
+
+_REMEMBERED_TURNS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Rendered:
+    """A request on its way to the engine."""
+
+    prompt: Prompt
+    pieces: list[Piece]
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a recorded turn needs to be traced back to its model."""
+
+    file: str
+    sha256: str | None = None
+    size: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+class LocalModel:
+    """A loaded model. Made by :func:`llm_magics.load_model`; owns its engine and frees it on ``close``.
+
+    Args:
+        name: what the notebook calls it.
+        engine: the open engine.
+        format: the chat format of the template in use.
+        identity: where the model came from, for the record.
+        sampling: what a request's ``None`` settings fall back to.
+        template_kwargs: template variables for every request.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        engine: Engine,
+        format: ChatFormat,
+        *,
+        identity: Identity | None = None,
+        sampling: Sampling | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.name = name
+        self.engine = engine
+        self.format = format
+        self.identity = identity or Identity(engine.info.path)
+        self.sampling = sampling or Sampling()
+        self.template_kwargs = dict(template_kwargs or {})
+        self.template_sha256 = hashlib.sha256(format.template.source.encode()).hexdigest()
+        self._controls = dict(engine.info.control_tokens)
+        self._pattern = control_pattern(self._controls)
+        self._memory = TokenMemory(lambda text, special: engine.tokenize(text, special=special), engine.piece)
+        self._last: OrderedDict[str, tuple[_Rendered, tuple[int, ...]]] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"<LocalModel {self.name!r}: {self.engine.info.description}, context {self.context_size:,}>"
+
+    @property
+    def context_size(self) -> int:
+        return self.engine.info.n_ctx
+
+    def close(self) -> None:
+        """Free the weights and the cache. Waits for what runs."""
+        self.engine.close()
+
+    def preview(self, request: Request) -> tuple[PromptPart, ...]:
+        """The prompt in runs of one origin. Ids are each run's own: at a seam the whole prompt's may merge differently."""
+        rendered = self._render(request)
+        runs = []
+        for origin, text in rendered.prompt.parts:
+            special = origin == "template" or not (self._pattern and self._pattern.search(text))
+            runs.append(PromptPart(origin, text, self.engine.tokenize(text, special=special)))
+        return tuple(runs)
+
+    def count_tokens(self, request: Request) -> int:
+        """How many tokens the request's prompt has."""
+        return len(self._render(request).ids)
+
+    def stream(self, request: Request) -> Iterator[ModelEvent]:
+        """Answer one request. Raises TemplateError, SchemaError, ContextFullError before anything is evaluated."""
+        rendered = self._render(request)
+        sampler = self._sampler(request.sampling)
+        guide = make_guide(self.format, rendered.prompt, request, frozenset(self._controls))
+        generation = self.engine.submit(
+            GenerateRequest(
+                rendered.ids,
+                sampler,
+                request.max_tokens,
+                request.stop,
+                request.logprobs,
+                guide,
+                request.conversation,
+                request.priority,
+            )
+        )
+        losses = self._losses(request, rendered)
+        collected: list[ModelEvent] = []
+        generated: list[int] = []
+        logprobs: list[TokenLogprob] = []
+        try:
+            with closing(generation):
+                for event in generation:
+                    match event:
+                        case Prefill(done, total, _):
+                            yield PromptProgress(done, total)
+                        case Tokens(ids, _, events, probabilities):
+                            generated += ids
+                            logprobs += probabilities
+                            collected += events  # type: ignore[arg-type]  # the guide's events are ModelEvents
+                            yield from events  # type: ignore[misc]
+                        case Finished():
+                            collected += event.events  # type: ignore[arg-type]
+                            yield from (e for e in event.events if not isinstance(e, ModelEnd))  # type: ignore[misc]
+                            generated = list(event.ids)
+                            record = self._record(request, rendered, sampler, event, logprobs)
+                            yield self._end(event, collected, losses, record)
+        finally:
+            self._remember(request, rendered, tuple(generated))
+
+    def _render(self, request: Request) -> _Rendered:
+        kwargs = {**self.template_kwargs, **request.template_kwargs}
+        tools = request.tools if request.tool_choice != "none" else ()
+        prompt = self.format.render(
+            request.messages,
+            tools=tools,
+            enable_thinking=request.thinking is not False,
+            continue_final=request.continue_final,
+            **kwargs,
+        )
+        pieces = split(prompt.text, [(s.start, s.end) for s in prompt.spans], self._pattern)
+        ids = self._memory.ids(pieces)
+        info = self.engine.info
+        if info.adds_bos and info.bos >= 0 and ids[:1] != (info.bos,):
+            ids = (info.bos, *ids)
+        return _Rendered(prompt, pieces, ids)
+
+    def _sampler(self, asked: Sampling) -> SamplerSettings:
+        """The request's settings over the model's own over the engine's."""
+        chosen: dict[str, Any] = {}
+        for layer in (self.sampling, asked):
+            given = {name: getattr(layer, name) for name in Sampling.__slots__}
+            chosen |= {name: value for name, value in given.items() if value is not None and value != ()}
+        return replace(SamplerSettings(), **chosen)
+
+    def _end(
+        self, done: Finished, collected: Sequence[ModelEvent], losses: tuple[str, ...], record: Mapping[str, Any]
+    ) -> ModelEnd:
+        """Close the step: the fold of its events, with the ids it was generated with."""
+        folded = next((e for e in collected if isinstance(e, ModelEnd)), None)
+        reason = folded.finish_reason if folded else done.reason
+        message = replace(assemble(collected, reason), token_ids=done.ids)
+        usage = Usage(
+            prompt_tokens=done.n_prompt,
+            cached_tokens=done.n_cached,
+            evaluated_tokens=done.n_evaluated,
+            completion_tokens=len(done.ids),
+            prompt_seconds=done.prompt_seconds,
+            completion_seconds=done.decode_seconds,
+            time_to_first_token=done.time_to_first_token,
+            context_used=done.n_past,
+            context_size=done.n_ctx,
+            losses=losses + done.losses,
+        )
+        return ModelEnd(message, reason, usage, record, folded.notes if folded else ())
+
+    def _record(
+        self,
+        request: Request,
+        rendered: _Rendered,
+        sampler: SamplerSettings,
+        done: Finished,
+        logprobs: Sequence[TokenLogprob],
+    ) -> dict[str, Any]:
+        """Everything a replay needs, as JSON."""
+        record: dict[str, Any] = {
+            "model": {"name": self.name, **asdict(self.identity)},
+            "template_sha256": self.template_sha256,
+            "template_kwargs": {**self.template_kwargs, **request.template_kwargs},
+            "prompt": rendered.prompt.text,
+            "prompt_token_ids": list(rendered.ids),
+            "token_ids": list(done.ids),
+            "text": done.text,
+            "sampling": {name: getattr(sampler, name) for name in SamplerSettings.__slots__} | {"seed": done.seed},
+            "max_tokens": request.max_tokens,
+            "stop": list(request.stop),
+            "tool_choice": request.tool_choice,
+            "tools": [{"name": t.name, "description": t.description, "parameters": t.parameters} for t in request.tools],
+            "thinking": request.thinking,
+        }
+        if request.response_schema is not None:
+            record["response_schema"] = request.response_schema
+        if logprobs:
+            record["logprobs"] = [{"id": p.token, "logprob": p.logprob, "top": [list(t) for t in p.top]} for p in logprobs]
+        return record
+
+    def _losses(self, request: Request, rendered: _Rendered) -> tuple[str, ...]:
+        """Why this prompt does not begin with the thread's last one and its answer, where the messages say it should."""
+        last = self._last.get(request.conversation)
+        answers = [m for m in request.messages if m.role == "assistant"]
+        if last is None or not answers:
+            return ()
+        before, generated = last
+        if answers[-1].token_ids != generated or self._memory.continues(rendered.pieces, before.pieces, generated):
+            return ()
+        return (_reason_of_loss(answers[-1], rendered.prompt.text),)
+
+    def _remember(self, request: Request, rendered: _Rendered, generated: tuple[int, ...]) -> None:
+        self._memory.remember(rendered.pieces, rendered.ids, generated)
+        self._last.pop(request.conversation, None)
+        self._last[request.conversation] = (rendered, generated)
+        while len(self._last) > _REMEMBERED_TURNS:
+            self._last.popitem(last=False)
+
+
+def _reason_of_loss(answer: Message, prompt: str) -> str:
+    if any(call.recovered for call in answer.tool_calls):
+        return "a recovered call is rendered in the template's own syntax"
+    if answer.reasoning.strip() and answer.reasoning.strip() not in prompt:
+        return "the template drops earlier reasoning"
+    return "the template writes the last answer differently from how it was generated"
