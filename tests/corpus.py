@@ -15,15 +15,17 @@ import random
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llm_magics.chat.format import ChatFormat
-from llm_magics.chat.overrides import OVERRIDES
+from llm_magics.chat.overrides import OVERRIDES, Override
 from llm_magics.errors import LLMMagicsError
 from llm_magics.messages import ToolCall
+
+from .renaming import renaming
 
 Case = dict[str, Any]
 PARTS = ("content", "reasoning", "calls")
@@ -134,21 +136,27 @@ def run(
     templates: Path,
     cases: list[Case],
     *,
-    load: Callable[[str], ChatFormat],
-    prepare: Callable[[Case], Case] = lambda case: case,
+    overrides: Sequence[Override] = OVERRIDES,
+    seed: int | None = None,
     report: Callable[[str], None] = print,
 ) -> tuple[int, list[str]]:
-    """Run all cases; return how many passed, and the ids of those that did not."""
+    """Run all cases; return how many passed, and the ids of those that did not. With a ``seed``, rename everything first."""
     tally, failed = Tally(), []
-    formats: dict[str, ChatFormat] = {}
-    for case in map(prepare, cases):
-        name = case["template"]
-        if name not in formats:
-            formats[name] = load((templates / name).read_text(encoding="utf-8"))
-        wrong = _wrong(formats[name], case)
-        tally.add(name, wrong)
-        if any(wrong.values()):
-            failed.append(case["id"])
+    by_template: dict[str, list[Case]] = defaultdict(list)
+    for case in cases:
+        by_template[case["template"]].append(case)
+    for name, own in by_template.items():
+        fmt = ChatFormat.from_template((templates / name).read_text(encoding="utf-8"), overrides=overrides)
+        if seed is not None:
+            names = renaming(fmt, own, seed)
+            own = [names.case(case) for case in own]
+            renamed = names.template(fmt.template.source)
+            fmt = ChatFormat.from_template(renamed, overrides=names.overrides(overrides))
+        for case in own:
+            wrong = _wrong(fmt, case)
+            tally.add(name, wrong)
+            if any(wrong.values()):
+                failed.append(case["id"])
     head = "   ".join(f"{split:11}" for split in SPLITS)
     report(f"{'template':46}  {head}   passed  (content/reasoning/calls)")
     for name in sorted(tally.run):
@@ -179,11 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
     cases = read_cases(options.cases)
     overrides = () if options.no_overrides else OVERRIDES
     began = time.perf_counter()
-
-    def load(source: str) -> ChatFormat:
-        return ChatFormat.from_template(source, overrides=overrides)
-
-    passed, failed = run(options.templates, cases, load=load)
+    passed, failed = run(options.templates, cases, overrides=overrides, seed=options.rename)
     for case_id in failed:
         print("failed:", case_id)
     print(f"{passed} of {len(cases)} passed in {time.perf_counter() - began:.1f} s")

@@ -17,7 +17,7 @@ from ..messages import Message, ToolCall, ToolSpec
 from .diff import common_prefix, common_suffix, safe_prefix, safe_suffix, tags
 from .repair import Probe
 from .syntax import BlockSyntax, JsonFields, LiteralArguments, ReasoningSyntax, Shape, TaggedArguments, ToolSyntax, TurnSyntax
-from .turns import USER, Frame, thinking
+from .turns import USER, Frame
 
 _FIRST, _SECOND = "qfirsttool", "qsecondtool"
 _KEYS = ("qkeya", "qkeyb", "qkeyc")
@@ -203,14 +203,13 @@ def _around(syntax: ToolSyntax, texts: _Texts, first: tuple[int, int], second: t
     """Read section, call markers and separator off what stands before, between and behind."""
     pre, post = texts.one[: first[0]], texts.one[first[1] :]
     if second is None or second[0] < 0:
-        array = pre.rstrip().endswith("[") and post.lstrip().startswith("]") and syntax.shape in (Shape.JSON, Shape.KEYED)
-        if array:
+        if _is_array(syntax, pre, post):
             return replace(_array(syntax, pre, "", post), parallel=False)
         return replace(syntax, call_start=pre, call_end=post, parallel=False)
     first_end = texts.two.find(texts.one[first[0] : first[1]])
     between = texts.two[first_end + first[1] - first[0] : second[0]]
     post = max(post, texts.two[second[1] :], key=len)
-    if pre.rstrip().endswith("[") and post.lstrip().startswith("]") and "," in between and syntax.fields or _is_array(syntax, pre):
+    if _is_array(syntax, pre, post):
         return _array(syntax, pre, between, post)
     call_start = safe_suffix(pre, between) if pre != common_suffix(pre, between) else pre
     rest = between[: len(between) - len(call_start)]
@@ -225,15 +224,17 @@ def _around(syntax: ToolSyntax, texts: _Texts, first: tuple[int, int], second: t
     )
 
 
-def _is_array(syntax: ToolSyntax, pre: str) -> bool:
-    return syntax.shape is Shape.KEYED and pre.rstrip().endswith("[")
+def _is_array(syntax: ToolSyntax, pre: str, post: str) -> bool:
+    """Whether the calls stand in the brackets of a JSON array."""
+    return syntax.shape in (Shape.JSON, Shape.KEYED) and pre.rstrip()[-1:] == "[" and post.lstrip()[:1] == "]"
 
 
 def _array(syntax: ToolSyntax, pre: str, between: str, post: str) -> ToolSyntax:
     """The calls are elements of a JSON array: its brackets are no markers."""
     start, layout = pre.rstrip()[:-1], pre[len(pre.rstrip()) :]
     end = post.lstrip()[1:]
-    return replace(syntax, array=True, section_start=start, section_end=end, call_start=layout, separator=between.rstrip() and ",")
+    separator = "," if between.strip() else ""
+    return replace(syntax, array=True, section_start=start, section_end=end, call_start=layout, separator=separator)
 
 
 # --- calls as text: the name, then the arguments ----------------------------------------------------------------------------
@@ -448,7 +449,8 @@ def _with_values(tagged: TaggedArguments, render: _Renderer) -> TaggedArguments:
         item = listed.group(1) if listed else ""
     awkward = "qa<qb>&qc"
     text = render.calls((_FIRST, {"qkeya": awkward}))
-    raw = re.search(re.escape(tagged.key_end) + r"([^\n]{1,20})" + re.escape(awkward) + r"([^\n]{1,20}?)" + re.escape(tagged.end), text)
+    around = re.escape(tagged.key_end) + r"([^\n]{1,20})" + re.escape(awkward) + r"([^\n]{1,20}?)" + re.escape(tagged.end)
+    raw = re.search(around, text)
     return replace(
         tagged,
         constants=constants,  # type: ignore[arg-type]
@@ -476,7 +478,9 @@ def _blocks(
         return None
     reopened = _reopening(found, frame, render)
     header_end = (tags(head) or [re.sub(r"^\w+", "", head)])[-1]
-    if not reopened or not head.endswith(header_end) or header_end.strip() not in named and header_end != named:
+    if not reopened or not head.endswith(header_end):
+        return None
+    if header_end != named and (not header_end.strip() or header_end.strip() not in named):
         return None
     content = head[: len(head) - len(header_end)]
     thought = reasoning.start if reasoning else ""

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Sequence
-
 _TAG = re.compile(r"<[^<>\n]*>|\[[^\[\]\s]*\]")
 _WORD_EDGE = re.compile(r"\w")
 
 
 def common_prefix(*texts: str) -> str:
     """The longest text that all begin with."""
-    return os.path.commonprefix(texts)
+    first, last = min(texts), max(texts)
+    same = (i for i, char in enumerate(first) if i >= len(last) or char != last[i])
+    return first[: next(same, len(first))]
 
 
 def common_suffix(*texts: str) -> str:
     """The longest text that all end with."""
-    return os.path.commonprefix([t[::-1] for t in texts])[::-1]
+    return common_prefix(*(t[::-1] for t in texts))[::-1]
 
 
 def safe_suffix(*texts: str) -> str:
@@ -77,8 +76,3 @@ def between(text: str, first: str, second: str, start: int = 0) -> str | None:
 def after(text: str, word: str) -> str:
     """What follows the last occurrence of a word; "" where it does not occur."""
     return text.rpartition(word)[2] if word in text else ""
-
-
-def first_of(text: str, words: Sequence[str]) -> int:
-    """Where the first of the words that occur begins, or -1."""
-    return min((at for at in map(text.find, words) if at >= 0), default=-1)

@@ -122,14 +122,13 @@ class ChatFormat:
     def _continued(self, text: str, opening: str, last: Message, how: Continue) -> Prompt:
         """Append what there is of the last message; an open thought is the generation prompt's no longer."""
         reasoning, start = self.reasoning, self.turn.content_start
-        opened = bool(reasoning) and _ends_with_marker(opening, reasoning.start)
         pieces: list[str] = []
         if reasoning and (last.reasoning or how == "reasoning"):
             text, opening = _cut_thought(text, opening, reasoning)
             pieces = [reasoning.start, mark(last.reasoning, "assistant")]
             if how == "content":
                 pieces += [reasoning.end, reasoning.then, start]
-        elif opened:
+        elif reasoning and _ends_with_marker(opening, reasoning.start):
             pieces = [reasoning.end, reasoning.then, start]
         elif not (start and _ends_with_marker(opening, start)):
             pieces = [start]

@@ -32,7 +32,7 @@ def _message(value: Mapping[str, Any]) -> Message:
         raise TemplateError(f"A message has the role {role!r}.", f"Use one of {', '.join(_ROLES)}.")
     reasoning = next((value[k] for k in _REASONING_KEYS if value.get(k)), "")
     return Message(
-        role,  # type: ignore[arg-type]
+        role,
         _content(value.get("content")),
         reasoning=str(reasoning),
         tool_calls=tuple(_call(c) for c in value.get("tool_calls") or ()),

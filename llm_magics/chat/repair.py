@@ -379,7 +379,7 @@ def probe(template: ChatTemplate) -> Repairs:
 
 def _probe_calls(asked: Probe) -> None:
     history = [_USER, _CALLING, _RESULT, _ANSWER, _USER2]
-    changes = [
+    changes: list[dict[str, Any]] = [
         {"arguments": arguments, "empty": empty, "lenient": lenient}
         for lenient in ({asked.repairs.lenient, True})
         for arguments in ("object", "text")

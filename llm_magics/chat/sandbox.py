@@ -107,7 +107,7 @@ class TemplateEnvironment(SandboxedEnvironment):
         self.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
 
     @staticmethod
-    def concat(pieces: Iterable[str]) -> str:  # type: ignore[override]
+    def concat(pieces: Iterable[str]) -> str:
         """Join pieces of output, after paying for them."""
         kept = list(pieces)
         current().make(sum(map(len, kept)))
@@ -127,7 +127,7 @@ class TemplateEnvironment(SandboxedEnvironment):
             return budget.value(substitute(lambda v: str.__mod__(left, v), right))
         return budget.value(super().call_binop(context, operator, left, right))
 
-    def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         budget = current()
         budget.step()
         # jinja2 hands out str.format wrapped, so that it cannot reach attributes

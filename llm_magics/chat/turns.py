@@ -38,7 +38,7 @@ class Frame:
 
     def turn_of(self, probe: Probe, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> str:
         """The assistant's turn as the template writes it: from the generation prompt's start to the end of the text."""
-        before = probe.text([m for m in messages[:1]], tools, add_generation_prompt=False, **thinking(True))
+        before = probe.text(messages[:1], tools, add_generation_prompt=False, **thinking(True))
         text = probe.text(messages, tools, add_generation_prompt=False, **thinking(True))
         return text[len(whole_tags(common_prefix(before, text), text)) :] if text else ""
 
@@ -70,7 +70,17 @@ def find_frame(probe: Probe) -> Frame:
     going_on = probe.text([USER, ANSWER, USER_AGAIN], add_generation_prompt=False, **thinking(True))
     gap = between(going_on, ANSWER.text, USER_AGAIN.text) or ""
     middle = gap[: len(gap) - len(safe_suffix(gap, going_on[: going_on.find(USER.text)]))]
-    return replace(frame, head=head, ends=tuple(dict.fromkeys(e for e in (last, middle) if e.strip())))
+    ends = [_tags_only(end, prompts[0]) for end in (last, middle)]
+    return replace(frame, head=head, ends=tuple(dict.fromkeys(e for e in ends if e.strip())))
+
+
+def _tags_only(end: str, prompt: str) -> str:
+    """What ends a turn, without instructions that a template adds behind it and without the next turn's opener."""
+    run = re.match(r"(?:\s*<[^<>\n]*>(?:\w+(?=<))?)+\s*", end)
+    kept = run.group() if run and len(end) > len(run.group()) else end
+    opener = (tags(prompt) or [""])[0]
+    at = kept.find(opener, 1) if opener else -1
+    return kept[:at] if at > 0 else kept
 
 
 def whole_tags(prefix: str, text: str) -> str:

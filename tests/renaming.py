@@ -1,0 +1,136 @@
+"""Law 8: give a template's markers and JSON keys fresh names, in template, answers and expectations alike.
+
+Words are renamed where a template *writes*: in its plain text, and in string constants that are more than one bare name (a bare
+name is a key or a role, which belongs to the messages and not to the template). Words that also occur in what the cases speak
+of (tools, arguments, prose) keep their names, because there they are no markers.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+from llm_magics.chat.format import ChatFormat
+from llm_magics.chat.overrides import Override
+
+Case = dict[str, Any]
+_WORD = re.compile(r"[^\W\d_]\w{2,}")
+_STRING = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""", re.S)
+_BLOCK = re.compile(r"""\{#.*?#\}|\{[%{](?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^'"])*?[%}]\}""", re.S)
+_ROLES = {"system", "user", "assistant", "tool", "developer", "model"}
+
+
+class Renaming:
+    """A mapping of words, applied to whole words only; the ``n`` of a line break's escape is part of none."""
+
+    def __init__(self, words: Mapping[str, str]) -> None:
+        self.words = dict(words)
+        joined = "|".join(re.escape(w) for w in sorted(words, key=len, reverse=True))
+        self._pattern = re.compile(rf"(?:(?<!\w)|(?<=\\[nt]))(?:{joined})(?!\w)") if words else None
+
+    def text(self, text: str) -> str:
+        """A text with the words renamed."""
+        return self._pattern.sub(lambda m: self.words[m.group()], text) if self._pattern else text
+
+    def template(self, source: str) -> str:
+        """A template with the words renamed wherever it writes them."""
+        return "".join(self.text(piece) if own else piece for own, piece in _pieces(source))
+
+    def case(self, case: Case) -> Case:
+        """A case with its answer, and what the answer means, renamed."""
+        expected = dict(case["expected"])
+        for part in ("content", "reasoning_content"):
+            expected[part] = self.text(expected[part])
+        expected["tool_calls"] = [
+            {**call, "id": self.text(call.get("id") or ""), "arguments": self.text(call["arguments"])}
+            for call in expected["tool_calls"]
+        ]
+        return {**case, "model_output": self.text(case["model_output"]), "expected": expected}
+
+    def value(self, value: Any) -> Any:
+        """Declarative data, e.g. an override, with every string renamed."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, tuple):
+            return tuple(self.value(v) for v in value)
+        if is_dataclass(value) and not isinstance(value, type):
+            return replace(value, **{f.name: self.value(getattr(value, f.name)) for f in fields(value)})
+        return value
+
+    def overrides(self, overrides: Iterable[Override]) -> tuple[Override, ...]:
+        """A table of overrides for renamed templates."""
+        return tuple(self.value(o) for o in overrides)
+
+
+def renaming(fmt: ChatFormat, cases: Iterable[Case], seed: int) -> Renaming:
+    """Fresh names for the markers and JSON keys of one template, the same for the same seed."""
+    dice = random.Random(seed)
+    spoken = _ROLES | set(_WORD.findall(json.dumps([_spoken(c) for c in cases], ensure_ascii=False)))
+    source = fmt.template.source
+    written = {w for own, text in _pieces(source) if own for w in _WORD.findall(text)}
+    bare = {w for own, text in _pieces(source) if not own for w in _WORD.findall(text) if _STRING.fullmatch(text)}
+    words = sorted((_marker_words(fmt) & written) - spoken - bare)
+    return _without_foreign_keys(fmt, Renaming({w: _fresh(dice, w) for w in words}))
+
+
+def _spoken(case: Case) -> Any:
+    """What a case speaks of, besides the template's own markers."""
+    calls = [{**c, "id": ""} for c in case["expected"]["tool_calls"]]
+    plain = {k: re.sub(r"<[^<>]*>|\[[^\[\]]*\]", " ", case["expected"][k]) for k in ("content", "reasoning_content")}
+    tools = [[t["function"]["name"], list((t["function"].get("parameters") or {}).get("properties") or {})] for t in case["inputs"]["tools"]]
+    return [calls, plain, tools, case["inputs"]["messages"]]
+
+
+def _pieces(source: str) -> Iterator[tuple[bool, str]]:
+    """The template in pieces, each with whether the template writes it: plain text, and strings that are no bare names."""
+    at = 0
+    for block in _BLOCK.finditer(source):
+        yield True, source[at : block.start()]
+        inner = block.start()
+        for string in _STRING.finditer(source, block.start(), block.end()):
+            yield False, source[inner : string.start()]
+            yield not re.fullmatch(r"\w*", string.group()[1:-1]), string.group()
+            inner = string.end()
+        yield False, source[inner : block.end()]
+        at = block.end()
+    yield True, source[at:]
+
+
+def _marker_words(fmt: ChatFormat) -> set[str]:
+    texts = [fmt.turn.generation_prompt, fmt.turn.content_start, fmt.turn.content_end, fmt.turn.end, *fmt.turn.extra_ends]
+    if fmt.reasoning is not None:
+        texts += [fmt.reasoning.start, fmt.reasoning.end, fmt.reasoning.then]
+    texts += list(_strings(fmt.tools))
+    return {w for text in texts for w in _WORD.findall(text)} - {"json", "python", "field", "before", "after", "carries"}
+
+
+def _strings(value: Any) -> Iterable[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _strings(item)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for f in fields(value):
+            if f.name not in ("type_names", "order", "id_place", "constants"):
+                yield from _strings(getattr(value, f.name))
+
+
+def _fresh(dice: random.Random, word: str) -> str:
+    made = "".join(dice.choice("bcdfghjklmnpqrstvwxz") + dice.choice("aeiou") for _ in range(4))
+    return made.upper() if word.isupper() else made
+
+
+def _without_foreign_keys(fmt: ChatFormat, named: Renaming) -> Renaming:
+    """Leave out keys that the template does not write itself, but takes over from the messages (``tool_call|tojson``)."""
+    if fmt.tools.fields is None:
+        return named
+    renamed = ChatFormat.from_template(named.template(fmt.template.source)).tools
+    keys = {k for path in (fmt.tools.fields.name, fmt.tools.fields.arguments, fmt.tools.fields.id) for k in path}
+    found = set(_strings(renamed.fields)) if renamed.fields is not None else set()
+    foreign = {k for k in keys if k in named.words and named.words[k] not in found}
+    return Renaming({w: n for w, n in named.words.items() if w not in foreign})
