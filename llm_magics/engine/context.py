@@ -16,6 +16,7 @@ import llama_cpp.llama_cpp as lib
 import numpy as np
 
 from . import llama
+from .lookup import MAX_DRAFT
 from .model import Model
 from .values import EngineConfig
 
@@ -135,6 +136,10 @@ class Context:
         """The first position still held (more than 0 behind a sliding window), or -1 for an empty sequence."""
         return int(llama.memory_seq_pos_min(self.memory, sequence))
 
+    def state_size(self, sequence: int) -> int:
+        """Bytes that :meth:`save` would return for a whole state."""
+        return int(lib.llama_state_seq_get_size_ext(self._pointer, sequence, 0))
+
     def save(self, sequence: int, *, partial: bool) -> bytes:
         """Return a sequence's state; ``partial`` leaves out what can be cut back anyway."""
         flags = _STATE_PARTIAL if partial else 0
@@ -163,7 +168,8 @@ def _context_params(model: Model, config: EngineConfig, abort: llama.AbortFlag) 
     params.n_batch = min(config.n_batch, params.n_ctx)
     params.n_ubatch = min(config.n_ubatch, params.n_batch)
     params.n_seq_max = config.n_slots
-    params.n_outputs_max = config.n_slots  # one row of logits per sequence, not one per token of the batch
+    # One row of logits per sequence, not one per token of the batch: that would be most of the compute buffer.
+    params.n_outputs_max = config.n_slots + (MAX_DRAFT if config.speculation == "lookup" else 0)
     params.kv_unified = True
     params.swa_full = False
     threads = config.n_threads or default_threads()

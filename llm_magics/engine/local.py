@@ -25,6 +25,9 @@ from .scheduler import Scheduler
 from .sequence import Sequence
 from .values import EngineConfig, EngineEvent, EngineInfo, Finished, GenerateRequest
 
+MAX_WAITING = 4096
+"""How many requests may wait for a slot."""
+
 # A lock is not interruptible by Ctrl-C on Windows while it waits, so there waiting is cut into pieces.
 _WAIT = 0.2 if sys.platform == "win32" else None
 
@@ -160,7 +163,14 @@ class LocalEngine:
             raise
         n_ctx = min(config.n_ctx or context.n_ctx, context.n_ctx)
         self._constraints = ConstraintEngine(model)
-        scheduler = Scheduler(model, context, n_slots=config.n_slots, n_ctx=n_ctx, reuse=not config.deterministic)
+        scheduler = Scheduler(
+            model,
+            context,
+            n_slots=config.n_slots,
+            n_ctx=n_ctx,
+            reuse=not config.deterministic,
+            lookup=config.speculation == "lookup" and not config.deterministic,
+        )
         self._info = _describe(config, model, context, n_ctx, time.perf_counter() - started)
         self._core = _Core(model, context, scheduler)
         self._core.thread.start()
@@ -197,6 +207,8 @@ class LocalEngine:
         if request.max_tokens is not None and request.max_tokens < 0:
             raise OptionError(f"max_tokens is {request.max_tokens}, but cannot be negative.")
         core = self._core
+        if core.scheduler.n_waiting + core.inbox.qsize() >= MAX_WAITING:
+            raise EngineError(f"{MAX_WAITING} requests are waiting already.", "Ask again when some are done.")
         sequence = Sequence(request, core.model, self._constraints, info.n_ctx)
         generation = LocalGeneration(core, sequence)
         core.inbox.put(sequence)

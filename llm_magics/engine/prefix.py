@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+def common_prefix(a: list[int], b: list[int]) -> int:
     """Return how many leading tokens two sequences share."""
     n = min(len(a), len(b))
     if a[:n] == b[:n]:  # one comparison in C decides the usual case, a prompt that goes on where the cache ends
@@ -31,28 +31,29 @@ class SlotView:
     """What the choice of a slot depends on. ``last_used`` grows with time."""
 
     index: int
-    cached: Sequence[int]
+    cached: list[int]
     conversation: str
     last_used: int
 
 
-def choose_slot(prompt: Sequence[int], conversation: str, slots: Sequence[SlotView]) -> int:
+def choose_slot(prompt: list[int], conversation: str, slots: Sequence[SlotView]) -> int:
     """Return the index of the slot that should take a prompt, out of those that are free.
 
-    First the conversation's own slot; then the one that shares the longest prefix, if that is worth more than half of what it
-    would overwrite; else an empty one; else the one unused for longest.
+    First the conversation's own slot; then the one that shares the longest prefix, if it is no other conversation's and that
+    is worth more than half of what it would overwrite; else an empty one; else the one unused for longest. (A prefix in a slot
+    that is left alone is not lost: slots share.)
     """
     if conversation:
         own = [slot for slot in slots if slot.conversation == conversation]
         if own:
             return max(own, key=lambda slot: slot.last_used).index
-    shared = {slot.index: common_prefix(prompt, slot.cached) for slot in slots}
-    best = max(slots, key=lambda slot: shared[slot.index])
-    if shared[best.index] * 2 > len(best.cached):
+    shared = {slot.index: common_prefix(prompt, slot.cached) for slot in slots if not slot.conversation}
+    best = max((slot for slot in slots if slot.index in shared), key=lambda slot: shared[slot.index], default=None)
+    if best is not None and shared[best.index] * 2 > len(best.cached):
         return best.index
     return min(slots, key=lambda slot: (bool(slot.cached), slot.last_used)).index
 
 
-def keep_length(prompt: Sequence[int], cached: Sequence[int]) -> int:
+def keep_length(prompt: list[int], cached: list[int]) -> int:
     """Return how many cached tokens a prompt can stand on: the common prefix, but at least one token is left to evaluate."""
     return min(common_prefix(prompt, cached), len(prompt) - 1)

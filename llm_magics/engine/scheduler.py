@@ -1,74 +1,69 @@
-"""Slots over one context: which sequences are evaluated together, and what their slots remember afterwards.
+"""Which sequences are evaluated together: continuous batching over the slots of one context.
 
-Each step fills one batch with what every running sequence has not evaluated yet (one sampled token, tokens a grammar forced,
-or the next chunk of a prompt), lets llama.cpp evaluate it, and draws one token for each sequence whose last token was in it.
-A slot's ``cached`` is exactly the list of tokens whose keys and values its sequence holds, whatever happened: that is what
-makes a step abortable anywhere.
+Each step fills one batch, lets llama.cpp evaluate it, and draws one token for each sequence whose last token was in it. First
+come the sequences that generate (a sampled token, tokens that a grammar forced, a guess of prompt lookup), then chunks of
+prompts, the important and the older first. While somebody generates, prompts get a share of the batch that keeps a step short.
+A prompt that shares its beginning with one that is being evaluated waits for it and then stands on it, so that a system
+prompt is computed once for all.
 
 All of this runs in the engine's thread, except :meth:`Scheduler.interrupt`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass
 
 from ..errors import EngineError
 from . import llama, prefix
 from .context import Batch, Context
+from .lookup import MAX_DRAFT
 from .model import Model
 from .sequence import Sequence
+from .slots import Slot, Slots
 
 _DONE, _NO_ROOM, _ABORTED = 0, 1, 2
 _LONG_BATCH = 32  # tokens; a batch longer than this is worth aborting for an interrupt
-_CHECKPOINTS = 8
-_CHECKPOINT_BYTES = 512 * 2**20
-
-
-@dataclass(slots=True)
-class Slot:
-    """One sequence of the context. ``checkpoints`` are (length, state) of a memory that cannot be cut back."""
-
-    index: int
-    cached: list[int] = field(default_factory=list)
-    conversation: str = ""
-    last_used: int = 0
-    sequence: Sequence | None = None
-    checkpoints: list[tuple[int, bytes]] = field(default_factory=list)
+_SHORT_STEP = 0.25  # seconds that a step may take while somebody generates
+_WORTH_WAITING = 32  # shared tokens for which a prompt waits until another sequence has evaluated them
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One slot's share of a batch; ``row`` is where its logits will be, -1 for none."""
+    """One slot's share of a batch: ``n`` tokens, ``draft`` guessed ones behind them; ``row`` is where the logits of the last of
+    the ``n`` are, -1 for none, and the draft's follow it."""
 
     slot: Slot
     sequence: Sequence
     n: int
     row: int
+    draft: list[int]
 
 
 class Scheduler:
-    """Runs sequences over the slots of one context."""
+    """Runs sequences over the slots of one context. ``n_ctx`` bounds one sequence, ``lookup`` lets a single one guess."""
 
-    def __init__(self, model: Model, context: Context, *, n_slots: int, n_ctx: int, reuse: bool) -> None:
+    def __init__(
+        self, model: Model, context: Context, *, n_slots: int, n_ctx: int, reuse: bool = True, lookup: bool = False
+    ) -> None:
         self._context = context
         self._batch = Batch(context.n_batch)
-        self._slots = [Slot(i) for i in range(n_slots)]
+        self._slots = Slots(model, context, n_slots, reuse=reuse)
         self._waiting: list[Sequence] = []
         self._n_ctx = n_ctx
-        self._reuse = reuse
-        self._n_swa = model.n_swa
-        self._cuttable = not model.recurrent and not model.n_swa
-        self._clock = 0
+        self._lookup = lookup and self._slots.cuttable
+        self._numbered = 0
+        self._crowded = False  # the memory was full: nobody is admitted until somebody has ended
+        self._seconds_per_token = 0.0  # of long batches
         self._long_batch = False
 
     # --- from outside -------------------------------------------------------------------------------------------------------
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence: smaller priority numbers first, then first come, first served."""
-        at = len(self._waiting)
-        while at and self._waiting[at - 1].request.priority > sequence.request.priority:
-            at -= 1
-        self._waiting.insert(at, sequence)
+        self._numbered += 1
+        sequence.number = self._numbered
+        self._queue(sequence)
 
     def interrupt(self) -> None:
         """Cut a long evaluation short, so that a cancelled sequence is noticed. Any thread may call this; an abort that
@@ -76,18 +71,23 @@ class Scheduler:
         if self._long_batch:
             self._context.abort.set()
 
+    @property
+    def n_waiting(self) -> int:
+        """How many sequences wait for a slot."""
+        return len(self._waiting)
+
     def runnable(self) -> bool:
         """Say whether :meth:`step` has something to do."""
         return bool(self._waiting) or any(
             slot.sequence is not None and (slot.sequence.channel.cancelled or slot.sequence.channel.may_run())
-            for slot in self._slots
+            for slot in self._slots.all
         )
 
     def end_all(self, error: Exception | None = None) -> None:
         """End every sequence: as interrupted, or with an error."""
-        running = [slot.sequence for slot in self._slots if slot.sequence is not None]
+        running = [slot.sequence for slot in self._slots.all if slot.sequence is not None]
         everyone, self._waiting = running + self._waiting, []
-        for slot in self._slots:
+        for slot in self._slots.all:
             slot.sequence = None
         for sequence in everyone:
             if error is not None:
@@ -104,85 +104,176 @@ class Scheduler:
         parts = self._fill()
         if not parts:
             return
-        self._long_batch = self._batch.n > _LONG_BATCH
+        self._long_batch = long = self._batch.n > _LONG_BATCH
+        begin = time.perf_counter() if long else 0.0
         code = self._context.decode(self._batch)
         self._long_batch = False
-        if code == _DONE:
-            for part in parts:
-                self._advance(part)
-        else:
+        if code != _DONE:
             self._recover(parts, code)
+            return
+        if long:
+            seconds = (time.perf_counter() - begin) / self._batch.n
+            self._seconds_per_token = seconds if not self._seconds_per_token else 0.7 * self._seconds_per_token + 0.3 * seconds
+        for part in parts:
+            self._advance(part)
 
     def _drop_cancelled(self) -> None:
-        for slot in self._slots:
+        for slot in self._slots.all:
             if slot.sequence is not None and slot.sequence.channel.cancelled:
                 self._end(slot, "interrupted")
         if any(sequence.channel.cancelled for sequence in self._waiting):
             for sequence in [s for s in self._waiting if s.channel.cancelled]:
                 self._waiting.remove(sequence)
+                self._slots.unpark(sequence.parking)
                 _finish(sequence, "interrupted")
 
+    # --- who runs -----------------------------------------------------------------------------------------------------------
+
+    def _queue(self, sequence: Sequence) -> None:
+        rank = (sequence.request.priority, sequence.number)
+        at = len(self._waiting)
+        while at and (self._waiting[at - 1].request.priority, self._waiting[at - 1].number) > rank:
+            at -= 1
+        self._waiting.insert(at, sequence)
+
     def _admit(self) -> None:
-        while self._waiting:
-            free = [slot for slot in self._slots if slot.sequence is None]
-            if not free:
+        while self._waiting and not self._crowded:
+            if not self._slots.free() and not self._yield_a_slot(self._waiting[0].request.priority):
                 return
             sequence = self._waiting.pop(0)
-            views = [prefix.SlotView(s.index, s.cached, s.conversation, s.last_used) for s in free]
-            slot = self._slots[prefix.choose_slot(sequence.request.prompt, sequence.request.conversation, views)]
+            slot = self._slots.choose(sequence)
             try:
-                self._prepare(slot, sequence)
-                sequence.start()
+                lost = self._slots.seat(slot, sequence)
+                if not sequence.started:
+                    sequence.start(len(slot.cached), lost)
             except Exception as error:
+                self._slots.vacate(slot)
                 sequence.fail(error)
-            else:
-                slot.sequence = sequence
-                slot.conversation = sequence.request.conversation
-                sequence.prefilled(0)
+
+    def _yield_a_slot(self, priority: int) -> bool:
+        """Take the slot of the least important and youngest sequence, if it matters less than ``priority``."""
+        running = [slot for slot in self._slots.all if slot.sequence is not None]
+        least = max(running, key=lambda slot: _rank(slot.sequence))
+        if least.sequence is None or least.sequence.request.priority <= priority:
+            return False
+        self._suspend(least)
+        return True
+
+    def _suspend(self, slot: Slot) -> None:
+        """Put a sequence back into the queue, its state into host memory."""
+        sequence = slot.sequence
+        assert sequence is not None
+        self._slots.park(slot, sequence.parking)
+        self._slots.vacate(slot)
+        self._queue(sequence)
+
+    # --- what is evaluated --------------------------------------------------------------------------------------------------
 
     def _fill(self) -> list[_Part]:
-        batch, parts = self._batch, []
-        batch.clear()
-        for slot in self._slots:
-            sequence = slot.sequence
-            if sequence is None or not sequence.channel.may_run():
-                continue
-            start = len(slot.cached)
-            end = min(len(sequence.tokens), start + batch.capacity - batch.n)
-            if not self._cuttable and start < sequence.n_prompt - 1 < end:
-                end = sequence.n_prompt - 1  # stop where a checkpoint is of most use
-            if end <= start:
-                continue
-            last = end == len(sequence.tokens)
-            if last and end - start == 1:
-                row = batch.add(sequence.tokens[start], start, slot.index)
-            else:
-                row = batch.extend(sequence.tokens[start:end], start, slot.index, output_last=last)
-            parts.append(_Part(slot, sequence, end - start, row if last else -1))
+        self._batch.clear()
+        parts: list[_Part] = []
+        generating: list[Slot] = []
+        prompting: list[Slot] = []
+        for slot in self._slots.all:
+            if slot.sequence is not None and slot.sequence.channel.may_run():
+                (generating if len(slot.cached) >= slot.sequence.n_prompt else prompting).append(slot)
+        guess = self._lookup and len(generating) == 1 and not prompting
+        for slot in generating:
+            self._put(parts, slot, self._batch.capacity, guess=guess)
+        budget = self._batch.capacity
+        if generating and prompting:
+            budget = max(_LONG_BATCH, int(_SHORT_STEP / self._seconds_per_token) if self._seconds_per_token else 0)
+        for slot in sorted(prompting, key=lambda slot: _rank(slot.sequence)):
+            if not self._waits_for_a_prefix(slot):
+                budget -= self._put(parts, slot, budget)
         return parts
+
+    def _put(self, parts: list[_Part], slot: Slot, budget: int, *, guess: bool = False) -> int:
+        """Put a slot's next tokens into the batch, at most ``budget`` of them; return how many."""
+        sequence, batch = slot.sequence, self._batch
+        assert sequence is not None
+        tokens, start = sequence.tokens, len(slot.cached)
+        end = min(len(tokens), start + min(budget, batch.capacity - batch.n))
+        if not self._slots.cuttable and start < sequence.n_prompt - 1 < end:
+            end = sequence.n_prompt - 1  # stop where a checkpoint is of most use
+        if end <= start:
+            return 0
+        last = end == len(tokens)
+        if last and end - start == 1:
+            row = batch.add(tokens[start], start, slot.index)
+        else:
+            row = batch.extend(tokens[start:end], start, slot.index, output_last=last)
+        draft: list[int] = []
+        if guess and last:
+            draft = sequence.guess(min(MAX_DRAFT, batch.capacity - batch.n, self._n_ctx - end))
+            for i, token in enumerate(draft):
+                batch.add(token, end + i, slot.index)
+        parts.append(_Part(slot, sequence, end - start, row if last else -1, draft))
+        return end - start
+
+    def _waits_for_a_prefix(self, slot: Slot) -> bool:
+        """Stand on what older sequences have evaluated of a common prefix; say whether one of them is still at it."""
+        sequence = slot.sequence
+        assert sequence is not None
+        if sequence.begun or not self._slots.sharing:
+            return False
+        for other in self._slots.all:
+            older = other.sequence
+            if older is None or older.number >= sequence.number:
+                continue
+            common = prefix.keep_length(sequence.tokens, older.tokens)
+            if common < len(slot.cached) + _WORTH_WAITING:
+                continue
+            if prefix.common_prefix(sequence.tokens, other.cached) < common:
+                return True
+            if self._slots.share(other, slot, common):
+                sequence.found_cached(common)
+        return False
+
+    # --- what came out ------------------------------------------------------------------------------------------------------
 
     def _advance(self, part: _Part) -> None:
         slot, sequence = part.slot, part.sequence
         start = len(slot.cached)
         slot.cached.extend(sequence.tokens[start : start + part.n])
+        sequence.begun = True
         try:
             if start < sequence.n_prompt:
-                sequence.prefilled(min(len(slot.cached), sequence.n_prompt) - sequence.n_cached)
-                if not self._cuttable and len(slot.cached) == sequence.n_prompt - 1:
-                    self._checkpoint(slot)
+                sequence.prefilled(min(len(slot.cached), sequence.n_prompt))
+                if not self._slots.cuttable and len(slot.cached) == sequence.n_prompt - 1:
+                    self._slots.checkpoint(slot)
             if part.row >= 0:
                 if not sequence.reason:
                     sequence.draw(self._context, part.row)
+                if part.draft:
+                    self._check_draft(part)
                 if sequence.reason:
                     self._end(slot)
         except Exception as error:
-            slot.sequence = None
+            if part.draft:
+                self._slots.cut_back(slot, start + part.n)
+            self._slots.vacate(slot)
             sequence.fail(error)
 
+    def _check_draft(self, part: _Part) -> None:
+        """Draw on as long as the draws are what was guessed, then forget the rest of the guess."""
+        slot, sequence, draft = part.slot, part.sequence, part.draft
+        base = len(slot.cached)
+        slot.cached.extend(draft)
+        right = 0
+        while True:
+            right = prefix.common_prefix(draft, sequence.tokens[base:])
+            if sequence.reason or right < len(sequence.tokens) - base:
+                break
+            sequence.draw(self._context, part.row + right)
+        sequence.guessed(len(draft), right)
+        if right < len(draft):
+            self._slots.cut_back(slot, base + right)
+
     def _end(self, slot: Slot, reason: str = "") -> None:
-        sequence, slot.sequence = slot.sequence, None
-        self._clock += 1
-        slot.last_used = self._clock
+        sequence = slot.sequence
+        self._slots.vacate(slot)
+        self._crowded = False
         if sequence is not None:
             _finish(sequence, reason)
 
@@ -190,7 +281,7 @@ class Scheduler:
         """After a batch that was not done: forget what it left behind; then retry, make room, or fail."""
         self._context.abort.clear()
         for part in parts:
-            self._cut_back(part.slot, len(part.slot.cached))
+            self._slots.cut_back(part.slot, len(part.slot.cached))
         if code == _ABORTED:
             return  # whoever was cancelled is dropped at the next step, the others go on
         if code == _NO_ROOM:
@@ -199,69 +290,29 @@ class Scheduler:
         said = llama.recent_errors()
         what = f"llama.cpp failed to evaluate (code {code}){': ' + said if said else ''}."
         for part in parts:
-            part.slot.sequence = None
-            self._forget(part.slot)
+            self._slots.vacate(part.slot)
+            self._slots.forget(part.slot)
             part.sequence.fail(EngineError(what, "Ask again; if it repeats, load the model again."))
 
     def _make_room(self, parts: list[_Part]) -> None:
-        """The memory is full: drop an idle slot's cache, else end the youngest of several sequences, else this one."""
-        idle = [slot for slot in self._slots if slot.sequence is None and slot.cached]
+        """The memory is full: drop an idle slot's cache, else suspend the least important sequence, else end the only one."""
+        idle = [slot for slot in self._slots.free() if slot.cached]
+        running = [slot for slot in self._slots.all if slot.sequence is not None]
         if idle:
-            self._forget(min(idle, key=lambda slot: slot.last_used))
-            return
-        youngest = max((part.slot for part in parts), key=lambda slot: -len(slot.cached))
-        if len(parts) > 1 and youngest.sequence is not None:
-            self._waiting.insert(0, youngest.sequence)
-            youngest.sequence = None
-            self._forget(youngest)
+            self._slots.forget(min(idle, key=lambda slot: slot.last_used))
+        elif len(running) > 1:
+            least = max(running, key=lambda slot: _rank(slot.sequence))
+            self._suspend(least)
+            self._slots.forget(least)
+            self._crowded = True
         else:
             self._end(parts[0].slot, "length")
 
-    # --- what a slot remembers ----------------------------------------------------------------------------------------------
 
-    def _prepare(self, slot: Slot, sequence: Sequence) -> None:
-        """Cut a slot's cache back to what a new sequence can stand on."""
-        tokens = sequence.tokens
-        wanted = prefix.keep_length(tokens, slot.cached) if self._reuse else 0
-        self._cut_back(slot, wanted)
-        sequence.n_cached = len(slot.cached)
-        lost = wanted - sequence.n_cached
-        if lost:
-            sequence.losses.append(f"this model's memory cannot be cut back: {lost} tokens evaluated anew")
-
-    def _cut_back(self, slot: Slot, length: int) -> None:
-        """Keep at most ``length`` tokens; fewer where the memory cannot be cut there."""
-        if length == 0:
-            self._forget(slot)
-            return
-        if self._cut(slot, length):
-            del slot.cached[length:]
-            slot.checkpoints = [saved for saved in slot.checkpoints if saved[0] <= length]
-            return
-        for saved, state in sorted((saved for saved in slot.checkpoints if saved[0] <= length), reverse=True):
-            if self._context.restore(slot.index, state, partial=True) and self._context.cut(slot.index, saved):
-                del slot.cached[saved:]
-                slot.checkpoints = [other for other in slot.checkpoints if other[0] <= saved]
-                return
-        self._forget(slot)
-
-    def _cut(self, slot: Slot, length: int) -> bool:
-        if not self._cuttable and length == len(slot.cached):
-            return self._context.cut(slot.index, length)
-        if self._n_swa and self._context.first_position(slot.index) > max(0, length - self._n_swa):
-            return False  # the window in front of this position is gone
-        return self._context.cut(slot.index, length)
-
-    def _forget(self, slot: Slot) -> None:
-        self._context.forget(slot.index)
-        slot.cached.clear()
-        slot.checkpoints.clear()
-        slot.conversation = ""
-
-    def _checkpoint(self, slot: Slot) -> None:
-        slot.checkpoints.append((len(slot.cached), self._context.save(slot.index, partial=True)))
-        while len(slot.checkpoints) > _CHECKPOINTS or sum(len(state) for _, state in slot.checkpoints) > _CHECKPOINT_BYTES:
-            slot.checkpoints.pop(0)
+def _rank(sequence: Sequence | None) -> tuple[int, int]:
+    """What goes first: small priority numbers, then those that came first."""
+    assert sequence is not None
+    return sequence.request.priority, sequence.number
 
 
 def _finish(sequence: Sequence, reason: str) -> None:

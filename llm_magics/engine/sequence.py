@@ -12,6 +12,7 @@ from queue import SimpleQueue
 from ..errors import EngineError, LLMMagicsError
 from .constraint import Constraint, ConstraintEngine
 from .context import Context
+from .lookup import Lookup
 from .model import Model
 from .sampling import Sampler, logprob, logprobs
 from .text import TextStream
@@ -57,6 +58,10 @@ class Sequence:
         self.n_cached = 0
         self.losses: list[str] = []
         self.reason = ""
+        self.number = 0  # in the order of arrival; the scheduler counts
+        self.started = False
+        self.begun = False  # tokens of its own were evaluated
+        self.parking = f"sequence {id(self)}"  # the name under which its state is kept while it is suspended
         self._model = model
         self._constraints = constraints
         self._eog = frozenset(model.eog)
@@ -67,7 +72,8 @@ class Sequence:
         self._constraint: Constraint | None = None
         self._scorer = request.guide if isinstance(request.guide, ScoringGuide) else None
         self._text: list[str] = []
-        self._n_masked = self._n_forced = 0
+        self._n_masked = self._n_forced = self._n_drafted = self._n_accepted = 0
+        self._lookup: Lookup | None = None
         self._submitted = time.perf_counter()
         self._started = self._first = 0.0
         # What the next Tokens event will carry.
@@ -78,22 +84,40 @@ class Sequence:
 
     # --- the scheduler's side -----------------------------------------------------------------------------------------------
 
-    @property
-    def n_generated(self) -> int:
-        return len(self.tokens) - self.n_prompt
-
-    def start(self) -> None:
+    def start(self, n_cached: int, n_lost: int) -> None:
         """Begin: ask the guide, arm what it asks for, and take the tokens that a grammar forces before the first draw."""
+        self.started = True
         self._started = time.perf_counter()
+        if n_lost:
+            self.losses.append(f"this model's memory cannot be cut back: {n_lost} tokens evaluated anew")
+        self.found_cached(n_cached)
         if self.request.guide is not None:
             self._obey(self.request.guide.start())
         if self.request.max_tokens == 0:
             self.reason = self.reason or "length"
         self._force()
 
-    def prefilled(self, done: int) -> None:
-        """Tell the consumer how far the prompt is."""
-        self.channel.queue.put(Prefill(done, self.n_prompt - self.n_cached, self.n_cached))
+    def found_cached(self, n: int) -> None:
+        """Take note that the first ``n`` tokens need not be evaluated."""
+        self.n_cached = n
+        self.prefilled(n)
+
+    def prefilled(self, n: int) -> None:
+        """Tell the consumer that ``n`` tokens of the prompt are in the cache by now."""
+        self.channel.queue.put(Prefill(max(0, n - self.n_cached), self.n_prompt - self.n_cached, self.n_cached))
+
+    def guess(self, limit: int) -> list[int]:
+        """Guess what may follow, by prompt lookup."""
+        if self._lookup is None:
+            self._lookup = Lookup(self.tokens)
+        return self._lookup.propose(limit) if limit > 0 else []
+
+    def guessed(self, proposed: int, accepted: int) -> None:
+        """Take note of how a guess turned out."""
+        self._n_drafted += proposed
+        self._n_accepted += accepted
+        if self._lookup is not None:
+            self._lookup.learn(proposed, accepted)
 
     def draw(self, context: Context, row: int) -> None:
         """Draw the next token from a batch row, and take it and all that it forces."""
@@ -229,4 +253,6 @@ class Sequence:
             losses=tuple(self.losses),
             masked=self._n_masked,
             forced=self._n_forced,
+            drafted=self._n_drafted,
+            accepted=self._n_accepted,
         )

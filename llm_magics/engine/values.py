@@ -13,6 +13,7 @@ from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 KVType: TypeAlias = Literal["f16", "q8_0"]
 FlashAttention: TypeAlias = Literal["auto", "on", "off"]
+Speculation: TypeAlias = Literal["off", "lookup"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,8 @@ class EngineConfig:
     """How to load one model. Sizes in tokens unless said; ``None`` leaves the choice to the engine.
 
     ``path`` is the first file of a split GGUF. ``n_gpu_layers`` -1 means all. ``n_slots`` sequences share one KV cache of
-    ``n_ctx`` tokens. ``deterministic``: no prefix reuse, fixed batch shape, one sequence.
+    ``n_ctx`` tokens. ``deterministic``: no prefix reuse, fixed batch shape, one sequence. ``speculation``: "lookup" guesses
+    that the text repeats itself, and checks every guess, so that only the speed changes.
     """
 
     path: str
@@ -36,6 +38,7 @@ class EngineConfig:
     n_slots: int = 1
     use_mmap: bool = True
     deterministic: bool = False
+    speculation: Speculation = "off"
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,12 +40,18 @@ def test_a_conversation_comes_back_to_its_own_slot() -> None:
 
 
 def test_a_stranger_takes_the_slot_that_shares_most() -> None:
-    slots = [slot(0, [], "", 0), slot(1, [1, 2, 3, 9], "a", 5), slot(2, [1, 8, 8, 8], "b", 1)]
+    slots = [slot(0, [], "", 0), slot(1, [1, 2, 3, 9], "", 5), slot(2, [1, 8, 8, 8], "", 1)]
     assert choose_slot([1, 2, 3, 4], "new", slots) == 1
 
 
+def test_a_stranger_leaves_anothers_conversation_alone_while_there_is_room() -> None:
+    slots = [slot(0, [1, 2, 3, 9], "a", 5), slot(1, [], "", 0)]
+    assert choose_slot([1, 2, 3, 4], "new", slots) == 1
+    assert choose_slot([1, 2, 3, 4], "", slots) == 1
+
+
 def test_a_stranger_overwrites_no_long_cache_for_a_short_prefix() -> None:
-    slots = [slot(0, [1, *range(10, 50)], "a", 1), slot(1, [], "", 0)]
+    slots = [slot(0, [1, *range(10, 50)], "", 1), slot(1, [], "", 0)]
     assert choose_slot([1, 2, 3], "new", slots) == 1
 
 

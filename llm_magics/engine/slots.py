@@ -1,0 +1,167 @@
+"""What each slot remembers: tokens in the KV cache, and how to come back to them.
+
+A slot is one sequence of the context. Its ``cached`` is exactly the list of tokens whose keys and values that sequence holds,
+whatever happened. There are four ways to stand on what was computed before: cut the slot back to the common prefix; share the
+prefix of another slot (the cells are shared, nothing is copied); go on from a state that was saved in the slot (for memories
+that cannot be cut back: recurrent, hybrid, behind a sliding window); or take back the state of a conversation that was parked
+in host memory when another one took its slot.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from . import prefix
+from .context import Context
+from .model import Model
+from .sequence import Sequence
+
+_CHECKPOINTS = 8
+_CHECKPOINT_BYTES = 512 * 2**20
+_PARKING_BYTES = 256 * 2**20
+_WORTH_PARKING = 64  # tokens; fewer are evaluated again as quickly
+
+
+@dataclass(slots=True)
+class Slot:
+    """One sequence of the context. ``checkpoints`` are (length, state)."""
+
+    index: int
+    cached: list[int] = field(default_factory=list)
+    conversation: str = ""
+    last_used: int = 0
+    sequence: Sequence | None = None
+    checkpoints: list[tuple[int, bytes]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parked:
+    tokens: list[int]
+    state: bytes
+
+
+class Slots:
+    """The slots of one context and the conversations parked beside it."""
+
+    def __init__(self, model: Model, context: Context, n_slots: int, *, reuse: bool) -> None:
+        self.all = [Slot(i) for i in range(n_slots)]
+        self.cuttable = not model.recurrent and not model.n_swa
+        self.sharing = self.cuttable and reuse
+        self._n_swa = model.n_swa
+        self._context = context
+        self._reuse = reuse
+        self._parked: OrderedDict[str, _Parked] = OrderedDict()
+        self._clock = 0
+
+    def free(self) -> list[Slot]:
+        return [slot for slot in self.all if slot.sequence is None]
+
+    def choose(self, sequence: Sequence) -> Slot:
+        """Choose the slot that a sequence takes, out of the free ones."""
+        views = [prefix.SlotView(s.index, s.cached, s.conversation, s.last_used) for s in self.free()]
+        return self.all[prefix.choose_slot(sequence.tokens, sequence.request.conversation, views)]
+
+    def seat(self, slot: Slot, sequence: Sequence) -> int:
+        """Give a slot to a sequence and keep what it can stand on; return how many cached tokens could not be kept."""
+        tokens, conversation = sequence.tokens, sequence.request.conversation
+        if slot.conversation and slot.conversation != conversation:
+            self.park(slot, slot.conversation)
+        wanted = prefix.keep_length(tokens, slot.cached) if self._reuse else 0
+        if not any(self._take_back(slot, name, tokens, wanted) for name in (sequence.parking, conversation)):
+            self.cut_back(slot, wanted)
+        self.unpark(sequence.parking)
+        for other in self.all:
+            self.share(other, slot, prefix.keep_length(tokens, other.cached))
+        slot.conversation = conversation
+        slot.sequence = sequence
+        return max(0, wanted - len(slot.cached))
+
+    def vacate(self, slot: Slot) -> None:
+        """Let a slot's sequence go; its cache stays."""
+        self._clock += 1
+        slot.last_used = self._clock
+        slot.sequence = None
+
+    # --- coming back --------------------------------------------------------------------------------------------------------
+
+    def cut_back(self, slot: Slot, length: int) -> None:
+        """Keep at most ``length`` tokens; fewer where the memory cannot be cut there."""
+        if length <= 0:
+            self.forget(slot)
+        elif self._cut(slot, length):
+            del slot.cached[length:]
+            slot.checkpoints = [saved for saved in slot.checkpoints if saved[0] <= length]
+        elif not self._restore_checkpoint(slot, length):
+            self.forget(slot)
+
+    def _cut(self, slot: Slot, length: int) -> bool:
+        behind_window = self._n_swa and length < len(slot.cached)
+        if behind_window and self._context.first_position(slot.index) > max(0, length - self._n_swa):
+            return False  # what this position would look back at is gone
+        return self._context.cut(slot.index, length)
+
+    def _restore_checkpoint(self, slot: Slot, length: int) -> bool:
+        usable = [saved for saved in slot.checkpoints if saved[0] <= length]
+        for saved, state in sorted(usable, reverse=True):
+            if self._context.restore(slot.index, state, partial=True) and self._context.cut(slot.index, saved):
+                del slot.cached[saved:]
+                slot.checkpoints = [other for other in slot.checkpoints if other[0] <= saved]
+                return True
+        return False
+
+    def forget(self, slot: Slot) -> None:
+        """Forget all that a slot holds."""
+        self._context.forget(slot.index)
+        slot.cached.clear()
+        slot.checkpoints.clear()
+        slot.conversation = ""
+
+    def checkpoint(self, slot: Slot) -> None:
+        """Save the state of a memory that cannot be cut back, to come back to this length later."""
+        slot.checkpoints.append((len(slot.cached), self._context.save(slot.index, partial=True)))
+        while len(slot.checkpoints) > _CHECKPOINTS or sum(len(state) for _, state in slot.checkpoints) > _CHECKPOINT_BYTES:
+            slot.checkpoints.pop(0)
+
+    def share(self, source: Slot, target: Slot, length: int) -> bool:
+        """Let one slot stand on the first ``length`` tokens of another, if that is more than it has."""
+        if source is target or not self.sharing or length <= len(target.cached):
+            return False
+        self.forget(target)
+        self._context.copy(source.index, target.index, length)
+        target.cached[:] = source.cached[:length]
+        return True
+
+    # --- parking ------------------------------------------------------------------------------------------------------------
+
+    def park(self, slot: Slot, name: str) -> None:
+        """Save a slot's whole state to host memory under a name, the oldest parked ones giving way."""
+        if len(slot.cached) < _WORTH_PARKING or not self._reuse:
+            return
+        if self._context.state_size(slot.index) > _PARKING_BYTES:
+            return
+        self._parked.pop(name, None)
+        self._parked[name] = _Parked(slot.cached.copy(), self._context.save(slot.index, partial=False))
+        while sum(len(parked.state) for parked in self._parked.values()) > _PARKING_BYTES:
+            self._parked.popitem(last=False)
+
+    def unpark(self, name: str) -> None:
+        """Drop what was parked under a name."""
+        self._parked.pop(name, None)
+
+    def _take_back(self, slot: Slot, name: str, tokens: list[int], wanted: int) -> bool:
+        """Put a parked state into a slot if it is worth more than the ``wanted`` tokens that the slot could keep anyway."""
+        parked = self._parked.get(name) if name else None
+        if parked is None:
+            return False
+        length = prefix.keep_length(tokens, parked.tokens)
+        if length <= wanted or (not self.cuttable and length < len(parked.tokens)):
+            return False
+        del self._parked[name]
+        self.forget(slot)
+        if not self._context.restore(slot.index, parked.state, partial=False):
+            self.forget(slot)  # no room for it: a plain prefill will find some
+            return False
+        slot.cached[:] = parked.tokens
+        self.cut_back(slot, length)
+        return True
