@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, TypeAlias
 
-DEFAULT_MODEL = "qwen2.5-coder-0.5b"
+_DEFAULT_MODEL = "qwen2.5-coder-0.5b"
 
 # e.g. "llama-70b-q4_k_m-00001-of-00002.gguf": stem, number of this part, number of parts
 SPLIT_NAME = re.compile(r"(?P<stem>.*)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf")
@@ -88,6 +89,11 @@ def parse_catalog(text: str) -> tuple[CatalogEntry, ...]:
             raise ValueError(f"the catalogue gives the name {name!r} twice")
         seen.add(name)
     return entries
+
+
+def default_model() -> str:
+    """What the name "default" means: ``$LLM_MAGICS_DEFAULT_MODEL`` (any name or path), else a small model of the catalogue."""
+    return os.environ.get("LLM_MAGICS_DEFAULT_MODEL") or _DEFAULT_MODEL
 
 
 def find(name: str) -> CatalogEntry | None:

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ..engine.free import FreeMemory, free_memory
-from .catalog import DEFAULT_MODEL, catalog
+from .catalog import catalog, default_model
 from .stores import StoredFile, models_dir, stored_files
 
 _PACKAGES = ("llm_magics", "llama-cpp-python", "llguidance", "ipykernel", "ipywidgets", "jupyterlab", "huggingface-hub")
@@ -84,7 +84,7 @@ def _models(models: list[StoredFile]) -> Iterator[Finding]:
         size = found.path.stat().st_size / 1e6
         yield Finding("model", f"{_called(found)} ({size:,.0f} MB, {found.store}: {found.path})")
     if not models:
-        yield Finding("model", "none on this machine", f"llm-magics pull {DEFAULT_MODEL}")
+        yield Finding("model", "none on this machine", f"llm-magics pull {default_model()}")
 
 
 def _next(models: list[StoredFile], findings: list[Finding]) -> Finding:
@@ -93,9 +93,9 @@ def _next(models: list[StoredFile], findings: list[Finding]) -> Finding:
     if broken:
         return Finding("next", broken.advice)
     if not models:
-        return Finding("next", f"llm-magics pull {DEFAULT_MODEL}")
+        return Finding("next", f"llm-magics pull {default_model()}")
     ours = {e.file: e.name for e in catalog()}
-    name = next((ours[m.path.name] for m in models if ours.get(m.path.name) == DEFAULT_MODEL), _called(models[0]))
+    name = default_model() if default_model() in [ours.get(m.path.name) for m in models] else _called(models[0])
     return Finding("next", f"in a notebook: %load_ext llm_magics, then %load_model {name}, then a cell that begins with %%chat")
 
 

@@ -9,7 +9,7 @@ from ..engine.filefacts import remember, sha256_of
 from ..errors import DownloadError, ModelNotFoundError
 from . import hub, wheels
 from .catalog import CatalogEntry, HubFile, Source, find, split_names
-from .locate import ModelFile, hub_file, locate
+from .locate import ModelFile, hub_file, locate, meant
 from .progress import Progress, clear, silent
 from .stores import models_dir
 
@@ -24,7 +24,7 @@ def pull(name: str | Path, progress: Progress = silent) -> ModelFile:
     try:
         return locate(name)
     except ModelNotFoundError:
-        entry, spec = find(str(name).strip()), hub_file(str(name).strip())
+        entry, spec = find(meant(name)), hub_file(meant(name))
         if entry is None and spec is None:
             raise
     if entry is not None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..engine.filefacts import recall, sha256_of
 from ..errors import ModelFileError, ModelNotFoundError
-from .catalog import SPLIT_NAME, CatalogEntry, HubFile, catalog, find, split_names
+from .catalog import SPLIT_NAME, CatalogEntry, HubFile, catalog, default_model, find, split_names
 from .stores import StoredFile, stored_files
 
 # Hashing a file costs about a second per GB; larger ones are tried in a child process instead, where no hash is on record.
@@ -60,9 +60,9 @@ def locate(name_or_path: str | Path) -> ModelFile:
     Raises ModelNotFoundError: for a name nobody knows it lists near ones; for a model that is known and not on this machine
     it says how to get it. Raises ModelFileError where parts of a split GGUF are missing.
     """
-    name = str(name_or_path).strip()
+    name = meant(name_or_path)
     if not name:
-        raise ModelNotFoundError("No model was named.", f"Try `{catalog()[1].name}`, or a path to a .gguf file.")
+        raise ModelNotFoundError("No model was named.", f"Try `{default_model()}`, or a path to a .gguf file.")
     if (path := Path(name).expanduser()).is_file():
         return _found(path, "path", _entry_for(path))
     if entry := find(name):
@@ -70,6 +70,12 @@ def locate(name_or_path: str | Path) -> ModelFile:
     if stored := _stored_under(name):
         return _found(stored.path, stored.store, _entry_for(stored.path))
     raise _not_found(name)
+
+
+def meant(name: str | Path) -> str:
+    """The name without space around it, and with "default" replaced by what it stands for."""
+    text = str(name).strip()
+    return default_model() if text.lower() == "default" else text
 
 
 def hub_file(name: str) -> HubFile | None:

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from llm_magics.models.catalog import DEFAULT_MODEL, HubFile, WheelParts, catalog, find, parse_catalog, split_names
+from llm_magics.models.catalog import HubFile, WheelParts, catalog, default_model, find, parse_catalog, split_names
 
 FAMILIES = ["smollm", "qwen2.5", "qwen3-", "qwen3.5", "llama3", "mistral", "hermes-2", "hermes-3", "functionary", "command-r7b"]
 FAMILIES += ["deepseek-r1", "gemma2", "gemma3", "gpt-oss"]
@@ -42,7 +42,7 @@ def test_every_entry_is_whole(entry) -> None:  # type: ignore[no-untyped-def]
 
 
 def test_the_default_and_the_test_models_are_verified_and_need_no_hub() -> None:
-    for name in (DEFAULT_MODEL, "smollm2-135m", "qwen2.5-coder-1.5b"):
+    for name in (default_model(), "smollm2-135m", "qwen2.5-coder-1.5b"):
         entry = find(name)
         assert entry is not None
         assert entry.verified
@@ -50,7 +50,7 @@ def test_the_default_and_the_test_models_are_verified_and_need_no_hub() -> None:
 
 
 def test_names_and_aliases_are_found_whatever_their_case() -> None:
-    assert find("DEFAULT") is find(DEFAULT_MODEL) is find("Qwen2.5-Coder-0.5B-Instruct")
+    assert find("QWEN-CODER") is find(default_model()) is find("Qwen2.5-Coder-0.5B-Instruct")
     assert find("nosuch") is None
 
 

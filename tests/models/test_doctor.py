@@ -10,7 +10,7 @@ import pytest
 
 from llm_magics.engine.free import FreeMemory, Gpu, GpuProcess
 from llm_magics.models import doctor
-from llm_magics.models.catalog import DEFAULT_MODEL, find
+from llm_magics.models.catalog import default_model, find
 from llm_magics.models.stores import StoredFile
 
 
@@ -33,7 +33,7 @@ def test_it_tells_the_software_the_cpu_and_the_memory(stored: list[StoredFile]) 
 
 
 def test_without_a_model_the_next_thing_is_to_pull_one(stored: list[StoredFile]) -> None:
-    assert findings("next")[0].found == f"llm-magics pull {DEFAULT_MODEL}"
+    assert findings("next")[0].found == f"llm-magics pull {default_model()}"
 
 
 def test_with_a_model_the_next_thing_is_to_talk_to_it(stored: list[StoredFile], tmp_path: Path) -> None:

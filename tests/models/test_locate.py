@@ -170,6 +170,15 @@ def test_what_is_not_found_is_refused_with_what_to_do(name: str, says: str, advi
     assert advises in refused.value.next_action
 
 
+def test_the_default_is_whatever_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = put(tmp_path / "mine.gguf")
+    monkeypatch.setenv("LLM_MAGICS_DEFAULT_MODEL", str(path))
+    assert locate.locate("Default").path == path
+    monkeypatch.delenv("LLM_MAGICS_DEFAULT_MODEL")
+    with pytest.raises(ModelNotFoundError, match=r"qwen2\.5-coder-0\.5b"):
+        locate.locate("default")
+
+
 def test_near_names_know_other_programs_models_too(tmp_path: Path) -> None:
     put_in_ollama(tmp_path / "ollama", "mistral", "7b", b"weights")
     assert "mistral:7b" in near_names("mistral-7b")
