@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import os
 import subprocess
@@ -117,7 +118,12 @@ def _lab(arguments: argparse.Namespace) -> int:
 
 
 def _formats_show(arguments: argparse.Namespace) -> int:
-    raise NotImplementedError  # replaced below, once the reader of GGUF metadata is there
+    from .models.template_source import template_source
+
+    show = importlib.import_module("llm_magics.chat.show").show
+    found = template_source(arguments.source)
+    print(show(found.source, found.bos_token, found.eos_token))
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,50 @@
+"""Where a chat template comes from: a GGUF's metadata, read without loading the model, or a file of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from ..engine.gguf import Array, Gguf
+from ..engine.gguf_check import read_model
+from ..errors import OptionError, TemplateError
+from .locate import locate
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateSource:
+    """A template's source, and the texts of the vocabulary's begin and end tokens, which most templates write out."""
+
+    name: str
+    source: str
+    bos_token: str = ""
+    eos_token: str = ""
+
+
+def template_source(name: str) -> TemplateSource:
+    """Read the template of a model on this machine (any name that :func:`locate` takes), or a template file.
+
+    Raises ModelNotFoundError, ModelFileError, OptionError for a file that cannot be read, TemplateError where there is none.
+    """
+    path = Path(name).expanduser()
+    if path.is_file() and path.suffix != ".gguf":
+        try:
+            return TemplateSource(path.name, path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise OptionError(f"The chat template {path} cannot be read: {error}.") from error
+    file = locate(name)
+    gguf = read_model(file.path)
+    source = gguf.metadata.get("tokenizer.chat_template")
+    if not isinstance(source, str) or not source.strip():
+        raise TemplateError(f"{file.path.name} has no chat template.", "Load its Instruct variant, or name a template file.")
+    return TemplateSource(file.name, source, _token(gguf, "bos"), _token(gguf, "eos"))
+
+
+def _token(gguf: Gguf, which: str) -> str:
+    """The text of the begin or end token, "" where the vocabulary has none."""
+    tokens, number = gguf.metadata.get("tokenizer.ggml.tokens"), gguf.metadata.get(f"tokenizer.ggml.{which}_token_id")
+    if not isinstance(tokens, Array) or not isinstance(number, int) or not 0 <= number < len(tokens):
+        return ""
+    found: bytes = next(islice(tokens, number, None))
+    return found.decode("utf-8", "replace")
