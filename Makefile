@@ -43,7 +43,8 @@ $(VENV)/.test: $(VENV)/.base $(VENV)/.extension pyproject.toml
 lab: $(VENV)/.lab
 	$(BIN)/llm-magics pull $(MODEL)
 ifdef HEADLESS
-	$(BIN)/jupyter nbconvert --log-level=WARN --execute --to markdown --stdout $(NOTEBOOK)
+	$(BIN)/jupyter nbconvert --log-level=ERROR --execute --to markdown --stdout $(NOTEBOOK) \
+	  --NbConvertBase.display_data_priority="['text/markdown', 'text/plain']"
 else
 	$(BIN)/jupyter lab $(NOTEBOOK)
 endif
