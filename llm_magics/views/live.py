@@ -97,6 +97,11 @@ class Link:
             self._hellos.discard(turn)
             return asked
 
+    def wait_for_hello(self, turn: str, timeout: float) -> None:
+        """Wait until a page asks for this turn; its hello stays to be taken by :meth:`hello`."""
+        with self._changed:
+            self._changed.wait_for(lambda: turn in self._hellos, timeout)
+
     def ask(self, what: str, timeout: float = 2.0, **data: Any) -> Any:
         """Ask the page a question and wait for its reply, while the cell is busy; None where nobody replied in time."""
         question = uuid.uuid4().hex
@@ -172,6 +177,11 @@ class LiveTurn:
     def watched(self) -> bool:
         """Whether a page with the extension follows this turn."""
         return self._sent is not None
+
+    def meet(self, timeout: float = 1.0) -> None:
+        """Give a page that has just heard of the turn the time to say hello; for moments when it matters who is there."""
+        if not self.watched:
+            self._link.wait_for_hello(self._turn, timeout)
 
     def update(self, transcript: Transcript) -> bool:
         """Send what changed since the last call; False where no page has asked for this turn."""

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from ..events import Event, PromptProgress, ReasoningDelta, TextDelta, ToolCallDelta, ToolProgress
+from ..events import Event, PromptProgress, ReasoningDelta, TextDelta, ToolAsk, ToolCallDelta, ToolProgress
 from ..messages import FinishReason
 from ..transcript import MIME_TYPE, Transcript
 from .html import GrowingHtml, ShowReasoning, transcript_html
@@ -85,6 +85,8 @@ class NotebookView:
     def handle(self, event: Event) -> None:
         """Take one event; draw if it is time, or if something began or ended."""
         self.transcript = self.transcript.fold(event)
+        if self._live is not None and isinstance(event, ToolAsk):
+            self._live.meet()  # its buttons are there only if a page with the extension is
         if self._updates and (not isinstance(event, _MANY) or self._pace.due()):
             self.draw()
 

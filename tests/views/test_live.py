@@ -131,6 +131,13 @@ def test_a_page_that_says_hello_gets_everything_and_then_deltas(kernel: FakeKern
     assert [data["n"] for data in kernel.session.sent[1:]] == [1, 2, 3]
 
 
+def test_a_page_is_given_time_to_say_hello_before_it_matters(kernel: FakeKernel) -> None:
+    turn = LiveTurn(link_of(kernel), "t1", "cell1")
+    threading.Thread(target=lambda: kernel.receive(kind="hello", turn="t1")).start()
+    turn.meet(timeout=30)
+    assert turn.update(Transcript.of(TURN[:5]))
+
+
 def test_a_second_hello_brings_everything_again(kernel: FakeKernel) -> None:
     turn = LiveTurn(link_of(kernel), "t1", "cell1")
     for end in (5, 6):
