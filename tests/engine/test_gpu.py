@@ -1,0 +1,69 @@
+"""On an NVIDIA GPU: the weights are really there, take what was estimated, and are given back."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from llm_magics.engine import open_engine
+from llm_magics.engine.free import nvidia_gpus
+from llm_magics.engine.gguf_check import read_model
+from llm_magics.engine.memory import estimate
+from llm_magics.engine.values import EngineConfig, Finished, GenerateRequest, SamplerSettings
+
+pytestmark = [pytest.mark.gpu, pytest.mark.model]
+MB = 1 << 20
+
+
+def free_bytes() -> int:
+    """Free on all GPUs together, by the driver's own count."""
+    return sum(gpu.free for gpu in nvidia_gpus())
+
+
+def generate(engine, n: int = 8) -> Finished:  # type: ignore[no-untyped-def]
+    prompt = engine.tokenize("The capital of France is", special=False)
+    events = list(engine.submit(GenerateRequest(prompt, SamplerSettings(temperature=0), max_tokens=n)))
+    assert isinstance(events[-1], Finished)
+    return events[-1]
+
+
+@pytest.fixture(scope="module")
+def warm(qwen: Path) -> None:
+    """This process' CUDA context and its libraries take memory once, and keep it: let them."""
+    engine = open_engine(EngineConfig(str(qwen), n_gpu_layers=-1))
+    generate(engine)
+    engine.close()
+
+
+def test_all_layers_are_on_the_device(qwen: Path, warm: None) -> None:
+    engine = open_engine(EngineConfig(str(qwen), n_gpu_layers=-1))
+    try:
+        on_device = sum(size for device, kind, size in engine.info.buffers if device.startswith("CUDA") and kind == "model")
+        assert engine.info.n_gpu_layers == engine.info.n_layers + 1
+        assert on_device > 0.8 * os.stat(qwen).st_size
+    finally:
+        engine.close()
+
+
+def test_the_device_counts_what_was_estimated(qwen: Path, warm: None) -> None:
+    config = EngineConfig(str(qwen), n_ctx=32768, n_gpu_layers=-1)
+    expected = estimate(read_model(qwen), config)
+    on_devices = sum(expected.on(d.name) for d in expected.devices)
+    before = free_bytes()
+    engine = open_engine(config)
+    try:
+        generate(engine)
+        assert before - free_bytes() == pytest.approx(on_devices, rel=0.1, abs=32 * MB)
+    finally:
+        engine.close()
+
+
+def test_five_loads_give_the_devices_memory_back(qwen: Path, warm: None) -> None:
+    before = free_bytes()
+    for _ in range(5):
+        engine = open_engine(EngineConfig(str(qwen), n_gpu_layers=-1))
+        generate(engine)
+        engine.close()
+    assert before - free_bytes() < 32 * MB
