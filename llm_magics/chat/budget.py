@@ -24,22 +24,33 @@ class Limits:
     """Bounds of one render. ``characters`` counts everything made on the way, ``output`` the prompt alone."""
 
     seconds: float = 10.0
-    steps: int = 1_000_000
-    characters: int = 50_000_000
+    steps: int = 400_000
+    characters: int = 20_000_000
     output: int = 8_000_000
     width: int = 1_000
 
 
+RENDERING = Limits()
+"""Bounds of rendering a conversation."""
+
+PROBING = Limits(seconds=3.0, steps=100_000, characters=3_000_000, output=300_000)
+"""Bounds of the small renders by which a template is analysed."""
+
+
+class LimitError(TemplateError):
+    """The template passed a limit: it is hostile, or broken, and is not worth another try."""
+
+
 class Budget:
-    """What is left of the limits in one render. Raises TemplateError where a limit is passed."""
+    """What is left of the limits in one render. Raises LimitError where a limit is passed."""
 
     def __init__(self, limits: Limits, n_messages: int = 0, n_characters: int = 0) -> None:
         self._limits = limits
         # templates look at all messages for each message, and copy each text a few times
-        self._steps = limits.steps + 1_000 * n_messages + 4 * n_messages**2
-        self._characters = limits.characters + 50 * n_characters
+        self._steps = limits.steps + 2_000 * n_messages + 8 * n_messages**2
+        self._characters = limits.characters + (50 + 2 * n_messages) * n_characters
         self._output = limits.output + 4 * n_characters
-        self._deadline = time.monotonic() + limits.seconds
+        self._deadline = time.monotonic() + limits.seconds + n_messages / 20
 
     def step(self, n: int = 1) -> None:
         """Pay for ``n`` steps."""
@@ -90,7 +101,7 @@ class Budget:
         if id(value) in above or len(above) > 100:
             raise _too_much("nests its values too deeply")
         inner = [*value.keys(), *value.values()] if isinstance(value, dict) else value
-        self.step(len(inner) // 16 + 1)
+        self.step(len(inner) // 8 + 1)
         above = (*above, id(value))
         total = 1
         for item in inner:
@@ -135,5 +146,5 @@ def spending(budget: Budget) -> Iterator[Budget]:
         _current.reset(token)
 
 
-def _too_much(what: str) -> TemplateError:
-    return TemplateError(f"The chat template {what}.", "Use a template that you trust, e.g. with --template FILE.")
+def _too_much(what: str) -> LimitError:
+    return LimitError(f"The chat template {what}.", "Use a template that you trust, e.g. with --template FILE.")

@@ -91,7 +91,7 @@ class StreamParser:
         self.events: list[ModelEvent] = []
         self.message = Message("assistant")
         self.finish_reason: FinishReason | None = None
-        self._space = ""
+        self._space: list[str] = []
         self.unproven: list[str] | None = None
         self._said_text = False
         self._thought = False
@@ -174,9 +174,7 @@ class StreamParser:
 
     def say(self, text: str) -> None:
         """Give out content; white space waits for what follows, because before a marker it is layout."""
-        text = self._space + text
-        kept = text.rstrip()
-        self._space = text[len(kept) :]
+        kept = self._without_trailing_space(text)
         if not kept:
             return
         if not self._said_text and self._begun:
@@ -184,14 +182,23 @@ class StreamParser:
         self._said_text = True
         self._say(kept)
 
+    def _without_trailing_space(self, text: str) -> str:
+        """Text with the white space that waited before it, and without what now waits behind it."""
+        bare = text.rstrip()
+        space = text[len(bare) :]
+        if not bare:
+            self._space.append(space)
+            return ""
+        kept = "".join([*self._space, bare])
+        self._space = [space] if space else []
+        return kept
+
     def _say(self, text: str) -> None:
         self.calls.give(*(self.sink.feed(text) if self.sink is not None else [TextDelta(text)]))
 
     def think(self, text: str) -> None:
         """Give out reasoning."""
-        text = self._space + text
-        kept = text.rstrip()
-        self._space = text[len(kept) :]
+        kept = self._without_trailing_space(text)
         if not kept:
             return
         if self.unproven is not None:
@@ -214,12 +221,12 @@ class StreamParser:
         """Forget white space that turned out to stand before a marker."""
         if self.inline:
             self.flush()
-        self._space = ""
+        self._space = []
         self._begun = True
 
     def flush(self) -> None:
         """Give out white space that turned out to be text."""
-        space, self._space = self._space, ""
+        space, self._space = "".join(self._space), []
         if space and self._said_text:
             self._say(space)
 
@@ -251,7 +258,7 @@ class StreamParser:
         if prompt.content_prefix:
             kept = prompt.content_prefix.rstrip()
             self._said_text = bool(kept)
-            self._space = prompt.content_prefix[len(kept) :]
+            self._space = [prompt.content_prefix[len(kept) :]]
             if kept:
                 self._say(kept)
 
@@ -381,7 +388,7 @@ class _Phases:
 
     def _thought_in_content(self, size: int) -> Reading[None]:
         """A thought begins; but inside a sentence its marker is only mentioned."""
-        if self._p._said_text and self._p._space.endswith(" "):
+        if self._p._said_text and "".join(self._p._space).endswith(" "):
             self._p.say(self._in.take(size, "text"))
             return
         marker = self._in.text[self._in.at : self._in.at + size]

@@ -88,8 +88,10 @@ class Reader:
         raw = self.consumed(checkpoint)
         del self.segments[checkpoint:]
         self._sealed = checkpoint
-        self.text = raw + self.text[self.at :]
-        self.at = 0
+        if len(raw) <= self.at:  # all of it is still here
+            self.at -= len(raw)
+        else:
+            self.text, self.at = raw + self.text[self.at :], 0
 
     # --- readings: generators that yield for more text ----------------------------------------------------------------------
 

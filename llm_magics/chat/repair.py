@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from ..errors import TemplateError
 from ..messages import ImagePart, Message, TextPart, ToolCall, ToolSpec
+from .budget import PROBING, LimitError
 from .origin import concat, mark
 from .syntax import Shape, ToolSyntax
 from .template import ChatTemplate
@@ -330,12 +331,14 @@ class Probe:
     def text(
         self, messages: Sequence[Message], tools: Sequence[ToolSpec] = (), repairs: Repairs | None = None, **extra: Any
     ) -> str:
-        """Render, or "" where the template refuses."""
+        """Render, or "" where the template refuses. Raises LimitError: what runs away once is not asked again."""
         repairs = repairs or self.repairs
         variables = template_variables(repairs, messages, tools)
         given = {"add_generation_prompt": True, **self._extra, **variables, **extra}
         try:
-            return str.__str__(self._template.render(given, lenient=repairs.lenient))
+            return str.__str__(self._template.render(given, lenient=repairs.lenient, limits=PROBING))
+        except LimitError:
+            raise
         except TemplateError:
             return ""
 
@@ -363,7 +366,7 @@ def probe(template: ChatTemplate) -> Repairs:
     asked = Probe(template)
     if not asked.choose([_USER], "quserb", {"lenient": True}, {"parts": True}, {"lenient": True, "parts": True}):
         variables = template_variables(asked.repairs, [_USER], ())
-        template.render({"add_generation_prompt": True, **variables})  # for the template's own words
+        template.render({"add_generation_prompt": True, **variables}, limits=PROBING)  # for the template's own words
         raise TemplateError("The chat template does not write the user's message.", "Use another one with --template FILE.")
     plain = [_USER, _ANSWER, _USER2]
     later = [_USER, _ANSWER, _SYSTEM, _USER2]

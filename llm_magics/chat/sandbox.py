@@ -28,6 +28,8 @@ from .budget import current
 from .origin import OriginText, concat, join, mark, origin_of, replace, substitute
 
 _PADDING = {"indent", "center", "ljust", "rjust", "zfill", "expandtabs", "batch", "slice", "round", "tojson"}
+_UNBOUNDED = {"translate", "maketrans", "encode"}
+_PLAIN = {str, OriginText, list, dict, tuple, int, float, bool, type(None)}
 _MAX_BITS = 4096
 
 
@@ -144,7 +146,11 @@ class TemplateEnvironment(SandboxedEnvironment):
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         """Refuse what jinja2's sandbox refuses, and the few methods that no limit could bound."""
-        return attr not in ("translate", "maketrans", "encode") and super().is_safe_attribute(obj, attr, value)
+        if attr in _UNBOUNDED:
+            return False
+        if type(obj) in _PLAIN:  # the common case: nothing internal but what an underscore marks
+            return not attr.startswith("_")
+        return super().is_safe_attribute(obj, attr, value)
 
 
 def _check_product(operator: str, left: Any, right: Any) -> None:

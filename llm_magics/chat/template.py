@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 
 from ..errors import TemplateError
-from .budget import Budget, Limits, spending
+from .budget import PROBING, RENDERING, Budget, Limits, spending
 from .origin import concat, runs_of
 from .sandbox import TemplateEnvironment
 
@@ -72,34 +72,34 @@ class ChatTemplate:
     Raises TemplateError for source that jinja2 does not take.
     """
 
-    def __init__(self, source: str, bos_token: str = "", eos_token: str = "", limits: Limits | None = None) -> None:
+    def __init__(self, source: str, bos_token: str = "", eos_token: str = "") -> None:
         if len(source) > _MAX_SOURCE:
             raise TemplateError(f"The chat template is {len(source):,} characters long, more than {_MAX_SOURCE:,}.")
         self.source = source
         self.bos_token = bos_token
         self.eos_token = eos_token
-        self.limits = limits or Limits()
         self._compiled: dict[bool, jinja2.Template] = {}
         self._compile(lenient=False)
 
-    def render(self, variables: Mapping[str, Any], *, lenient: bool = False) -> str:
+    def render(self, variables: Mapping[str, Any], *, lenient: bool = False, limits: Limits = RENDERING) -> str:
         """Run the template and return its text, which keeps the origins of marked strings.
 
         Args:
             variables: the template's variables; ``messages`` and ``tools`` may be changed by the template, so give copies.
             lenient: take undefined names for empty text.
+            limits: bounds on time and output; they grow with the messages.
 
-        Raises TemplateError where the template raises, asks for what the sandbox refuses, or passes a limit.
+        Raises TemplateError where the template raises or asks for what the sandbox refuses, LimitError where it passes a limit.
         """
         messages = variables.get("messages") or ()
-        budget = Budget(self.limits, len(messages), _length(variables))
+        budget = Budget(limits, len(messages), _length(variables))
         given = {"bos_token": self.bos_token, "eos_token": self.eos_token, **variables}
         with spending(budget):
             return _guarded(lambda: self._run(self._compile(lenient=lenient), given, budget))
 
     def _compile(self, *, lenient: bool) -> jinja2.Template:
         if lenient not in self._compiled:
-            with spending(Budget(self.limits)):
+            with spending(Budget(PROBING)):
                 self._compiled[lenient] = _guarded(lambda: _environment(lenient).from_string(self.source))
         return self._compiled[lenient]
 
