@@ -15,10 +15,10 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 
 from llm_magics.engine import open_engine
@@ -44,14 +44,10 @@ def prompts(engine: Engine, n: int) -> list[Prompt]:
 
 def rate(ask: Callable[[Prompt], int], asked: list[Prompt]) -> float:
     """Ask all at once; tokens per second until the last answer."""
-    counts: list[int] = []
-    threads = [threading.Thread(target=lambda p=p: counts.append(ask(p))) for p in asked]  # type: ignore[misc]
-    begin = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return sum(counts) / (time.perf_counter() - begin)
+    with ThreadPoolExecutor(len(asked)) as threads:
+        begin = time.perf_counter()
+        n = sum(threads.map(ask, asked))
+        return n / (time.perf_counter() - begin)
 
 
 def ours(engine: Engine) -> Callable[[Prompt], int]:
@@ -69,11 +65,12 @@ def ours(engine: Engine) -> Callable[[Prompt], int]:
 
 
 @contextmanager
-def llama_server(binary: str, path: str, n_slots: int, n_ctx: int) -> Iterator[Callable[[Prompt], int]]:
-    """Run llama-server with as many slots over one cache, and give a function that asks it."""
+def llama_server(binary: str, path: str, n_slots: int) -> Iterator[Callable[[Prompt], int]]:
+    """Run llama-server with as many slots over one cache, and give a function that asks it. Its cache has room for the prefix
+    in each slot, because it does not share it between them."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    size = ["-c", str(n_ctx), "-np", str(n_slots), "-kvu", "-b", "512", "-ub", "512", "-t", str(default_threads())]
+    size = ["-c", str(n_slots * 1280), "-np", str(n_slots), "-kvu", "-b", "512", "-ub", "512", "-t", str(default_threads())]
     process = subprocess.Popen(
         [binary, "-m", path, "--port", str(port), *size], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -112,7 +109,7 @@ def main() -> None:
         one = lambda: rate(ask, prompts(engine, 1))  # noqa: E731
         report(compare(f"streams{n}_vs_streams1", "tokens/s", many, "one stream", one, pairs=pairs))
         if binary := os.environ.get("LLAMA_SERVER"):
-            with llama_server(binary, path, n, n_ctx) as ask_server:
+            with llama_server(binary, path, n) as ask_server:
                 theirs = lambda: rate(ask_server, prompts(engine, n))  # noqa: E731
                 report(compare(f"streams{n}_vs_llama_server", "tokens/s", many, "llama-server", theirs, pairs=pairs))
         else:
