@@ -1,0 +1,127 @@
+"""What was read off one chat template, as text for people: ``llm-magics formats show``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+
+from ..messages import Message, ToolCall, ToolSpec
+from .format import ChatFormat
+from .syntax import Shape, ToolSyntax
+from .template import Prompt
+from .writer import write_calls
+
+_TOOL = ToolSpec(
+    "get_weather",
+    "Tells the weather.",
+    {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}, "required": ["city"]},
+)
+_CALL = ToolCall("get_weather", '{"city": "Oslo", "days": 3}', "call00001")
+_EXAMPLE = (
+    Message("system", "Be brief."),
+    Message("user", "Weather in Oslo?"),
+    Message("assistant", "", tool_calls=(_CALL,)),
+    Message("tool", "Rain.", tool_call_id=_CALL.id, name=_CALL.name),
+)
+_TAG = re.compile(r"<[^<>\s]*>|\[[A-Z_/]+\]")
+
+
+def show(source: str, bos_token: str = "", eos_token: str = "", control_tokens: Collection[str] | None = None) -> str:
+    """Describe a template: markers, shape of calls, reasoning, repairs, an example with the origin of each part, warnings.
+
+    Args:
+        source: the template's jinja2 source.
+        bos_token, eos_token: the vocabulary's.
+        control_tokens: the vocabulary's control tokens, to warn of markers that are none; None where no vocabulary is known.
+
+    Raises TemplateError as :meth:`ChatFormat.from_template` does.
+    """
+    fmt = ChatFormat.from_template(source, bos_token, eos_token)
+    sections = [
+        ("Turn", _turn(fmt)),
+        ("Tool calls", _calls(fmt.tools)),
+        ("Reasoning", _reasoning(fmt)),
+        ("Repairs", list(fmt.repairs.described) or ["none: the template takes messages as they are"]),
+        ("Example", _example(fmt.render(_EXAMPLE, tools=[_TOOL]))),
+        ("Warnings", warnings(fmt, control_tokens) or ["none"]),
+    ]
+    return "\n\n".join(title + "\n" + "\n".join(f"  {line}" for line in lines) for title, lines in sections)
+
+
+def warnings(fmt: ChatFormat, control_tokens: Collection[str] | None = None) -> list[str]:
+    """What a user of this template should know, one sentence each; ``control_tokens`` as in :func:`show`."""
+    found = list(fmt.analysis.notes)
+    if fmt.repairs.calls == "text":
+        found.append("The template does not write tool calls: they go into the content as text.")
+    if fmt.repairs.results == "user":
+        found.append("The template loses tool results: they are sent as the user's.")
+    if fmt.repairs.tools == "system":
+        found.append("The template does not describe tools: they are described in the system message.")
+    if fmt.reasoning is not None and not fmt.reasoning.field:
+        found.append("The template takes no reasoning back: earlier thoughts are lost in history.")
+    if not fmt.tools.has_marker:
+        found.append("Nothing announces a tool call: only an answer that begins as one is taken for one.")
+    for tag in _tags(fmt) if control_tokens is not None else ():
+        if tag not in control_tokens:
+            found.append(f"{tag} is not one token of this vocabulary: it is written and read as ordinary text.")
+    return found
+
+
+def _tags(fmt: ChatFormat) -> list[str]:
+    texts = [*fmt.tools.markers]
+    if fmt.reasoning is not None:
+        texts += [fmt.reasoning.start, fmt.reasoning.end]
+    return list(dict.fromkeys(tag for text in texts for tag in _TAG.findall(text)))
+
+
+def _turn(fmt: ChatFormat) -> list[str]:
+    turn = fmt.turn
+    return [
+        *_line("generation prompt", turn.generation_prompt),
+        *_line("content", turn.content_start, turn.content_end),
+        *_line("end", turn.end, *turn.extra_ends),
+    ]
+
+
+def _calls(syntax: ToolSyntax) -> list[str]:
+    parts = {
+        "section": (syntax.section_start, syntax.section_end),
+        "call": (syntax.call_start, syntax.call_end),
+        "between calls": (syntax.separator,),
+        "behind the name": (syntax.index_start, syntax.name_again, syntax.name_end),
+        "behind the id": (syntax.id_end,),
+        "argument": (syntax.tagged.start, syntax.tagged.key_end, syntax.tagged.end) if syntax.tagged else (),
+        "string": (syntax.literal.quote_start, syntax.literal.quote_end) if syntax.literal else (),
+        "block": (syntax.blocks.start, syntax.blocks.header_end, *syntax.blocks.ends) if syntax.blocks else (),
+    }
+    lines = [f"{'shape':18} {syntax.shape.value}{', in one array' if syntax.array else ''}"]
+    if syntax.fields is not None:
+        keys = {"name": syntax.fields.name, "arguments": syntax.fields.arguments, "id": syntax.fields.id}
+        lines += _line("keys", *(".".join(keys[part]) for part in syntax.fields.order))
+    for name, texts in parts.items():
+        lines += _line(name, *texts)
+    lines.append(f"{'parallel calls':18} {'yes' if syntax.parallel else 'one per message'}")
+    if syntax.shape is not Shape.RECIPIENT:
+        lines += _line("looks like", str.__str__(write_calls(syntax, [_CALL])))
+    return lines
+
+
+def _reasoning(fmt: ChatFormat) -> list[str]:
+    reasoning = fmt.reasoning
+    if reasoning is None:
+        return ["none found"]
+    return [*_line("markers", reasoning.start, reasoning.end), f"{'found because':18} {reasoning.derived}"]
+
+
+def _example(prompt: Prompt) -> list[str]:
+    return [f"{origin:18} {text!r}" for origin, text in _shortened(prompt.parts)]
+
+
+def _shortened(parts: tuple[tuple[str, str], ...]) -> Iterator[tuple[str, str]]:
+    for origin, text in parts:
+        yield origin, text if len(text) <= 200 else f"{text[:120]} ... {text[-60:]}"
+
+
+def _line(name: str, *texts: str) -> list[str]:
+    """One line of quoted texts; none where all are empty."""
+    return [f"{name:18} {'  '.join(repr(t) for t in texts if t)}"] if any(texts) else []
