@@ -128,6 +128,10 @@ class Context:
         """Forget a whole sequence; always possible."""
         llama.memory_seq_rm(self.memory, sequence, -1, -1)
 
+    def wipe(self) -> None:
+        """Forget every sequence and zero the memory."""
+        lib.llama_memory_clear(self.memory, True)
+
     def copy(self, source: int, target: int, end: int) -> None:
         """Let ``target`` share the first ``end`` positions of ``source``; it must be empty before."""
         llama.memory_seq_cp(self.memory, source, target, 0, end)

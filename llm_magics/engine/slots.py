@@ -47,6 +47,7 @@ class Slots:
     def __init__(self, model: Model, context: Context, n_slots: int, *, reuse: bool) -> None:
         self.all = [Slot(i) for i in range(n_slots)]
         self.cuttable = not model.recurrent and not model.n_swa
+        self._recurrent = model.recurrent
         self.sharing = self.cuttable and reuse
         self._n_swa = model.n_swa
         self._context = context
@@ -111,11 +112,17 @@ class Slots:
         return False
 
     def forget(self, slot: Slot) -> None:
-        """Forget all that a slot holds."""
+        """Forget all that a slot holds.
+
+        llama.cpp clears a recurrent state that it uses again by multiplying it with zero, which keeps a NaN that a long or broken
+        run may have left; so its bytes are cleared too, as soon as no other slot needs its own.
+        """
         self._context.forget(slot.index)
         slot.cached.clear()
         slot.checkpoints.clear()
         slot.conversation = ""
+        if self._recurrent and not any(other.cached for other in self.all):
+            self._context.wipe()
 
     def checkpoint(self, slot: Slot) -> None:
         """Save the state of a memory that cannot be cut back, to come back to this length later."""
