@@ -120,6 +120,9 @@ class Estimator:
         weights = _weights(self._gguf, self._types, lines)
         sizes = Counter(_caches(lines)) + Counter(_planned(lines))
         unread = 0
+        if config.use_mmap:  # then there is no need for a buffer that a GPU copies from quickly, e.g. "CUDA_Host"
+            pinned = [buffer for buffer in weights if buffer.endswith("_Host")]
+            weights["CPU"] = [t for buffer in ("CPU", *pinned) for t in weights.pop(buffer, [])]
         for buffer, tensors in weights.items():
             used = sum(t.n_bytes for t in tensors)
             if buffer == "CPU" and config.use_mmap:

@@ -33,6 +33,7 @@ from .values import EngineConfig
 Line = tuple[int, str]  # level, text
 
 _SECONDS_PER_GB = 30.0  # to read a file that is in no cache, from a slow disk
+_SOURCE_FILE = re.compile(r"\S*/(?=[\w.-]+:\d+: )")  # the directories of e.g. "/tmp/build/ggml.c:4014: GGML_ASSERT(...)"
 _LEVEL_LINE = re.compile(r"<(\d)>(.*)")  # e.g. "<4>llama_model_load: error loading model: ..."
 
 
@@ -125,7 +126,8 @@ class Child:
         status = self._process.wait()
         how = f"did not come back within {self._timeout:g} s" if timed_out else f"died ({_status(status)})"
         said = [text.strip() for _, text in lines if text.strip()]
-        what = f"A trial load of {self._name} in a child process {how}; its last words: {said[-1] if said else 'none'}."
+        last = _SOURCE_FILE.sub("", said[-1]) if said else "none"
+        what = f"A trial load of {self._name} in a child process {how}; its last words: {last}"
         if timed_out or status == -9:  # SIGKILL: what the system does when memory runs out
             return _NoVerdict(what, "Try again when the machine has time and memory to spare.")
         return ModelFileError(what, "The file is damaged, or of a kind that this llama.cpp cannot run; choose another.")

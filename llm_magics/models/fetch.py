@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from ..engine.filefacts import remember, sha256_of
@@ -42,15 +44,13 @@ def _fetch(
     name: str, sources: tuple[Source, ...], directory: Path, file: str, progress: Progress, entry: CatalogEntry | None
 ) -> None:
     """Put ``file`` (and the further parts of a split one) into ``directory``, from the first source that works."""
-    from filelock import FileLock
-
     try:
         (directory / ".partial").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         advice = "Set LLM_MAGICS_CACHE to a directory that you may write to."
         raise DownloadError(f"{directory} cannot be written: {error.strerror}.", advice) from error
     failures: list[DownloadError] = []
-    with FileLock(directory / ".partial" / f"{file}.lock"):
+    with _alone(directory / ".partial" / f"{file}.lock", lambda: progress(f"{name}: another process is fetching it", 0, 0)):
         for source in sources:
             try:
                 _from(source, directory, file, progress, entry)
@@ -62,6 +62,23 @@ def _fetch(
     reasons = " ".join(f"({n}) {f.what}" for n, f in enumerate(failures, 1))
     advice = next((f.next_action for f in failures if f.next_action), "Check the network, then pull again.")
     raise DownloadError(f"{name} could not be fetched. {reasons}", advice)
+
+
+@contextmanager
+def _alone(path: Path, wait: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock between processes; ``wait`` is told if somebody else holds it first."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        wait()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _from(source: Source, directory: Path, file: str, progress: Progress, entry: CatalogEntry | None) -> None:

@@ -93,9 +93,9 @@ class LoggedEstimator(Estimator):
     """Answers with a log in place of a child: two layers and the output on two GPUs, repacking on the CPU."""
 
     def _ask(self, config: EngineConfig, *, overridden: bool) -> list[Line]:
-        cpu_types = [(name, "CPU_REPACK" if "ffn_up" in name else "CPU") for name in (t.name for t in self._gguf.tensors)]
+        cpu_types = [(t.name, "CPU_REPACK" if "ffn_up" in t.name else "CUDA_Host") for t in self._gguf.tensors]
         if overridden:
-            cpu_types.append(("token_embd.weight", "CPU"))  # tied embeddings serve as the output, too
+            cpu_types.append(("token_embd.weight", "CUDA_Host"))  # tied embeddings serve as the output, too
             return [(1, f"tensor {name} (0 MiB f32) buffer type overridden to {kind}") for name, kind in cpu_types]
         on_gpu = range(3) if config.n_gpu_layers < 0 else range(3 - config.n_gpu_layers, 3)
         place = {n: f"CUDA{n % 2}" if n in on_gpu else "CPU" for n in range(3)}
@@ -146,6 +146,14 @@ def test_what_stays_on_the_host_may_be_repacked_there(tiny: Gguf) -> None:
     # the mapping reaches over the repacked tensors in its middle, which are not read there any more
     assert found.unread > 0
     assert found.needs("host", "model") == bytes_of(tiny, "blk.", "token_embd")
+
+
+def test_what_is_read_into_memory_that_a_gpu_can_copy_from_is_counted_there(tiny: Gguf) -> None:
+    found = LoggedEstimator(tiny)(EngineConfig(str(tiny.paths[0]), n_gpu_layers=2, use_mmap=False))
+    buffers = {(device, kind): size for device, kind, size in found.buffers}
+    assert buffers["CPU_REPACK", "model"] == bytes_of(tiny, "blk.0.ffn_up")
+    assert buffers["CUDA_Host", "model"] == bytes_of(tiny, "blk.0.", "token_embd") - bytes_of(tiny, "blk.0.ffn_up")
+    assert found.unread == 0
 
 
 @pytest.mark.gpu

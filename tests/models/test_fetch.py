@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from llm_magics.errors import DownloadError, ModelNotFoundError
 from llm_magics.models import catalog, hub, locate, progress
@@ -206,6 +207,21 @@ def test_two_processes_that_pull_at_once_fetch_it_once(stand_in: HubStandIn, tmp
     assert len(outputs) == 1
     assert Path(outputs.pop()).read_bytes() == CONTENT
     assert stand_in.requests == 1
+
+
+def test_who_waits_for_another_process_is_told(stand_in: HubStandIn) -> None:
+    lock = FileLock(models_dir().joinpath(*REPO.split("/"), ".partial", f"{FILE}.lock"))
+    Path(lock.lock_file).parent.mkdir(parents=True)
+    told: list[str] = []
+
+    def tell(what: str, done: int, total: int, /) -> None:
+        told.append(what)
+        if "another process" in what:
+            lock.release()
+
+    lock.acquire()
+    assert pull(f"{REPO}:{FILE}", tell).path.is_file()
+    assert told[0] == f"{REPO}:{FILE}: another process is fetching it"
 
 
 def test_a_full_disk_is_noticed_before_anything_is_fetched(stand_in: HubStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
