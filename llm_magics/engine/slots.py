@@ -114,8 +114,8 @@ class Slots:
     def forget(self, slot: Slot) -> None:
         """Forget all that a slot holds.
 
-        llama.cpp clears a recurrent state that it uses again by multiplying it with zero, which keeps a NaN that a long or broken
-        run may have left; so its bytes are cleared too, as soon as no other slot needs its own.
+        llama.cpp clears a recurrent state that it uses again by multiplying it with zero, which keeps a NaN that a long or
+        broken run may have left; so its bytes are cleared too, as soon as no other slot needs its own.
         """
         self._context.forget(slot.index)
         slot.cached.clear()
