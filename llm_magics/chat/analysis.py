@@ -13,30 +13,38 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .calls import find_calls
+from .calls import PROBE_NAMES, find_calls
 from .overrides import OVERRIDES, Override
 from .repair import Probe, Repairs, probe
 from .syntax import JsonFields, ReasoningSyntax, Shape, ToolSyntax, TurnSyntax
 from .template import ChatTemplate
-from .turns import find_frame, find_reasoning, find_turn
+from .turns import Frame, find_frame, find_reasoning, find_turn
 
 GENERIC_TOOLS = ToolSyntax(
     Shape.GENERIC, call_start="<tool_call>\n", call_end="\n</tool_call>", separator="\n", fields=JsonFields()
 )
 """How calls are written where a template knows none: what most models have seen most of."""
 
+BUILT_IN = "builtin_tools"
+"""The template variable that names tools which the model was trained with."""
+
 _CACHE_SIZE = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """What was found in one template. ``notes`` are remarks for people: overrides that were used, what could not be read."""
+    """What was found in one template.
+
+    ``alternates`` are further ways in which calls are written, e.g. of tools that the model was trained with. ``notes`` are
+    remarks for people: overrides that were used, what could not be read.
+    """
 
     repairs: Repairs
     turn: TurnSyntax
     reasoning: ReasoningSyntax | None
     tools: ToolSyntax
     notes: tuple[str, ...] = ()
+    alternates: tuple[ToolSyntax, ...] = ()
 
 
 _cache: OrderedDict[str, Analysis] = OrderedDict()
@@ -81,4 +89,17 @@ def _analyse(template: ChatTemplate, overrides: Sequence[Override]) -> Analysis:
                 notes.append(f"Reasoning markers are from the table of overrides: {override.reason}")
     if ends:
         turn = TurnSyntax(turn.generation_prompt, turn.content_start, turn.content_end, turn.end, (*turn.extra_ends, *ends))
-    return Analysis(asked.repairs, turn, reasoning, tools or GENERIC_TOOLS, tuple(notes))
+    found = tools or GENERIC_TOOLS
+    return Analysis(asked.repairs, turn, reasoning, found, tuple(notes), _alternates(asked, frame, turn, reasoning, found))
+
+
+def _alternates(
+    asked: Probe, frame: Frame, turn: TurnSyntax, reasoning: ReasoningSyntax | None, known: ToolSyntax
+) -> tuple[ToolSyntax, ...]:
+    """How calls of tools are written that the caller declares as built in, where the template makes a difference (Llama 3.1)."""
+    if asked.repairs.calls != "template" or BUILT_IN not in asked.source:
+        return ()
+    again = Probe(asked.template, {BUILT_IN: list(PROBE_NAMES)})
+    again.repairs = asked.repairs
+    found, _ = find_calls(again, frame, turn, reasoning)
+    return (found,) if found is not None and found != known and found.has_marker else ()

@@ -199,6 +199,8 @@ class LiteralReader:
         if syntax.escapes:
             self._quotes |= {'"': '"', "'": "'"}
         self._opens = scanner_of(list(self._quotes))
+        self._separator = syntax.separator.strip() or ","
+        self._inner_assign = syntax.assign.strip() if syntax.bare_keys else ":"
 
     def read(self, emit: Emit) -> Reading[None]:
         """Read all arguments and emit the JSON object."""
@@ -216,7 +218,7 @@ class LiteralReader:
                 emit("}" if started else "{}")
                 return
             if started:
-                yield from self._in.exactly(self._syntax.separator.strip() or ",", "call")
+                yield from self._in.exactly(self._separator, "call")
                 yield from self._in.space("call")
                 if (yield from self._in.peek()) == close:  # Python allows a comma at the end
                     continue
@@ -256,7 +258,7 @@ class LiteralReader:
         char = yield from self._in.peek()
         if char == "{":
             self._in.take(1, "call")
-            yield from self._members("}", ":", emit, depth)
+            yield from self._members("}", self._inner_assign, emit, depth)
         elif char in ("[", "("):
             self._in.take(1, "call")
             yield from self._elements("]" if char == "[" else ")", emit, depth)
@@ -273,7 +275,7 @@ class LiteralReader:
                 emit("]")
                 return
             if started:
-                yield from self._in.exactly(",", "call")
+                yield from self._in.exactly(self._separator, "call")
                 yield from self._in.space("call")
                 if (yield from self._in.peek()) == close:
                     continue
@@ -290,11 +292,23 @@ class LiteralReader:
             found = yield from self._in.until(stops, "call", lambda piece: emit(escaped(piece)))
             if found is None:
                 raise Truncated("the text ends inside a string")
-            if found.value == end:
+            if found.value == end and (yield from self._ends_here(quote, found.end)):
                 self._in.take(found.end, "call")
                 emit('"')
                 return
+            if found.value == end:
+                emit(escaped(self._in.take(found.end, "call")))
+                continue
             emit((yield from self._escape()))
+
+    def _ends_here(self, quote: str, size: int) -> Reading[bool]:
+        """Whether a quote ends its string: an apostrophe in a word, which templates do not escape, does not."""
+        if len(quote) > 1:
+            return True
+        ahead = size
+        while (char := (yield from self._in.peek(ahead))).isspace():
+            ahead += 1
+        return not char or char in ",:)]}" or char == self._separator[0]
 
     def _escape(self) -> Reading[str]:
         """Read an escape and return it as JSON writes it."""

@@ -10,9 +10,10 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
+from itertools import groupby
 from typing import Any
 
-from ..events import ModelEvent, ToolCallDelta, ToolCallEnd, ToolCallStart
+from ..events import ModelEvent, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallEnd, ToolCallStart
 from ..messages import ToolCall, ToolSpec
 from .arguments import LiteralReader, TagReader
 from .reader import Malformed, Reader, Reading, Truncated, decoded, scanner_of
@@ -43,7 +44,7 @@ class Calls:
     def collect(self) -> list[ModelEvent]:
         """Take the events given out since the last time."""
         given, self._given = self._given, []
-        return given
+        return _joined(given)
 
     def set_aside(self) -> tuple[int, int]:
         """Keep events back from here on; returns what :meth:`forget` needs."""
@@ -68,6 +69,19 @@ class Calls:
             number, digit = divmod(number, 36)
             text += "0123456789abcdefghijklmnopqrstuvwxyz"[digit]
         return text
+
+
+def _joined(events: list[ModelEvent]) -> list[ModelEvent]:
+    """Make neighbouring deltas of one kind into one."""
+    made: list[ModelEvent] = []
+    for (kind, index), run in groupby(events, key=lambda e: (type(e), getattr(e, "index", -1))):
+        same = list(run)
+        if kind in (TextDelta, ReasoningDelta, ToolCallDelta) and len(same) > 1:
+            text = "".join(getattr(e, "text", "") for e in same)
+            made.append(ToolCallDelta(index, text) if kind is ToolCallDelta else kind(text))
+        else:
+            made += same
+    return made
 
 
 class OneCall:
@@ -126,6 +140,7 @@ class CallReader:
         self.openings = self._openings()
         self._end_tags = tuple(syntax.section_end.split())
         self.resume_at = 0
+        self.entered = False
 
     def _openings(self) -> dict[str, tuple[str, ...]]:
         """The first tag, and every later tag that is unlike plain text: models leave outer tags out."""
@@ -141,12 +156,16 @@ class CallReader:
         return {tag: due for tag, due in found.items() if tag != "["}
 
     def section(self, due: tuple[str, ...] = ()) -> Reading[None]:
-        """Read a section whose tags ``due`` come first. Raises Malformed where it is none; finished calls stay finished."""
-        self.resume_at = self._in.checkpoint()
+        """Read a section whose tags ``due`` come first. Raises Malformed where it is none; finished calls stay finished.
+
+        ``entered`` says whether the tags were there, ``resume_at`` where the first call began that was not finished.
+        """
+        self.resume_at, self.entered = self._in.checkpoint(), False
         for i, tag in enumerate(due):
             if i:
                 yield from self._in.space()
             yield from self._in.exactly(tag)
+        self.entered = bool(due)
         while True:
             yield from self.call()
             self.resume_at = self._in.checkpoint()
@@ -305,13 +324,16 @@ class CallReader:
         if syntax.id_place == "before":
             yield from self._in.expect(syntax.id_end)
         one.name = self._name_in(one.id) if syntax.id_place == "carries" else (yield from self._in.name())
+        behind = syntax.name_end
+        if behind and one.name.endswith(behind):  # what follows the name could be a part of it: "f.call("
+            one.name, behind = one.name.removesuffix(behind), ""
         if syntax.index_start:
             yield from self._in.expect(syntax.index_start.strip())
             yield from self._in.name()
         if syntax.name_again:
             yield from self._in.expect(syntax.name_again)
             yield from self._in.name()
-        yield from self._in.expect(syntax.name_end)
+        yield from self._in.expect(behind)
         if syntax.id_place == "after":
             one.id = yield from self._in.name()
             yield from self._in.expect(syntax.id_end)

@@ -19,7 +19,7 @@ from .repair import Probe
 from .syntax import BlockSyntax, JsonFields, LiteralArguments, ReasoningSyntax, Shape, TaggedArguments, ToolSyntax, TurnSyntax
 from .turns import USER, Frame
 
-_FIRST, _SECOND = "qfirsttool", "qsecondtool"
+PROBE_NAMES = _FIRST, _SECOND = "qfirsttool", "qsecondtool"
 _KEYS = ("qkeya", "qkeyb", "qkeyc")
 _IDS = ("qidfirst1", "qidsecon2")
 _VALUES = {"qkeya": "qvala", "qkeyb": "qvalb"}
@@ -117,7 +117,6 @@ def _without_turn_end(body: str, ends: list[str]) -> str:
     """Cut off the end of the turn, which a plain answer has too; layout at the very end does not count."""
     trimmed = body.rstrip()
     best = max((safe_suffix(trimmed, e.rstrip()) for e in ends if e.strip()), key=len, default="")
-    best = best.lstrip()
     return trimmed[: len(trimmed) - len(best)] if re.search(r"[^\w\s]", best) else body
 
 
@@ -333,7 +332,7 @@ def _read_arguments(text: str, mid_at: int, render: _Renderer) -> tuple[ToolSynt
     to_value = text[first + len(_KEYS[0]) : value]
     to_next = text[value + len(_VALUES["qkeya"]) : key2]
     rest = text[value2 + len(_VALUES["qkeyb"]) :]
-    numbers = _number_gap(render)
+    numbers = _number_gap(render) or _string_gap(to_value, to_next)
     if numbers is not None and to_value.startswith(numbers[0]) and to_value != numbers[0] and to_next.endswith(numbers[1]):
         return _read_literals(text, rest, to_key, to_value, to_next, numbers, render)
     return _read_tags(text, rest, to_key, to_value, to_next, render)
@@ -344,6 +343,12 @@ def _number_gap(render: _Renderer) -> tuple[str, str] | None:
     text = render.calls((_FIRST, {"qkeya": 31259, "qkeyb": 41259}))
     match = re.search(r"qkeya(.*?)31259(.*?)qkeyb", text, re.S)
     return (match.group(1), match.group(2)) if match else None
+
+
+def _string_gap(to_value: str, to_next: str) -> tuple[str, str] | None:
+    """The same, read off strings in plain quotes, where a template cannot write numbers at all."""
+    quote = to_value[-1:]
+    return (to_value[:-1], to_next[1:]) if quote in ("'", '"') and to_next.startswith(quote) and to_next[1:] else None
 
 
 def _read_literals(

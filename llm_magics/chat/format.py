@@ -175,6 +175,7 @@ class ChatFormat:
             parallel_tool_calls=parallel_tool_calls,
             inline=reasoning == "inline",
             response_format=response_format,
+            alternates=self.analysis.alternates,
         )
 
 

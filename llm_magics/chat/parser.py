@@ -70,6 +70,7 @@ class StreamParser:
         parallel_tool_calls: bool = True,
         inline: bool = False,
         response_format: JsonSchema | None = None,
+        alternates: tuple[ToolSyntax, ...] = (),
         sink: TextSink | None = None,
     ) -> None:
         self._made_with = (syntax, reasoning, turn, tools, prompt)
@@ -78,11 +79,13 @@ class StreamParser:
             "parallel_tool_calls": parallel_tool_calls,
             "inline": inline,
             "response_format": response_format,
+            "alternates": alternates,
             "sink": sink,
         }
         self.syntax, self.reasoning, self.turn, self.tools, self.prompt = self._made_with
         self.inline = inline
         self.fenced = response_format is not None
+        self.alternates = alternates
         self.sink = sink
         self.reader = Reader()
         self.calls = Calls(prompt.text)
@@ -269,7 +272,11 @@ class _Phases:
     def __init__(self, parser: StreamParser) -> None:
         self._p = parser
         self._in = parser.reader
-        self._calls = CallReader(parser.reader, parser.syntax, parser.tools, parser.calls)
+        self._readers = [
+            CallReader(parser.reader, syntax, parser.tools, parser.calls) for syntax in (parser.syntax, *parser.alternates)
+        ]
+        self._calls = self._readers[0]
+        self._openings = {tag: reader for reader in reversed(self._readers) for tag in reader.openings}
         self._content = self._content_scanner()
         self._reasoning = self._reasoning_scanner()
 
@@ -312,7 +319,7 @@ class _Phases:
         """Markers in content, each with what it means. Earlier entries win where two are spelt alike."""
         parser, markers = self._p, dict[str, str]()
         if parser.calls_allowed:
-            for tag in self._calls.openings:
+            for tag in self._openings:
                 markers.setdefault(tag, "call")
         if parser.reasoning is not None:
             start, end = parser.reasoning.start.strip(), parser.reasoning.end.strip()
@@ -340,7 +347,7 @@ class _Phases:
         if parser.turn.content_start.strip():
             markers.setdefault(parser.turn.content_start.strip(), "frame")
         if parser.calls_allowed:
-            for tag in self._calls.openings:
+            for tag in self._openings:
                 markers.setdefault(tag, "call")
         return Scanner(markers)
 
@@ -437,6 +444,7 @@ class _Phases:
         counted = parser.calls.set_aside()
         real = False
         try:
+            self._calls = self._openings[opening]
             yield from self._calls.section(self._calls.openings[opening])
             yield from self._in.space()
             following = yield from self._in.which(self._content)
@@ -467,6 +475,7 @@ class _Phases:
         outside = self._in.checkpoint()
         finished = self._p.calls.finished
         try:
+            self._calls = self._openings[opening]
             yield from self._calls.section(self._calls.openings[opening])
             self._ended_calls()
         except Malformed as error:
@@ -479,7 +488,8 @@ class _Phases:
     def _failed(self, error: Malformed, outside: int, size: int, finished: int) -> Reading[None]:
         """An attempt came to nothing: from the last finished call on, its text is text."""
         parser = self._p
-        if isinstance(error, Truncated) and not self._in.complete and parser.calls.open is not None:
+        under_way = parser.calls.open is not None or self._calls.entered
+        if isinstance(error, Truncated) and not self._in.complete and under_way:
             self._in.take(self._in.rest, "call")
             parser.note(f"a call was cut off: {error}")
             return
@@ -510,6 +520,7 @@ class _Phases:
             self._in.give_back(outside)
             return
         finished = self._p.calls.finished
+        self._calls = self._readers[0]
         try:
             yield from self._calls.section()
             self._ended_calls()

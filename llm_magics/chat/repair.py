@@ -323,7 +323,7 @@ class Probe:
     """Asks one template questions; remembers the answers as Repairs."""
 
     def __init__(self, template: ChatTemplate, extra: Mapping[str, Any] | None = None) -> None:
-        self._template = template
+        self.template = template
         self.source = template.source
         self._extra = extra or {}
         self.repairs = Repairs()
@@ -336,7 +336,7 @@ class Probe:
         variables = template_variables(repairs, messages, tools)
         given = {"add_generation_prompt": True, **self._extra, **variables, **extra}
         try:
-            return str.__str__(self._template.render(given, lenient=repairs.lenient, limits=PROBING))
+            return str.__str__(self.template.render(given, lenient=repairs.lenient, limits=PROBING))
         except LimitError:
             raise
         except TemplateError:

@@ -61,9 +61,9 @@ def warnings(fmt: ChatFormat, control_tokens: Collection[str] | None = None) -> 
         found.append("The template takes no reasoning back: earlier thoughts are lost in history.")
     if not fmt.tools.has_marker:
         found.append("Nothing announces a tool call: only an answer that begins as one is taken for one.")
-    for tag in _tags(fmt) if control_tokens is not None else ():
-        if tag not in control_tokens:
-            found.append(f"{tag} is not one token of this vocabulary: it is written and read as ordinary text.")
+    if control_tokens is not None:
+        plain = [tag for tag in _tags(fmt) if tag not in control_tokens]
+        found += [f"{tag} is not one token of this vocabulary: it is written and read as ordinary text." for tag in plain]
     return found
 
 
