@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
 import os
 import subprocess
 import sys
@@ -50,11 +48,10 @@ def _parser() -> argparse.ArgumentParser:
     lab.add_argument("notebook", nargs="?", default=".", help="a notebook or a directory (default: here)")
     lab.set_defaults(run=_lab)
 
-    if importlib.util.find_spec("llm_magics.chat.show"):
-        formats = commands.add_parser("formats", help="what chat templates imply")
-        show = formats.add_subparsers(required=True, metavar="ACTION").add_parser("show", help="what was read off one template")
-        show.add_argument("source", metavar="MODEL|TEMPLATE", help="a model (as for %%load_model) or a .jinja file")
-        show.set_defaults(run=_formats_show)
+    formats = commands.add_parser("formats", help="what chat templates imply")
+    show = formats.add_subparsers(required=True, metavar="ACTION").add_parser("show", help="what was read off one template")
+    show.add_argument("source", metavar="MODEL|TEMPLATE", help="a model (as for %%load_model) or a template file")
+    show.set_defaults(run=_formats_show)
     return parser
 
 
@@ -118,11 +115,11 @@ def _lab(arguments: argparse.Namespace) -> int:
 
 
 def _formats_show(arguments: argparse.Namespace) -> int:
+    from .chat.show import show
     from .models.template_source import template_source
 
-    show = importlib.import_module("llm_magics.chat.show").show
     found = template_source(arguments.source)
-    print(show(found.source, found.bos_token, found.eos_token))
+    print(show(found.source, found.bos_token, found.eos_token, found.control_tokens))
     return 0
 
 

@@ -11,6 +11,8 @@ import pytest
 from llm_magics import cli
 from llm_magics.models.catalog import catalog
 
+from .engine.tiny_gguf import STRING, tiny_model
+
 
 def test_pull_list_prints_every_name_and_what_is_unverified(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["pull", "--list"]) == 0
@@ -38,6 +40,24 @@ def test_an_unknown_name_is_one_sentence_and_a_status(capsys: pytest.CaptureFixt
 def test_doctor_prints_its_report(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["doctor"]) == 0
     assert capsys.readouterr().out.rstrip().splitlines()[-1].startswith("next")
+
+
+def test_formats_show_describes_a_template_file_and_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tiny_model()
+    template = "{% for m in messages %}<s>{{ m.role }}\n{{ m.content }}</s>{% endfor %}"
+    template += "{% if add_generation_prompt %}<s>assistant\n{% endif %}"
+    file.metadata["tokenizer.chat_template"] = (STRING, template)
+    (tmp_path / "my.jinja").write_text(template)
+    for source in (tmp_path / "my.jinja", file.write(tmp_path / "tiny.gguf")):
+        assert cli.main(["formats", "show", str(source)]) == 0
+        printed = capsys.readouterr().out
+        assert "assistant" in printed
+        assert "Warnings" in printed
+
+
+def test_formats_show_of_nothing_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["formats", "show", "no/such.jinja"]) == 1
+    assert "There is no file no/such.jinja" in capsys.readouterr().err
 
 
 def test_lab_on_nothing_says_so(capsys: pytest.CaptureFixture[str]) -> None:

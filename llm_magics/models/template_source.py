@@ -11,15 +11,21 @@ from ..engine.gguf_check import read_model
 from ..errors import OptionError, TemplateError
 from .locate import locate
 
+_SPECIAL_TYPES = (3, 4)  # GGUF's token types: control, and defined by the model's makers
+
 
 @dataclass(frozen=True, slots=True)
 class TemplateSource:
-    """A template's source, and the texts of the vocabulary's begin and end tokens, which most templates write out."""
+    """A template's source, and the texts of the vocabulary's begin and end tokens, which most templates write out.
+
+    ``control_tokens`` are the texts that this vocabulary has as one token each; None where no vocabulary is known.
+    """
 
     name: str
     source: str
     bos_token: str = ""
     eos_token: str = ""
+    control_tokens: frozenset[str] | None = None
 
 
 def template_source(name: str) -> TemplateSource:
@@ -38,7 +44,7 @@ def template_source(name: str) -> TemplateSource:
     source = gguf.metadata.get("tokenizer.chat_template")
     if not isinstance(source, str) or not source.strip():
         raise TemplateError(f"{file.path.name} has no chat template.", "Load its Instruct variant, or name a template file.")
-    return TemplateSource(file.name, source, _token(gguf, "bos"), _token(gguf, "eos"))
+    return TemplateSource(file.name, source, _token(gguf, "bos"), _token(gguf, "eos"), _control_tokens(gguf))
 
 
 def _token(gguf: Gguf, which: str) -> str:
@@ -48,3 +54,10 @@ def _token(gguf: Gguf, which: str) -> str:
         return ""
     found: bytes = next(islice(tokens, number, None))
     return found.decode("utf-8", "replace")
+
+
+def _control_tokens(gguf: Gguf) -> frozenset[str] | None:
+    tokens, types = gguf.metadata.get("tokenizer.ggml.tokens"), gguf.metadata.get("tokenizer.ggml.token_type")
+    if not isinstance(tokens, Array) or not isinstance(types, Array):
+        return None
+    return frozenset(t.decode("utf-8", "replace") for t, kind in zip(tokens, types, strict=False) if kind in _SPECIAL_TYPES)

@@ -16,6 +16,8 @@ def test_a_real_models_template_comes_with_its_tokens(qwen: Path) -> None:
     found = template_source(str(qwen))
     assert (found.name, found.bos_token, found.eos_token) == ("qwen2.5-coder-0.5b", "<|endoftext|>", "<|im_end|>")
     assert "<tool_call>" in found.source
+    assert found.control_tokens is not None
+    assert {"<|im_start|>", "<|im_end|>", "<tool_call>"} <= found.control_tokens
 
 
 def test_a_file_is_a_template_of_its_own(tmp_path: Path) -> None:
@@ -27,7 +29,7 @@ def test_a_model_without_tokens_or_template(tmp_path: Path) -> None:
     file = tiny_model()
     file.metadata["tokenizer.ggml.bos_token_id"] = (U32, 0xFFFFFFFF)
     found = template_source(str(file.write(tmp_path / "tiny.gguf")))
-    assert (found.bos_token, found.eos_token) == ("", "</s>")
+    assert (found.bos_token, found.eos_token, found.control_tokens) == ("", "</s>", {"<s>", "</s>"})
     file.metadata["tokenizer.chat_template"] = (STRING, "  ")
     with pytest.raises(TemplateError, match="has no chat template"):
         template_source(str(file.write(tmp_path / "tiny.gguf")))
