@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ..engine.free import FreeMemory, free_memory
+from ..errors import LLMMagicsError
 from .catalog import catalog, default_model
 from .stores import StoredFile, models_dir, stored_files
 
@@ -34,6 +35,8 @@ def report() -> tuple[Finding, ...]:
     """Look at everything now. Never raises for what it finds amiss: that is what it is for."""
     memory, models = free_memory(), list(stored_files())
     findings = [*_software(), *_llama_cpp(memory), *_machine(memory), *_models(models)]
+    if models:
+        findings += _template(_first_choice(models))
     return (*findings, _next(models, findings))
 
 
@@ -87,6 +90,20 @@ def _models(models: list[StoredFile]) -> Iterator[Finding]:
         yield Finding("model", "none on this machine", f"llm-magics pull {default_model()}")
 
 
+def _template(name: str) -> Iterator[Finding]:
+    """What to know about the chat template of the model that we would load."""
+    from ..chat.format import ChatFormat
+    from ..chat.show import warnings
+    from .template_source import template_source
+
+    try:
+        found = template_source(name)
+        said = warnings(ChatFormat.from_template(found.source, found.bos_token, found.eos_token), found.control_tokens)
+    except LLMMagicsError as error:
+        said = [str(error)]
+    yield Finding("chat template", f"{name}: {' '.join(said) or 'understood, with nothing to warn of'}")
+
+
 def _next(models: list[StoredFile], findings: list[Finding]) -> Finding:
     """One thing to type: mend what is broken first, then have a model, then talk to it."""
     broken = next((f for f in findings if f.found.startswith(("not installed", "does not load"))), None)
@@ -94,9 +111,14 @@ def _next(models: list[StoredFile], findings: list[Finding]) -> Finding:
         return Finding("next", broken.advice)
     if not models:
         return Finding("next", f"llm-magics pull {default_model()}")
-    ours = {e.file: e.name for e in catalog()}
-    name = default_model() if default_model() in [ours.get(m.path.name) for m in models] else _called(models[0])
-    return Finding("next", f"in a notebook: %load_ext llm_magics, then %load_model {name}, then a cell that begins with %%chat")
+    load = f"%load_model {_first_choice(models)}"
+    return Finding("next", f"in a notebook: %load_ext llm_magics, then {load}, then a cell that begins with %%chat")
+
+
+def _first_choice(models: list[StoredFile]) -> str:
+    """The default model where it is here, else the first that is."""
+    names = [_called(m) for m in models]
+    return default_model() if default_model() in names else names[0]
 
 
 def _called(found: StoredFile) -> str:

@@ -60,16 +60,19 @@ def download(file: HubFile, partial: Path, progress: Progress, sha256: str | Non
     is_sha256 = re.fullmatch(r"[0-9a-f]{64}", about.etag) is not None
     if sha256 and is_sha256 and about.etag != sha256:
         raise DownloadError(f"{file} on the hub is another file than the catalogue's: its sha256 is {about.etag[:12]}...")
-    partial = partial.with_name(f"{partial.name}.{about.etag[:12]}")  # another version of the file begins anew
-    have = partial.stat().st_size if partial.is_file() else 0
-    need_disk(partial, about.size - have)
-    _get(file, about, partial, have, progress)
-    found = sha256_of(partial)
-    wanted, got = (about.etag, found) if is_sha256 else (about.etag, _git_hash(partial))
-    if got != wanted or found != (sha256 or found):
-        partial.unlink()
-        raise DownloadError(f"{file} did not arrive as the hub promised it (its hash is {got[:12]}..., not {wanted[:12]}...).")
-    partial.replace(partial.with_name(partial.name.removesuffix(f".{about.etag[:12]}")))
+    half = partial.with_name(f"{partial.name}.{about.etag[:12]}")  # so that another version of the file begins anew
+    have = half.stat().st_size if half.is_file() else 0
+    if have > about.size:
+        half.unlink()
+        have = 0
+    need_disk(half, about.size - have)
+    _get(file, about, half, have, progress)
+    found = sha256_of(half)
+    got = found if is_sha256 else _git_hash(half)
+    if got != about.etag or found != (sha256 or found):
+        half.unlink()
+        raise DownloadError(f"{file} did not arrive as the hub promised it (its hash is {got[:12]}..., not {about.etag[:12]}...).")
+    half.replace(partial)
     return found
 
 
@@ -99,9 +102,6 @@ def resolve(file: HubFile) -> HubFile:
 def _get(file: HubFile, about: HubMetadata, partial: Path, have: int, progress: Progress) -> None:
     from huggingface_hub.file_download import http_get
 
-    if have > about.size:
-        partial.unlink()
-        have = 0
     with partial.open("ab") as out:
         try:
             http_get(

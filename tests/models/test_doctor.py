@@ -43,6 +43,13 @@ def test_with_a_model_the_next_thing_is_to_talk_to_it(stored: list[StoredFile], 
     stored.append(StoredFile(tmp_path / entry.file, "llm_magics", (entry.file,)))
     assert "%load_model smollm2-135m" in findings("next")[0].found
     assert "smollm2-135m" in findings("model")[0].found
+    assert findings("chat template"), "a file that is no GGUF is told, too"
+
+
+@pytest.mark.model
+def test_what_the_template_lacks_is_told(stored: list[StoredFile], smollm: Path) -> None:
+    stored.append(StoredFile(smollm, "llm_magics", (smollm.name,)))
+    assert "does not describe tools" in findings("chat template")[0].found
 
 
 def test_a_missing_package_comes_first(stored: list[StoredFile], monkeypatch: pytest.MonkeyPatch) -> None:
