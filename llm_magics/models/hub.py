@@ -71,7 +71,8 @@ def download(file: HubFile, partial: Path, progress: Progress, sha256: str | Non
     got = found if is_sha256 else _git_hash(half)
     if got != about.etag or found != (sha256 or found):
         half.unlink()
-        raise DownloadError(f"{file} did not arrive as the hub promised it (its hash is {got[:12]}..., not {about.etag[:12]}...).")
+        hashes = f"its hash is {got[:12]}..., not {about.etag[:12]}..."
+        raise DownloadError(f"{file} did not arrive as the hub promised it ({hashes}).")
     half.replace(partial)
     return found
 
