@@ -74,13 +74,18 @@ class Calls:
 def _joined(events: list[ModelEvent]) -> list[ModelEvent]:
     """Make neighbouring deltas of one kind into one."""
     made: list[ModelEvent] = []
-    for (kind, index), run in groupby(events, key=lambda e: (type(e), getattr(e, "index", -1))):
+    for _, run in groupby(events, key=lambda e: (type(e), getattr(e, "index", -1))):
         same = list(run)
-        if kind in (TextDelta, ReasoningDelta, ToolCallDelta) and len(same) > 1:
-            text = "".join(getattr(e, "text", "") for e in same)
-            made.append(ToolCallDelta(index, text) if kind is ToolCallDelta else kind(text))
-        else:
-            made += same
+        text = "".join(getattr(e, "text", "") for e in same)
+        match same[0]:
+            case TextDelta():
+                made.append(TextDelta(text))
+            case ReasoningDelta():
+                made.append(ReasoningDelta(text))
+            case ToolCallDelta(index):
+                made.append(ToolCallDelta(index, text))
+            case _:
+                made += same
     return made
 
 
