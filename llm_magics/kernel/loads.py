@@ -103,7 +103,7 @@ def model_rows(resident: Resident) -> list[tuple[str, str]]:
         ("context", f"{info.n_ctx:,} tokens" + (f" (trained for {info.n_ctx_train:,})" if info.n_ctx_train else "")),
         ("layers", layers),
         ("memory", bytes_text(used) + _free_text() if used else ""),
-        ("template", _template_text(model)),
+        ("chat template", _template_text(model)),
         ("unloaded when idle for", _seconds(resident.ttl)),
         ("loaded in", f"{info.load_seconds:.1f} s" if info.load_seconds else ""),
     ]
@@ -147,6 +147,8 @@ def _free_text() -> str:
 
 
 def _template_text(model: Any) -> str:
-    """Which tool syntax and reasoning markers the template has, in the format's own words."""
-    chat_format = getattr(model, "format", None)
-    return str(getattr(chat_format, "summary", "") or "") if chat_format is not None else ""
+    """Which tool syntax and reasoning markers were read off the chat template, e.g. ``tool calls: json in <tool_call>``."""
+    tools, reasoning = model.format.tools, model.format.reasoning
+    marker = (tools.section_start or tools.call_start).strip()
+    calls = f"tool calls: {tools.shape.value}" + (f" in {marker}" if marker else "")
+    return calls + (f"; reasoning in {reasoning.start.strip()}" if reasoning is not None else "")
