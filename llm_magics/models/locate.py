@@ -63,7 +63,7 @@ def locate(name_or_path: str | Path) -> ModelFile:
     name = meant(name_or_path)
     if not name:
         raise ModelNotFoundError("No model was named.", f"Try `{default_model()}`, or a path to a .gguf file.")
-    if (path := Path(name).expanduser()).is_file():
+    if path := file_at(name):
         return _found(path, "path", _entry_for(path))
     if entry := find(name):
         return _of_entry(entry)
@@ -115,6 +115,15 @@ def whole(first: Path) -> tuple[Path, ...]:
             "Put all parts into one directory, or pull the model again.",
         )
     return parts
+
+
+def file_at(name: str) -> Path | None:
+    """The file that the name is a path to; None for any other name."""
+    try:
+        path = Path(name).expanduser()
+        return path if path.is_file() else None
+    except (OSError, ValueError, RuntimeError):  # too long, not to be looked at, no such user
+        return None
 
 
 def _entry_for(path: Path) -> CatalogEntry | None:

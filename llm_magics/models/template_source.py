@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 from ..engine.gguf import Array, Gguf
 from ..engine.gguf_check import read_model
 from ..errors import OptionError, TemplateError
-from .locate import locate
+from .locate import file_at, locate
 
 _SPECIAL_TYPES = (3, 4)  # GGUF's token types: control, and defined by the model's makers
 
@@ -33,8 +32,8 @@ def template_source(name: str) -> TemplateSource:
 
     Raises ModelNotFoundError, ModelFileError, OptionError for a file that cannot be read, TemplateError where there is none.
     """
-    path = Path(name).expanduser()
-    if path.is_file() and path.suffix != ".gguf":
+    path = file_at(name)
+    if path and path.suffix != ".gguf":
         try:
             return TemplateSource(path.name, path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
