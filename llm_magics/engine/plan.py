@@ -15,8 +15,9 @@ AUTO_CONTEXT = 16384  # tokens that "auto" asks for at most: a long conversation
 _LEAST_CONTEXT = 512
 _GOOD_CONTEXT = 4096  # "auto" rather leaves layers on the CPU than have less than this
 
-# Left free: on the host for everybody else; on a GPU for its driver's context and the libraries' own buffers.
-_HOST_RESERVE, _GPU_RESERVE = 256 << 20, 768 << 20
+# Left free: on the host for everybody else; on a GPU for the libraries' own buffers, and for the driver's context of this
+# process (which the child that made the estimate had already taken when it looked).
+_HOST_RESERVE, _GPU_RESERVE, _GPU_CONTEXT = 256 << 20, 256 << 20, 512 << 20
 _KINDS = {"model": "weights", "kv": "KV cache", "recurrent": "recurrent state", "compute": "compute buffers"}
 
 Fits = Callable[[EngineConfig], bool]
@@ -104,8 +105,10 @@ class _Planner:
         return {d: (estimate.needs(d), has) for d, has in room.items() if estimate.needs(d) > has}
 
     def gpu_room(self, device: Device) -> int:
+        """What the driver says, and llama.cpp for itself: it may see a part of the GPU only (MIG)."""
         gpu = self.gpu(device)
-        return max(0, (gpu.free if gpu else device.free) - _GPU_RESERVE)
+        rooms = [device.free - _GPU_RESERVE, *([gpu.free - _GPU_RESERVE - _GPU_CONTEXT] if gpu else [])]
+        return max(0, min(rooms))
 
     def gpu(self, device: Device) -> Gpu | None:
         return self.free.gpu(device.pci)

@@ -27,6 +27,8 @@ PCI = "0000:17:00.0"
 class FormulaEstimator:
     """A GB of weights per layer, 100 kB of cache per token, half with q8_0; what is on the GPU is not on the host."""
 
+    slice_free = 99 * GB  # what llama.cpp itself says is free
+
     def __init__(self, gguf: Gguf) -> None:
         self.gguf = gguf
 
@@ -41,7 +43,7 @@ class FormulaEstimator:
         cache = config.n_ctx * 100_000 // (2 if config.kv_type == "q8_0" else 1)
         cpu = [("CPU", "model", (LAYERS + 1 - on_gpu) * GB), ("CPU", "kv", cache * (LAYERS + 1 - on_gpu) // (LAYERS + 1))]
         gpu = [("CUDA0", "model", on_gpu * GB), ("CUDA0", "kv", cache * on_gpu // (LAYERS + 1))]
-        devices = (Device("CUDA0", "NVIDIA H200", PCI, 99 * GB),) if on_gpu else ()
+        devices = (Device("CUDA0", "NVIDIA H200", PCI, self.slice_free),) if on_gpu else ()
         return Estimate(tuple(cpu + (gpu if on_gpu else [])), devices)
 
 
@@ -81,6 +83,11 @@ def test_automatic_layers_all_go_to_a_gpu_that_holds_them(planned: Any) -> None:
 def test_automatic_layers_are_as_many_as_fit(planned: Any) -> None:
     # 1.08 GB a layer with its share of the cache; 0.8 GB are kept free
     assert planned(host=9, gpu=4.3, auto_layers=True, n_ctx=4096).n_gpu_layers == 3
+
+
+def test_a_slice_of_a_gpu_is_not_taken_for_the_whole(planned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FormulaEstimator, "slice_free", 4 * GB)
+    assert planned(host=9, gpu=99, auto_layers=True, n_ctx=4096).n_gpu_layers == 3
 
 
 def test_both_automatic_rather_shrink_the_context_than_leave_layers_behind(planned: Any) -> None:
