@@ -39,16 +39,15 @@ class Pace:
     def __init__(
         self, rate: float = 18.0, wire: float = 80_000.0, share: float = 0.015, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._rate, self._wire, self._share, self._clock = rate, wire, share, clock
+        self._rate, self._wire, self._share, self.now = rate, wire, share, clock
         self._due = 0.0
 
     def due(self) -> bool:
-        return self._clock() >= self._due
+        return self.now() >= self._due
 
     def spent(self, began: float, n_bytes: int) -> None:
         """Note an update that began at ``began`` and put ``n_bytes`` on the wire."""
-        now = self._clock()
-        drawing = min((now - began) / self._share, 0.5)
+        drawing = min((self.now() - began) / self._share, 0.5)
         self._due = began + max(1 / self._rate, n_bytes / self._wire, drawing)
 
 
@@ -92,7 +91,7 @@ class NotebookView:
 
     def draw(self) -> None:
         """Show what there is, to whoever watches."""
-        began = time.monotonic()
+        began = self._pace.now()
         watched = self._live is not None and self._live.update(self.transcript)
         if watched and self._watched and self._shown:
             self._pace.spent(began, 0)

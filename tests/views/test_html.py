@@ -1,0 +1,188 @@
+"""What the forms of a transcript say: markdown, tool rows, the last line; growing HTML against whole HTML."""
+
+from __future__ import annotations
+
+import html
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llm_magics.events import Usage
+from llm_magics.segments import Ask, NoticeSegment, ReasoningSegment, TextSegment, ToolSegment
+from llm_magics.transcript import Transcript
+from llm_magics.views.html import GrowingHtml, transcript_html
+from llm_magics.views.lines import call_line, status_line
+from llm_magics.views.markdown import GrowingMarkdown, markdown_html
+from llm_magics.views.plain import transcript_markdown, transcript_plain
+from llm_magics.views.remark import markdown_markdown
+
+from ..turns import Turn, turns
+
+USAGE = Usage(100, 60, 40, 50, 0.5, 2.0, 0.52, 150, 4096)
+DONE = Transcript(
+    state="stop",
+    segments=(
+        ReasoningSegment("Let me *think*."),
+        TextSegment("I look it up."),
+        ToolSegment(0, "weather", "c1", '{"city": "Oslo", "days": 2}', "done", printed="asking\n", result="4", seconds=0.5),
+        NoticeSegment("Careful.", "warning"),
+        TextSegment("**4** degrees.\n\n```python\nprint(4)\n```", step=1),
+    ),
+    usage=USAGE,
+)
+
+
+def one(text: str) -> Transcript:
+    return Transcript(state="stop", segments=(TextSegment(text),))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("# Title", "<h1>Title</h1>"),
+        ("a **b** *c* `d` ~~e~~", "<strong>b</strong> <em>c</em> <code>d</code> <s>e</s>"),
+        ("| a | b |\n|---|---|\n| 1 | 2 |", "<td>1</td>"),
+        ("[site](https://x.y/?a=1&b=2)", '<a href="https://x.y/?a=1&amp;b=2" target="_blank" rel="noopener noreferrer">'),
+        ("<https://x.y>", '<a href="https://x.y" target="_blank" rel="noopener noreferrer">https://x.y</a>'),
+        ("mail [me](mailto:a@b.c)", 'href="mailto:a@b.c"'),
+        ("![plot](https://x.y/p.png)", '>plot</a>'),
+        ("```python\ndef f(): pass\n```", '<span class="lm-k">def</span>'),
+        ("```no-such-language\n<b>\n```", "<code>&lt;b&gt;\n</code>"),
+        ("1 < 2 & 3 > 2", "1 &lt; 2 &amp; 3 &gt; 2"),
+        ("- [ ] task", "<li>[ ] task</li>"),
+    ],
+)
+def test_markdown_is_rendered(text: str, expected: str) -> None:
+    assert expected in transcript_html(one(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "formula"),
+    [
+        ("so $a_1 * b_2 * c$ holds", "$a_1 * b_2 * c$"),
+        (r"so \(a_1 \cdot b_2\) holds", r"\(a_1 \cdot b_2\)"),
+        ("$$\nx < y\n$$", "$$\nx < y\n$$"),
+        ("\\[\nx_1\n\\]", "\\[\nx_1\n\\]"),
+        ("\\begin{align}\na &= b\n\\end{align}", "\\begin{align}\na &= b\n\\end{align}"),
+    ],
+)
+def test_maths_is_left_as_it_was_written_and_only_maths_is_typeset(text: str, formula: str) -> None:
+    marked = r'<(?:div|span) class="tex2jax_process mathjax_process">(.*?)</(?:div|span)>'
+    found = re.findall(marked, markdown_html(text), re.DOTALL)
+    assert [html.unescape(one) for one in found] == [formula]
+
+
+@pytest.mark.parametrize("text", ["it costs $5 and $10", "`$x$`", r"\$x\$", "a $ b $ c"])
+def test_what_is_no_formula_is_not_marked_as_one(text: str) -> None:
+    assert "mathjax_process" not in markdown_html(text)
+
+
+def test_a_turn_shows_in_order_with_folded_reasoning_and_calls() -> None:
+    text = transcript_html(DONE)
+    call = "weather(city=&quot;Oslo&quot;, days=2)"
+    order = ["Reasoning", "I look it up.", call, "asking", "Careful.", "<strong>4</strong>", "tokens/s"]
+    assert [text.index(part) for part in order] == sorted(text.index(part) for part in order)
+    assert text.count("<details") == text.count("</details>") == 2
+    assert "<details open" not in text
+    assert 'class="lm-tool lm-done"' in text
+
+
+def test_what_waits_for_somebody_is_unfolded_and_shows_what_would_run() -> None:
+    asking = ToolSegment(0, "run", arguments="{}", state="asking", ask=Ask("rm -r data", "d1", "a recovered call"))
+    text = transcript_html(Transcript(segments=(asking,)))
+    assert " open>" in text
+    assert "rm -r data" in html.unescape(re.sub(r"<[^>]*>", "", text))
+    assert "a recovered call" in text
+
+
+@pytest.mark.parametrize("write", [transcript_markdown, transcript_plain])
+def test_every_form_holds_the_answer_the_call_and_the_last_line(write) -> None:
+    text = write(DONE)
+    for part in ("think", "look it up", "weather", "asking", "Careful", "degrees", "print(4)", "tokens/s"):
+        assert part in text
+    assert "think" not in write(DONE, "hide")
+
+
+@pytest.mark.parametrize(
+    ("transcript", "line"),
+    [
+        (DONE, "50 tokens · 25.0 tokens/s · first token after 0.52 s · context 150 of 4,096"),
+        (Transcript(state="interrupted", usage=USAGE), "interrupted · 50 tokens"),
+        (Transcript(state="length", usage=USAGE), "stopped at the token limit · 50 tokens"),
+        (Transcript(state="error"), "failed"),
+        (Transcript(progress=(512, 2048)), "reading the prompt: 512 of 2,048 tokens"),
+        (Transcript(), ""),
+    ],
+)
+def test_the_last_line(transcript: Transcript, line: str) -> None:
+    assert status_line(transcript).startswith(line)
+    assert bool(status_line(transcript)) == bool(line)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ('{"a": 1, "b": [true, null]}', "f(a=1, b=[true, null])"),
+        ('{"a": ', 'f({"a":)'),
+        ("[1]", "f([1])"),
+        ("", "f()"),
+        ('{"a": "x\\ny"}', 'f(a="x\\ny")'),
+        ('{"a": "' + "x" * 500 + '"}', 'f(a="' + "x" * 94 + "…"),
+    ],
+)
+def test_a_call_reads_like_python(arguments: str, line: str) -> None:
+    assert call_line(ToolSegment(0, "f", arguments=arguments)) == line
+
+
+def test_losses_of_the_cache_are_told_where_somebody_looks() -> None:
+    lossy = Transcript(state="stop", usage=Usage(100, 60, 40, 5, losses=("the template drops earlier reasoning",)))
+    assert 'title="40 of 100 prompt tokens evaluated: the template drops earlier reasoning"' in transcript_html(lossy)
+
+
+@given(turns())
+@settings(max_examples=60)
+def test_growing_html_ends_as_the_whole(turn: Turn) -> None:
+    growing, transcript = GrowingHtml(), Transcript()
+    written = ""
+    for event in turn.events:
+        transcript = transcript.fold(event)
+        written = growing.html(transcript)
+    assert written == transcript_html(transcript)
+
+
+pieces = st.lists(
+    st.sampled_from([*"ab1 *_`~\\()<>!#-+|.:&\n", "\n\n", "```", "- ", "1. ", "> ", "    ", "===", "| a |\n|---|\n", "**b**"]),
+    max_size=14,
+).map("".join)
+
+
+@given(pieces)
+@settings(max_examples=300)
+def test_growing_markdown_is_at_every_moment_what_the_whole_would_be(text: str) -> None:
+    growing = GrowingMarkdown()
+    for end in range(len(text) + 1):
+        assert growing.html(text[:end]) == markdown_html(text[:end])
+
+
+def test_only_what_may_still_change_is_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from llm_magics.views import markdown
+
+    parsed: list[int] = []
+    parse = markdown.parse
+    monkeypatch.setattr(markdown, "parse", lambda text, *more: (parsed.append(len(text)), parse(text, *more))[1])
+    growing, text = GrowingMarkdown(), ""
+    for number in range(100):
+        text += f"Paragraph {number} of a long answer.\n\n"
+        growing.html(text)
+    assert max(parsed) < 200
+
+
+@given(pieces)
+@settings(max_examples=300)
+def test_rewritten_markdown_says_the_same(text: str) -> None:
+    def words(source: str) -> str:
+        return re.sub(r"\s+", "", html.unescape(re.sub(r"<[^>]*>", "", markdown_html(source))))
+
+    assert words(markdown_markdown(text)) == words(text)
