@@ -86,7 +86,7 @@ class Context:
         self.abort = llama.AbortFlag()
         self._pointer: Any = None
         with llama.captured_log() as lines:
-            self._pointer = lib.llama_init_from_model(model.pointer, _context_params(model, config, self.abort))
+            self._pointer = lib.llama_init_from_model(model.pointer, context_params(model, config, self.abort))
         if not self._pointer:
             raise llama.load_error(config.path, lines)
         self.log = lines
@@ -166,7 +166,8 @@ class Context:
             lib.llama_free(pointer)
 
 
-def _context_params(model: Model, config: EngineConfig, abort: llama.AbortFlag) -> Any:
+def context_params(model: Model, config: EngineConfig, abort: llama.AbortFlag) -> Any:
+    """Return llama.cpp's parameters for a context of ``config``; ``abort`` must live as long as the context."""
     params = lib.llama_context_default_params()
     params.n_ctx = config.n_ctx or int(lib.llama_model_n_ctx_train(model.pointer))
     params.n_batch = min(config.n_batch, params.n_ctx)

@@ -67,6 +67,7 @@ def captured_log() -> Iterator[list[tuple[int, str]]]:
             yield seen
         finally:
             seen.extend((level, line.strip()) for level, line in _lines)
+            _lines.clear()  # what is logged later belongs to what happens later
 
 
 def recent_errors() -> str:

@@ -41,18 +41,20 @@ class _Core:
         self.scheduler = scheduler
         self.inbox: SimpleQueue[Sequence | Literal["wake", "close"]] = SimpleQueue()
         self.closing = threading.Event()
+        self.pid = os.getpid()
         self.thread = threading.Thread(target=self._run, name="llm-magics-engine", daemon=True)
 
     def _run(self) -> None:
         switching.hurry()
+        fault: Exception = EngineError("The engine's thread ended unexpectedly.", "Load the model again.")
         try:
             self._serve()
-        except Exception as error:  # a fault of ours: nobody may be left waiting for it
-            self.closing.set()
-            self.scheduler.end_all(error)
+        except Exception as error:
+            fault = error
         finally:
             switching.relax()
             self.closing.set()
+            self.scheduler.end_all(fault)  # after a fault of ours nobody may be left waiting; otherwise nobody waits
             self._refuse_late_comers()
             self.context.free()
             self.model.free()
@@ -90,7 +92,10 @@ class _Core:
                 command.fail(_closed())
 
     def shut_down(self) -> None:
-        """End what runs and free everything. Returns when that is done, except in the engine's own thread."""
+        """End what runs and free everything. Returns when that is done, except in the engine's own thread. In a forked child
+        it does nothing: the thread and what it owns are the parent's."""
+        if os.getpid() != self.pid:
+            return
         self.closing.set()
         self.inbox.put("close")
         self.scheduler.interrupt()
@@ -154,7 +159,6 @@ class LocalEngine:
     def __init__(self, config: EngineConfig, progress: Progress | None = None) -> None:
         _check(config)
         started = time.perf_counter()
-        self._pid = os.getpid()
         model = Model(config, progress)
         try:
             context = Context(model, config)
@@ -218,8 +222,7 @@ class LocalEngine:
 
     def close(self) -> None:
         """End what runs as "interrupted", then free everything. Harmless when called twice."""
-        if os.getpid() == self._pid:
-            self._finalizer()
+        self._finalizer()
 
     def __enter__(self) -> LocalEngine:
         return self
@@ -228,7 +231,7 @@ class LocalEngine:
         self.close()
 
     def _check_open(self) -> None:
-        if os.getpid() != self._pid:
+        if os.getpid() != self._core.pid:
             raise EngineError("This model was loaded before the process forked.", "Load it in the new process.")
         if self._core.closing.is_set():
             raise _closed()

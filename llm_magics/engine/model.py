@@ -39,11 +39,11 @@ class Model:
             raise ModelNotFoundError(f"There is no file {config.path}.", "Check the path, or give a catalogue name.")
         self._lock = threading.Lock()
         self._pointer: Any = None
-        relay = _ProgressRelay(progress)
+        relay = ProgressRelay(progress)
         with llama.captured_log() as lines:
             if config.n_gpu_layers != 0 and not llama.supports_gpu():
                 raise _no_gpu(config)
-            params = _model_params(config, relay)
+            params = model_params(config, relay)
             self._pointer = lib.llama_model_load_from_file(os.fsencode(config.path), params)
         relay.raise_stored()
         if not self._pointer:
@@ -144,12 +144,13 @@ class Model:
                 lib.llama_model_free(pointer)
 
 
-class _ProgressRelay:
+class ProgressRelay:
     """llama.cpp's load progress, handed to Python; what goes wrong there stops the load and is raised after it."""
 
     def __init__(self, progress: Progress | None) -> None:
         self._progress = progress
         self._stored: BaseException | None = None
+        self.split: Any = None  # the tensor split's array, kept alive here
         self.callback = lib.llama_progress_callback(self._call)
 
     def _call(self, fraction: float, _: object) -> bool:
@@ -173,7 +174,8 @@ def _no_gpu(config: EngineConfig) -> OptionError:
     )
 
 
-def _model_params(config: EngineConfig, relay: _ProgressRelay) -> Any:
+def model_params(config: EngineConfig, relay: ProgressRelay) -> Any:
+    """Return llama.cpp's parameters for loading ``config``; ``relay`` must live until the load is over."""
     params = lib.llama_model_default_params()
     params.n_gpu_layers = _ALL_LAYERS if config.n_gpu_layers < 0 else config.n_gpu_layers
     params.main_gpu = config.main_gpu
@@ -185,7 +187,9 @@ def _model_params(config: EngineConfig, relay: _ProgressRelay) -> Any:
             raise OptionError(f"The tensor split names {len(config.tensor_split)} devices; there are at most {room}.")
         split = (ctypes.c_float * room)(*config.tensor_split)
         params.tensor_split = split
-        relay.tensor_split = split  # type: ignore[attr-defined]  # must outlive the load
+        relay.split = split
+    elif config.main_gpu > 0:
+        params.split_mode = lib.LLAMA_SPLIT_MODE_NONE  # llama.cpp reads main_gpu only then
     return params
 
 

@@ -217,22 +217,22 @@ def _plan_buffers(lib: Any, config: EngineConfig, *, overridden: bool) -> str | 
     ``overridden`` sends every weight to the CPU by an override, because llama.cpp logs for each overridden tensor which of the
     CPU's buffer types it went to; without it, layers go where the configuration says.
     """
-    from .context import _context_params
+    from .context import context_params
     from .llama import AbortFlag
-    from .model import _model_params, _ProgressRelay
+    from .model import ProgressRelay, model_params
 
-    relay = _ProgressRelay(None)
-    model_params = _model_params(config, relay)
-    model_params.no_alloc, model_params.load_mode = True, lib.LLAMA_LOAD_MODE_NONE
+    relay = ProgressRelay(None)
+    params = model_params(config, relay)
+    params.no_alloc, params.load_mode = True, lib.LLAMA_LOAD_MODE_NONE
     overrides = (_Override * 2)()  # ends with an empty one
     if overridden:
         overrides[0] = _Override(b".*", _cpu_buffer_type(lib))
-        model_params.tensor_buft_overrides = ctypes.cast(overrides, ctypes.c_void_p)
-    model = lib.llama_model_load_from_file(os.fsencode(config.path), model_params)
+        params.tensor_buft_overrides = ctypes.cast(overrides, ctypes.c_void_p)
+    model = lib.llama_model_load_from_file(os.fsencode(config.path), params)
     if not model:
         return ""
     holder = type("Loaded", (), {"pointer": model})()
-    context = lib.llama_init_from_model(model, _context_params(holder, config, AbortFlag()))
+    context = lib.llama_init_from_model(model, context_params(holder, config, AbortFlag()))
     if context:
         lib.llama_free(context)
     lib.llama_model_free(model)
