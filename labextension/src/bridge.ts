@@ -108,6 +108,9 @@ export class NotebookBridge {
 
   private _onLink(data: Json): void {
     switch (data.kind) {
+      case 'here':
+        this.send({ kind: 'hello', turn: '*' });
+        return;
       case 'begin':
       case 'snapshot':
       case 'delta':

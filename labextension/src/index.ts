@@ -1,16 +1,23 @@
-/** The plugins: the renderer of transcripts, and the link of every notebook to its kernel. */
+/** The plugins: transcripts and the link to the kernel; `%%chat` cells in the editor; cells as tools; the model card. */
 
 import type { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
-import { Clipboard } from '@jupyterlab/apputils';
 import { IEditorLanguageRegistry } from '@jupyterlab/codemirror';
 import { PageConfig } from '@jupyterlab/coreutils';
 import { INotebookTracker, type NotebookPanel } from '@jupyterlab/notebook';
 import { IRenderMimeRegistry } from '@jupyterlab/rendermime';
+import { IStatusBar } from '@jupyterlab/statusbar';
+import { buildIcon } from '@jupyterlab/ui-components';
 import { NotebookBridge } from './bridge';
-import type { IHost } from './host';
+import { editTool, followTools, runTool } from './celltool';
+import { followChatCells, registerChatLanguage } from './chatlanguage';
 import { LiveTurns } from './live';
+import { Gauges, ModelCard } from './modelcard';
+import { PageHost } from './pagehost';
 import { TranscriptRenderer } from './renderer';
+import { toolName } from './toolmetadata';
 import { MIME_TYPE } from './transcript';
+
+const gauges = new Gauges();
 
 const transcripts: JupyterFrontEndPlugin<void> = {
   id: 'llm-magics:transcripts',
@@ -27,11 +34,11 @@ const transcripts: JupyterFrontEndPlugin<void> = {
     const live = new LiveTurns();
     const bridges = new Map<NotebookPanel['context'], NotebookBridge>();
     const host = new PageHost(rendermime, notebooks, languages, bridges);
-    notebooks.widgetAdded.connect((_, panel) => {
-      const { context } = panel;
+    notebooks.widgetAdded.connect((_, { context }) => {
       if (!bridges.has(context)) {
         const before = new Set(Array.from(app.serviceManager.kernels.running(), kernel => kernel.id));
-        bridges.set(context, new NotebookBridge(context, live, before, () => undefined));
+        const bridge = new NotebookBridge(context, live, before, models => gauges.set(context, models));
+        bridges.set(context, bridge);
         context.disposed.connect(() => bridges.delete(context));
       }
     });
@@ -46,6 +53,63 @@ const transcripts: JupyterFrontEndPlugin<void> = {
   }
 };
 
+const chatCells: JupyterFrontEndPlugin<void> = {
+  id: 'llm-magics:chat-cells',
+  description: 'Shows the body of %%chat cells as markdown.',
+  autoStart: true,
+  requires: [INotebookTracker, IEditorLanguageRegistry],
+  activate: (_app: JupyterFrontEnd, notebooks: INotebookTracker, languages: IEditorLanguageRegistry) => {
+    registerChatLanguage(languages);
+    notebooks.widgetAdded.connect((_, panel) => followChatCells(panel, languages));
+  }
+};
+
+const cells: JupyterFrontEndPlugin<void> = {
+  id: 'llm-magics:cells',
+  description: 'Makes cells tools.',
+  autoStart: true,
+  requires: [INotebookTracker],
+  activate: (app: JupyterFrontEnd, notebooks: INotebookTracker) => {
+    const isCode = () => notebooks.activeCell?.model.type === 'code';
+    notebooks.widgetAdded.connect((_, panel) => followTools(panel));
+    app.commands.addCommand('llm-magics:edit-tool', {
+      label: 'Make This Cell a Tool…',
+      caption: 'Let a model call this cell as a tool',
+      icon: buildIcon,
+      isEnabled: isCode,
+      isVisible: isCode,
+      execute: () => notebooks.activeCell && editTool(notebooks.activeCell.model)
+    });
+    app.commands.addCommand('llm-magics:run-tool', {
+      label: 'Run This Tool with…',
+      caption: 'Run this cell as a model would, with arguments',
+      isEnabled: () => {
+        const model = notebooks.activeCell?.model;
+        return !!model && toolName(model.sharedModel.getSource(), model.metadata as any) !== '';
+      },
+      execute: () =>
+        notebooks.currentWidget &&
+        notebooks.activeCell &&
+        runTool(notebooks.currentWidget, notebooks.activeCell)
+    });
+  }
+};
+
+const modelCard: JupyterFrontEndPlugin<void> = {
+  id: 'llm-magics:model-card',
+  description: 'Shows the loaded models in the status bar.',
+  autoStart: true,
+  requires: [INotebookTracker],
+  optional: [IStatusBar],
+  activate: (_app: JupyterFrontEnd, notebooks: INotebookTracker, statusBar: IStatusBar | null) => {
+    const card = new ModelCard(() => gauges.get(notebooks.currentWidget?.context ?? null));
+    const refresh = () => card.refresh();
+    gauges.changed.connect(refresh);
+    notebooks.currentChanged.connect(refresh);
+    statusBar?.registerStatusItem('llm-magics:model-card', { item: card, align: 'middle', rank: 1 });
+  }
+};
+
 /** A control message makes the kernel say "busy, idle" although its cell runs on; JupyterLab keeps a list of such types. */
 function ignoreStatusOfOurMessages(): void {
   const option = 'untracked_message_types';
@@ -53,48 +117,4 @@ function ignoreStatusOfOurMessages(): void {
   PageConfig.setOption(option, JSON.stringify([...types, 'llm_magics']));
 }
 
-class PageHost implements IHost {
-  constructor(
-    private readonly _rendermime: IRenderMimeRegistry,
-    private readonly _notebooks: INotebookTracker,
-    private readonly _languages: IEditorLanguageRegistry,
-    private readonly _bridges: Map<NotebookPanel['context'], NotebookBridge>
-  ) {}
-
-  async highlight(code: string, language: string, element: HTMLElement): Promise<void> {
-    await this._languages.highlight(code, this._languages.findBest(language), element);
-  }
-
-  typeset(element: HTMLElement): void {
-    void this._rendermime.latexTypesetter?.typeset(element);
-  }
-
-  copy(text: string): void {
-    Clipboard.copyToSystem(text);
-  }
-
-  insertBelow(code: string, from: HTMLElement): boolean {
-    const panel = this._notebooks.find(candidate => candidate.node.contains(from));
-    const at = panel ? panel.content.widgets.findIndex(cell => cell.node.contains(from)) : -1;
-    if (!panel || at < 0) {
-      return false;
-    }
-    panel.content.model!.sharedModel.insertCell(at + 1, { cell_type: 'code', source: code.trimEnd() });
-    panel.content.activeCellIndex = at + 1;
-    return true;
-  }
-
-  stop(turn: string): void {
-    this._bridge(turn)?.interrupt();
-  }
-
-  decide(turn: string, digest: string, decision: 'approve' | 'deny' | 'always'): void {
-    this._bridge(turn)?.send({ kind: 'decision', digest, decision });
-  }
-
-  private _bridge(turn: string): NotebookBridge | undefined {
-    return [...this._bridges.values()].find(bridge => bridge.owns(turn));
-  }
-}
-
-export default transcripts;
+export default [transcripts, chatCells, cells, modelCard];

@@ -83,6 +83,8 @@ class CellBook:
         if self.current.id:
             self.cells[self.current.id] = self.current
         self._read(self.current)
+        if self.current.source.lstrip().startswith("%%chat") and self._link is not None and self._link.heard:
+            self.refresh()  # cells that were made tools on the page, and never ran, are offered too
 
     def _after(self, result: Any) -> None:
         if self._depth or result is None or result.info is None or result.info.silent:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import LLMMagicsError, OptionError
 from .completion import complete_line
+from .gauge import start_gauge
 from .options import Spec, near
 from .runtime import Runtime
 from .specs import CHAT, LLM, LOAD_MODEL, MODELS, SPECS, THREAD, UNLOAD_MODEL
@@ -30,6 +31,7 @@ def load(shell: InteractiveShell) -> None:
     runtime.cells.start()
     runtime.undo.append(runtime.cells.stop)
     runtime.undo.append(register_tools(shell, runtime))
+    runtime.undo.append(start_gauge(runtime))
 
 
 def unload(shell: InteractiveShell) -> None:

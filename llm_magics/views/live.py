@@ -13,6 +13,7 @@ runs. A turn that ended while no page was there would be lost with the page: its
 
 Messages out, each ``{"kind": ..., ...}``::
 
+    here                                                   the kernel has llm_magics now; pages answer with hello
     begin     turn, cell                                   a turn starts in that cell
     snapshot  turn, cell, n, transcript                    everything so far, as ``Transcript.to_json(record=False)``
     delta     turn, cell, n, ops                           what changed since message n - 1
@@ -57,10 +58,14 @@ class Kernel(Protocol):
 
 
 class Link:
-    """The link of one kernel to whatever pages have the extension. Make it with :func:`link_of`."""
+    """The link of one kernel to whatever pages have the extension. Make it with :func:`link_of`.
+
+    ``heard`` says whether a page has ever said anything; until then it is not worth while to ask one.
+    """
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
+        self.heard = False
         self._changed = threading.Condition()
         self._running: set[str] = set()
         self._hellos: set[str] = set()
@@ -69,6 +74,7 @@ class Link:
         self._replies: dict[str, Any] = {}
         self._expected: set[str] = set()
         kernel.control_handlers[CONTROL_TYPE] = self._receive
+        self.send("here")
 
     def send(self, kind: str, **data: Any) -> None:
         """Tell every page; nobody need be listening."""
@@ -135,6 +141,7 @@ class Link:
             return
         missed: dict[str, tuple[str, Mapping[str, Any]]] = {}
         with self._changed:
+            self.heard = True
             if kind == "hello" and key == "*":
                 self._hellos |= self._running
                 missed = dict(self._finished)
@@ -198,6 +205,7 @@ class LiveTurn:
 
     def finish(self, bundle: Mapping[str, Any]) -> None:
         """Call once when the turn is over for any reason, with the MIME bundle of its last display."""
+        self._sent = None
         self._link.finish(self._turn, self._cell, bundle)
 
     def _send(self, kind: str, **data: Any) -> None:

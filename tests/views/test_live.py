@@ -120,15 +120,15 @@ def kernel() -> FakeKernel:
 def test_a_turn_that_no_page_asks_for_is_left_to_display_updates(kernel: FakeKernel) -> None:
     turn = LiveTurn(link_of(kernel), "t1", "cell1")
     assert not turn.update(Transcript.of(TURN[:5]))
-    assert kernel.kinds() == ["begin"]
+    assert kernel.kinds() == ["here", "begin"]
 
 
 def test_a_page_that_says_hello_gets_everything_and_then_deltas(kernel: FakeKernel) -> None:
     turn = LiveTurn(link_of(kernel), "t1", "cell1")
     kernel.receive(kind="hello", turn="t1")
     assert all(turn.update(Transcript.of(TURN[:end])) for end in (5, 6, 6, 7))
-    assert kernel.kinds() == ["begin", "snapshot", "delta", "delta"]
-    assert [data["n"] for data in kernel.session.sent[1:]] == [1, 2, 3]
+    assert kernel.kinds() == ["here", "begin", "snapshot", "delta", "delta"]
+    assert [data["n"] for data in kernel.session.sent[2:]] == [1, 2, 3]
 
 
 def test_a_page_is_given_time_to_say_hello_before_it_matters(kernel: FakeKernel) -> None:
@@ -143,7 +143,7 @@ def test_a_second_hello_brings_everything_again(kernel: FakeKernel) -> None:
     for end in (5, 6):
         kernel.receive(kind="hello", turn="t1")
         turn.update(Transcript.of(TURN[:end]))
-    assert kernel.kinds() == ["begin", "snapshot", "snapshot"]
+    assert kernel.kinds() == ["here", "begin", "snapshot", "snapshot"]
 
 
 def test_the_hello_of_another_turn_is_not_taken_for_this_one(kernel: FakeKernel) -> None:
@@ -157,17 +157,18 @@ def test_a_page_that_is_opened_in_the_middle_asks_for_whatever_runs(kernel: Fake
     turn = LiveTurn(link_of(kernel), "t1", "cell1")
     kernel.receive(kind="hello", turn="*")
     assert turn.update(Transcript.of(TURN[:5]))
-    assert kernel.kinds() == ["begin", "snapshot"]
+    assert kernel.kinds() == ["here", "begin", "snapshot"]
 
 
 def test_a_turn_that_ended_unseen_is_kept_until_a_page_has_saved_it(kernel: FakeKernel) -> None:
     turn = LiveTurn(link_of(kernel), "t1", "cell1")
     turn.finish({"text/plain": "Rain."})
+    assert not turn.watched
     kernel.receive(kind="hello", turn="*")
-    assert kernel.session.sent[1:] == [{"kind": "finished", "turn": "t1", "cell": "cell1", "bundle": {"text/plain": "Rain."}}]
+    assert kernel.session.sent[2:] == [{"kind": "finished", "turn": "t1", "cell": "cell1", "bundle": {"text/plain": "Rain."}}]
     kernel.receive(kind="saved", turn="t1")
     kernel.receive(kind="hello", turn="*")
-    assert kernel.kinds() == ["begin", "finished"]
+    assert kernel.kinds() == ["here", "begin", "finished"]
 
 
 def test_a_decision_counts_only_for_what_was_shown_and_after_it_was_shown(kernel: FakeKernel) -> None:
@@ -192,6 +193,8 @@ def test_what_a_page_says_amiss_is_ignored(kernel: FakeKernel, content: dict[str
 def answer(kernel: FakeKernel, data: Any) -> None:
     """Reply as a page would, from the control thread, once the question is on the wire."""
 
+    link_of(kernel)
+
     def send(socket: Any, msg_type: str, content: dict[str, Any], ident: bytes) -> None:
         question = content["data"]["id"]
         threading.Thread(target=lambda: kernel.receive(kind="reply", id=question, data=data)).start()
@@ -209,6 +212,13 @@ def test_outputs_land_only_where_the_page_says_so(kernel: FakeKernel) -> None:
     assert not write_outputs(link_of(kernel), "a", [], timeout=0.0)
     answer(kernel, True)
     assert write_outputs(link_of(kernel), "a", [], timeout=30)
+
+
+def test_the_link_knows_whether_any_page_was_ever_there(kernel: FakeKernel) -> None:
+    link = link_of(kernel)
+    assert not link.heard
+    kernel.receive(kind="hello", turn="*")
+    assert link.heard
 
 
 def test_a_terminal_has_no_link() -> None:

@@ -1,0 +1,52 @@
+/** JupyterLab as the views see it. */
+
+import { Clipboard } from '@jupyterlab/apputils';
+import type { IEditorLanguageRegistry } from '@jupyterlab/codemirror';
+import type { INotebookTracker, NotebookPanel } from '@jupyterlab/notebook';
+import type { IRenderMimeRegistry } from '@jupyterlab/rendermime';
+import type { NotebookBridge } from './bridge';
+import type { IHost } from './host';
+
+export class PageHost implements IHost {
+  constructor(
+    private readonly _rendermime: IRenderMimeRegistry,
+    private readonly _notebooks: INotebookTracker,
+    private readonly _languages: IEditorLanguageRegistry,
+    private readonly _bridges: Map<NotebookPanel['context'], NotebookBridge>
+  ) {}
+
+  async highlight(code: string, language: string, element: HTMLElement): Promise<void> {
+    await this._languages.highlight(code, this._languages.findBest(language), element);
+  }
+
+  typeset(element: HTMLElement): void {
+    void this._rendermime.latexTypesetter?.typeset(element);
+  }
+
+  copy(text: string): void {
+    Clipboard.copyToSystem(text);
+  }
+
+  insertBelow(code: string, from: HTMLElement): boolean {
+    const panel = this._notebooks.find(candidate => candidate.node.contains(from));
+    const at = panel ? panel.content.widgets.findIndex(cell => cell.node.contains(from)) : -1;
+    if (!panel || at < 0) {
+      return false;
+    }
+    panel.content.model!.sharedModel.insertCell(at + 1, { cell_type: 'code', source: code.trimEnd() });
+    panel.content.activeCellIndex = at + 1;
+    return true;
+  }
+
+  stop(turn: string): void {
+    this._bridge(turn)?.interrupt();
+  }
+
+  decide(turn: string, digest: string, decision: 'approve' | 'deny' | 'always'): void {
+    this._bridge(turn)?.send({ kind: 'decision', digest, decision });
+  }
+
+  private _bridge(turn: string): NotebookBridge | undefined {
+    return [...this._bridges.values()].find(bridge => bridge.owns(turn));
+  }
+}

@@ -1,0 +1,46 @@
+import { describe, expect, it } from 'vitest';
+import { cardText, readGauge } from '../src/gauge';
+import { nameError, storedTool, toolName } from '../src/toolmetadata';
+
+describe('a cell', () => {
+  it.each([
+    ['%%tool plot(city: str)\nplot(city)', {}, 'plot'],
+    ['# %tool plot(city: str)\nplot(city)', {}, 'plot'],
+    ['plot(city)', { llm_magics: { tool: { name: 'plot' } } }, 'plot'],
+    ['plot(city)', { tags: ['tool:plot'] }, 'plot'],
+    ['plot(city)', { tags: ['tool'] }, 'tool'],
+    ['plot(city)', { tags: ['toolbox'] }, ''],
+    ['plot(city)  # %tool no', {}, ''],
+    ['plot(city)', { tags: 'tool', llm_magics: { tool: 'x' } }, '']
+  ])('%j with metadata %j is the tool %j', (source, metadata, name) => {
+    expect(toolName(source, metadata)).toBe(name);
+  });
+
+  it('keeps what the form wrote', () => {
+    expect(storedTool({ llm_magics: { tool: { name: 'f', parameters: 'x: int' } } })).toEqual({
+      name: 'f',
+      description: '',
+      parameters: 'x: int'
+    });
+  });
+
+  it.each(['plot it', '1plot', 'plot(', 'plöt'])('cannot be a tool called %s', name => {
+    expect(nameError(name)).toContain(name);
+  });
+});
+
+describe('the model card', () => {
+  it('says what is known, and nothing else', () => {
+    const whole = readGauge({
+      name: 'qwen',
+      context_used: 812,
+      context_size: 4096,
+      tokens_per_second: 43.2,
+      memory: { CPU: 412e6, 'NVIDIA H200': 1.5e9, bad: 'x' }
+    });
+    expect(cardText(whole)).toBe(
+      'qwen · context 812 of 4,096 · 43 tokens/s · CPU 412 MB · NVIDIA H200 1.5 GB'
+    );
+    expect(cardText(readGauge(null))).toBe('');
+  });
+});
