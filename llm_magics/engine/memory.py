@@ -140,10 +140,11 @@ class Estimator:
 
 
 def _key(config: EngineConfig) -> str:
+    from .. import __version__
     from .llama import version
 
     matters = {k: v for k, v in asdict(config).items() if k not in ("path", "n_threads", "deterministic")}
-    return f"memory of {json.dumps(matters, sort_keys=True)} in llama-cpp-python {version()}"
+    return f"memory of {json.dumps(matters, sort_keys=True)} in llm_magics {__version__}, llama-cpp-python {version()}"
 
 
 def _from_json(text: str) -> Estimate | None:
