@@ -7,14 +7,12 @@ What is no header at all is content.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from .answer import Output, Setting
 from .callreader import CallReader, OneCall
-from .reader import Malformed, Reading, Truncated, scanner_of
+from .reader import Kind, Malformed, Reader, Reading, Truncated, scanner_of
 from .syntax import BlockSyntax
-
-if TYPE_CHECKING:
-    from .parser import StreamParser
 
 BlockKind = Literal["content", "reasoning", "call", "other"]
 _MAX_HEADER = 300
@@ -22,14 +20,15 @@ _NAME = re.compile(r"[\w.:/@+-]+")
 
 
 class BlockReader:
-    """Reads the blocks of one answer and gives them out through the parser."""
+    """Reads the blocks of one answer and gives them out."""
 
-    def __init__(self, parser: StreamParser, blocks: BlockSyntax) -> None:
-        self._p = parser
-        self._in = parser.reader
+    def __init__(self, setting: Setting, blocks: BlockSyntax, reader: Reader, output: Output) -> None:
+        self._set = setting
+        self._in = reader
+        self._out = output
         self._blocks = blocks
-        self._calls = CallReader(parser.reader, parser.syntax, parser.tools, parser.calls)
-        self._names = {t.name for t in parser.tools}
+        self._calls = CallReader(reader, setting.syntax, setting.tools, output.calls)
+        self._names = {t.name for t in setting.tools}
         self._header_end = blocks.header_end.strip() or blocks.header_end
         self._begins = self._beginnings()
 
@@ -44,7 +43,7 @@ class BlockReader:
 
     def read(self) -> Reading[None]:
         """Read the whole answer."""
-        header = self._p.prompt.generation_prompt.rpartition(self._blocks.start)[2]
+        header = self._set.prompt.generation_prompt.rpartition(self._blocks.start)[2]
         if self._header_end in header and header.strip():
             kind, name = self._classify(header.partition(self._header_end)[0])
             yield from self._body(kind, name, "")
@@ -55,7 +54,7 @@ class BlockReader:
 
     def _next_block(self) -> Reading[bool]:
         """Go on to the next block, with or without its opener."""
-        self._p.layout()
+        self._out.layout()
         yield from self._in.space()
         if not (yield from self._in.peek()):
             return False
@@ -81,7 +80,7 @@ class BlockReader:
                 self._in.take(found.end, "marker")
                 raw = self._in.consumed(checkpoint)
                 kind, name = self._classify("".join(pieces))
-                if kind == "reasoning" and self._p.inline:
+                if kind == "reasoning" and self._set.inline:
                     self._in.give_back(checkpoint)
                     self._in.take(len(raw), "text")
                 yield from self._body(kind, name, raw)
@@ -101,12 +100,13 @@ class BlockReader:
     def _classify(self, header: str) -> tuple[BlockKind, str]:
         blocks = self._blocks
         name = self._called(header)
-        if name and self._p.calls_allowed and (name in self._names or blocks.call.strip() != blocks.addressee.strip()):
+        if name and self._set.calls_allowed and (name in self._names or blocks.call.strip() != blocks.addressee.strip()):
             return "call", name
         places: list[tuple[int, BlockKind]] = []
-        for text, kind in ((blocks.content, "content"), (blocks.reasoning, "reasoning")):
+        kinds: tuple[tuple[str, BlockKind], ...] = ((blocks.content, "content"), (blocks.reasoning, "reasoning"))
+        for text, kind in kinds:
             if text.strip() and text.strip() in header:
-                places.append((header.rfind(text.strip()), kind))  # type: ignore[arg-type]
+                places.append((header.rfind(text.strip()), kind))
         if places:
             return max(places)[1], ""
         if blocks.addressee.strip() and blocks.addressee.strip() in header:
@@ -125,57 +125,53 @@ class BlockReader:
 
     def _body(self, kind: BlockKind, name: str, header: str) -> Reading[None]:
         if kind == "call":
-            yield from self._call(name, header)
+            yield from self._call(name)
         elif kind == "reasoning":
             yield from self._reasoning(header)
         elif kind == "content":
             yield from self._text()
         else:
-            self._p.note(f"a block for somebody else was left out: {header.strip()}")
+            self._out.notes.append(f"a block for somebody else was left out: {header.strip()}")
             yield from self._drop()
 
     def _reasoning(self, header: str) -> Reading[None]:
-        parser = self._p
-        if parser.inline:
-            parser.think(header)
-        found = yield from self._to_end("text" if parser.inline else "reasoning")
-        if found and parser.inline:
-            parser.think(self._in.take(found, "text"))
-        elif found:
-            self._in.take(found, "marker")
+        """A thought; inline, its header and its end are content too."""
+        if self._set.inline:
+            self._out.think(header)
+        found = yield from self._in.until(scanner_of(self._blocks.ends), self._set.thought, self._out.think)
+        if found is None:
+            return
+        end = self._in.take(found.end, "text" if self._set.inline else "marker")
+        if self._set.inline:
+            self._out.think(end)
 
     def _text(self) -> Reading[None]:
         """Content, to the block's end or to the next block's opener, if that is one."""
-        parser = self._p
         stops = scanner_of([*self._blocks.ends, self._blocks.start])
         while True:
-            found = yield from self._in.until(stops, "text", parser.say)
+            found = yield from self._in.until(stops, "text", self._out.say)
             if found is None:
                 return
             if found.value != self._blocks.start:
-                parser.layout()
+                self._out.layout()
                 self._in.take(found.end, "marker")
                 return
-            ahead = found.end
-            if (yield from self._in.which(scanner_of(self._begins), ahead)) is not None:
+            if (yield from self._in.which(scanner_of(self._begins), found.end)) is not None:
                 return
-            parser.say(self._in.take(found.end, "text"))
-
-    def _to_end(self, kind: Literal["text", "reasoning"]) -> Reading[int]:
-        found = yield from self._in.until(scanner_of(self._blocks.ends), kind, self._p.think)
-        return found.end if found else 0
+            self._out.say(self._in.take(found.end, "text"))
 
     def _drop(self) -> Reading[None]:
-        found = yield from self._in.until(scanner_of([*self._blocks.ends, self._blocks.start]), "dropped", lambda _: None)
+        """A block that is none of the answer's."""
+        kind: Kind = "dropped"
+        found = yield from self._in.until(scanner_of([*self._blocks.ends, self._blocks.start]), kind, lambda _: None)
         if found and found.value != self._blocks.start:
             self._in.take(found.end, "marker")
 
-    def _call(self, name: str, header: str) -> Reading[None]:
+    def _call(self, name: str) -> Reading[None]:
         """Read the arguments; where they are none, the body is content."""
-        parser = self._p
-        parser.interrupt()
+        self._out.interrupt()
         checkpoint = self._in.checkpoint()
-        one = OneCall(parser.calls)
+        one = OneCall(self._out.calls)
         one.name = name
         one.start()
         try:
@@ -183,26 +179,29 @@ class BlockReader:
             if not (yield from self._empty()):
                 yield from self._calls.arguments(one)
             one.end()
-            yield from self._in.optional(parser.syntax.call_end)
+            yield from self._in.optional(self._set.syntax.call_end)
         except Malformed as error:
-            if isinstance(error, Truncated) and not self._in.complete:
-                self._in.take(self._in.rest, "call")
-                parser.note(f"a call was cut off: {error}")
-                return
-            parser.note(f"not a tool call: {error}")
-            parser.calls.open = None
-            self._in.give_back(checkpoint)
-            yield from self._text()
+            yield from self._failed(error, checkpoint)
             return
-        parser._said_text = True
+        self._out.said = True
         ahead = yield from self._in.space_ahead()
         found = yield from self._in.which(scanner_of(self._blocks.ends), ahead)
         if found is not None:
             self._in.take(found.end, "marker")
 
+    def _failed(self, error: Malformed, checkpoint: int) -> Reading[None]:
+        if isinstance(error, Truncated) and not self._in.complete:
+            self._in.take(self._in.rest, "call")
+            self._out.notes.append(f"a call was cut off: {error}")
+            return
+        self._out.notes.append(f"not a tool call: {error}")
+        self._out.calls.open = None
+        self._in.give_back(checkpoint)
+        yield from self._text()
+
     def _before_arguments(self) -> Reading[None]:
         """What stands between header and arguments: the rest of the marker behind the name."""
-        syntax = self._p.syntax
+        syntax = self._set.syntax
         behind = syntax.name_again or syntax.name_end
         rest = behind.partition(self._header_end)[2] if self._header_end in behind else ""
         yield from self._in.expect(rest)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..errors import TemplateError
 from ..messages import JsonSchema, Message, ToolChoice, ToolSpec
 from .analysis import Analysis, analyse
+from .answer import Setting
 from .diff import common_prefix
 from .inputs import AnyMessage, AnyTool, messages_from, tools_from
 from .origin import OriginText, concat, mark, runs_of
@@ -158,25 +159,25 @@ class ChatFormat:
             tools: the tools that were offered; without any, nothing is a call.
             prompt: what the answer follows, from :meth:`render`; says whether a thought is open and what is gone on with.
             tool_choice: under "none" nothing is a call either.
-            parallel_tool_calls: for the caller's information; all calls that are there are read.
+            parallel_tool_calls: calls that are there are read either way; the constraint keeps the model to one.
             reasoning: "inline" leaves reasoning in the content, with its markers.
             response_format: the JSON schema that the content follows; a code fence around it is taken off.
         """
         from .parser import StreamParser
 
-        opening = prompt.generation_prompt if prompt is not None else self.turn.generation_prompt
-        return StreamParser(
+        offered = tools_from(tools)
+        setting = Setting(
             self.tools,
             self.reasoning,
             self.turn,
-            tools_from(tools),
-            prompt or Prompt("", opening),
-            tool_choice=tool_choice,
-            parallel_tool_calls=parallel_tool_calls,
+            offered,
+            prompt or Prompt("", self.turn.generation_prompt),
+            calls_allowed=bool(offered) and tool_choice != "none",
             inline=reasoning == "inline",
-            response_format=response_format,
+            fenced=response_format is not None,
             alternates=self.analysis.alternates,
         )
+        return StreamParser(setting)
 
 
 def _prompt(text: str, opening: str) -> Prompt:
