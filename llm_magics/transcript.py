@@ -148,20 +148,6 @@ class Transcript:
             return self
         return replace(self._close_calls(), state=reason, progress=None)
 
-    def settle(self, messages: Iterable[Message]) -> Transcript:
-        """Add to the last, interrupted step what the session kept and no event brought here any more."""
-        kept = [m for m in messages if m.role == "assistant"]
-        shown = [m for m in self.messages() if m.role == "assistant"]
-        if len(kept) < len(shown) or not kept or len(kept) > len(self.steps) + 1:
-            return self
-        was = shown[-1] if len(shown) == len(kept) else Message("assistant")
-        transcript = self
-        if kept[-1].reasoning.startswith(was.reasoning):
-            transcript = transcript._said(ReasoningSegment, kept[-1].reasoning[len(was.reasoning) :])
-        if kept[-1].text.startswith(was.text):
-            transcript = transcript._said(TextSegment, kept[-1].text[len(was.text) :])
-        return transcript
-
     @property
     def text(self) -> str:
         """The answer: the text of the last step that wrote any."""
@@ -171,10 +157,6 @@ class Transcript:
     @property
     def tools(self) -> tuple[ToolSegment, ...]:
         return tuple(s for s in self.segments if isinstance(s, ToolSegment))
-
-    @property
-    def losses(self) -> tuple[str, ...]:
-        return self.usage.losses
 
     def messages(self) -> tuple[Message, ...]:
         """The turn's messages, every call answered exactly once (law 5): a call with no result counts as interrupted."""

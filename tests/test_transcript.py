@@ -120,14 +120,6 @@ def test_a_snapshot_leaves_the_record_out_and_can_be_read() -> None:
     assert Transcript.from_json(data).text == "hi"
 
 
-def test_settle_adds_what_the_session_kept_and_nobody_saw() -> None:
-    transcript = Transcript.of([START, TextDelta("one ")]).finish("interrupted")
-    kept = [Message("user", "hello"), Message("assistant", "one two", finish_reason="interrupted")]
-    assert transcript.settle(kept).messages()[1].text == "one two"
-    other = [Message("user", "hello"), Message("assistant", "something else")]
-    assert transcript.settle(other) == transcript
-
-
 @pytest.mark.parametrize(
     ("change", "named"),
     [

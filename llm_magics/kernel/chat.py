@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,64 +40,62 @@ def chat(runtime: Runtime, options: ChatOptions, body: str) -> Reply | None:
     resident = runtime.find_model(options.model)
     cell = str(parent_metadata(runtime.shell).get("cellId") or "")
     text = _with_context(runtime, options, text, cell, resident)
+    if options.system is not None:
+        options = replace(options, system=_system(options.system, runtime.shell.user_ns))
     overrides = _overrides(runtime, options)
     thread = runtime.thread(options.thread, resident.model)
-    if options.system is not None:
-        thread.session.configure(system=_system(options.system, runtime.shell.user_ns))
-    runtime.current_thread = thread.name if not options.no_history else runtime.current_thread
-    aside = options.no_history
-    session = thread.session.fork(f"{thread.name}/aside", turns=()) if aside else thread.session
-    replaced = None if aside else thread.turn_of(cell, runtime.execution)
+    if options.no_history:
+        session, replaced = thread.session.fork(f"{thread.name}/aside", turns=()), None
+    else:
+        session, replaced = thread.session, thread.turn_of(cell, runtime.execution)
     if options.preview:
         request = session.request(text, replaces=replaced, **overrides)
         show_preview(runtime, resident.model.preview(request), resident.model.context_size)
         return None
-    turn = uuid.uuid4().hex[:12]
-    if not aside:
-        thread.made(cell, turn, runtime.execution)
-    view = None if options.quiet else make_view(runtime, options, turn, cell)
-    settings = {
-        "cell": cell,
-        "after": _before(session, replaced),
-        "aside": aside,
-        "system": session.settings.system,
-        "options": _asked(options),
-    }
+    turn = _Turn(uuid.uuid4().hex[:12], session, _settings(session, options, cell, replaced))
+    events = session.turn(text, turn=turn.id, replaces=replaced, **overrides)
+    if not options.no_history:
+        session.configure(system=turn.settings["system"])
+        thread.made(cell, turn.id, runtime.execution)
+        runtime.current_thread = thread.name
+    view = None if options.quiet else make_view(runtime, options, turn.id, cell)
     try:
-        _drive(runtime, resident, session, session.turn(text, turn=turn, replaces=replaced, **overrides), view, settings)
+        with runtime.using(resident):
+            _drive(turn, events, view)
     finally:
-        reply = session.reply
-        if options.variable and reply is not None and reply.trace.turn == turn:
-            runtime.shell.user_ns[options.variable] = reply
-    return reply
+        if options.variable and turn.reply is not None:
+            runtime.shell.user_ns[options.variable] = turn.reply
+    return turn.reply
 
 
-def _before(session: Session, replaced: str | None) -> str:
-    """The id of the turn that a new one will stand behind; empty for the first."""
-    ids = [turn.id for turn in session.turns]
-    ids = ids[: ids.index(replaced)] if replaced in ids else ids
-    return ids[-1] if ids else ""
+@dataclass(frozen=True)
+class _Turn:
+    """The turn of one cell: its id in the session, and what is recorded beside the session's own record."""
+
+    id: str
+    session: Session
+    settings: Mapping[str, Any]
+
+    @property
+    def reply(self) -> Reply | None:
+        return self.session.reply_to(self.id)
+
+    def record(self, shown: Transcript) -> Transcript:
+        """The turn as the session keeps it: an interrupt may have come between an event's record and its drawing."""
+        return replace(shown if self.reply is None else self.reply.trace, turn=self.id, settings=self.settings)
 
 
-def _drive(
-    runtime: Runtime,
-    resident: Resident,
-    session: Session,
-    events: Any,
-    view: NotebookView | TerminalView | None,
-    settings: Mapping[str, Any],
-) -> None:
+def _drive(turn: _Turn, events: Generator[Event, None, None], view: NotebookView | TerminalView | None) -> None:
     """Pull the turn's events and draw them. Whatever ends it, the session is left whole and the last drawing is complete."""
     reason: FinishReason = "error"
     with Interrupts() as interrupts, ExitStack() as at_end:
-        at_end.enter_context(runtime.using(resident))
         if view is not None:
-            at_end.callback(lambda: view.close(_record(session, view.transcript, settings), reason))
+            at_end.callback(lambda: view.close(turn.record(view.transcript), reason))
         at_end.enter_context(closing(events))
         try:
             while True:
                 with interrupts.allowed():
-                    event: Event | None = next(events, None)
+                    event = next(events, None)
                 if event is None:
                     break
                 if view is not None:
@@ -108,11 +106,17 @@ def _drive(
             raise
 
 
-def _record(session: Session, shown: Transcript, settings: Mapping[str, Any]) -> Transcript:
-    """The turn as the session keeps it: an interrupt may have come between an event's record and its drawing."""
-    reply = session.reply
-    kept = reply.trace if reply is not None and reply.trace.turn == shown.turn else shown
-    return replace(kept, settings=settings)
+def _settings(session: Session, options: ChatOptions, cell: str, replaced: str | None) -> dict[str, Any]:
+    """What the record keeps of the cell; ``after`` is the turn that this one stands behind, for ``%thread restore``."""
+    ids = [turn.id for turn in session.turns]
+    ids = ids[: ids.index(replaced)] if replaced in ids else ids
+    return {
+        "cell": cell,
+        "after": ids[-1] if ids else "",
+        "aside": options.no_history,
+        "system": session.settings.system if options.system is None else options.system,
+        "options": _given(options),
+    }
 
 
 def show_preview(runtime: Runtime, parts: Sequence[PromptPart], context_size: int) -> None:
@@ -160,6 +164,7 @@ def _overrides(runtime: Runtime, options: ChatOptions) -> dict[str, Any]:
 
     sampling = {name: getattr(options, name) for name in _SAMPLING if getattr(options, name) is not None}
     given: dict[str, Any] = {
+        "system": options.system,
         "tools": registered.select(options.tools),
         "tool_choice": options.tool_choice,
         "max_steps": options.max_steps,
@@ -198,7 +203,7 @@ def _system(given: str, namespace: Mapping[str, Any]) -> str:
         raise OptionError(f"The system prompt {given[1:]} cannot be read: {error}.") from error
 
 
-def _asked(options: ChatOptions) -> dict[str, Any]:
+def _given(options: ChatOptions) -> dict[str, Any]:
     """The options that were given, for the record."""
     plain = asdict(ChatOptions())
     return {name: value for name, value in asdict(options).items() if value != plain[name]}

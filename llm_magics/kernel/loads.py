@@ -84,7 +84,10 @@ def load_model(runtime: Runtime, options: LoadOptions) -> None:
 
 def _make_room(runtime: Runtime, options: LoadOptions) -> None:
     """Unload the model whose place the new one takes before memory is counted; a dry run takes nobody's place."""
-    for name in {options.alias or options.name} & runtime.residents.keys():
+    from ..models.catalog import find
+
+    entry = find(options.name)
+    for name in {options.alias or (entry.name if entry else options.name)} & runtime.residents.keys():
         if not options.dry_run:
             runtime.unload(name)
 

@@ -209,7 +209,9 @@ def test_preview_shows_the_prompt_and_sends_nothing(book: Notebook) -> None:
     assert "user: what 2?" in text
     assert "tokens would be sent" in text
     assert "%" in text.splitlines()[0]
+    ask(book, "what?", "--preview -s 'Be a pirate.' --thread main")
     again = ask(book, "other", "--preview", cell="a")
+    assert "pirate" not in again.bundles[0]["text/plain"]
     assert "user: one" not in again.bundles[0]["text/plain"]
     assert ask(book, "two", cell="b").transcript.text == "2: two"
 
