@@ -12,6 +12,7 @@ from ..errors import OptionError, TranscriptError
 from ..transcript import MIME_TYPE, Transcript
 from ..views.card import card_bundle, table_bundle
 from ..views.plain import transcript_markdown
+from ..views.secrets import masked
 from .options import near
 from .runtime import Runtime, Thread
 from .specs import ThreadOptions
@@ -74,7 +75,7 @@ def reset(runtime: Runtime, options: ThreadOptions) -> None:
 def export(runtime: Runtime, options: ThreadOptions) -> None:
     thread = runtime.known_thread(options.thread)
     path = Path(options.name or f"{thread.name}.json").expanduser()
-    traces = [turn.trace for turn in thread.session.turns]
+    traces = [masked(turn.trace) for turn in thread.session.turns]
     if path.suffix == ".md":
         text = "\n\n---\n\n".join(f"**You:** {trace.prompt}\n\n{transcript_markdown(trace)}" for trace in traces) + "\n"
     else:

@@ -18,6 +18,7 @@ from ..transcript import MIME_TYPE, Transcript
 from .html import GrowingHtml, ShowReasoning, transcript_html
 from .live import LiveTurn
 from .plain import transcript_markdown, transcript_plain
+from .secrets import Masking, masked
 
 _MANY = (TextDelta, ReasoningDelta, ToolCallDelta, ToolProgress, PromptProgress)
 _SMALL = 2_000  # characters of HTML up to which an update carries the record too, for an extension that answers late
@@ -77,6 +78,7 @@ class NotebookView:
         self._updates = updates
         self._pace = pace or Pace()
         self._growing = GrowingHtml(reasoning)
+        self._masking = Masking()
         self._display_id = uuid.uuid4().hex
         self._shown = False
         self._watched = False
@@ -92,15 +94,16 @@ class NotebookView:
     def draw(self) -> None:
         """Show what there is, to whoever watches."""
         began = self._pace.now()
-        watched = self._live is not None and self._live.update(self.transcript)
+        shown = self._masking(self.transcript)
+        watched = self._live is not None and self._live.update(shown)
         if watched and self._watched and self._shown:
             self._pace.spent(began, 0)
             return
         self._watched = watched
-        html = self._growing.html(self.transcript)
+        html = self._growing.html(shown)
         data: dict[str, Any] = {"text/html": html, "text/plain": ""}
         if watched or not self._shown or len(html) < _SMALL:
-            data[MIME_TYPE] = self.transcript.to_json(record=False)
+            data[MIME_TYPE] = shown.to_json(record=False)
         self._display(data)
         self._pace.spent(began, len(html) * (2 if MIME_TYPE in data else 1))
 
@@ -108,7 +111,7 @@ class NotebookView:
         """Write the final bundle of the whole ``transcript``; ``reason`` is why a turn without a TurnEnd ended."""
         self.transcript = transcript.finish(reason)
         if self._live is not None:
-            self._live.update(self.transcript)
+            self._live.update(self._masking(self.transcript))
         bundle = bundle_of(self.transcript, self._reasoning)
         self._display(bundle)
         if self._live is not None:
@@ -121,7 +124,8 @@ class NotebookView:
 
 
 def bundle_of(transcript: Transcript, reasoning: ShowReasoning = "fold") -> dict[str, Any]:
-    """Every form of a transcript, by MIME type: what a saved notebook keeps."""
+    """Every form of a transcript, by MIME type: what a saved notebook keeps. What looks like a secret is masked."""
+    transcript = masked(transcript)
     return {
         "text/html": transcript_html(transcript, reasoning),
         "text/markdown": transcript_markdown(transcript, reasoning),

@@ -10,6 +10,7 @@ from ..transcript import Transcript
 from .html import ShowReasoning
 from .lines import call_line, state_line, status_line
 from .markdown import printable
+from .secrets import masked_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,17 +38,17 @@ class TerminalView:
             case ReasoningDelta(text) if self._reasoning != "hide":
                 self._write(text, "dim italic")
             case ToolProgress(text=text) if text:
-                self._write(text, "dim")
+                self._write(masked_text(text), "dim")
             case Notice(text, level):
                 self._line(text, _LEVELS[level])
             case ToolCallEnd():
-                self._line(f"→ {call_line(self.transcript.tools[-1])}", "cyan")
+                self._line(masked_text(f"→ {call_line(self.transcript.tools[-1])}"), "cyan")
             case ToolAsk(shown=shown, reason=reason):
-                self._line(f"waits for approval {reason}\n{shown}", "yellow")
+                self._line(masked_text(f"waits for approval {reason}\n{shown}"), "yellow")
             case ToolEnd(index=index, result=result):
                 segment = next(s for s in reversed(self.transcript.tools) if s.index == index)
                 self._line(f"  {state_line(segment)}", "dim" if segment.state == "done" else "red")
-                self._line(result.content, "dim")
+                self._line(masked_text(result.content), "dim")
 
     def close(self, transcript: Transcript, reason: FinishReason = "interrupted") -> None:
         """Print the last line; ``reason`` is why a turn without a TurnEnd ended."""

@@ -1,0 +1,116 @@
+"""Keep what looks like a secret out of what is shown and saved: keys and passwords that a tool read or was given.
+
+Two kinds of look: tokens whose form gives them away, and values beside a name that does. Only what people see and notebooks
+keep is masked; the conversation itself, in the kernel's memory, stays as it was.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ..segments import Ask, Segment, Step, ToolSegment
+from ..transcript import Transcript
+
+MASK = "•••"
+
+_TOKEN = re.compile(
+    r"""(?x)
+    \b(?:sk|pk|rk)-[A-Za-z0-9_-]{16,}              # e.g. sk-proj-4f...
+    | \b(?:ghp|gho|ghs|ghu|ghr)_[A-Za-z0-9]{20,}   # GitHub
+    | \bgithub_pat_\w{20,}
+    | \bglpat-[\w-]{16,}
+    | \bhf_[A-Za-z0-9]{16,}
+    | \b(?:AKIA|ASIA)[A-Z0-9]{16}\b                # AWS
+    | \bAIza[\w-]{30,}                             # Google
+    | \bxox[abeprs]-[A-Za-z0-9-]{10,}              # Slack
+    | \beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{4,}         # a JSON web token
+    | -----BEGIN[ ][A-Z ]*PRIVATE[ ]KEY-----(?:(?!-----END)[\s\S])*(?:-----END[ A-Z]*-----)?
+    """
+)
+_NAME = r"(?:pass(?:word|wd|phrase)?|pwd|secret|(?:api|access|private|auth|client)[_-]?(?:key|token|secret)|token|credentials?)"
+# e.g. DB_PASSWORD=hunter2, "api_key": "abc", Authorization: Bearer abc, https://user:hunter2@host
+_NAMED = re.compile(
+    rf"""(?ix)
+    (?P<before>
+        \b[\w-]*{_NAME}\\?["']?\s*[:=]\s*\\?["']?
+      | \bauthorization\\?["']?\s*[:=]\s*\\?["']?(?:bearer\s+|basic\s+)?
+      | \b\w+://[^\s:/@"']*:(?=[^\s/@"']+@)
+    )
+    (?P<value>[^\s"'\\,;}}\])&@]{{3,}})
+    """
+)
+_PLAIN = re.compile(r"(?i)(?:none|null|true|false|\d{1,5}|str|string|int|required|optional|\*+|•+)\Z")
+
+
+def masked_text(text: str) -> str:
+    """Replace what looks like a secret in ``text``."""
+    return _NAMED.sub(_masked_value, _TOKEN.sub(MASK, text))
+
+
+def _masked_value(found: re.Match[str]) -> str:
+    return found[0] if _PLAIN.match(found["value"]) else found["before"] + MASK
+
+
+def masked(transcript: Transcript) -> Transcript:
+    """Mask the transcript's calls, and its whole record; the same object where there is nothing to mask."""
+    segments = tuple(_segment(segment) for segment in transcript.segments)
+    steps = tuple(_step(step) for step in transcript.steps)
+    if segments == transcript.segments and steps == transcript.steps:
+        return transcript
+    return replace(transcript, segments=segments, steps=steps)
+
+
+class Masking:
+    """Masks a growing transcript: segments that did not change are not read again."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Segment, Segment]] = {}
+
+    def __call__(self, transcript: Transcript) -> Transcript:
+        segments = []
+        for at, segment in enumerate(transcript.segments):
+            known = self._known.get(at)
+            if known is None or known[0] is not segment:
+                known = self._known[at] = (segment, _segment(segment))
+            segments.append(known[1])
+        changed = any(new is not old for new, old in zip(segments, transcript.segments, strict=True))
+        return replace(transcript, segments=tuple(segments)) if changed else transcript
+
+
+def _segment(segment: Segment) -> Segment:
+    if not isinstance(segment, ToolSegment):
+        text = _TOKEN.sub(MASK, segment.text)
+        return segment if text == segment.text else replace(segment, text=text)
+    ask = segment.ask
+    new = replace(
+        segment,
+        arguments=masked_text(segment.arguments),
+        ask=ask and Ask(masked_text(ask.shown), ask.digest, masked_text(ask.reason)),
+        printed=masked_text(segment.printed),
+        result=segment.result and masked_text(segment.result),
+        outputs=tuple(_data(output) for output in segment.outputs),
+        warnings=tuple(masked_text(warning) for warning in segment.warnings),
+    )
+    return segment if new == segment else new
+
+
+def _step(step: Step) -> Step:
+    """Mask a step's record; token ids would spell a masked text out again, so they go with it."""
+    record = _data(step.record)
+    if record == step.record:
+        return step
+    return replace(step, record={key: value for key, value in record.items() if "token_ids" not in key}, token_ids=())
+
+
+def _data(value: Any) -> Any:
+    """Mask every text in JSON-able data, pictures aside."""
+    if isinstance(value, str):
+        return masked_text(value)
+    if isinstance(value, Mapping):
+        return {key: item if str(key).startswith("image/") else _data(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)) and not (value and isinstance(value[0], int)):
+        return [_data(item) for item in value]
+    return value
