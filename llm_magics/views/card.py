@@ -17,7 +17,7 @@ def card_bundle(title: str, rows: Rows, note: str = "") -> dict[str, str]:
     cells = "".join(f"<tr><th>{_safe(name)}</th><td>{_safe(value)}</td></tr>\n" for name, value in rows)
     html = (
         f'{STYLE}<div class="llm-magics {NO_MATHS}"><strong>{_safe(title)}</strong>\n'
-        f"<table>{cells}</table>{_note(note)}</div>"
+        f'<table class="lm-card">{cells}</table>{_note(note)}</div>'
     )
     width = max((len(name) for name, _ in rows), default=0)
     lines = [title, *(f"  {name:<{width}}  {value}" for name, value in rows), *([note] if note else [])]

@@ -10,8 +10,12 @@ STYLE = """<style>
 .llm-magics pre{background:var(--jp-layout-color2,#8881);color:inherit;padding:.5em .7em;overflow:auto;
 max-height:30em;white-space:pre-wrap;overflow-wrap:anywhere;border-radius:3px;margin:.4em 0}
 .llm-magics code,.llm-magics pre{font-family:var(--jp-code-font-family,monospace);font-size:.93em}
-.llm-magics table{border-collapse:collapse;margin:.4em 0}
+.llm-magics table{border-collapse:collapse;margin:.4em 0;font-size:inherit}
 .llm-magics th,.llm-magics td{border:1px solid var(--jp-border-color2,#8886);padding:.2em .6em}
+.llm-magics .lm-card :is(th,td){border:0;padding:0 1.2em 0 0;text-align:left;font-weight:normal}
+.llm-magics .lm-card th{color:var(--jp-content-font-color2,#777)}
+.llm-magics blockquote{border-left:3px solid var(--jp-border-color2,#8886);margin:.4em 0;padding-left:.8em}
+.llm-magics a{color:var(--jp-content-link-color,#4a80d8)}
 .llm-magics img{max-width:100%}
 .llm-magics .lm-prose{color:var(--jp-content-font-color2,inherit)}
 .llm-magics .lm-status,.llm-magics .lm-notice{color:var(--jp-content-font-color2,#777);font-size:.86em}
