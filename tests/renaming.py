@@ -81,7 +81,10 @@ def _spoken(case: Case) -> Any:
     """What a case speaks of, besides the template's own markers."""
     calls = [{**c, "id": ""} for c in case["expected"]["tool_calls"]]
     plain = {k: re.sub(r"<[^<>]*>|\[[^\[\]]*\]", " ", case["expected"][k]) for k in ("content", "reasoning_content")}
-    tools = [[t["function"]["name"], list((t["function"].get("parameters") or {}).get("properties") or {})] for t in case["inputs"]["tools"]]
+    tools = [
+        [t["function"]["name"], list((t["function"].get("parameters") or {}).get("properties") or {})]
+        for t in case["inputs"]["tools"]
+    ]
     return [calls, plain, tools, case["inputs"]["messages"]]
 
 

@@ -1,6 +1,6 @@
 """From a template's source to everything it implies: one analysis, from which rendering, parsing and constraining follow.
 
-The questions are asked in :mod:`repair <llm_magics.chat.repair>` (what does it take), :mod:`turns <llm_magics.chat.turns>`
+The questions are asked in :mod:`probe <llm_magics.chat.probe>` (what does it take), :mod:`turns <llm_magics.chat.turns>`
 (how is a turn framed, where is reasoning) and :mod:`calls <llm_magics.chat.calls>` (how are calls written). Each answer is read
 off differences between renders; nothing looks for a known marker or a model's name.
 """
@@ -13,9 +13,11 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .calls import PROBE_NAMES, find_calls
+from .callprobe import PROBE_NAMES
+from .calls import find_calls
 from .overrides import OVERRIDES, Override
-from .repair import Probe, Repairs, probe
+from .probe import Probe, find_repairs
+from .repair import Repairs
 from .syntax import JsonFields, ReasoningSyntax, Shape, ToolSyntax, TurnSyntax
 from .template import ChatTemplate
 from .turns import Frame, find_frame, find_reasoning, find_turn
@@ -71,7 +73,7 @@ def analyse(template: ChatTemplate, overrides: Sequence[Override] = OVERRIDES) -
 
 def _analyse(template: ChatTemplate, overrides: Sequence[Override]) -> Analysis:
     asked = Probe(template)
-    asked.repairs = probe(template)
+    asked.repairs = find_repairs(template)
     frame = find_frame(asked)
     reasoning = find_reasoning(asked, frame)
     turn = find_turn(asked, frame, reasoning)
@@ -96,7 +98,7 @@ def _analyse(template: ChatTemplate, overrides: Sequence[Override]) -> Analysis:
 def _alternates(
     asked: Probe, frame: Frame, turn: TurnSyntax, reasoning: ReasoningSyntax | None, known: ToolSyntax
 ) -> tuple[ToolSyntax, ...]:
-    """How calls of tools are written that the caller declares as built in, where the template makes a difference (Llama 3.1)."""
+    """How calls of tools are written that the caller declares as built in, where that makes a difference (Llama 3.1)."""
     if asked.repairs.calls != "template" or BUILT_IN not in asked.source:
         return ()
     again = Probe(asked.template, {BUILT_IN: list(PROBE_NAMES)})

@@ -166,10 +166,7 @@ class CallReader:
         ``entered`` says whether the tags were there, ``resume_at`` where the first call began that was not finished.
         """
         self.resume_at, self.entered = self._in.checkpoint(), False
-        for i, tag in enumerate(due):
-            if i:
-                yield from self._in.space()
-            yield from self._in.exactly(tag)
+        yield from self._tags(due)
         self.entered = bool(due)
         while True:
             yield from self.call()
@@ -207,30 +204,29 @@ class CallReader:
         if syntax.array:
             return (yield from self._next_element(ahead))
         opens = syntax.call_start.split()
-        choices = [between.split()[0] if between else "", opens[0] if opens else "", self._end_tags[0] if self._end_tags else ""]
-        choices += [tag for tag in self.openings if tag not in choices]
+        closes = self._end_tags[:1]
+        choices = [*closes, *between.split()[:1], *opens[:1], *self.openings]
         found = yield from self._in.which(scanner_of(choices), ahead)
-        if found is None:
-            return not opens and not between and bool(self._end_tags) and bool((yield from self._in.peek(ahead)))
-        if found.value == choices[2]:
+        if found is None:  # calls that only the section's tags mark out follow each other as they are
+            return not opens and not between and bool(closes) and bool((yield from self._in.peek(ahead)))
+        if found.value in closes:
             return False
-        if between and found.value == choices[0]:
-            if not (yield from self._call_after(between)):
-                return False
+        if between and found.value == between.split()[0]:
+            yield from self._in.expect(between)
             if opens:
                 yield from self._in.expect(syntax.call_start.rstrip())
-            return True
+            ahead = yield from self._in.space_ahead()
+            return bool((yield from self._in.peek(ahead)))
         yield from self._in.space()
-        for i, tag in enumerate(self.openings.get(str(found.value), tuple(opens))):
+        yield from self._tags(self.openings.get(str(found.value), tuple(opens)))
+        return True
+
+    def _tags(self, due: tuple[str, ...]) -> Reading[None]:
+        """Consume tags with any layout between them."""
+        for i, tag in enumerate(due):
             if i:
                 yield from self._in.space()
             yield from self._in.exactly(tag)
-        return True
-
-    def _call_after(self, between: str) -> Reading[bool]:
-        yield from self._in.expect(between)
-        ahead = yield from self._in.space_ahead()
-        return bool((yield from self._in.peek(ahead)))
 
     def _next_element(self, ahead: int) -> Reading[bool]:
         char = yield from self._in.peek(ahead)

@@ -1,8 +1,8 @@
 """Find how tool calls are written, by rendering calls whose every word is known and reading off what stands around them.
 
 One call is ``PRE name MID arguments POST``; a second one adds ``BETWEEN``. What PRE and BETWEEN share at their ends opens each
-call, what is left of PRE opens the section; likewise behind. Then the arguments: JSON is found by parsing it; anything else by
-what stands before and after keys and values of each JSON type.
+call, what is left of PRE opens the section; likewise behind. JSON is found by parsing it; arguments that are none are left to
+:mod:`.encodings`.
 """
 
 from __future__ import annotations
@@ -13,47 +13,29 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..messages import Message, ToolCall, ToolSpec
+from .callprobe import FIRST, IDS, KEYS, OTHER, SECOND, VALUES, CallRenderer
 from .diff import common_prefix, common_suffix, safe_prefix, safe_suffix, tags
-from .repair import Probe
-from .syntax import BlockSyntax, JsonFields, LiteralArguments, ReasoningSyntax, Shape, TaggedArguments, ToolSyntax, TurnSyntax
-from .turns import USER, Frame
-
-PROBE_NAMES = _FIRST, _SECOND = "qfirsttool", "qsecondtool"
-_KEYS = ("qkeya", "qkeyb", "qkeyc")
-_IDS = ("qidfirst1", "qidsecon2")
-_VALUES = {"qkeya": "qvala", "qkeyb": "qvalb"}
-_OTHER = {"qkeyc": "qvalc"}
-_SAMPLES: dict[str, Any] = {
-    "string": "qvala",
-    "integer": 31259,
-    "number": 31259.5,
-    "boolean": True,
-    "array": [31259, "qitem"],
-    "object": {"qsub": "qitem"},
-    "null": None,
-}
+from .encodings import read_arguments
+from .probe import Probe
+from .syntax import BlockSyntax, JsonFields, ReasoningSyntax, Shape, ToolSyntax, TurnSyntax
+from .turns import Frame
 
 
 @dataclass(frozen=True, slots=True)
 class _Texts:
-    """The same turn with one call, with two, and with a call of each JSON type; without the turn's opener and end."""
+    """The same turn with one call and with two, without the turn's opener and end."""
 
     one: str
     two: str
-
-    @property
-    def pre(self) -> str:
-        return self.one[: self.one.find(_FIRST)]
 
 
 def find_calls(
     probe: Probe, frame: Frame, turn: TurnSyntax, reasoning: ReasoningSyntax | None
 ) -> tuple[ToolSyntax | None, tuple[str, ...]]:
     """The syntax of a template's tool calls and what may end a turn after calls; None where it cannot be read off."""
-    render = _Renderer(probe, frame, turn, reasoning)
-    texts = _Texts(render.calls((_FIRST, _VALUES)), render.calls((_FIRST, _VALUES), (_SECOND, _OTHER)))
-    if _FIRST not in texts.one:
+    render = CallRenderer(probe, frame, turn, reasoning)
+    texts = _Texts(render.calls((FIRST, VALUES)), render.calls((FIRST, VALUES), (SECOND, OTHER)))
+    if FIRST not in texts.one:
         return None, ()
     found = _json_calls(texts) or _keyed_calls(texts) or _text_calls(texts, render)
     if found is None:
@@ -72,71 +54,23 @@ def find_calls(
     return replace(found, section_start="", section_end=""), ends
 
 
-class _Renderer:
-    """Renders turns that consist of calls."""
-
-    def __init__(self, probe: Probe, frame: Frame, turn: TurnSyntax, reasoning: ReasoningSyntax | None) -> None:
-        self._probe = probe
-        self._frame = frame
-        self._turn = turn
-        self._reasoning = reasoning
-
-    def calls(self, *calls: tuple[str, dict[str, Any]], said: str = "") -> str:
-        """The turn's text from after its opener, empty thought and empty content, to before the turn's end."""
-        body = self.body(*calls, said=said)
-        body = self._without_empties(body)
-        return _without_turn_end(body, [self._turn.end, *self._frame.ends])
-
-    def body(self, *calls: tuple[str, dict[str, Any]], said: str = "") -> str:
-        made = tuple(ToolCall(name, json.dumps(args), i) for (name, args), i in zip(calls, _IDS, strict=False))
-        tools = [ToolSpec(name, "qtext", _schema(args)) for name, args in calls]
-        message = Message("assistant", said, tool_calls=made)
-        return self._frame.body_of(self._probe, [USER, message], tools)
-
-    def _without_empties(self, body: str) -> str:
-        markers = []
-        if self._reasoning:
-            markers += [self._reasoning.start.strip(), self._reasoning.end.strip()]
-        if self._turn.content_end:
-            markers += [self._turn.content_start.strip(), self._turn.content_end.strip()]
-        for marker in markers:
-            lead = len(body) - len(body.lstrip())
-            if marker and body[lead:].startswith(marker):
-                body = body[lead + len(marker) :]
-        layout = self._reasoning.end[len(self._reasoning.end.rstrip()) :] if self._reasoning else ""
-        return body.removeprefix(layout)
-
-
-def _schema(arguments: dict[str, Any]) -> dict[str, Any]:
-    types = {bool: "boolean", int: "integer", float: "number", list: "array", dict: "object", type(None): "null"}
-    properties = {key: {"type": types.get(type(value), "string"), "description": "qtext"} for key, value in arguments.items()}
-    return {"type": "object", "properties": properties}
-
-
-def _without_turn_end(body: str, ends: list[str]) -> str:
-    """Cut off the end of the turn, which a plain answer has too; layout at the very end does not count."""
-    trimmed = body.rstrip()
-    best = max((safe_suffix(trimmed, e.rstrip()) for e in ends if e.strip()), key=len, default="")
-    return trimmed[: len(trimmed) - len(best)] if re.search(r"[^\w\s]", best) else body
-
-
 # --- JSON objects that hold the name ----------------------------------------------------------------------------------------
 
 
 def _json_calls(texts: _Texts) -> ToolSyntax | None:
-    spans = [_object_around(texts.one, _FIRST)]
+    spans = [_object_around(texts.one, FIRST)]
     if spans[0] is None:
         return None
     start, end, value = spans[0]
     paths = dict(_paths(value))
-    name = next((p for p, v in paths.items() if v == _FIRST), None)
-    arguments = next((p for p, v in paths.items() if v == _VALUES or _is_text_of(v, _VALUES)), None)
+    name = next((p for p, v in paths.items() if v == FIRST), None)
+    arguments = next((p for p, v in paths.items() if v == VALUES or _is_text_of(v, VALUES)), None)
     if name is None or arguments is None or arguments == ():
         return None
-    second = _object_around(texts.two, _SECOND, texts.two.find(_FIRST))
+    second = _object_around(texts.two, SECOND, texts.two.find(FIRST))
     other = dict(_paths(second[2])) if second else {}
     rest = {p: v for p, v in paths.items() if not isinstance(v, dict) and p[: len(arguments)] != arguments and p != name}
-    ids = [p for p, v in rest.items() if v == _IDS[0] or (other and other.get(p) != v)]
+    ids = [p for p, v in rest.items() if v == IDS[0] or (other and other.get(p) != v)]
     places = {"name": name, "arguments": arguments, "id": ids[0] if ids else ()}
     order = sorted(("name", "arguments", *(["id"] if ids else [])), key=lambda part: list(paths).index(places[part]))
     fields = JsonFields(
@@ -152,13 +86,13 @@ def _json_calls(texts: _Texts) -> ToolSyntax | None:
 
 
 def _keyed_calls(texts: _Texts) -> ToolSyntax | None:
-    around = _object_around(texts.one, _FIRST)
-    if around is None or set(around[2]) != {_FIRST}:
+    around = _object_around(texts.one, FIRST)
+    if around is None or set(around[2]) != {FIRST}:
         return None
-    value = around[2][_FIRST]
-    if value != _VALUES and not _is_text_of(value, _VALUES):
+    value = around[2][FIRST]
+    if value != VALUES and not _is_text_of(value, VALUES):
         return None
-    second = _object_around(texts.two, _SECOND, texts.two.find(_FIRST))
+    second = _object_around(texts.two, SECOND, texts.two.find(FIRST))
     syntax = ToolSyntax(Shape.KEYED, arguments_as_text=isinstance(value, str))
     return _around(syntax, texts, around[:2], second[:2] if second else None)
 
@@ -239,33 +173,33 @@ def _array(syntax: ToolSyntax, pre: str, between: str, post: str) -> ToolSyntax:
 # --- calls as text: the name, then the arguments ----------------------------------------------------------------------------
 
 
-def _text_calls(texts: _Texts, render: _Renderer) -> ToolSyntax | None:
-    texts = replace(texts, two=texts.two.replace(_IDS[1], _IDS[0]))  # an id is no difference between calls
-    name_at = texts.one.find(_FIRST)
+def _text_calls(texts: _Texts, render: CallRenderer) -> ToolSyntax | None:
+    texts = replace(texts, two=texts.two.replace(IDS[1], IDS[0]))  # an id is no difference between calls
+    name_at = texts.one.find(FIRST)
     again = _name_again(texts.one)
-    mid_at = again[1] if again else name_at + len(_FIRST)
-    found = _json_arguments(texts.one, mid_at, _VALUES)
+    mid_at = again[1] if again else name_at + len(FIRST)
+    found = _json_arguments(texts.one, mid_at, VALUES)
     if found:
         start, end, as_text = found
         syntax = ToolSyntax(Shape.NAME_JSON, arguments_as_text=as_text, name_again=again[0] if again else "")
         syntax = replace(syntax, name_end=texts.one[mid_at:start])
     else:
-        read = _read_arguments(texts.one, mid_at, render)
+        read = read_arguments(texts.one, mid_at, render)
         if read is None:
             return None
         syntax, end = read
         syntax = replace(syntax, name_again=again[0] if again else "")
     second = _second_call(texts, name_at, end)
     syntax = _around(syntax, texts, (name_at, end), second)
-    return _with_index(_with_id(syntax), texts, syntax)
+    return _with_index(_with_id(syntax), texts)
 
 
 def _name_again(text: str) -> tuple[str, int] | None:
     """The text between two mentions of the name before the arguments, and where the second one ends."""
-    first = text.find(_FIRST) + len(_FIRST)
-    second = text.find(_FIRST, first)
-    keys = text.find(_KEYS[0])
-    return (text[first:second], second + len(_FIRST)) if 0 <= second < keys else None
+    first = text.find(FIRST) + len(FIRST)
+    second = text.find(FIRST, first)
+    keys = text.find(KEYS[0])
+    return (text[first:second], second + len(FIRST)) if 0 <= second < keys else None
 
 
 def _json_arguments(text: str, at: int, arguments: dict[str, Any]) -> tuple[int, int, bool] | None:
@@ -283,29 +217,29 @@ def _json_arguments(text: str, at: int, arguments: dict[str, Any]) -> tuple[int,
 
 def _second_call(texts: _Texts, start: int, end: int) -> tuple[int, int] | None:
     """Where the second call's name begins; its end is where the text after the first call's end comes again."""
-    at = texts.two.find(_SECOND)
-    if at < 0 or _FIRST not in texts.two:
+    at = texts.two.find(SECOND)
+    if at < 0 or FIRST not in texts.two:
         return None
-    after = texts.two.rfind(_OTHER["qkeyc"]) + len(_OTHER["qkeyc"])
-    tail = texts.one[texts.one.rfind(_VALUES["qkeyb"]) + len(_VALUES["qkeyb"]) : end]
+    after = texts.two.rfind(OTHER["qkeyc"]) + len(OTHER["qkeyc"])
+    tail = texts.one[texts.one.rfind(VALUES["qkeyb"]) + len(VALUES["qkeyb"]) : end]
     return at, after + len(tail)
 
 
 def _with_id(syntax: ToolSyntax) -> ToolSyntax:
     """Find the call's id before or after the name."""
-    if _IDS[0] in syntax.name_end:
-        name_end, _, id_end = syntax.name_end.partition(_IDS[0])
+    if IDS[0] in syntax.name_end:
+        name_end, _, id_end = syntax.name_end.partition(IDS[0])
         return replace(syntax, id_place="after", name_end=name_end, id_end=id_end)
-    if _IDS[0] in syntax.call_start:
-        before, _, id_end = syntax.call_start.partition(_IDS[0])
+    if IDS[0] in syntax.call_start:
+        before, _, id_end = syntax.call_start.partition(IDS[0])
         return replace(syntax, id_place="before", call_start=before, id_end=id_end)
     return syntax
 
 
-def _with_index(syntax: ToolSyntax, texts: _Texts, plain: ToolSyntax) -> ToolSyntax:
+def _with_index(syntax: ToolSyntax, texts: _Texts) -> ToolSyntax:
     """Find a running number behind the name; glued to the name it makes the two an id."""
     mid = re.search(r"\d+", syntax.name_end)
-    second = re.compile(re.escape(_SECOND) + re.sub(r"\\?\d+", r"(\\d+)", re.escape(syntax.name_end), count=1))
+    second = re.compile(re.escape(SECOND) + re.sub(r"\\?\d+", r"(\\d+)", re.escape(syntax.name_end), count=1))
     counted = second.search(texts.two) if mid else None
     if mid is None or counted is None or int(counted.group(1)) != int(mid.group()) + 1:
         return syntax
@@ -319,158 +253,11 @@ def _with_index(syntax: ToolSyntax, texts: _Texts, plain: ToolSyntax) -> ToolSyn
     return replace(syntax, index_start=before, index_base=int(mid.group()), name_end=behind)
 
 
-# --- arguments that are not one JSON object ---------------------------------------------------------------------------------
-
-
-def _read_arguments(text: str, mid_at: int, render: _Renderer) -> tuple[ToolSyntax, int] | None:
-    """Arguments as tags or as literals: the syntax with ``name_end`` set, and where the arguments end in ``text``."""
-    first, key2 = (text.find(word, mid_at) for word in _KEYS[:2])
-    value, value2 = (text.find(word, mid_at) for word in _VALUES.values())
-    if not mid_at <= first < value < key2 < value2:
-        return None
-    to_key = text[mid_at:first]
-    to_value = text[first + len(_KEYS[0]) : value]
-    to_next = text[value + len(_VALUES["qkeya"]) : key2]
-    rest = text[value2 + len(_VALUES["qkeyb"]) :]
-    numbers = _number_gap(render) or _string_gap(to_value, to_next)
-    if numbers is not None and to_value.startswith(numbers[0]) and to_value != numbers[0] and to_next.endswith(numbers[1]):
-        return _read_literals(text, rest, to_key, to_value, to_next, numbers, render)
-    return _read_tags(text, rest, to_key, to_value, to_next, render)
-
-
-def _number_gap(render: _Renderer) -> tuple[str, str] | None:
-    """What stands between key and value, and between value and next key, where the values are numbers."""
-    text = render.calls((_FIRST, {"qkeya": 31259, "qkeyb": 41259}))
-    match = re.search(r"qkeya(.*?)31259(.*?)qkeyb", text, re.S)
-    return (match.group(1), match.group(2)) if match else None
-
-
-def _string_gap(to_value: str, to_next: str) -> tuple[str, str] | None:
-    """The same, read off strings in plain quotes, where a template cannot write numbers at all."""
-    quote = to_value[-1:]
-    return (to_value[:-1], to_next[1:]) if quote in ("'", '"') and to_next.startswith(quote) and to_next[1:] else None
-
-
-def _read_literals(
-    text: str, rest: str, to_key: str, to_value: str, to_next: str, numbers: tuple[str, str], render: _Renderer
-) -> tuple[ToolSyntax, int] | None:
-    quote_start = to_value[len(numbers[0]) :]
-    quote_end = to_next[: len(to_next) - len(numbers[1])]
-    pairs = {"(": ")", "{": "}", "[": "]", "<": ">"}
-    opened = to_key.strip()
-    if not opened or opened[-1] not in pairs or not rest.startswith(quote_end):
-        return None
-    close = pairs[opened[-1]]
-    behind = rest[len(quote_end) :]
-    if not behind.startswith(close):
-        return None
-    samples = render.calls((_FIRST, {"qkeya": True, "qkeyb": {"qsub": "qitem"}}))
-    plain_quote = quote_start in ("'", '"')
-    literal = LiteralArguments(
-        open=opened[-1],
-        close=close,
-        assign=numbers[0],
-        separator=numbers[1],
-        quote_start=quote_start,
-        quote_end=quote_end,
-        escapes=plain_quote,
-        bare_keys=not re.search(r"""["']qsub["']""", samples),
-        constants="python" if re.search(re.escape(numbers[0]) + "True", samples) else "json",
-    )
-    shape = Shape.PYTHONIC if plain_quote else Shape.LITERAL
-    end = len(text) - len(behind) + len(close)
-    return ToolSyntax(shape, literal=literal, name_end=to_key[: to_key.rfind(opened[-1])]), end
-
-
-def _read_tags(
-    text: str, rest: str, to_key: str, to_value: str, to_next: str, render: _Renderer
-) -> tuple[ToolSyntax, int] | None:
-    mirrored = _KEYS[0] in to_next
-    shared = to_next.replace(_KEYS[0], "") if mirrored else to_next
-    start = safe_suffix(to_key, shared)
-    if mirrored:
-        closer, _, tail = to_next.partition(_KEYS[0])
-        start = safe_suffix(to_key, f"<q{tail}")
-        end, end_tail, separator = closer, tail[: len(tail) - len(start)], ""
-        behind = rest.partition(_KEYS[1])[2]
-        if not (rest.startswith(closer) and behind.startswith(end_tail)):
-            return None
-        used = len(closer) + len(_KEYS[1]) + len(end_tail)
-    else:
-        gap = to_next[: len(to_next) - len(start)]
-        end = safe_prefix(gap, rest) if gap != common_prefix(gap, rest) else gap
-        end_tail, separator, used = "", gap[len(end) :], len(end)
-    if not end.strip() or not start:
-        return None
-    tagged = TaggedArguments(start, to_value, end, separator, end_has_key=mirrored, end_tail=end_tail)
-    tagged = _with_types(tagged, render)
-    tagged = _with_values(tagged, render)
-    name_end = to_key[: len(to_key) - len(start)]
-    return ToolSyntax(Shape.TAGGED, tagged=tagged, name_end=name_end), len(text) - len(rest) + used
-
-
-def _with_types(tagged: TaggedArguments, render: _Renderer) -> TaggedArguments:
-    """Find whether the tag names the value's type, by rendering one value of each."""
-    begins = {"string": "qvala", "integer": "31259", "number": "31259", "boolean": "[Tt]rue"}
-    begins |= {"array": r"\[", "object": r"\{", "null": "[Nn](ull|one)"}
-    gaps: dict[str, str] = {}
-    for kind, value in _SAMPLES.items():
-        found = re.search(f"{_KEYS[0]}(.*?){begins[kind]}", render.calls((_FIRST, {_KEYS[0]: value})), re.S)
-        if found:
-            gaps[kind] = found.group(1)
-    if len({gaps.get(kind, "") for kind in ("string", "integer", "boolean")}) < 2:
-        return tagged
-    string = gaps["string"]
-    other = next(g for g in gaps.values() if g != string)
-    start = safe_prefix_word(string, other)
-    end = safe_suffix_word(string, other)
-    named = {}
-    for kind, gap in gaps.items():
-        if gap.startswith(start) and end in gap[len(start) :]:
-            named[kind] = gap[len(start) : gap.find(end, len(start))]
-    return replace(tagged, type_start=start, key_end=end, type_names=tuple(named.items()))
-
-
-def safe_prefix_word(a: str, b: str) -> str:
-    """The common beginning, ending outside a word."""
-    shared = common_prefix(a, b)
-    return re.sub(r"\w+$", "", shared) if re.match(r"\w", a[len(shared) :]) or re.match(r"\w", b[len(shared) :]) else shared
-
-
-def safe_suffix_word(a: str, b: str) -> str:
-    """The common end, beginning outside a word."""
-    return re.sub(r"^\w+", "", common_suffix(a, b))
-
-
-def _with_values(tagged: TaggedArguments, render: _Renderer) -> TaggedArguments:
-    """Find how constants, nested values and awkward strings are written."""
-    said = render.calls((_FIRST, {"qkeya": True}))
-    constants = "python" if "True" in said else "json"
-    nested = render.calls((_FIRST, {"qkeya": {"qsub": "qitem"}, "qkeyb": ["qelement"]}))
-    mark = re.search(re.escape(tagged.start.strip()) + "qsub" + re.escape(tagged.key_end), nested)
-    item = ""
-    if mark:
-        listed = re.search(r"(\w+)" + re.escape(tagged.key_end) + "qelement", nested)
-        item = listed.group(1) if listed else ""
-    awkward = "qa<qb>&qc"
-    text = render.calls((_FIRST, {"qkeya": awkward}))
-    around = re.escape(tagged.key_end) + r"([^\n]{1,20})" + re.escape(awkward) + r"([^\n]{1,20}?)" + re.escape(tagged.end)
-    raw = re.search(around, text)
-    return replace(
-        tagged,
-        constants=constants,  # type: ignore[arg-type]
-        nested=bool(mark),
-        item=item,
-        raw_start=raw.group(1) if raw else "",
-        raw_end=raw.group(2) if raw else "",
-    )
-
-
 # --- blocks with headers ----------------------------------------------------------------------------------------------------
 
 
 def _blocks(
-    found: ToolSyntax, turn: TurnSyntax, reasoning: ReasoningSyntax | None, frame: Frame, render: _Renderer
+    found: ToolSyntax, turn: TurnSyntax, reasoning: ReasoningSyntax | None, frame: Frame, render: CallRenderer
 ) -> BlockSyntax | None:
     """The call's header, where the block of a call is opened as the block of an answer is.
 
@@ -498,12 +285,12 @@ def _blocks(
     return BlockSyntax(reopened, header_end, content, thought, call, addressee if addressee.strip() else "", ends)
 
 
-def _reopening(found: ToolSyntax, frame: Frame, render: _Renderer) -> str:
+def _reopening(found: ToolSyntax, frame: Frame, render: CallRenderer) -> str:
     """The end of the generation prompt that comes again before a second block, or ""."""
-    text = render.body((_FIRST, _VALUES), said="qsaidword")
+    text = render.body((FIRST, VALUES), said="qsaidword")
     call = (found.section_start + found.call_start) or ""
     at = text.find("qsaidword")
-    gap = text[at + len("qsaidword") : text.find(call + _FIRST)] if at >= 0 and call + _FIRST in text else ""
+    gap = text[at + len("qsaidword") : text.find(call + FIRST)] if at >= 0 and call + FIRST in text else ""
     for size in range(len(frame.prompt_on), 1, -1):
         if frame.prompt_on[-size:].strip() and gap.endswith(frame.prompt_on[-size:]):
             return frame.prompt_on[-size:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+
 _TAG = re.compile(r"<[^<>\n]*>|\[[^\[\]\s]*\]")
 _WORD_EDGE = re.compile(r"\w")
 

@@ -14,7 +14,8 @@ from .diff import common_prefix
 from .inputs import AnyMessage, AnyTool, messages_from, tools_from
 from .origin import OriginText, concat, mark, runs_of
 from .overrides import OVERRIDES, Override
-from .repair import Repairs, template_variables, thinking
+from .probe import thinking
+from .repair import Repairs, template_variables
 from .syntax import ReasoningSyntax, ToolSyntax, TurnSyntax
 from .template import ChatTemplate, Prompt, UndefinedNameError, prompt_of
 from .turns import whole_tags

@@ -1,30 +1,24 @@
-"""What a template can take, probed by rendering, and messages shaped to that.
+"""Messages, shaped to what a template can take.
 
-No list of model names: each ability is a small conversation with marker words in it. A template has the ability if all of them
-come out, spelt as they went in. :func:`probe` asks once per template, in an order in which later questions can build on
-earlier answers; :class:`Repairs` is what was learnt, and :func:`template_variables` applies it to a real conversation.
+:class:`Repairs` says how; :mod:`.probe` finds it out by rendering. Nothing here changes what a conversation says: text may move
+to another message, or calls may become text where a template knows none, but no word is lost.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from ..errors import TemplateError
 from ..messages import ImagePart, Message, TextPart, ToolCall, ToolSpec
-from .budget import PROBING, LimitError
 from .origin import concat, mark
 from .syntax import Shape, ToolSyntax
-from .template import ChatTemplate
 from .writer import write_calls
 
 PARTS = "content parts"
-_WRITTEN_PART = re.compile("""['"]thinking['"]""")  # a part that was printed instead of understood
-REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking", PARTS)
+"""The value of ``Repairs.reasoning`` where a thought is a part of the content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +28,9 @@ class Repairs:
     ``lenient``: undefined names are empty text. ``parts``: content is a list of typed parts. ``arguments``: as objects or as
     JSON text. ``empty``: how a message without content says so. ``system``: "role", or folded into the first user message.
     ``system_later``: may a system message stand later. ``merge``: roles must alternate, so neighbours are merged.
-    ``split_calls``: one call per message. ``split_content``: text before calls is a message of its own, before them, or goes into the answer after them. ``tools``: the template
-    describes the tools, or we do, in the system message. ``calls`` and ``results``: the template writes them, or they are text.
-    ``reasoning``: the message key for reasoning, "content parts" for a part of the content, or "".
+    ``split_calls``: one call per message. ``split_content``: text before calls is a message of its own, "before" them, or goes
+    into the answer "after" them. ``tools``: the template describes the tools, or we do, in the system message. ``calls`` and
+    ``results``: the template writes them, or they are text. ``reasoning``: the message key for reasoning, or PARTS, or "".
     """
 
     lenient: bool = False
@@ -73,14 +67,6 @@ class Repairs:
             "tool results are sent as the user's": self.results == "user",
         }
         return tuple(phrase for phrase, holds in said.items() if holds)
-
-
-def thinking(on: bool) -> dict[str, Any]:
-    """The variables that switch reasoning; templates read one of these names or none."""
-    return {"enable_thinking": on, "thinking": on}
-
-
-# --- shaping ----------------------------------------------------------------------------------------------------------------
 
 
 def template_variables(
@@ -299,128 +285,3 @@ def _merged(messages: Sequence[Message]) -> list[Message]:
         reasoning = "\n\n".join(r for r in (last.reasoning, message.reasoning) if r)
         made[-1] = replace(last, content=content, reasoning=reasoning, tool_calls=message.tool_calls)
     return made
-
-
-# --- probing ----------------------------------------------------------------------------------------------------------------
-
-_SYSTEM = Message("system", "qsysa")
-_USER = Message("user", "quserb")
-_USER2 = Message("user", "quserc")
-_ANSWER = Message("assistant", "qansd")
-_TOOL = ToolSpec(
-    "qtoole",
-    "qdescf",
-    {"type": "object", "properties": {"qkeyg": {"type": "string", "description": "qdesch"}}, "required": ["qkeyg"]},
-)
-_CALL = ToolCall("qtoole", '{"qkeyg": "qvali"}', id="qidj00001")
-_CALL2 = ToolCall("qtoole", '{"qkeyg": "qvalk"}', id="qidl00002")
-_RESULT = Message("tool", "qresm", tool_call_id="qidj00001", name="qtoole")
-_RESULT2 = Message("tool", "qresn", tool_call_id="qidl00002", name="qtoole")
-_CALLING = Message("assistant", "", tool_calls=(_CALL,))
-
-
-class Probe:
-    """Asks one template questions; remembers the answers as Repairs."""
-
-    def __init__(self, template: ChatTemplate, extra: Mapping[str, Any] | None = None) -> None:
-        self.template = template
-        self.source = template.source
-        self._extra = extra or {}
-        self.repairs = Repairs()
-
-    def text(
-        self, messages: Sequence[Message], tools: Sequence[ToolSpec] = (), repairs: Repairs | None = None, **extra: Any
-    ) -> str:
-        """Render, or "" where the template refuses. Raises LimitError: what runs away once is not asked again."""
-        repairs = repairs or self.repairs
-        variables = template_variables(repairs, messages, tools)
-        given = {"add_generation_prompt": True, **self._extra, **variables, **extra}
-        try:
-            return str.__str__(self.template.render(given, lenient=repairs.lenient, limits=PROBING))
-        except LimitError:
-            raise
-        except TemplateError:
-            return ""
-
-    def keeps(
-        self, messages: Sequence[Message], words: str, tools: Sequence[ToolSpec] = (), repairs: Repairs | None = None
-    ) -> bool:
-        """Whether all the words come out."""
-        text = self.text(messages, tools, repairs)
-        return bool(text) and all(word in text for word in words.split())
-
-    def choose(
-        self, messages: Sequence[Message], words: str, *changes: Mapping[str, Any], tools: Sequence[ToolSpec] = ()
-    ) -> bool:
-        """Adopt the first change under which all the words come out; keep things as they are where none does."""
-        for change in ({}, *changes):
-            tried = replace(self.repairs, **change)
-            if self.keeps(messages, words, tools, tried):
-                self.repairs = tried
-                return True
-        return False
-
-
-def probe(template: ChatTemplate) -> Repairs:
-    """Find out what a template can take. Raises TemplateError where it cannot even render one user message."""
-    asked = Probe(template)
-    if not asked.choose([_USER], "quserb", {"lenient": True}, {"parts": True}, {"lenient": True, "parts": True}):
-        variables = template_variables(asked.repairs, [_USER], ())
-        template.render({"add_generation_prompt": True, **variables}, limits=PROBING)  # for the template's own words
-        raise TemplateError("The chat template does not write the user's message.", "Use another one with --template FILE.")
-    plain = [_USER, _ANSWER, _USER2]
-    later = [_USER, _ANSWER, _SYSTEM, _USER2]
-    asked.choose([_SYSTEM, *plain], "qsysa quserb qansd quserc", {"system": "user"}, {"lenient": True})
-    asked.choose(later, "qsysa quserb qansd quserc", {"system_later": False})
-    asked.choose([_USER, _USER2, _ANSWER, _ANSWER, _USER], "quserb quserc qansd", {"merge": True})
-    asked.choose(later, "qsysa quserb qansd quserc", {"system_later": False, "merge": True})
-    asked.choose([_USER], "quserb qtoole qkeyg", {"lenient": True}, {"tools": "system"}, tools=[_TOOL])
-    _probe_calls(asked)
-    _probe_reasoning(asked)
-    return asked.repairs
-
-
-def _probe_calls(asked: Probe) -> None:
-    history = [_USER, _CALLING, _RESULT, _ANSWER, _USER2]
-    changes: list[dict[str, Any]] = [
-        {"arguments": arguments, "empty": empty, "lenient": lenient}
-        for lenient in ({asked.repairs.lenient, True})
-        for arguments in ("object", "text")
-        for empty in ("", "none", "absent")
-    ]
-    good = [c for c in changes if _clean(asked, replace(asked.repairs, **c), history)]
-    if good:
-        asked.repairs = replace(asked.repairs, **good[0])
-    elif any(asked.keeps(history, "qtoole qkeyg qvali", [_TOOL], replace(asked.repairs, **c, results="user")) for c in changes):
-        asked.repairs = replace(asked.repairs, results="user")
-    else:
-        asked.repairs = replace(asked.repairs, calls="text")
-    if asked.repairs.calls == "template":
-        pair = [_USER, replace(_CALLING, tool_calls=(_CALL, _CALL2)), _RESULT, _RESULT2, _ANSWER, _USER2]
-        asked.choose(pair, "qvali qvalk qresm qresn", {"split_calls": True}, tools=[_TOOL])
-        said = [_USER, replace(_CALLING, content="qsaid"), _RESULT, _ANSWER, _USER2]
-        asked.choose(said, "qsaid qvali qresm", {"split_content": "before"}, {"split_content": "after"}, tools=[_TOOL])
-    results = [_USER, _CALLING, _RESULT, _ANSWER, _USER2]
-    if asked.repairs.calls == "text":
-        results[1] = _ANSWER
-    if not asked.choose(results, "quserb qresm quserc", {"results": "user"}, tools=[_TOOL]):
-        asked.choose(results, "quserb qresm quserc", {"results": "user", "merge": True}, tools=[_TOOL])
-
-
-def _clean(asked: Probe, repairs: Repairs, history: Sequence[Message]) -> bool:
-    """Whether a call comes out whole, and neither as JSON inside JSON nor as Python's spelling of a dictionary."""
-    text = asked.text(history, [_TOOL], repairs)
-    whole = all(word in text for word in ("qtoole", "qkeyg", "qvali", "qresm"))
-    return whole and not re.search(r"""\\"qkeyg|\{'qkeyg': 'qvali""", text)
-
-
-def _probe_reasoning(asked: Probe) -> None:
-    said = [_USER, Message("assistant", "qansd", reasoning="qthinko")]
-    called = [_USER, replace(_CALLING, reasoning="qthinko"), _RESULT]
-    for field in REASONING_FIELDS:
-        tried = replace(asked.repairs, reasoning=field)
-        texts = [asked.text(said, (), tried, add_generation_prompt=final, **thinking(True)) for final in (False, True)]
-        texts.append(asked.text(called, [_TOOL], tried, **thinking(True)))
-        if any("qthinko" in text and not _WRITTEN_PART.search(text) for text in texts):
-            asked.repairs = tried
-            return

@@ -10,7 +10,7 @@ import jinja2
 
 from ..messages import Message, ToolCall, ToolSpec
 from .diff import after, between, closing, common_prefix, common_suffix, opening, safe_suffix, tags, without_prefix
-from .repair import Probe, thinking
+from .probe import Probe, thinking
 from .sandbox import TemplateEnvironment
 from .syntax import ReasoningSyntax, TurnSyntax
 

@@ -103,7 +103,9 @@ def json_of(text: str, types: frozenset[str]) -> str:
 
 def _admits(types: frozenset[str], value: Any) -> bool:
     kind = json_type(value)
-    return kind in types or (kind == "integer" and "number" in types) or (kind == "number" and "integer" in types and value % 1 == 0)
+    if kind == "integer":
+        return bool(types & {"integer", "number"})
+    return kind in types or (kind == "number" and "integer" in types and value % 1 == 0)
 
 
 def _as_json(text: str) -> tuple[str, Any] | None:

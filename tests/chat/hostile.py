@@ -3,6 +3,8 @@
 A template that gets out of the sandbox prints what it found behind ``OUT:``.
 """
 
+# ruff: noqa: E501 - a template or an answer is easier to read on one line
+
 from __future__ import annotations
 
 import random
@@ -42,7 +44,9 @@ def _one_big_value(dice: random.Random) -> str:
 
 
 def _attribute_escape(dice: random.Random) -> str:
-    start = dice.choice(["''", "[]", "messages", "messages[0]", "range", "namespace", "cycler", "raise_exception", "joiner", "dict", "self"])
+    start = dice.choice(
+        ["''", "[]", "messages", "messages[0]", "range", "namespace", "cycler", "raise_exception", "joiner", "dict", "self"]
+    )
     steps = dice.choice(
         [
             ".__class__.__mro__[1].__subclasses__()", ".__init__.__globals__", ".__globals__", ".__class__.__base__",

@@ -1,5 +1,7 @@
 """What is read off a template: the eight shapes, reasoning, and the formats that users rely on."""
 
+# ruff: noqa: E501 - a template or an answer is easier to read on one line
+
 from __future__ import annotations
 
 import json
@@ -55,8 +57,16 @@ _LOOP = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</{{ m.role }}>{% e
 @pytest.mark.parametrize(
     ("source", "start", "end"),
     [
-        (_LOOP + "{% if add_generation_prompt %}<assistant><hm>{{ '</hm>' if not enable_thinking }}{% endif %}", "<hm>", "</hm>"),
-        (_LOOP + "{% if add_generation_prompt %}<assistant>{{ '<hm>\n\n</hm>\n' if not enable_thinking }}{% endif %}", "<hm>\n", "\n</hm>\n"),
+        (
+            _LOOP + "{% if add_generation_prompt %}<assistant><hm>{{ '</hm>' if not enable_thinking }}{% endif %}",
+            "<hm>",
+            "</hm>",
+        ),
+        (
+            _LOOP + "{% if add_generation_prompt %}<assistant>{{ '<hm>\n\n</hm>\n' if not enable_thinking }}{% endif %}",
+            "<hm>\n",
+            "\n</hm>\n",
+        ),
         (
             "{% for m in messages %}<{{ m.role }}>{{ m.content.split('</hm>')[-1] }}{% endfor %}"
             "{% if add_generation_prompt %}<assistant>{% endif %}",
@@ -131,7 +141,12 @@ _SEEDS = [
 @pytest.mark.parametrize(("stem", "shape", "text"), _SEEDS, ids=[s[0] for s in _SEEDS])
 def test_the_formats_that_users_rely_on_stream_their_calls(stem: str, shape: Shape, text: str) -> None:
     fmt = corpus_format(stem)
-    tools = [{"type": "function", "function": {"name": "look_up", "parameters": {"type": "object", "properties": {"word": {"type": "string"}}}}}]
+    tools = [
+        {
+            "type": "function",
+            "function": {"name": "look_up", "parameters": {"type": "object", "properties": {"word": {"type": "string"}}}},
+        }
+    ]
     parser = fmt.parser(tools, prompt=fmt.render([{"role": "user", "content": "hi"}], tools=tools))
     for character in text:
         parser.feed(character)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,7 @@ def tools_and_calls(draw: st.DrawFn, *, most: int, plain: bool) -> tuple[list[To
 
 def pieces_of(text: str, cuts: list[int]) -> list[str]:
     """Cut a text at these places."""
-    at = sorted({c % (len(text) + 1) for c in cuts} | {0, len(text)})
-    return [text[a:b] for a, b in zip(at, at[1:], strict=False)]
+    return [text[a:b] for a, b in pairwise(sorted({c % (len(text) + 1) for c in cuts} | {0, len(text)}))]
 
 
 def events_of(parser: StreamParser, pieces: list[str], reason: str = "stop") -> list[ModelEvent]:
@@ -75,7 +75,8 @@ def written_by_template(fmt: ChatFormat, tools: list[ToolSpec], calls: list[Tool
     """The template's own text of these calls, and the prompt that it follows."""
     closed = fmt.render([user("hi")], tools=tools, add_generation_prompt=False).text
     opening = fmt.render([user("hi")], tools=tools).generation_prompt
-    full = fmt.render([user("hi"), Message("assistant", tool_calls=tuple(calls))], tools=tools, add_generation_prompt=False).text
+    called = Message("assistant", tool_calls=tuple(calls))
+    full = fmt.render([user("hi"), called], tools=tools, add_generation_prompt=False).text
     if not full.startswith(closed):
         return fmt.render([user("hi")], tools=tools), write_calls(fmt.tools, calls)
     rest = full[len(closed) :]
@@ -163,7 +164,8 @@ def _words(parser: StreamParser, inline: str) -> str:
 def _shown(parser: StreamParser) -> str:
     """The message's content and reasoning, without layout; what the prompt wrote of a thought is no answer of the model's."""
     content, reasoning = "".join(parser.message.text.split()), "".join(parser.message.reasoning.split())
-    start = "".join(parser.reasoning.start.split()) if parser.reasoning and parser.inline else ""
+    setting = parser.setting
+    start = "".join(setting.reasoning.start.split()) if setting.reasoning and setting.inline else ""
     written = "".join("".join(text.split()) for kind, text in parser.segments if kind == "text")
     if start and content == start + written:
         content = written

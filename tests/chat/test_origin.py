@@ -54,11 +54,17 @@ def test_string_methods_give_the_same_text_as_on_plain_strings(a: str, b: str, c
     marked = mark(a, "user") + b
     plain = a + b
     assert marked == plain
-    assert marked.strip() == plain.strip() and marked.lstrip(c or None) == plain.lstrip(c or None)
-    assert marked.split() == plain.split() and marked.splitlines(True) == plain.splitlines(True)
-    assert marked[1:] == plain[1:] and marked[::-1] == plain[::-1] and list(marked) == list(plain)
-    assert marked.replace(c, "x") == plain.replace(c, "x") and marked.upper() == plain.upper()
+    assert marked.strip() == plain.strip()
+    assert marked.lstrip(c or None) == plain.lstrip(c or None)
+    assert marked.split() == plain.split()
+    assert marked.splitlines(True) == plain.splitlines(True)
+    assert marked[1:] == plain[1:]
+    assert marked[::-1] == plain[::-1]
+    assert list(marked) == list(plain)
+    assert marked.replace(c, "x") == plain.replace(c, "x")
+    assert marked.upper() == plain.upper()
     if c:
-        assert marked.split(c) == plain.split(c) and marked.rpartition(c) == plain.rpartition(c)
+        assert marked.split(c) == plain.split(c)
+        assert marked.rpartition(c) == plain.rpartition(c)
     for text in (marked, marked.strip(), marked[1:], marked.replace(c, "yy"), marked.upper()):
         assert all(0 <= start < end <= len(text) for start, end, _ in runs_of(text))

@@ -40,7 +40,11 @@ def test_the_parts_of_a_prompt_are_all_of_it(path: Path) -> None:
 def test_text_from_outside_stays_inside_its_span(path: Path) -> None:
     call = ToolCall("look", '{"x": "y"}', "abcdefgh1")
     tool = ToolSpec("look", "kdesc " + FORGED, {"type": "object", "properties": {"x": {"type": "string"}}})
-    messages = [user("kuser " + FORGED), assistant(tool_calls=(call,)), Message("tool", "ktool " + FORGED, tool_call_id=call.id)]
+    messages = [
+        user("kuser " + FORGED),
+        assistant(tool_calls=(call,)),
+        Message("tool", "ktool " + FORGED, tool_call_id=call.id),
+    ]
     prompt = format_of(path).render(messages, tools=[tool])
     assert FORGED in prompt.text
     outside = "".join("\0" if origin == "template" else text for origin, text in prompt.parts)
@@ -87,7 +91,8 @@ def test_repairs_are_named_and_few_where_none_are_needed() -> None:
 
 
 def test_arguments_go_in_the_way_the_template_wants_them() -> None:
-    wants_text = "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}<c>{{ c.function.name }} {{ c.function.arguments + '' }}</c>{% endfor %}{% endfor %}"
+    call = "<c>{{ c.function.name }} {{ c.function.arguments + '' }}</c>"
+    wants_text = "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}" + call + "{% endfor %}{% endfor %}"
     fmt = ChatFormat.from_template(wants_text)
     text = fmt.render([user("k"), assistant(tool_calls=(ToolCall("f", '{"a":  1}'),))], tools=[ToolSpec("f")]).text
     assert '<c>f {"a":  1}</c>' in text
@@ -99,7 +104,8 @@ def test_nothing_to_go_on_with_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    "messages", [[{"role": "alien", "content": "x"}], ["text"], [{"content": "x"}], [{"role": "user", "content": [{"audio": 1}]}]]
+    "messages",
+    [[{"role": "alien", "content": "x"}], ["text"], [{"content": "x"}], [{"role": "user", "content": [{"audio": 1}]}]],
 )
 def test_a_message_that_is_none_is_an_error(messages: list[object]) -> None:
     with pytest.raises(TemplateError):

@@ -11,7 +11,14 @@ from .formats import NAMES, OWN, TEMPLATES, format_of
 
 def test_markers_shape_reasoning_repairs_example_and_warnings_are_shown() -> None:
     text = show((OWN / "tagged.jinja").read_text(encoding="utf-8"))
-    for part in ("name + tagged arguments", "'<plan>'", "Repairs", '<run tool="', "user               'Weather in Oslo?'", "Warnings"):
+    for part in (
+        "name + tagged arguments",
+        "'<plan>'",
+        "Repairs",
+        '<run tool="',
+        "user               'Weather in Oslo?'",
+        "Warnings",
+    ):
         assert part in text
 
 
