@@ -115,8 +115,11 @@ def _reasoning(writer: GrammarWriter, frame: Frame) -> str:
     syntax = frame.reasoning
     if syntax is None or not syntax.end.strip():
         return writer.gap
-    rest = f"{writer.until(syntax.end.strip())} {writer.gap}"
-    return rest if frame.reasoning_open else f"{writer.gap} ({writer.marker(syntax.start)} {rest})?"
+    end = syntax.end.strip()
+    rest = f"{writer.until(end)} {writer.gap}"
+    if frame.reasoning_open:
+        return rest
+    return f"{writer.gap} ({writer.marker(syntax.start)} {rest} | {quoted(end)} {writer.gap})?"  # the end alone: no reasoning
 
 
 def _no_calls(syntax: ToolSyntax, frame: Frame) -> str:
@@ -126,16 +129,26 @@ def _no_calls(syntax: ToolSyntax, frame: Frame) -> str:
     openings = {first_tag(m) for m in (syntax.section_start, syntax.call_start) if m.strip()}
     if syntax.blocks is not None:
         openings = {syntax.blocks.call.strip()} if syntax.blocks.call.strip() else openings
-    writer = GrammarWriter()
     if openings:
         forbidden = "|".join(as_regex(o) for o in sorted(openings))
-        text = writer.new_terminal(f"/(?s:.*)/ & ~/(?s:.*)({forbidden})(?s:.*)/")
+        text = f"/(?s:.*)/ & ~/(?s:.*)({forbidden})(?s:.*)/"
     else:  # no marker: a call can only be how the text begins
         first = {Shape.JSON: r"\[?\s*\{", Shape.KEYED: r"\[?\s*\{", Shape.PYTHONIC: r"\[?\s*[A-Za-z_.]+\("}.get(syntax.shape)
         if first is None:
             return ""
-        text = writer.new_terminal(rf"/(?s:.*)/ & ~/\s*{first}(?s:.*)/")
-    return writer.text(f"{_reasoning(writer, frame)} {text}")
+        text = rf"/(?s:.*)/ & ~/\s*{first}(?s:.*)/"
+    writer = GrammarWriter()
+    return writer.text(writer.new_terminal(f"{_thought(frame)} ({text})"))
+
+
+def _thought(frame: Frame) -> str:
+    """The reasoning as part of a terminal: a lexer that may read on as plain text would not stop at its markers."""
+    syntax = frame.reasoning
+    if syntax is None or not syntax.end.strip():
+        return ""
+    end = as_regex(syntax.end.strip())
+    rest = f"(/(?s:.*)/ & ~/(?s:.*){end}(?s:.*)/) /{end}/"
+    return rest if frame.reasoning_open else rf"(/\s*{as_regex(syntax.start.strip())}/ {rest})?"
 
 
 def first_tag(marker: str) -> str:
@@ -161,7 +174,9 @@ class _Calls:
     def after_reasoning(self) -> str:
         if self.syntax.blocks is not None:
             return self.writer.text(f"{self.reasoning_blocks()} {self.body()}")
-        return self.writer.text(f"{_reasoning(self.writer, self.frame)} {self.body()}")
+        start, end = (self.writer.marker(m) for m in (self.frame.turn.content_start, self.frame.turn.content_end))
+        silence = f"({start} {end} {self.writer.gap})?" if start and end else ""  # a frame around no content
+        return self.writer.text(f"{_reasoning(self.writer, self.frame)} {silence} {self.body()}")
 
     def alone(self) -> str:
         return self.writer.text(self.body())
@@ -170,14 +185,14 @@ class _Calls:
         """All calls of a message, and layout after them."""
         s, w = self.syntax, self.writer
         call = w.rule(" | ".join(self.call(tool) for tool in self.tools), "call")
-        if s.array:
-            comma = w.marker(s.separator) if s.separator.strip() else f'{w.gap} "," {w.gap}'
-            more = f"({comma} {call})*" if self.several else ""
-            calls = f'"[" {w.gap} {call} {more} {w.gap} "]"'
-        else:
-            more = f"({w.marker(s.separator) if s.separator.strip() else w.gap} {call})*" if self.several else ""
-            calls = f"{call} {more}"
-        return w.rule(f"{w.marker(s.section_start)} {calls} {self.closing(s.section_end)} {w.gap}".strip(), "calls")
+        between = f"{w.gap} {w.marker(s.separator.strip() or (',' if s.array else ''))} {w.gap}"
+        end = ""
+        if s.blocks is not None:  # every call is a block of its own
+            end = optional(" | ".join(quoted(e.strip()) for e in s.blocks.ends if e.strip()))
+            between = f"{w.gap} {end} {w.gap} {w.marker(s.blocks.start)}"
+        more = f"({between} {call})*" if self.several else ""
+        calls = f'"[" {w.gap} {call} {more} {w.gap} "]"' if s.array else f"{call} {more}"
+        return w.rule(f"{w.marker(s.section_start)} {calls} {end} {self.closing(s.section_end)} {w.gap}".strip(), "calls")
 
     def closing(self, marker: str) -> str:
         """A closing marker; from a token on that would end the generation, it need not be written."""
@@ -221,7 +236,8 @@ class _Calls:
             pieces += [w.marker(s.index_start), w.terminal("INT")]
         if s.name_again:
             pieces += [w.marker(s.name_again), quoted(tool.name)]
-        pieces.append(self.after_recipient() if s.blocks is not None else w.marker(s.name_end))
+        in_header = s.blocks is not None and not s.name_again
+        pieces.append(self.after_recipient() if in_header else w.marker(s.name_end))
         if s.id_place == "after":
             pieces += [call_id, w.marker(s.id_end)]
         return " ".join(p for p in pieces if p)
@@ -326,16 +342,18 @@ def _object(writer: GrammarWriter, members: Mapping[str, Any]) -> str:
 
 def literal_notation(literal: LiteralArguments) -> Notation:
     """The notation of pythonic and other literals. A model that uses one plain quote may use the other as well."""
-    constants = PYTHON_CONSTANTS if literal.constants == "python" else JSON.constants
     opening, closing = literal.quote_start, literal.quote_end
+    assign = literal.assign if literal.bare_keys else ":"
+    more: dict[str, Any] = {"bare_keys": literal.bare_keys, "assign": assign.strip() or assign}
+    more["separator"] = literal.separator.strip()
     escape = 1 if literal.escapes else 0
     if opening in ("'", '"') and opening == closing:
         names = ("DOUBLE", "SINGLE") if literal.escapes else ("DOUBLE_RAW", "SINGLE_RAW")
         quotes: tuple[tuple[str, str], ...] = (('"', '"'), ("'", "'"))
         if opening == "'":
             names, quotes = (names[1], names[0]), (quotes[1], quotes[0])
-        return Notation(constants, quotes, names, names[0], literal.bare_keys, ":", ",", escape)
-    return Notation(constants, ((opening, closing),), (), "", literal.bare_keys, ":", ",", escape)
+        return Notation(PYTHON_CONSTANTS, quotes, names, names[0], **more, escape=escape)
+    return Notation(PYTHON_CONSTANTS, ((opening, closing),), (), "", **more, escape=escape)
 
 
 def _split(text: str, mark: str) -> list[str]:

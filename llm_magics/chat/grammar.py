@@ -52,6 +52,7 @@ TERMINALS = {
     "NESTED": r'/\\"([^"\\\x00-\x1f]|\\\\(\\"|\\\\|[\/bfnrt]|u[0-9a-fA-F]{4}))*\\"/',
     "SINGLE": r"/'([^'\\\x00-\x1f]|\\[^\x00-\x1f])*'/",
     "DOUBLE": r'/"([^"\\\x00-\x1f]|\\[^\x00-\x1f])*"/',
+    "ANY_KEY": r"""/"([^"\\\x00-\x1f]|\\[^\x00-\x1f])*"|'([^'\\\x00-\x1f]|\\[^\x00-\x1f])*'/""",
     "SINGLE_RAW": r"/'[^']*'/",
     "DOUBLE_RAW": r'/"[^"]*"/',
     "WORD": r"/[A-Za-z_][A-Za-z0-9_.-]{0,80}/",
@@ -72,7 +73,7 @@ class Notation:
     whole where the quotes are plain text. ``bare_keys``: the keys of objects are unquoted.
     """
 
-    constants: tuple[str, str, str] = ("true", "false", "null")
+    constants: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]] = (("true",), ("false",), ("null",))
     quotes: tuple[tuple[str, str], ...] = (('"', '"'),)
     strings: tuple[str, ...] = ("STRING",)
     key: str = "KEY"
@@ -88,7 +89,8 @@ class Notation:
 
 JSON = Notation()
 JSON_IN_STRING = Notation(quotes=(('\\"', '\\"'),), strings=("NESTED",), key="NESTED", escape=2)
-PYTHON_CONSTANTS = ("True", "False", "None")
+PYTHON_CONSTANTS = (("True", "true"), ("False", "false"), ("None", "null"))  # templates and models mix them
+PYTHON = Notation(PYTHON_CONSTANTS, (('"', '"'), ("'", "'")), ("DOUBLE", "SINGLE"), "ANY_KEY")
 
 
 class GrammarWriter:
@@ -195,9 +197,9 @@ class ValueWriter:
         true, false, null = self.notation.constants
         match node["type"]:
             case "null":
-                return quoted(null)
+                return self.choice([quoted(c) for c in null])
             case "boolean":
-                return self.choice([quoted(true), quoted(false)])
+                return self.choice([quoted(c) for c in (*true, *false)])
             case "integer" | "number":
                 return self.number(node)
             case "string":
@@ -226,7 +228,7 @@ class ValueWriter:
             member = f"({keys}) {gap} {quoted(n.assign)} {gap} {rule} {gap}"
             comma = f"{quoted(n.separator.strip())} {gap}"
             w.rules.append(
-                f"{rule}: {strings} | {w.terminal('NUMBER')} | {' | '.join(quoted(c) for c in n.constants)}"
+                f"{rule}: {strings} | {w.terminal('NUMBER')} | {' | '.join(quoted(c) for words in n.constants for c in words)}"
                 f' | "[" {gap} ({rule} {gap} ({comma} {rule} {gap})*)? "]"'
                 f' | "{{" {gap} ({member} ({comma} {member})*)? "}}"'
             )
@@ -237,9 +239,9 @@ class ValueWriter:
         true, false, null = self.notation.constants
         match json_type(value):
             case "null":
-                return quoted(null)
+                return self.choice([quoted(c) for c in null])
             case "boolean":
-                return quoted(true if value else false)
+                return self.choice([quoted(c) for c in (true if value else false)])
             case "string":
                 return self.choice([quoted(q[0] + self.escaped(value, q[1]) + q[1]) for q in self.notation.quotes])
             case "array":

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from ..messages import ToolSpec
 from .constraint import json_value, parameters_schema
-from .grammar import PYTHON_CONSTANTS, GrammarWriter, Notation, ValueWriter, quoted
+from .grammar import PYTHON, GrammarWriter, ValueWriter, quoted
 from .syntax import JsonFields, Shape, ToolSyntax
 from .tagged_grammar import properties_of, solid_object
 
@@ -31,7 +31,6 @@ Reading = Literal["any", "opened", "strict"]
 _LANGUAGE = r"/[A-Za-z_]{1,20}/"  # e.g. json, tool_call
 _TAG = r"/<[A-Za-z_|][A-Za-z0-9_|:.-]{0,40}>/"  # e.g. <tools>
 _CLOSING_TAG = r"/<\/[A-Za-z_|][A-Za-z0-9_|:.-]{0,40}>/"
-_PYTHON = Notation(PYTHON_CONSTANTS, (('"', '"'), ("'", "'")), ("DOUBLE", "SINGLE"), "DOUBLE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +165,7 @@ class _NearMisses:
     def keyword_call(self, tool: ToolSpec) -> str:
         w, gap = self.writer, self.writer.gap
         schema = self.schemas[tool.name]
-        values = ValueWriter(w, schema, _PYTHON)
+        values = ValueWriter(w, schema, PYTHON)
         node = solid_object(schema)
         known = properties_of(node)
         start = f'{quoted(tool.name)} "(" {gap}'

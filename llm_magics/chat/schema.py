@@ -65,17 +65,19 @@ def normalise(schema: Mapping[str, Any] | bool) -> Normalised:
 
 
 def check_size(schema: object) -> None:
-    """Refuse, without recursion, a schema that nests or sprawls beyond reason."""
+    """Refuse, without recursion, a schema that nests or sprawls beyond reason, or that is no Unicode text."""
     stack, count = [(schema, 0)], 0
     while stack:
         value, depth = stack.pop()
         count += 1
-        if depth > 3 * MAX_DEPTH or count > 5 * MAX_NODES:
+        if depth > 3 * MAX_DEPTH or count > 10 * MAX_NODES:
             raise SchemaError("The JSON schema is nested too deeply or is too large.", "Simplify it.")
         if isinstance(value, Mapping):
-            stack.extend((v, depth + 1) for v in value.values())
+            stack.extend((v, depth + 1) for pair in value.items() for v in pair)
         elif isinstance(value, list | tuple):
             stack.extend((v, depth + 1) for v in value)
+        elif isinstance(value, str) and not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+            raise SchemaError("The JSON schema has half of a surrogate pair in it.", "Write whole characters.")
 
 
 def _types(schema: Mapping[str, Any], path: str) -> list[str]:
@@ -217,7 +219,7 @@ class _Normaliser(Algebra):
 
     def string(self, schema: Mapping[str, Any], path: str) -> Node:
         node: Node = {"type": "string", **_sizes(schema, ("minLength", "maxLength"), path)}
-        if schema.get("format") in FORMATS:
+        if isinstance(schema.get("format"), str) and schema["format"] in FORMATS:
             node["format"] = schema["format"]
         if "pattern" in schema:
             pattern = schema["pattern"]

@@ -68,11 +68,11 @@ def property_of(node: Node, key: str) -> Node:
     """The node for one key of an object node."""
     properties = node.get("properties", {})
     if key in properties:
-        return properties[key]  # type: ignore[no-any-return]
+        return properties[key]
     for pattern, sub in node.get("patternProperties", {}).items():
         if linear_search(pattern, key):
-            return sub  # type: ignore[no-any-return]
-    return node.get("additionalProperties", {})  # type: ignore[no-any-return]
+            return sub
+    return node.get("additionalProperties", {})
 
 
 def disjoint(nodes: list[Node]) -> bool:

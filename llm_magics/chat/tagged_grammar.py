@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .grammar import JSON, PYTHON_CONSTANTS, GrammarWriter, Notation, ValueWriter, as_regex, quoted, raw_regex
+from .grammar import JSON, PYTHON, GrammarWriter, ValueWriter, as_regex, quoted, raw_regex
 from .schema import Node, Normalised
 from .schema_nodes import is_never, never
 from .syntax import TaggedArguments
@@ -25,9 +25,9 @@ class TagWriter:
         self.writer = writer
         self.schema = schema
         self.tags = tags
-        constants = PYTHON_CONSTANTS if tags.constants == "python" else JSON.constants
         self.values = ValueWriter(writer, schema, JSON)
-        self.scalars = ValueWriter(writer, schema, Notation(constants=constants))
+        # Templates print what they do not dump: None, True, and whole lists as Python writes them.
+        self.notations = [self.values, ValueWriter(writer, schema, PYTHON)]
         self.nested: dict[tuple[str, str], str] = {}
 
     def members(self, node: Node, close: str) -> str:
@@ -54,8 +54,8 @@ class TagWriter:
                 written.append(value)
                 continue
             names = dict.fromkeys(n for kind, n in t.type_names if kind in types)
-            kinds = " | ".join(quoted(n) for n in names) or w.terminal("WORD")
-            written.append(f"{w.marker(t.type_start)} ({kinds}) {w.marker(t.key_end)} {value}")
+            kinds = f"({' | '.join(quoted(n) for n in names)})" if names else f"{w.terminal('WORD')}?"
+            written.append(f"{w.marker(t.type_start)} {kinds} {w.marker(t.key_end)} {value}")
         body = w.rule(" | ".join(dict.fromkeys(written)), "v")
         key_end = "" if t.type_start else w.marker(t.key_end)
         return f"{head} {key_end} {body} {tail} {w.gap}"
@@ -72,7 +72,7 @@ class TagWriter:
             return [(("string",), self.string({"type": "string"}, end)), (tuple(types - {"string"}), self.json(node, end))]
         if "string" in types:
             if "enum" in node:
-                texts = [v if isinstance(v, str) else json.loads(self.scalars.constant(v)) for v in node["enum"]]
+                texts = [v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for v in node["enum"]]
                 body = w.new_terminal("/" + "|".join(as_regex(text) for text in texts) + "/", "E")
                 return [(tuple(types), f"{w.gap} {w.restricted(body, end)}")]
             return [(tuple(types), self.string(node, end) if types == {"string"} else w.until(end))]
@@ -81,9 +81,9 @@ class TagWriter:
         return [(tuple(types), self.json(node, end))]
 
     def json(self, node: Node, end: str) -> str:
-        scalar = node.get("type") in ("null", "boolean", "integer", "number") or "enum" in node or "anyOf" in node
-        value = (self.scalars if scalar else self.values).value(node)
-        return f"{self.writer.gap} {value} {self.writer.gap} {quoted(end)}"
+        value = self.values.choice([values.value(node) for values in self.notations])
+        empty = "?" if self.tags.nested and "null" in node_types(node, self.schema) else ""  # nothing between the tags is null
+        return f"{self.writer.gap} ({value}){empty} {self.writer.gap} {quoted(end)}"
 
     def string(self, node: Node, end: str) -> str:
         body, w = raw_regex(node), self.writer

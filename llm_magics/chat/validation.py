@@ -16,14 +16,15 @@ from .regex import has_linear_regex, linear_search
 from .schema import check_size
 
 MAX_LITERAL = 10_000  # characters of Python-style text that are read as a literal
+MAX_CHECKS = 100_000  # keywords looked at in one validation
 MAX_REFERENCES = 32  # a schema that is only references to references
 
 
 def validate(value: Any, schema: Mapping[str, Any] | bool) -> tuple[str, ...]:
     """Say what is wrong with a JSON value under a schema; nothing where it is valid.
 
-    Each remark names the place, e.g. "$.days[0]: 'x' is not of type 'integer'", so that a model can mend its call. Follows the
-    draft that ``$schema`` names, else 2020-12. Raises SchemaError where the schema itself cannot be used.
+    Each remark names the place, e.g. "$.days[0]: 'x' is not of type 'integer'", so that a model can mend its call.
+    Every schema is read as 2020-12, with what older drafts spelt differently. Raises SchemaError where it cannot be used.
     """
     import jsonschema
     import referencing.exceptions
@@ -44,25 +45,64 @@ def _validator(schema: Mapping[str, Any] | bool) -> Any:
     import referencing
 
     check_size(schema)
-    schema = _plain(schema)
-    base = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+    plain = _plain(schema)
+    base = jsonschema.Draft202012Validator
     rules = {"pattern": _pattern, "patternProperties": _pattern_properties, "additionalProperties": _additional_properties}
-    strict = jsonschema.validators.extend(base, {k: v for k, v in rules.items() if k in base.VALIDATORS})
+    strict = jsonschema.validators.extend(base, _bounded({**base.VALIDATORS, **rules}))
     # The empty registry answers every reference to elsewhere with "unresolvable" instead of fetching it.
-    return strict(schema, registry=referencing.Registry())
+    return strict(plain, registry=referencing.Registry())
+
+
+def _bounded(rules: Mapping[str, Any]) -> dict[str, Any]:
+    """Let the rules of one validation run at most ``MAX_CHECKS`` times: references that branch multiply without end."""
+    count = 0
+
+    def counted(rule: Any) -> Any:
+        def run(*arguments: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count > MAX_CHECKS:
+                raise SchemaError("The JSON schema takes too many steps to check.", "Simplify its references and unions.")
+            return rule(*arguments)
+
+        return run
+
+    return {keyword: counted(rule) for keyword, rule in rules.items()}
+
+
+_MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies", "dependentRequired")
+_VALUES = ("const", "enum", "default", "examples", "example")
 
 
 def _plain(schema: Any) -> Any:
-    """Copy to plain dicts and lists, spelling OpenAPI's ``nullable`` as a type."""
-    if isinstance(schema, Mapping):
-        copy = {str(k): _plain(v) for k, v in schema.items()}
-        if copy.get("nullable") is True and "type" in copy:
-            types = copy["type"] if isinstance(copy["type"], list) else [copy["type"]]
-            copy["type"] = [*types, "null"] if "null" not in types else types
-        if isinstance(copy.get("required"), bool):
-            del copy["required"]
-        return copy
-    return [_plain(v) for v in schema] if isinstance(schema, list | tuple) else schema
+    """Copy to plain dicts and lists, in 2020-12's words: ``nullable``, tuples in ``items`` and exclusive bounds as of old."""
+    if isinstance(schema, list | tuple):
+        return [_plain(v) for v in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    copy: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key in _MAPS and isinstance(value, Mapping):
+            copy[key] = {str(k): _plain(v) for k, v in value.items()}
+        else:
+            copy[str(key)] = _json(value) if key in _VALUES else _plain(value)
+    if copy.get("nullable") is True and "type" in copy:
+        types = copy["type"] if isinstance(copy["type"], list) else [copy["type"]]
+        copy["type"] = types if "null" in types else [*types, "null"]
+    if isinstance(copy.get("items"), list):
+        copy["prefixItems"], copy["items"] = copy["items"], copy.pop("additionalItems", True)
+    for exclusive, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+        if isinstance(copy.get(exclusive), bool) and copy.pop(exclusive) and bound in copy:
+            copy[exclusive] = copy.pop(bound)
+    if isinstance(copy.get("required"), bool):
+        del copy["required"]
+    return copy
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _json(v) for k, v in value.items()}
+    return [_json(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def _found(pattern: str, text: str) -> bool:

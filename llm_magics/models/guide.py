@@ -51,11 +51,12 @@ def make_guide(format: ChatFormat, prompt: Prompt, request: Request, specials: f
     if request.tools and request.tool_choice == "auto" and request.response_schema is None:
         said = quotable(request.messages)
         recovery = Recovery(request.tools, format.tools, said=said, parallel=request.parallel_tool_calls)
-    constraint = _constraint(format, prompt, request)
+    constraint = constraint_for(format, prompt, request)
     return ChatGuide(parser, constraint, recovery, specials, thinking=_opens_reasoning(format, prompt))
 
 
-def _constraint(format: ChatFormat, prompt: Prompt, request: Request) -> Constraint:
+def constraint_for(format: ChatFormat, prompt: Prompt, request: Request) -> Constraint:
+    """The grammars for one request. Raises SchemaError where a schema, or the choice of a tool, cannot be met."""
     syntax, turn = format.tools, format.turn
     marks = (turn.end, *turn.extra_ends, *(syntax.blocks.ends if syntax.blocks is not None else ()))
     frame = Frame(

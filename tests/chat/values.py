@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
-TEXTS = ["Paris", "a b", "", "été 😀", 'say "hi"', "it's", "line\nbreak", "back\\slash", "<b>&amp;", "{x: 1}", "1", "true", " pad ", "a, b"]
+TEXTS = ["Paris", "a b", "", "été 😀", 'say "hi"', "it's", "line\nbreak", "back\\slash", "<b>&amp;"]
+TEXTS += ["{x: 1}", "1", "true", " pad ", "a, b"]
 KEYS = ["city", "n", "unit", "days", "note", "flag", "items", "where"]
 
 
