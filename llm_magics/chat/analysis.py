@@ -71,6 +71,12 @@ def analyse(template: ChatTemplate, overrides: Sequence[Override] = OVERRIDES) -
     return known
 
 
+def clear_cache() -> None:
+    """Forget all analyses; for benchmarks."""
+    with _lock:
+        _cache.clear()
+
+
 def _analyse(template: ChatTemplate, overrides: Sequence[Override]) -> Analysis:
     asked = Probe(template)
     asked.repairs = find_repairs(template)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -93,9 +93,9 @@ class Budget:
             return len(value)
         if isinstance(value, int):
             return 1 + value.bit_length() // 3
-        if not isinstance(value, list | tuple | dict | set):
-            return 1
-        return self._walk(value, ())
+        if isinstance(value, list | tuple | dict | set):
+            return self._walk(value, ())
+        return len(value) if isinstance(value, Sized) else 1
 
     def _walk(self, value: Any, above: tuple[int, ...]) -> int:
         if id(value) in above or len(above) > 100:

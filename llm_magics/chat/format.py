@@ -15,7 +15,7 @@ from .inputs import AnyMessage, AnyTool, messages_from, tools_from
 from .origin import OriginText, concat, mark, runs_of
 from .overrides import OVERRIDES, Override
 from .probe import thinking
-from .repair import Repairs, template_variables
+from .repair import Repairs, marked, template_variables
 from .syntax import ReasoningSyntax, ToolSyntax, TurnSyntax
 from .template import ChatTemplate, Prompt, UndefinedNameError, prompt_of
 from .turns import whole_tags
@@ -76,7 +76,7 @@ class ChatFormat:
         messages: Iterable[AnyMessage],
         *,
         tools: Iterable[AnyTool] | None = None,
-        enable_thinking: bool = True,
+        enable_thinking: bool | None = True,
         continue_final: Continue | None = None,
         add_generation_prompt: bool = True,
         **template_kwargs: Any,
@@ -85,7 +85,7 @@ class ChatFormat:
 
         Args:
             messages, tools: our own values, or dictionaries in the OpenAI form.
-            enable_thinking: passed to the template under the names that templates know.
+            enable_thinking: passed to the template under the names that templates know; None leaves it to the template.
             continue_final: the last message is an assistant's, whose content or reasoning is to be gone on with.
             add_generation_prompt: False renders history alone.
             template_kwargs: further template variables; they win over ours.
@@ -93,7 +93,8 @@ class ChatFormat:
         Raises TemplateError where the template refuses the conversation even after repairs.
         """
         said, specs = messages_from(messages), tools_from(tools)
-        variables = {**thinking(enable_thinking), **{k: _outside(v) for k, v in template_kwargs.items()}}
+        switch = thinking(enable_thinking) if enable_thinking is not None else {}
+        variables = {**switch, **{name: marked(value, "variable") for name, value in template_kwargs.items()}}
         if continue_final is None:
             text = self._text(said, specs, variables, add_generation_prompt)
             opening = self._generation_prompt(text, said, specs, variables) if add_generation_prompt else ""
@@ -184,10 +185,6 @@ class ChatFormat:
 def _prompt(text: str, opening: str) -> Prompt:
     plain, spans = prompt_of(text)
     return Prompt(plain, opening, spans)
-
-
-def _outside(value: Any) -> Any:
-    return mark(value, "variable") if isinstance(value, str) else value
 
 
 def _ends_with_marker(text: str, marker: str) -> bool:

@@ -126,8 +126,7 @@ def _text_of(message: Message) -> str:
     """The content as one text, marked with its origin unless it carries one already."""
     origin = "system" if message.role == "developer" else message.role
     if isinstance(message.content, str):
-        marked = type(message.content) is not str
-        return message.content if marked else mark(message.content, origin)
+        return message.content if type(message.content) is not str else mark(message.content, origin)
     pieces = [p.text if isinstance(p, TextPart) else _described(p) for p in message.content]
     return mark("".join(pieces), origin)
 
@@ -140,7 +139,7 @@ def _call_dict(call: ToolCall, repairs: Repairs) -> dict[str, Any]:
     arguments: Any = mark(call.arguments or "{}", "assistant")
     if repairs.arguments == "object":
         try:
-            arguments = _marked(json.loads(call.arguments or "{}"), "assistant")
+            arguments = marked(json.loads(call.arguments or "{}"), "assistant")
         except ValueError:  # a cut-off call in history: the template gets what there is, as text
             arguments = {"": arguments}
     function = {"name": mark(call.name, "assistant"), "arguments": arguments}
@@ -149,7 +148,7 @@ def _call_dict(call: ToolCall, repairs: Repairs) -> dict[str, Any]:
 
 def _tool_dict(tool: ToolSpec) -> dict[str, Any]:
     function = {"name": tool.name, "description": tool.description, "parameters": _plain(tool.parameters)}
-    return {"type": "function", "function": _marked(function, "tools")}
+    return {"type": "function", "function": marked(function, "tools")}
 
 
 def _plain(value: Any) -> Any:
@@ -158,12 +157,13 @@ def _plain(value: Any) -> Any:
     return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def _marked(value: Any, origin: str) -> Any:
+def marked(value: Any, origin: str) -> Any:
+    """A copy of a JSON value whose strings, keys too, remember their origin."""
     if isinstance(value, str):
         return mark(value, origin)
     if isinstance(value, dict):
-        return {mark(k, origin): _marked(v, origin) for k, v in value.items()}
-    return [_marked(v, origin) for v in value] if isinstance(value, list) else value
+        return {mark(k, origin): marked(v, origin) for k, v in value.items()}
+    return [marked(v, origin) for v in value] if isinstance(value, list) else value
 
 
 def _with_tools(

@@ -178,6 +178,9 @@ def _call_text(owner: str, name: str, method: Callable[..., Any], args: tuple[An
     if name in _PADDING:
         budget.check_width((*args, *kwargs.values()))
         budget.make(len(owner) + owner.count("\t") * 1000)
+    if name in ("split", "rsplit", "splitlines"):
+        pieces = owner.count(args[0]) if args and isinstance(args[0], str) and args[0] else len(owner) // 2
+        budget.make(20 * pieces)  # a short string of its own for each
     return _keep_origin(method(*args, **kwargs), (owner, *args))
 
 

@@ -40,9 +40,9 @@ class Span:
 class Prompt:
     """A rendered conversation.
 
-    ``generation_prompt`` is the end of ``text`` that opens the assistant's turn, with any reasoning or content to go on with;
-    ``opening`` is that end without what is to go on. ``spans`` are the stretches from outside, ascending and disjoint: tokenise
-    these without special tokens. ``continued`` says what kind of text is gone on with, and ``prefix`` what of it is there.
+    ``generation_prompt`` is the end of ``text`` that opens the assistant's turn, with any reasoning or content to go on with.
+    ``spans`` are the stretches from outside, ascending and disjoint: tokenise these without special tokens. ``continued`` is
+    "content" or "reasoning" where a message is gone on with; the prefixes are what there is of it, which belongs to the answer.
     """
 
     text: str

@@ -77,6 +77,9 @@ def _recursion(dice: random.Random) -> str:
             "{% set ns = namespace(a={}) %}{% for i in range(90) %}{% set ns.a = {'x': ns.a, 'y': ns.a} %}{% endfor %}{{ ns.a | tojson }}",
             "{% set a = [0] %}{% for x in a %}{% do a.append(x) %}{% endfor %}",
             "{% set a = ['x'] %}{% for i in range(99) %}{% do a.extend(a) %}{% endfor %}{{ a | join }}",
+            "{% set a = [] %}{% for i in range(99999) %}{% do a.extend(range(99999)) %}{% endfor %}",
+            "{% set a = [] %}{% for i in range(99999) %}{% do a.append(messages * 9999) %}{% endfor %}",
+            "{% for i in range(99999) %}{% for x in ('a,' * 99999).split(',') %}{% endfor %}{% endfor %}",
         ]
     )
 
