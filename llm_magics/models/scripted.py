@@ -34,10 +34,11 @@ from .base import PromptPart, Request
 
 if TYPE_CHECKING:
     from ..chat.format import ChatFormat
+    from ..chat.template import Prompt
 
 Step: TypeAlias = "str | Message | ToolCall | Iterable[ToolCall] | BaseException | Callable[[Request], Step]"
 
-_PIECE = re.compile(r"\s*\S{1,4}|\s+")
+_PIECE = re.compile(r"\n|[^\S\n]*\S{1,4}|[^\S\n]+")
 
 
 class ScriptedModel:
@@ -88,12 +89,12 @@ class ScriptedModel:
         self._closed = True
 
     def preview(self, request: Request) -> tuple[PromptPart, ...]:
-        """Split the prompt by message; the ids are made up from the text, the same for the same piece."""
-        parts = []
-        for message in request.messages:
-            text = _written(message)
-            parts.append(PromptPart(message.role, text, tuple(_made_up_id(piece) for piece in _PIECE.findall(text))))
-        return tuple(parts)
+        """Split the prompt by message, or as the template does; ids are made up from the text, the same for the same piece."""
+        if self._format is not None:
+            runs = [(str(origin), text) for origin, text in self._rendered(request, self._format).parts]
+        else:
+            runs = [(message.role, _written(message)) for message in request.messages]
+        return tuple(PromptPart(origin, text, tuple(map(_made_up_id, _PIECE.findall(text)))) for origin, text in runs)
 
     def stream(self, request: Request) -> Iterator[ModelEvent]:
         """Play the next step; closing the stream early ends it without a word more."""
@@ -121,7 +122,7 @@ class ScriptedModel:
 
     def _read_prompt(self, request: Request) -> Usage:
         """Count the prompt and what the conversation's last prompt already covered of it (at least one token is left)."""
-        prompt = [piece for message in request.messages for piece in _PIECE.findall(_written(message))]
+        prompt = _PIECE.findall(self._text(request))
         common = 0
         for old, new in zip(self._cached.get(request.conversation, []), prompt, strict=False):
             if old != new:
@@ -149,17 +150,31 @@ class ScriptedModel:
         return _spoken(step, len(self.requests))
 
     def _parsed(self, raw: str, request: Request, chat_format: ChatFormat) -> Iterator[ModelEvent]:
-        options = {"enable_thinking": request.thinking} if request.thinking is not None else {}
-        prompt = chat_format.render(request.messages, tools=request.tools, **options)
         parser = chat_format.parser(
             request.tools,
-            prompt=prompt,
+            prompt=self._rendered(request, chat_format),
             tool_choice=request.tool_choice,
             parallel_tool_calls=request.parallel_tool_calls,
+            response_format=request.response_schema,
         )
         for piece in _PIECE.findall(raw):
             yield from parser.feed(piece)
         yield from parser.finish("stop")
+
+    def _rendered(self, request: Request, chat_format: ChatFormat) -> Prompt:
+        return chat_format.render(
+            request.messages,
+            tools=request.tools if request.tool_choice != "none" else (),
+            enable_thinking=request.thinking is not False,
+            continue_final=request.continue_final,
+            **request.template_kwargs,
+        )
+
+    def _text(self, request: Request) -> str:
+        """The prompt's text."""
+        if self._format is not None:
+            return self._rendered(request, self._format).text
+        return "".join(_written(message) for message in request.messages)
 
     def _play(self, events: Iterator[ModelEvent], request: Request, usage: Usage) -> Iterator[ModelEvent]:
         """Pace the events, stop where the request says, and end with the one ModelEnd."""
@@ -200,12 +215,11 @@ class ScriptedModel:
         parsed = played[-1] if played and isinstance(played[-1], ModelEnd) else None
         message = assemble(played)
         reason = reason or (parsed.finish_reason if parsed else "tool_calls" if message.tool_calls else "stop")
-        prompt = "".join(_written(m) for m in request.messages)
         record = {
             "model": self._name,
             "model_hash": "",
             "template_hash": "",
-            "prompt": prompt,
+            "prompt": self._text(request),
             "token_ids": [],
             "settings": {"seed": request.sampling.seed, "temperature": request.sampling.temperature},
         }

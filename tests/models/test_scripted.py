@@ -1,5 +1,8 @@
 import itertools
+import json
 from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -8,8 +11,10 @@ from hypothesis import strategies as st
 from llm_magics import ScriptedModel
 from llm_magics.errors import EngineError, ModelError
 from llm_magics.events import ModelEnd, TextDelta, ToolCallDelta, assemble
-from llm_magics.messages import Message, ToolCall, assistant, system, user
+from llm_magics.messages import Message, ToolCall, ToolSpec, assistant, system, user
 from llm_magics.models.base import Model, Request, Sampling
+
+from ..chat.formats import OWN, format_of
 
 HELLO = Request((system("Be brief."), user("Hello?")))
 CALL = ToolCall("weather", '{"city": "Oslo"}', "c1")
@@ -161,3 +166,27 @@ def test_arguments_stream_in_pieces_that_make_up_the_call() -> None:
     pieces = [e.text for e in ScriptedModel(CALL).stream(HELLO) if isinstance(e, ToolCallDelta)]
     assert len(pieces) > 1
     assert "".join(pieces) == CALL.arguments
+
+
+WEATHER = ToolSpec("weather", "Tell the weather.", {"type": "object", "properties": {"city": {"type": "string"}}})
+
+
+@pytest.mark.parametrize("path", sorted(OWN.glob("*.jinja")), ids=lambda path: path.stem)
+def test_under_a_template_text_is_what_the_model_writes_and_is_parsed_so(path: Path) -> None:
+    form = format_of(path)
+    asked = (user("How is the weather?"),)
+    before = form.render(asked, tools=[WEATHER]).text
+    history = (*asked, assistant(tool_calls=(replace(CALL, id="abcdefghi"),)))
+    raw = form.render(history, tools=[WEATHER], add_generation_prompt=False).text.removeprefix(before)
+    model = ScriptedModel([raw, "It is cold."], template=form)
+    end = end_of(model, Request(asked, (WEATHER,)))
+    assert [(c.name, json.loads(c.arguments)) for c in end.message.tool_calls] == [("weather", {"city": "Oslo"})]
+    assert end.finish_reason == "tool_calls"
+    assert end.record["prompt"] == before == "".join(part.text for part in model.preview(Request(asked, (WEATHER,))))
+    said = end_of(model, Request(asked)).message
+    assert said.reasoning + said.text == "It is cold."  # where the generation prompt opens a thought, it is one
+
+
+def test_a_template_may_be_given_as_its_source() -> None:
+    model = ScriptedModel(["hello"], template=(OWN / "json.jinja").read_text())
+    assert end_of(model).message.text == "hello"
