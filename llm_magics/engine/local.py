@@ -216,6 +216,7 @@ class LocalEngine:
         sequence = Sequence(request, core.model, self._constraints, info.n_ctx)
         generation = LocalGeneration(core, sequence)
         core.inbox.put(sequence)
+        core.scheduler.interrupt(request.priority)
         if not core.thread.is_alive():
             core._refuse_late_comers()
         return generation

@@ -2,9 +2,9 @@
 
 Each step fills one batch, lets llama.cpp evaluate it, and draws one token for each sequence whose last token was in it. First
 come the sequences that generate (a sampled token, tokens that a grammar forced, a guess of prompt lookup), then chunks of
-prompts, the important and the older first. While somebody generates, prompts get a share of the batch that keeps a step short.
-A prompt that shares its beginning with one that is being evaluated waits for it and then stands on it, so that a system
-prompt is computed once for all.
+prompts, the important and the older first. While somebody generates, prompts get a share of the batch that keeps a step short,
+unless the prompt is the more important one: then the others stand back. A prompt that shares its beginning with one that is
+being evaluated waits for it and then stands on it, so that a system prompt is computed once for all.
 
 All of this runs in the engine's thread, except :meth:`Scheduler.interrupt`.
 """
@@ -56,6 +56,7 @@ class Scheduler:
         self._crowded = False  # the memory was full: nobody is admitted until somebody has ended
         self._seconds_per_token = 0.0  # of long batches
         self._long_batch = False
+        self._batch_priority = 0
 
     # --- from outside -------------------------------------------------------------------------------------------------------
 
@@ -65,10 +66,10 @@ class Scheduler:
         sequence.number = self._numbered
         self._queue(sequence)
 
-    def interrupt(self) -> None:
-        """Cut a long evaluation short, so that a cancelled sequence is noticed. Any thread may call this; an abort that
-        comes too early or too late only repeats a step."""
-        if self._long_batch:
+    def interrupt(self, priority: int | None = None) -> None:
+        """Cut a long evaluation short, so that a cancelled sequence is noticed, or one of this ``priority`` if all in the batch
+        matter less. Any thread may call this; an abort that comes too early or too late only repeats a step."""
+        if self._long_batch and (priority is None or priority < self._batch_priority):
             self._context.abort.set()
 
     @property
@@ -104,6 +105,7 @@ class Scheduler:
         parts = self._fill()
         if not parts:
             return
+        self._batch_priority = min(part.sequence.request.priority for part in parts)
         self._long_batch = long = self._batch.n > _LONG_BATCH
         begin = time.perf_counter() if long else 0.0
         code = self._context.decode(self._batch)
@@ -177,6 +179,9 @@ class Scheduler:
         for slot in self._slots.all:
             if slot.sequence is not None and slot.sequence.channel.may_run():
                 (generating if len(slot.cached) >= slot.sequence.n_prompt else prompting).append(slot)
+        if prompting:  # who matters less than a waiting prompt stands back until that has its first token
+            urgent = min(_rank(slot.sequence)[0] for slot in prompting)
+            generating = [slot for slot in generating if _rank(slot.sequence)[0] <= urgent]
         guess = self._lookup and len(generating) == 1 and not prompting
         for slot in generating:
             self._put(parts, slot, self._batch.capacity, guess=guess)

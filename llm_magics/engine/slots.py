@@ -20,7 +20,7 @@ from .sequence import Sequence
 _CHECKPOINTS = 8
 _CHECKPOINT_BYTES = 512 * 2**20
 _PARKING_BYTES = 256 * 2**20
-_WORTH_PARKING = 64  # tokens; fewer are evaluated again as quickly
+_WORTH_PARKING = 64  # tokens that no other slot holds; fewer are evaluated again as quickly
 
 
 @dataclass(slots=True)
@@ -69,11 +69,13 @@ class Slots:
         if slot.conversation and slot.conversation != conversation:
             self.park(slot, slot.conversation)
         wanted = prefix.keep_length(tokens, slot.cached) if self._reuse else 0
-        if not any(self._take_back(slot, name, tokens, wanted) for name in (sequence.parking, conversation)):
+        lengths = [prefix.keep_length(tokens, other.cached) if self.sharing else 0 for other in self.all]
+        have = max(wanted, *lengths)
+        if not any(self._take_back(slot, name, tokens, have) for name in (sequence.parking, conversation)):
             self.cut_back(slot, wanted)
+            for other, length in zip(self.all, lengths, strict=True):
+                self.share(other, slot, length)
         self.unpark(sequence.parking)
-        for other in self.all:
-            self.share(other, slot, prefix.keep_length(tokens, other.cached))
         slot.conversation = conversation
         slot.sequence = sequence
         return max(0, wanted - len(slot.cached))
@@ -142,8 +144,10 @@ class Slots:
     # --- parking ------------------------------------------------------------------------------------------------------------
 
     def park(self, slot: Slot, name: str) -> None:
-        """Save a slot's whole state to host memory under a name, the oldest parked ones giving way."""
-        if len(slot.cached) < _WORTH_PARKING or not self._reuse:
+        """Save a slot's whole state to host memory under a name, the oldest parked ones giving way. Nothing is saved where
+        most of it stays in other slots anyway."""
+        others = [prefix.common_prefix(slot.cached, other.cached) for other in self.all if other is not slot]
+        if len(slot.cached) - max(others, default=0) < _WORTH_PARKING or not self._reuse:
             return
         if self._context.state_size(slot.index) > _PARKING_BYTES:
             return
@@ -156,13 +160,13 @@ class Slots:
         """Drop what was parked under a name."""
         self._parked.pop(name, None)
 
-    def _take_back(self, slot: Slot, name: str, tokens: list[int], wanted: int) -> bool:
-        """Put a parked state into a slot if it is worth more than the ``wanted`` tokens that the slot could keep anyway."""
+    def _take_back(self, slot: Slot, name: str, tokens: list[int], have: int) -> bool:
+        """Put a parked state into a slot if it is worth more than the ``have`` tokens that the slots hold anyway."""
         parked = self._parked.get(name) if name else None
         if parked is None:
             return False
         length = prefix.keep_length(tokens, parked.tokens)
-        if length <= wanted or (not self.cuttable and length < len(parked.tokens)):
+        if length < have + _WORTH_PARKING or (not self.cuttable and length < len(parked.tokens)):
             return False
         del self._parked[name]
         self.forget(slot)
