@@ -19,6 +19,7 @@ value that may be a string is any text up to its closing tag.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -192,7 +193,14 @@ class _Calls:
             between = f"{w.gap} {end} {w.gap} {w.marker(s.blocks.start)}"
         more = f"({between} {call})*" if self.several else ""
         calls = f'"[" {w.gap} {call} {more} {w.gap} "]"' if s.array else f"{call} {more}"
-        return w.rule(f"{w.marker(s.section_start)} {calls} {end} {self.closing(s.section_end)} {w.gap}".strip(), "calls")
+        return w.rule(f"{w.marker(s.section_start)} {calls} {end} {self.closing(s.section_end)} {self.tail()}".strip(), "calls")
+
+    def tail(self) -> str:
+        """What may follow the calls: layout, and where the turn's end has several tags, those of them that are written out."""
+        tags = re.findall(r"<[^<>]*>|\[[^\[\]]*\]|[^<>\[\]\s]+", self.frame.turn.end)
+        if len(tags) < 2:
+            return self.writer.gap
+        return f"({self.writer.gap} ({' | '.join(quoted(tag) for tag in dict.fromkeys(tags))}))* {self.writer.gap}"
 
     def closing(self, marker: str) -> str:
         """A closing marker; from a token on that would end the generation, it need not be written."""

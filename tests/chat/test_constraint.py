@@ -87,15 +87,15 @@ def test_what_the_template_renders_is_accepted_under_required(path: Path) -> Non
     ends = [e.strip() for e in (fmt.turn.end, *fmt.turn.extra_ends) if e.strip()]
     for _ in range(20):
         tools, calls = _tools_and_calls(rng, fmt)
+        if fmt.tools.tagged is not None and fmt.tools.tagged.nested and any("null" in c.arguments for c in calls):
+            continue  # nested tags have no way to write null, and their template leaves such values out
         prompt, text = written_by_template(fmt, tools, calls)
         text = str(text).rstrip()
         for end in sorted(ends, key=len, reverse=True):
             text = text.removesuffix(end).rstrip()
         grammar = constraint_for(fmt, prompt, Request((user("hi"),), tuple(tools), "required")).start
         at = refused_at(grammar, text)
-        rest = text.encode()[at:].decode("utf-8", "replace") if at is not None else ""
-        assert any(end.startswith(rest) for end in [*ends, ""]), (text, rest)  # the beginning of the turn's end
-        text = text.removesuffix(rest)
+        assert at is None, (text.encode()[:at].decode("utf-8", "replace")[-80:], text)
         section_end = fmt.tools.section_end.strip()  # some templates write it after the results only
         assert accepts(grammar, text) or accepts(grammar, text + section_end), text
 
