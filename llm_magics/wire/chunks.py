@@ -123,9 +123,10 @@ class ChunkDecoder:
         """The stream is over: end what other servers leave open, then give the ModelEnd."""
         reason, usage, notes = end_from(self._tail, self._finish, "choices[0]")
         events: list[ModelEvent] = []
+        own = self._own
         for index, call in sorted(self._calls.items()):
             last = index == max(self._calls)
-            if not call.ended and not self._own and (reason != "length" or not last or _is_json("".join(call.arguments))):
+            if not call.ended and not own and (reason != "length" or not last or _is_json("".join(call.arguments))):
                 events.append(self._ended(index, {}))
         self._events += events
         return [*events, ModelEnd(assemble(self._events, reason), reason, usage, notes=notes)]

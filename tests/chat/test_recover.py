@@ -1,0 +1,221 @@
+"""Near misses: which become calls, which stay text and why, and which of them may run by themselves."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llm_magics.chat.near_miss import near_miss_grammar, read_calls
+from llm_magics.chat.recover import LEAST_LOGPROB, Recovery, quotable
+from llm_magics.chat.syntax import JsonFields, Shape, ToolSyntax
+from llm_magics.events import ModelEvent, TextDelta, assemble
+from llm_magics.messages import Message, ToolCall, ToolResult, ToolSpec, assistant, tool_message, user
+from tests.chat.grammars import accepts, refused_at
+
+HERMES = ToolSyntax(Shape.JSON, call_start="<tool_call>\n", call_end="\n</tool_call>", separator="\n", fields=JsonFields())
+LLAMA = ToolSyntax(Shape.JSON, parallel=False, fields=JsonFields(arguments=("parameters",)))
+TOOLS = (
+    ToolSpec(
+        "get_weather",
+        "",
+        {
+            "type": "object",
+            "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
+            "required": ["city"],
+            "additionalProperties": False,
+        },
+    ),
+    ToolSpec("math.now", "", {"type": "object", "properties": {}}),
+)
+ROME = '{"name": "get_weather", "arguments": {"city": "Rome"}}'
+
+# near miss, arguments of its calls, what it is called
+CALLS: list[tuple[str, list[dict[str, object]], str]] = [
+    (f"```json\n{ROME}\n```", [{"city": "Rome"}], "fenced JSON"),
+    (f"```\n{ROME}\n```", [{"city": "Rome"}], "fenced JSON"),
+    (f"```tool_call\n[{ROME},\n{ROME}]\n```", [{"city": "Rome"}] * 2, "fenced JSON"),
+    (f"```json\n{ROME}\n```\n\n```json\n{ROME}\n```", [{"city": "Rome"}] * 2, "fenced JSON"),
+    (ROME, [{"city": "Rome"}], "bare JSON"),
+    (f"  {ROME}\n", [{"city": "Rome"}], "bare JSON"),
+    (ROME.replace("arguments", "parameters"), [{"city": "Rome"}], "bare JSON, 'parameters' for 'arguments'"),
+    ('{"type": "function", "function": ' + ROME + "}", [{"city": "Rome"}], "bare JSON"),
+    ('{"get_weather": {"city": "Rome", "days": 2}}', [{"city": "Rome", "days": 2}], "bare JSON"),
+    (f"{ROME}\n</tool_call>", [{"city": "Rome"}], "missing opening tag"),
+    (f"<tools>\n{ROME}\n</tools>", [{"city": "Rome"}], "wrong tag"),
+    ('get_weather(city="Rome", days=2)', [{"city": "Rome", "days": 2}], "keyword call"),
+    ("[get_weather(city='Rome'), math.now()]", [{"city": "Rome"}, {}], "keyword call"),
+]
+
+TEXTS: list[str] = [
+    "The weather is fine.",
+    '{"city": "Rome"}',
+    '{"name": "get_forecast", "arguments": {"city": "Rome"}}',  # no such tool
+    '{"name": "get_weather", "age": 3}',
+    "```python\nget_weather(city='Rome')\n```",  # code about a call
+    "```json\n{\n" + ROME + "\n}\n```",
+    f"You would write {ROME}.",  # in a sentence
+    "get_weather tells you the weather.",
+    "get_weather(city) takes a city.",
+    "<b>bold</b>",
+    '{"name": "get_weather", "arguments": {"city": "Ro',  # cut off
+]
+
+
+def read(
+    pieces: list[str], said: tuple[str, ...] = (), syntax: ToolSyntax = HERMES, complete: bool = True
+) -> tuple[Message, Recovery]:
+    recovery = Recovery(TOOLS, syntax, said=said)
+    events: list[ModelEvent] = [event for piece in pieces for event in recovery.feed(piece)]
+    return assemble(events + recovery.finish(complete)), recovery
+
+
+@pytest.mark.parametrize(("text", "arguments", "name"), CALLS)
+def test_the_right_call_in_the_wrong_wrapper_is_a_call(text: str, arguments: list[dict[str, object]], name: str) -> None:
+    message, _ = read([text])
+    assert [json.loads(call.arguments) for call in message.tool_calls] == arguments
+    assert {call.recovered for call in message.tool_calls} == {name}
+    assert all(call.trusted for call in message.tool_calls)
+    assert message.text.strip() == ""
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_what_is_no_call_stays_text_to_the_letter(text: str) -> None:
+    message, _ = read([text])
+    assert message.text == text
+    assert not message.tool_calls
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.lists(st.sampled_from([*(c[0] for c in CALLS), *TEXTS, "\n", "\n\n", " ", "Sure:"]), max_size=4), st.data())
+def test_any_pieces_give_the_same_message(parts: list[str], data: st.DataObject) -> None:
+    text = "\n".join(parts)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=12)))
+    pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    whole, _ = read([text])
+    assert read(pieces)[0] == whole
+    assert read(list(text))[0] == whole
+
+
+def test_text_goes_out_at_once_and_only_a_possible_call_is_held() -> None:
+    recovery = Recovery(TOOLS, HERMES)
+    assert recovery.feed("Hello") == [TextDelta("Hello")]
+    assert recovery.feed("\n```js") == [TextDelta("\n")]
+    recovery = Recovery(TOOLS, HERMES)
+    assert recovery.feed("```json\n{") == []
+    assert recovery.feed('"temperature"') != []
+
+
+def test_the_grammar_is_armed_once_nothing_else_is_possible() -> None:
+    recovery = Recovery(TOOLS, HERMES)
+    recovery.feed('```json\n{"name": "get_weather", "arguments": ')
+    assert recovery.opened is None
+    recovery.feed("{")
+    assert recovery.opened is not None
+    strict = recovery.opened.grammar
+    assert refused_at(strict, recovery.opened.written) is None
+    assert accepts(strict, recovery.opened.written + '"days": 2, "city": "Rome"}}\n```')
+    assert refused_at(strict, recovery.opened.written + '"town"') is not None
+
+
+def test_arguments_that_break_the_schema_stay_text_with_the_reason() -> None:
+    text = ROME.replace("city", "town")
+    message, recovery = read([text])
+    assert message.text == text
+    assert "town" in recovery.notes[0] or "city" in recovery.notes[0]
+
+
+def test_the_templates_own_field_names_are_no_near_miss_of_themselves() -> None:
+    message, _ = read(["```\n" + ROME.replace("arguments", "parameters") + "\n```"], syntax=LLAMA)
+    assert message.tool_calls[0].recovered == "fenced JSON"
+
+
+TRUST: list[tuple[str, tuple[str, ...], bool]] = [
+    (ROME, (), True),
+    (ROME, ("What is the weather in Rome?",), True),
+    (f"Sure:\n{ROME}", (), False),
+    (f"{ROME}\nThat is the call.", (), False),
+    (ROME, (f"Please run {ROME}",), False),
+    (ROME, (ROME.replace(" ", ""),), False),
+    (f"```json\n{ROME}\n```", (f"<html>{ROME}</html>",), False),
+    ('get_weather(city="Rome")', (f"now say {ROME}",), False),  # another wrapper, the same call
+]
+
+
+@pytest.mark.parametrize(("text", "said", "trusted"), TRUST)
+def test_a_recovered_call_runs_alone_only_if_it_is_the_whole_message_and_nobody_said_it(
+    text: str, said: tuple[str, ...], trusted: bool
+) -> None:
+    message, _ = read([text], said)
+    assert [call.trusted for call in message.tool_calls] == [trusted]
+
+
+def test_a_cut_off_answer_has_no_trusted_call_and_an_open_one_is_text() -> None:
+    message, _ = read([ROME + "\n"], complete=False)
+    assert [call.trusted for call in message.tool_calls] == [False]
+    message, recovery = read([ROME[:-3]], complete=False)
+    assert message.text == ROME[:-3]
+    assert recovery.notes == ["The answer ended inside a tool call."]
+
+
+def test_what_users_and_tools_said_is_quotable() -> None:
+    said = [user("u"), assistant("a", tool_calls=(ToolCall("f", "{}", "1"),)), tool_message(ToolResult("1", "f", "t"))]
+    assert quotable(said) == ["u", "t"]
+
+
+# --- did the model mean it? ---------------------------------------------------------------------------------------------------
+
+
+def judged(tokens: list[tuple[str, float | None]]) -> tuple[Message, Recovery]:
+    recovery = Recovery(TOOLS, HERMES)
+    events: list[ModelEvent] = []
+    for text, logprob in tokens:
+        recovery.observe(text, logprob)
+        events += recovery.feed(text)
+    return assemble(events + recovery.finish()), recovery
+
+
+def test_a_sure_call_is_one_and_a_doubtful_one_is_text() -> None:
+    sure, _ = judged([("```", -0.5), ("json\n", -0.1), (ROME, -0.3), ("\n```", 0.0)])
+    assert len(sure.tool_calls) == 1
+    doubtful, recovery = judged([("```", -1.2), ("json\n", -0.1), (ROME, -0.9), ("\n```", 0.0)])
+    assert not doubtful.tool_calls
+    assert "not sure" in recovery.notes[0]
+
+
+def test_a_long_string_costs_no_more_than_a_short_one() -> None:
+    head, key, tail = '{"name": "get_weather", "arguments": {', '"city": "', '"}}'
+    words: list[tuple[str, float | None]] = [(f"word{i} ", -0.5) for i in range(40)]
+    long, _ = judged([(head, -0.2), (key, 0.0), *words, (tail, 0.0)])
+    assert len(long.tool_calls) == 1
+    loose, _ = judged([(head, LEAST_LOGPROB - 0.1), (key, 0.0), ("Rome", 0.0), (tail, 0.0)])
+    assert not loose.tool_calls
+
+
+def test_without_probabilities_nothing_is_doubted() -> None:
+    message, _ = judged([("```json\n", None), (ROME, None), ("\n```", None)])
+    assert len(message.tool_calls) == 1
+
+
+def test_probabilities_are_wanted_only_where_a_call_could_begin() -> None:
+    recovery = Recovery(TOOLS, HERMES)
+    assert recovery.curious
+    recovery.feed("Well, ")
+    assert not recovery.curious
+    recovery.feed("so:\n")
+    assert recovery.curious
+    recovery.feed("```json\n{")
+    assert recovery.curious
+
+
+# --- the grammar --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "arguments", "name"), CALLS)
+def test_reading_and_strict_grammar_agree_on_valid_calls(text: str, arguments: list[dict[str, object]], name: str) -> None:
+    assert accepts(near_miss_grammar(HERMES, TOOLS, "any"), text)
+    assert accepts(near_miss_grammar(HERMES, TOOLS, "strict"), text)
+    assert accepts(near_miss_grammar(HERMES, TOOLS, "opened"), text)
+    assert len(read_calls(text, HERMES, [t.name for t in TOOLS])) == len(arguments)

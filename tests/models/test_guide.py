@@ -1,0 +1,167 @@
+"""The guide: when it arms a grammar and with what, what it passes on, and what a real model does under it."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+
+from llm_magics.chat.format import ChatFormat
+from llm_magics.chat.writer import write_calls
+from llm_magics.engine.values import Guide, GuideStep, ScoringGuide
+from llm_magics.errors import SchemaError
+from llm_magics.events import ModelEnd, ModelEvent, ReasoningDelta, ToolCallEnd, assemble
+from llm_magics.messages import Message, ToolCall, ToolSpec, user
+from llm_magics.models.base import Model, Request, Sampling
+from llm_magics.models.guide import ChatGuide, make_guide, takes
+
+TEMPLATE = (Path(__file__).parents[1] / "chat" / "templates" / "json.jinja").read_text(encoding="utf-8")
+FORMAT = ChatFormat.from_template(TEMPLATE, "<s>", "</s>")
+START, END = FORMAT.tools.call_start, FORMAT.tools.call_end
+CALCULATE = ToolSpec(
+    "calculate",
+    "Evaluate an arithmetic expression.",
+    {
+        "type": "object",
+        "properties": {"expression": {"type": "string"}},
+        "required": ["expression"],
+        "additionalProperties": False,
+    },
+)
+CALL = '{"name": "calculate", "arguments": {"expression": "1+1"}}'  # as OpenAI has it; the template's field names are others
+OWN_CALL = str(write_calls(FORMAT.tools, [ToolCall("calculate", '{"expression": "1+1"}')]))
+
+
+def guide(choice: str = "auto", tools: tuple[ToolSpec, ...] = (CALCULATE,), **more: object) -> ChatGuide:
+    request = Request((user("What is 1+1?"),), tools, choice, **more)  # type: ignore[arg-type]
+    prompt = FORMAT.render(request.messages, tools=tools)
+    return make_guide(FORMAT, prompt, request, frozenset({START.strip()}))
+
+
+def run(guide: ChatGuide, pieces: list[str], reason: str = "stop") -> tuple[list[ModelEvent], list[GuideStep]]:
+    steps = [guide.start(), *(guide.feed(piece) for piece in pieces), guide.finish(reason)]
+    return [event for step in steps for event in step.events], steps  # type: ignore[misc]
+
+
+def test_text_passes_and_nothing_is_armed() -> None:
+    events, steps = run(guide(), ["Two", ", of course."])
+    assert assemble(events).text == "Two, of course."
+    assert not any(step.arm for step in steps)
+    assert isinstance(events[-1], ModelEnd)
+    assert assemble(events) == events[-1].message
+
+
+def test_a_near_miss_is_armed_when_it_is_sure_and_becomes_a_call() -> None:
+    events, steps = run(guide(), list(f"```json\n{CALL}\n```"))
+    armed = [step.arm for step in steps if step.arm]
+    assert len(armed) == 1
+    assert armed[0].pending == '```json\n{"name": "calculate", "arguments": {'
+    assert takes(armed[0].text, f"```json\n{CALL}\n```")
+    message = assemble(events)
+    assert [(c.name, json.loads(c.arguments), c.recovered, c.trusted) for c in message.tool_calls] == [
+        ("calculate", {"expression": "1+1"}, "fenced JSON, 'arguments' for 'input'", True)
+    ]
+    assert message.finish_reason == "tool_calls"
+
+
+def test_a_call_in_the_own_syntax_is_armed_at_its_marker() -> None:
+    events, steps = run(guide(), [START, *OWN_CALL.removeprefix(START)])
+    armed = [step.arm for step in steps if step.arm]
+    assert len(armed) == 1
+    assert armed[0].pending.strip() == START.strip()
+    assert takes(armed[0].text, OWN_CALL)
+    assert [e.call.recovered for e in events if isinstance(e, ToolCallEnd)] == [""]
+
+
+def test_a_marker_inside_a_sentence_arms_nothing() -> None:
+    _, steps = run(guide(), ["It writes ", START.strip(), " first."])
+    assert not any(step.arm for step in steps)
+
+
+def test_required_arms_from_the_first_token_and_auto_does_not() -> None:
+    assert guide("auto").start().arm is None
+    for choice in ("required", "calculate"):
+        armed = guide(choice).start().arm
+        assert armed is not None
+        assert takes(armed.text, OWN_CALL)
+        assert not takes(armed.text, "Sure")
+
+
+def test_a_response_schema_arms_from_the_first_token() -> None:
+    armed = guide(tools=(), response_schema={"type": "object", "properties": {"n": {"type": "integer"}}}).start().arm
+    assert armed is not None
+    assert takes(armed.text, '{"n": 1')
+    assert not takes(armed.text, "n")
+
+
+def test_a_cut_off_call_never_ends() -> None:
+    events, _ = run(guide(), [OWN_CALL[: -len(END) - 2]], "length")
+    assert not any(isinstance(e, ToolCallEnd) for e in events)
+    assert assemble(events).finish_reason == "length"
+
+
+def test_an_unknown_name_is_not_held_and_the_notes_say_so() -> None:
+    unarmed = make_guide(FORMAT, FORMAT.render([user("x")], tools=[CALCULATE]), Request((user("x"),), (CALCULATE,)))
+    events, steps = run(unarmed, [OWN_CALL.replace("calculate", "guess")])
+    assert not any(step.arm for step in steps)
+    assert isinstance(events[-1], ModelEnd)
+    assert events[-1].notes
+
+
+def test_a_choice_that_is_no_tool_is_refused() -> None:
+    with pytest.raises(SchemaError):
+        guide("nothing_like_it")
+
+
+def test_it_pickles_and_scores() -> None:
+    copied = pickle.loads(pickle.dumps(guide()))
+    assert isinstance(copied, Guide)
+    assert isinstance(copied, ScoringGuide)
+    assert copied.start() == GuideStep()
+    assert copied.wants_logprob
+    for piece, logprob in (("```json\n", -1.0), (CALL, -1.5), ("\n```", 0.0)):
+        copied.observe(logprob)
+        copied.feed(piece)
+    end = copied.finish("stop").events[-1]
+    assert isinstance(end, ModelEnd)
+    assert not end.message.tool_calls
+    assert "not sure" in end.notes[0]
+
+
+def test_reasoning_wants_no_probabilities() -> None:
+    one = guide()
+    one.start()
+    if FORMAT.reasoning is None:
+        pytest.skip("this template does not reason")
+    events = one.feed(FORMAT.reasoning.start + "hm, ").events
+    assert any(isinstance(e, ReasoningDelta) for e in events)
+    assert not one.wants_logprob
+
+
+@pytest.mark.model
+def test_a_sum_becomes_a_call_and_required_always_calls(qwen: Path) -> None:
+    from llm_magics.models.loading import load_model
+
+    model = load_model(qwen, ctx=1024)
+    try:
+        greedy = Sampling(temperature=0.0)
+        asked = Request((user("Calculate 15 * 23 + 47"),), (CALCULATE,), sampling=greedy, max_tokens=80)
+        (call,) = _answer(model, asked).tool_calls
+        assert json.loads(call.arguments) == {"expression": "15 * 23 + 47"}
+        assert call.trusted
+        forced = Request((user("Hello!"),), (CALCULATE,), "required", sampling=greedy, max_tokens=80)
+        (call,) = _answer(model, forced).tool_calls
+        assert set(json.loads(call.arguments)) == {"expression"}
+        assert call.recovered == ""
+        number = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+        schema = {**number, "additionalProperties": False}
+        asked = Request((user("How many legs has a cat?"),), response_schema=schema, max_tokens=40)
+        assert set(json.loads(_answer(model, asked).text)) == {"n"}
+    finally:
+        model.close()
+
+
+def _answer(model: Model, request: Request) -> Message:
+    return next(e for e in model.stream(request) if isinstance(e, ModelEnd)).message
