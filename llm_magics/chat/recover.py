@@ -69,6 +69,7 @@ class Recovery:
         self._syntax = syntax
         self._said = [_squeezed(text) for text in said]
         self._parallel = parallel
+        self._starts = frozenset("`<{[") | {tool.name[0] for tool in tools if tool.name}  # what a near miss can begin with
         self._key = _Key(syntax, tuple(tools))
         self._held = ""  # what may be a near miss, from the beginning of its line
         self._complete = 0  # how much of it is a complete one
@@ -120,6 +121,9 @@ class Recovery:
             if lead == len(text):
                 return
             text = text[lead:]
+            if text[0] not in self._starts:
+                self._pass(text, events)
+                return
         if self._matchers is None:
             self._matchers = _matchers(self._key)
         reading, _ = self._matchers
