@@ -99,7 +99,11 @@ class TagReader:
                 types = frozenset({"string"})
             elif "string" in types:
                 types = types - {"string"} or frozenset({"number", "integer", "boolean", "null", "array", "object"})
-        if types == {"string"}:
+        if self._tags.json_values and types == {"string"}:
+            quoted: list[str] = []
+            yield from self._raw(key, quoted.append)
+            emit(_json_string("".join(quoted)))
+        elif types == {"string"}:
             emit('"')
             yield from self._raw(key, lambda piece: emit(escaped(piece)))
             emit('"')
@@ -183,6 +187,14 @@ class TagReader:
             raise Truncated("the text ends in an argument")
         self._in.take(found.end, "marker")
         return "".join(pieces)
+
+
+def _json_string(text: str) -> str:
+    """The JSON text of a string that should be quoted, and is not always."""
+    try:
+        return text.strip() if isinstance(decoded(text.strip()), str) else json.dumps(text, ensure_ascii=False)
+    except Malformed:
+        return json.dumps(text, ensure_ascii=False)
 
 
 # --- literals ---------------------------------------------------------------------------------------------------------------

@@ -160,6 +160,12 @@ class CallReader:
                     found.setdefault(tag, tuple(tags[i:]))
         return {tag: due for tag, due in found.items() if tag != "["}
 
+    def begins(self, ahead: int) -> Reading[bool]:
+        """Whether a call that nothing announces may begin ``ahead``: with a brace, or with a tool's name."""
+        if self._syntax.shape in (Shape.JSON, Shape.KEYED, Shape.GENERIC):
+            return (yield from self._in.peek(ahead)) == "{"
+        return (yield from self._in.which(scanner_of(list(self._tools)), ahead)) is not None
+
     def section(self, due: tuple[str, ...] = ()) -> Reading[None]:
         """Read a section whose tags ``due`` come first. Raises Malformed where it is none; finished calls stay finished.
 
@@ -328,6 +334,7 @@ class CallReader:
         behind = syntax.name_end
         if behind and one.name.endswith(behind):  # what follows the name could be a part of it: "f.call("
             one.name, behind = one.name.removesuffix(behind), ""
+        self._check_name(one.name)
         if syntax.index_start:
             yield from self._in.expect(syntax.index_start.strip())
             yield from self._in.name()

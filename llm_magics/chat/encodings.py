@@ -29,9 +29,18 @@ def read_arguments(text: str, mid_at: int, render: CallRenderer) -> tuple[ToolSy
     to_next = text[value + len(VALUES["qkeya"]) : key2]
     rest = text[value2 + len(VALUES["qkeyb"]) :]
     numbers = _number_gap(render) or _string_gap(to_value, to_next)
-    if numbers is not None and to_value.startswith(numbers[0]) and to_value != numbers[0] and to_next.endswith(numbers[1]):
-        return _read_literals(text, rest, to_key, to_value, to_next, numbers, render)
-    return _read_tags(text, rest, to_key, to_value, to_next, render)
+    quoted = numbers is not None and to_value.startswith(numbers[0]) and to_value != numbers[0]
+    if numbers is None or not quoted or not to_next.endswith(numbers[1]):
+        return _read_tags(text, rest, to_key, to_value, to_next, render)
+    literals = _read_literals(text, rest, to_key, to_value, to_next, numbers, render)
+    quote = to_next[: len(to_next) - len(numbers[1])]
+    if literals is not None or quote != '"':
+        return literals
+    tags = _read_tags(text, rest.removeprefix(quote), to_key, *numbers, render)  # JSON inside tags
+    if tags is None or tags[0].tagged is None:
+        return None
+    plain = TaggedArguments(tags[0].tagged.start, numbers[0], tags[0].tagged.end, tags[0].tagged.separator, json_values=True)
+    return replace(tags[0], tagged=plain), tags[1]
 
 
 def _number_gap(render: CallRenderer) -> tuple[str, str] | None:
@@ -96,7 +105,7 @@ def _read_tags(
         gap = to_next[: len(to_next) - len(start)]
         end = safe_prefix(gap, rest) if gap != common_prefix(gap, rest) else gap
         end_tail, separator, used = "", gap[len(end) :], len(end)
-    if not end.strip() or not start:
+    if not (start.strip() and to_value.strip() and end.strip()):
         return None
     tagged = TaggedArguments(start, to_value, end, separator, end_has_key=mirrored, end_tail=end_tail)
     tagged = _with_types(tagged, render)
@@ -114,12 +123,14 @@ def _with_types(tagged: TaggedArguments, render: CallRenderer) -> TaggedArgument
         found = re.search(f"{KEYS[0]}(.*?){begins[kind]}", render.calls((FIRST, {KEYS[0]: value})), re.S)
         if found:
             gaps[kind] = found.group(1)
-    if len({gaps.get(kind, "") for kind in ("string", "integer", "boolean")}) < 2:
+    if len({gaps.get(kind, "") for kind in ("string", "integer", "boolean")}) < 2 or "string" not in gaps:
         return tagged
     string = gaps["string"]
     other = next(g for g in gaps.values() if g != string)
     start = _prefix_outside_words(string, other)
     end = _suffix_outside_words(string, other)
+    if not start.strip() or not end.strip() or len(start) + len(end) > min(len(string), len(other)):
+        return tagged
     named = {}
     for kind, gap in gaps.items():
         if gap.startswith(start) and end in gap[len(start) :]:
@@ -150,7 +161,8 @@ def _with_values(tagged: TaggedArguments, render: CallRenderer) -> TaggedArgumen
         item = listed.group(1) if listed else ""
     awkward = "qa<qb>&qc"
     text = render.calls((FIRST, {"qkeya": awkward}))
-    around = re.escape(tagged.key_end) + r"([^\n]{1,20})" + re.escape(awkward) + r"([^\n]{1,20}?)" + re.escape(tagged.end)
+    key = KEYS[0] + (".{0,40}?" if tagged.type_start else "") + re.escape(tagged.key_end)
+    around = key + r"([^\n]{1,20})" + re.escape(awkward) + r"([^\n]{1,20}?)" + re.escape(tagged.end)
     raw = re.search(around, text)
     return replace(
         tagged,

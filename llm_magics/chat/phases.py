@@ -211,7 +211,7 @@ class PhaseReader:
     def _unmarked_call(self) -> Reading[None]:
         """A call that nothing announces can only be the answer's beginning, with a tool's name in it."""
         ahead = yield from self._in.space_ahead()
-        if (yield from self._in.peek(ahead)) == "{":
+        if (yield from self._readers[0].begins(ahead)):
             yield from self._attempt(self._readers[0], (), ahead + 1)
 
     def _attempt(self, calls: CallReader, due: tuple[str, ...], size: int) -> Reading[None]:

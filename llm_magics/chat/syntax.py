@@ -75,6 +75,7 @@ class TaggedArguments:
     item: str = ""  # e.g. "item"
     raw_start: str = ""  # e.g. "<![CDATA[": how the template quotes a string that could be mistaken for a tag
     raw_end: str = ""  # e.g. "]]>"
+    json_values: bool = False  # every value is JSON, strings too: <p>"x"</p>
     constants: Literal["json", "python"] = "json"  # how true, false and null are written
 
 

@@ -117,8 +117,10 @@ def _from_field(probe: Probe, frame: Frame) -> ReasoningSyntax | None:
     start = turn[: turn.find(THOUGHT)]
     unthought = frame.turn_of(probe, [USER, ANSWER] if turn is said else [USER, CALLING], () if turn is said else [TOOL])
     start = _without_opener(start, frame, unthought)
+    if not start.strip():
+        return None
     end, then = _split_reopening(frame, _end_after_thought(frame, start, said, called, unthought))
-    return ReasoningSyntax(start, end, field, then, f"the template writes {field}") if start.strip() and end.strip() else None
+    return ReasoningSyntax(start, end, field, then, f"the template writes {field}") if end.strip() else None
 
 
 def _without_opener(start: str, frame: Frame, unthought: str) -> str:

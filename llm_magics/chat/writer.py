@@ -108,7 +108,7 @@ def _tag_value(tags: TaggedArguments, value: Any) -> list[str]:
         return [piece for k, v in value.items() for piece in _tag(tags, k, v)]
     if tags.nested and isinstance(value, list):
         return [piece for v in value for piece in _tag(tags, tags.item, v)]
-    if isinstance(value, str):
+    if isinstance(value, str) and not tags.json_values:
         quoted = tags.raw_start and (tags.end.strip() in value or "<" in value or "&" in value)
         return [tags.raw_start, _outside(value), tags.raw_end] if quoted else [_outside(value)]
     if tags.constants == "python" and (value is None or isinstance(value, bool)):
