@@ -194,7 +194,7 @@ class Recovery:
             if reason:
                 self.notes.append(reason)
             elif opened is not None:
-                self.notes.append("The answer ended inside a tool call.")
+                self.notes.append("the answer ended inside a call in the wrong wrapper")
             self._pass_block(near_miss, events)
         self._pass_block(rest, events)
         return events
@@ -204,10 +204,10 @@ class Recovery:
         for call in calls:
             wrong = validate(json.loads(call.arguments), self._tools[call.name].parameters)
             if wrong:
-                return f"What looks like a call of {call.name} is none: {wrong[0]}"
+                return f"not a call of {call.name}: {wrong[0]}"
         logprob = self._logprob(text)
         if logprob is not None and logprob < LEAST_LOGPROB:
-            return f"What looks like a call of {calls[0].name} is none: the model was not sure of it (log p = {logprob:.1f})."
+            return f"not a call of {calls[0].name}: the model was not sure of it (log p = {logprob:.1f})"
         return ""
 
     def _logprob(self, text: str) -> float | None:

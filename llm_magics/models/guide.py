@@ -33,6 +33,8 @@ from .base import Request
 if TYPE_CHECKING:
     from ..chat.parser import StreamParser
 
+_REACH = 8192  # characters of the answer's end in which the beginning of a call is looked for
+
 
 def make_guide(format: ChatFormat, prompt: Prompt, request: Request, specials: frozenset[str] = frozenset()) -> ChatGuide:
     """Make the guide for one request.
@@ -104,7 +106,7 @@ class ChatGuide:
         self._recovery = recovery
         self._specials = specials
         self._thinking = thinking
-        self._raw = ""  # the answer's text, from where a call can begin
+        self._raw = ""  # the end of the answer so far, from where a call can begin
         self._armed = False
         self._notes: list[str] = []
         self._logprob: float | None = None
@@ -133,7 +135,7 @@ class ChatGuide:
         if self._recovery is not None:
             self._recovery.observe(text, self._logprob)
         self._logprob = None
-        self._raw += text
+        self._raw = (self._raw + text)[-_REACH:]
         events = self._parser.feed(text)
         for event in events:
             if isinstance(event, ReasoningDelta | TextDelta):
@@ -160,8 +162,7 @@ class ChatGuide:
         if self._armed or not self._constraint.calls:
             return None
         if any(isinstance(e, ReasoningDelta) for e in events):
-            self._raw = ""
-            return None
+            self._raw = self._after_reasoning()
         if self._recovery is not None and self._recovery.opened is not None:
             opened = self._recovery.opened
             return self._arm(opened.grammar, opened.written)
@@ -169,9 +170,15 @@ class ChatGuide:
         written = self._written(named)
         return self._arm(self._constraint.calls, written) if written else None
 
+    def _after_reasoning(self) -> str:
+        """What stands behind the reasoning's end, if that has come; a call mentioned in the reasoning arms nothing."""
+        reasoning = self._parser.setting.reasoning
+        end = reasoning.end.strip() if reasoning is not None else ""
+        return self._raw.rpartition(end)[2] if end and end in self._raw else ""
+
     def _written(self, named: bool) -> str:
         """The text from a call's first marker on, where a call has certainly begun; else empty."""
-        syntax = self._parser.syntax
+        syntax = self._parser.setting.syntax
         if syntax.blocks is not None:
             start = self._raw.rfind(syntax.blocks.start)
             return self._raw[start + len(syntax.blocks.start) if start >= 0 else 0 :] if named else ""

@@ -1,11 +1,11 @@
 """Is this a call, and should it be one? BFCL v4, categories ``simple_python`` and ``irrelevance``.
 
-    python -m tests.bench.bfcl --model qwen2.5-coder-0.5b --first 0 --count 100 [--choice required] [--peer]
+    python -m tests.bench.bfcl --model qwen2.5-coder-0.5b --first 0 --count 100 [--choice required] [--who both]
 
 Of each category, cases ``first`` to ``first + count``: one user message, one function that fits it (simple_python) or does not
 (irrelevance). Right is: the one call that the case wants; or no call at all. Greedy, each case in a conversation of its own.
 ``--choice required`` asks for a call on simple_python and counts those that are valid under the function's schema.
-``--peer`` runs llama-cpp-python's own chat completion on the same file and cases.
+``--who peer`` (or ``both``) asks llama-cpp-python's own chat completion, on the same file and cases.
 
 The data (Apache-2.0, the Berkeley Function Calling Leaderboard) is read out of the bfcl-eval wheel, which is fetched once with
 pip into ``--data``; no code of it is run. Decisions were tuned on cases from 220 on.
@@ -30,6 +30,7 @@ from llm_magics.chat.validation import validate
 from llm_magics.events import ModelEnd
 from llm_magics.messages import Message, ToolSpec, system, user
 from llm_magics.models.base import Request, Sampling
+from llm_magics.models.fetch import pull
 from llm_magics.models.loading import load_model
 from llm_magics.wire import messages_to_openai, tools_to_openai
 from tests.bench.bfcl_check import is_right
@@ -181,14 +182,15 @@ def main() -> None:
     parser.add_argument("--choice", choices=("auto", "required"), default="auto")
     parser.add_argument("--max-tokens", type=int, default=256)
     parser.add_argument("--data", type=Path, default=Path(platformdirs.user_cache_dir("llm_magics")) / "bench")
-    parser.add_argument("--peer", action="store_true")
+    parser.add_argument("--who", choices=("ours", "peer", "both"), default="ours")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
     wheel = fetch(options.data)
-    ours = Ours(options.model)
-    asked: dict[str, Ours | Peer] = {"llm_magics": ours}
-    if options.peer:
-        asked["llama-cpp-python"] = Peer(ours.model.engine.info.path)
+    asked: dict[str, Ours | Peer] = {}
+    if options.who != "peer":
+        asked["llm_magics"] = Ours(options.model)
+    if options.who != "ours":
+        asked["llama-cpp-python"] = Peer(str(pull(options.model).path))
     categories = CATEGORIES if options.choice == "auto" else CATEGORIES[:1]
     for name, who in asked.items():
         shares = []

@@ -157,7 +157,7 @@ def test_a_cut_off_answer_has_no_trusted_call_and_an_open_one_is_text() -> None:
     assert [call.trusted for call in message.tool_calls] == [False]
     message, recovery = read([ROME[:-3]], complete=False)
     assert message.text == ROME[:-3]
-    assert recovery.notes == ["The answer ended inside a tool call."]
+    assert recovery.notes == ["the answer ended inside a call in the wrong wrapper"]
 
 
 def test_what_users_and_tools_said_is_quotable() -> None:

@@ -80,6 +80,17 @@ def test_a_marker_inside_a_sentence_arms_nothing() -> None:
     assert not any(step.arm for step in steps)
 
 
+def test_a_call_in_the_reasoning_arms_nothing_and_one_behind_it_does() -> None:
+    assert FORMAT.reasoning is not None
+    thought = FORMAT.reasoning.start + "maybe\n" + START + " or not\n"
+    _, steps = run(guide(), [thought, "so"])
+    assert not any(step.arm for step in steps)
+    _, steps = run(guide(), [thought + FORMAT.reasoning.end + START, *OWN_CALL.removeprefix(START)])
+    armed = [step.arm for step in steps if step.arm]
+    assert len(armed) == 1
+    assert armed[0].pending.strip() == START.strip()
+
+
 def test_required_arms_from_the_first_token_and_auto_does_not() -> None:
     assert guide("auto").start().arm is None
     for choice in ("required", "calculate"):
@@ -133,8 +144,7 @@ def test_it_pickles_and_scores() -> None:
 def test_reasoning_wants_no_probabilities() -> None:
     one = guide()
     one.start()
-    if FORMAT.reasoning is None:
-        pytest.skip("this template does not reason")
+    assert FORMAT.reasoning is not None
     events = one.feed(FORMAT.reasoning.start + "hm, ").events
     assert any(isinstance(e, ReasoningDelta) for e in events)
     assert not one.wants_logprob
