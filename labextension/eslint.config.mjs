@@ -2,7 +2,7 @@ import js from '@eslint/js';
 import typescript from 'typescript-eslint';
 
 export default typescript.config(
-  { ignores: ['lib', 'node_modules'] },
+  { ignores: ['lib', 'node_modules', 'stamp.mjs'] },
   js.configs.recommended,
   ...typescript.configs.recommended,
   {

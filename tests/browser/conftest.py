@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,11 +31,6 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """A server with the extension."""
-    listed = subprocess.run(
-        [sys.executable, "-m", "jupyter", "labextension", "list"], capture_output=True, text=True, check=True
-    )
-    if "llm-magics" not in listed.stdout + listed.stderr:
-        pytest.fail("The extension is not installed; build it with: cd labextension && jlpm install && jlpm build:prod")
     root = tmp_path_factory.mktemp("lab")
     with jupyter_server(root) as base:
         yield base, root
