@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from .callprobe import FIRST, IDS, KEYS, OTHER, SECOND, VALUES, CallRenderer
@@ -19,6 +20,9 @@ from .encodings import read_arguments
 from .probe import Probe
 from .syntax import BlockSyntax, JsonFields, ReasoningSyntax, Shape, ToolSyntax, TurnSyntax
 from .turns import Frame
+
+
+_MAX_TRIES = 100  # a template that writes more braces than this before a call is not read
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +105,10 @@ def _object_around(text: str, word: str, after: int = 0) -> tuple[int, int, dict
     """The outermost JSON object, beginning after ``after``, that holds the word: start, end, value."""
     at = text.find(word)
     decoder = json.JSONDecoder()
-    for match in re.finditer(r"\{", text[:at]):
-        if match.start() < after:
-            continue
+    for match in islice(re.compile(r"\{").finditer(text, after, max(at, after)), _MAX_TRIES):
         try:
             value, end = decoder.raw_decode(text, match.start())
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if end > at:
             return match.start(), end, value
@@ -125,7 +127,7 @@ def _is_text_of(value: Any, arguments: dict[str, Any]) -> bool:
         return False
     try:
         return bool(json.loads(value) == arguments)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 
@@ -203,15 +205,15 @@ def _name_again(text: str) -> tuple[str, int] | None:
 
 
 def _json_arguments(text: str, at: int, arguments: dict[str, Any]) -> tuple[int, int, bool] | None:
-    for match in re.finditer(r'[{"]', text[at:]):
+    for match in islice(re.compile(r'[{"]').finditer(text, at), _MAX_TRIES):
         try:
-            value, end = json.JSONDecoder().raw_decode(text, at + match.start())
-        except ValueError:
+            value, end = json.JSONDecoder().raw_decode(text, match.start())
+        except (ValueError, RecursionError):
             continue
         if value == arguments:
-            return at + match.start(), end, False
+            return match.start(), end, False
         if _is_text_of(value, arguments):
-            return at + match.start(), end, True
+            return match.start(), end, True
     return None
 
 
@@ -291,7 +293,7 @@ def _reopening(found: ToolSyntax, frame: Frame, render: CallRenderer) -> str:
     call = (found.section_start + found.call_start) or ""
     at = text.find("qsaidword")
     gap = text[at + len("qsaidword") : text.find(call + FIRST)] if at >= 0 and call + FIRST in text else ""
-    for size in range(len(frame.prompt_on), 1, -1):
+    for size in range(min(len(frame.prompt_on), 300), 1, -1):
         if frame.prompt_on[-size:].strip() and gap.endswith(frame.prompt_on[-size:]):
             return frame.prompt_on[-size:]
     return ""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 _TAG = re.compile(r"<[^<>\n]*>|\[[^\[\]\s]*\]")
-_WORD_EDGE = re.compile(r"\w")
+_WORD_BEFORE = re.compile(r"\w*\Z")
+_WORD_AFTER = re.compile(r"\w*")
+_LONG = 300  # no tag or word is longer
 
 
 def common_prefix(*texts: str) -> str:
@@ -22,30 +24,36 @@ def common_suffix(*texts: str) -> str:
 
 def safe_suffix(*texts: str) -> str:
     """The longest common end that begins inside no tag and no word of any of the texts."""
-    suffix = common_suffix(*texts)
-    while suffix and any(_cuts(t, len(t) - len(suffix)) for t in texts):
-        suffix = suffix[1:]
-    return suffix
+    size = len(common_suffix(*texts))
+    while size and (inside := max(_inside(t, len(t) - size)[1] for t in texts)):
+        size = max(size - inside, 0)
+    return texts[0][len(texts[0]) - size :]
 
 
 def safe_prefix(*texts: str) -> str:
     """The longest common beginning that ends inside no tag and no word of any of the texts."""
-    prefix = common_prefix(*texts)
-    while prefix and any(_cuts(t, len(prefix)) for t in texts):
-        prefix = prefix[:-1]
-    return prefix
+    size = len(common_prefix(*texts))
+    while size and (inside := max(_inside(t, size)[0] for t in texts)):
+        size = max(size - inside, 0)
+    return texts[0][:size]
 
 
-def _cuts(text: str, at: int) -> bool:
-    """Whether a cut at ``at`` falls inside a tag (``<tool|_call>``) or a word."""
-    if 0 < at < len(text) and _WORD_EDGE.match(text[at - 1]) and _WORD_EDGE.match(text[at]):
-        return True
-    return any(m.start() < at < m.end() for m in _TAG.finditer(text))
+def _inside(text: str, at: int) -> tuple[int, int]:
+    """How far a cut is from the edges of the tag or word that it falls into, to the left and to the right; zeros for none."""
+    left, right = _WORD_BEFORE.search(text, max(0, at - _LONG), at), _WORD_AFTER.match(text, at, at + _LONG)
+    if left and right and left.group() and right.group():
+        return len(left.group()), len(right.group())
+    for opening in "<[":
+        start = text.rfind(opening, max(0, at - _LONG), at)
+        tag = _TAG.match(text, start, at + _LONG) if start >= 0 else None
+        if tag and tag.end() > at:
+            return at - start, tag.end() - at
+    return 0, 0
 
 
 def without_prefix(text: str, tail_of: str) -> str:
     """``text`` without the longest beginning that ``tail_of`` ends with."""
-    for size in range(min(len(text), len(tail_of)), 0, -1):
+    for size in range(min(len(text), len(tail_of), _LONG), 0, -1):
         if tail_of.endswith(text[:size]):
             return text[size:]
     return text

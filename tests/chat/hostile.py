@@ -1,6 +1,6 @@
-"""Two hundred hostile chat templates from a fixed seed: loops, bombs, escapes, recursion, and nonsense.
+"""Hostile chat templates from a fixed seed: loops, bombs, escapes, recursion, and nonsense.
 
-A template that gets out of the sandbox prints what it found behind ``OUT:``.
+A template that gets out of the sandbox prints what it found behind ``OUT:``; an undefined value is nothing found.
 """
 
 # ruff: noqa: E501 - a template or an answer is easier to read on one line
@@ -136,7 +136,21 @@ def _lazy_bomb(dice: random.Random) -> str:
     )
 
 
+def _heavy_to_analyse(dice: random.Random) -> str:
+    noise = dice.choice(["'<' ~ 'a' * 40000 ~ '>'", "'{' * 9999", "'{\"a\":' * 9999", "'[' * 40000", "'<a>' * 9999", "'a' * 40000", "'\"' * 9999"])
+    call = "{{ c.function.name }}" + noise_of(noise) + "{{ c.function.arguments | tojson }}"
+    return (
+        "{% for m in messages %}" + noise_of(noise) + "{{ m.content }}{% for c in m.tool_calls or [] %}" + noise_of(noise) + call
+        + "{% endfor %}{% endfor %}{{ " + noise + " if add_generation_prompt }}"
+    )  # fmt: skip
+
+
+def noise_of(expression: str) -> str:
+    return "{{ " + expression + " }}"
+
+
 _KINDS: tuple[Callable[[random.Random], str], ...] = (
     _nested_loops, _doubling, _one_big_value, _attribute_escape, _format_escape,
     _recursion, _nested_source, _big_output, _nonsense, _lazy_bomb,
+    _heavy_to_analyse,
 )  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from llm_magics.chat.budget import Budget, LimitError, Limits, spending
@@ -13,17 +15,17 @@ from llm_magics.messages import user
 from .hostile import hostile_templates
 
 
-@pytest.mark.parametrize("first", range(0, 200, 20))
+@pytest.mark.parametrize("first", range(0, 220, 20))
 @pytest.mark.timeout(300)
-def test_two_hundred_hostile_templates_are_harmless(first: int) -> None:
+def test_hostile_templates_are_harmless(first: int) -> None:
     refused = 0
-    for name, source in list(hostile_templates())[first : first + 20]:
+    for name, source in list(hostile_templates(220))[first : first + 20]:
         try:
             text = ChatFormat.from_template(source).render([user("hi")]).text
         except TemplateError as error:
             refused += bool(str(error))
         else:
-            assert "OUT:" not in text, name
+            assert not re.search("OUT:.*(<|class|built|module)", text), name
     assert refused > 5
 
 
