@@ -325,7 +325,22 @@ class Algebra:
             if name not in finite:
                 self.definitions[name] = never()
         for name in self.definitions:
+            self.refuse_circle(name)
+        for name in self.definitions:
             self.definitions[name] = self.tidy(self.definitions[name])
+
+    def refuse_circle(self, name: str) -> None:
+        """Refuse a definition that is, without anything between, itself: "a string or this again" never ends a check."""
+        seen, stack = {name}, [self.definitions[name]]
+        while stack:
+            node = stack.pop()
+            stack.extend(node.get("anyOf", []))
+            target = node.get("$ref")
+            if target == name:
+                raise SchemaError("A definition of the JSON schema refers to itself in a circle.", "Put a property between.")
+            if target is not None and target not in seen:
+                seen.add(target)
+                stack.append(self.definitions[target])
 
     def tidy(self, node: Node) -> Node:
         """Drop what nothing satisfies from unions, and take empty required parts through to the whole."""

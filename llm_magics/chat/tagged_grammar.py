@@ -12,10 +12,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .grammar import JSON, PYTHON, GrammarWriter, ValueWriter, as_regex, quoted, raw_regex
-from .schema import Node, Normalised
-from .schema_nodes import is_never, never
+from .schema import TYPES, Node, Normalised
+from .schema_nodes import is_never, json_type, never
 from .syntax import TaggedArguments
-from .validation import possible_types
 
 
 class TagWriter:
@@ -148,12 +147,14 @@ def properties_of(node: Node) -> dict[str, Node]:
 
 
 def node_types(node: Node, schema: Normalised) -> frozenset[str]:
-    """The JSON types a node may have."""
+    """The JSON types that a node admits; an integer is not named beside "number"."""
     if "$ref" in node:
         return node_types(schema.definitions[node["$ref"]], schema)
     if "anyOf" in node:
-        return frozenset().union(*(node_types(o, schema) for o in node["anyOf"]))
-    return possible_types(node) - (frozenset({"integer"}) if node.get("type") == "number" else frozenset())
+        return frozenset().union(*(node_types(option, schema) for option in node["anyOf"]))
+    if "enum" in node:
+        return frozenset(json_type(value) for value in node["enum"])
+    return frozenset([node["type"]]) if node else frozenset(TYPES)
 
 
 def other_name(writer: GrammarWriter, declared: Mapping[str, Any]) -> str:

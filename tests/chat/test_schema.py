@@ -13,7 +13,7 @@ import pytest
 
 from llm_magics.chat.regex import has_linear_regex, linear_search
 from llm_magics.chat.schema import normalise
-from llm_magics.chat.validation import coerce, possible_types, validate
+from llm_magics.chat.validation import validate
 from llm_magics.errors import SchemaError
 from tests.chat.grammars import accepts, grammar_of
 from tests.chat.values import random_object, random_value
@@ -126,6 +126,7 @@ REFUSED: list[Any] = [
     {"$ref": "#/nowhere"},
     {"$ref": "https://example.org/schema.json"},
     {"$ref": "#"},
+    {"$defs": {"a": {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/a"}]}}, "$ref": "#/$defs/a"},
     {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]},
     {"allOf": [{"type": "string"}, {"type": "integer"}]},
     {"type": "integer", "minimum": 5, "maximum": 3},
@@ -233,10 +234,12 @@ def test_hostile_schemas_neither_hang_nor_crash(seed: int) -> None:
     for schema in schemas:
         with watchdog(20):
             try:
-                compiled += accepts(grammar_of(schema), "{}") is not None
+                grammar = grammar_of(schema)
                 validate({"a": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!"}, schema)
-            except SchemaError as error:
-                assert str(error)
+            except SchemaError:  # a refusal by name; anything else fails the test
+                continue
+            accepts(grammar, '{"a": 1}')
+            compiled += 1
     assert compiled, "at least some of them are schemas after all"
 
 
@@ -247,45 +250,3 @@ def test_a_pattern_that_backtracks_is_matched_in_linear_time() -> None:
     assert not has_linear_regex(r"(a)\1")
     with pytest.raises(SchemaError):
         validate("a" * 50, {"pattern": r"^(?=a)(a+)+\1$"})
-
-
-# --- text to typed values -----------------------------------------------------------------------------------------------
-
-COERCED: list[tuple[str, Any, Any]] = [
-    ("30", {"type": "integer"}, 30),
-    ("30", {"type": "string"}, "30"),
-    ("30.0", {"type": "integer"}, 30),
-    ("3.5", {"type": "number"}, 3.5),
-    ("3.5", {"type": "integer"}, "3.5"),
-    ("x", {"type": "integer"}, "x"),
-    ("NaN", {"type": "number"}, "NaN"),
-    ("null", {"type": "string"}, "null"),
-    ("null", {"type": ["integer", "null"]}, None),
-    ("None", {"anyOf": [{"type": "integer"}, {"type": "null"}]}, None),
-    ("True", {"type": "boolean"}, True),
-    ("false", {"type": "boolean"}, False),
-    ("yes", {"type": "boolean"}, "yes"),
-    ("4", {"type": ["string", "integer"]}, 4),
-    ("4", {"enum": ["4", "5"]}, "4"),
-    ("4", {"enum": [4, 5]}, 4),
-    ("[1, 2]", {"type": "array"}, [1, 2]),
-    ("[1, 2]", {"type": "string"}, "[1, 2]"),
-    ("{'a': True}", {"type": "object"}, {"a": True}),
-    (" pad ", {"type": "string"}, " pad "),
-    ("12", {}, 12),
-    ("twelve", {}, "twelve"),
-]
-
-
-@pytest.mark.parametrize(("text", "schema", "value"), COERCED)
-def test_bare_text_is_read_as_the_schema_asks(text: str, schema: Any, value: Any) -> None:
-    read = coerce(text, schema)
-    assert read == value
-    assert type(read) is type(value)
-
-
-def test_types_are_found_through_references() -> None:
-    root = {"$defs": {"n": {"type": "integer"}}, "properties": {"a": {"$ref": "#/$defs/n"}}}
-    assert possible_types(root["properties"]["a"], root) == {"integer"}
-    assert coerce("7", {"$ref": "#/$defs/n"}, root) == 7
-    assert possible_types({"$ref": "#"}) == possible_types(None)
