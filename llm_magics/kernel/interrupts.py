@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
+
+_AGAIN = 1.0  # seconds in which what cleans up after an interrupt is not struck again; code that swallows one is, later
 
 
 class Interrupts:
@@ -22,6 +25,7 @@ class Interrupts:
         self._allowed = False
         self._noted = False
         self._before: Any = None
+        self._struck_at = -_AGAIN
         self._here = threading.current_thread() is threading.main_thread()
 
     def __enter__(self) -> Interrupts:
@@ -52,8 +56,9 @@ class Interrupts:
             raise KeyboardInterrupt
 
     def _struck(self, number: int, frame: FrameType | None) -> None:
-        if not self._allowed:
+        now = time.monotonic()
+        if not self._allowed or now - self._struck_at < _AGAIN:
             self._noted = True
             return
-        self._allowed = False  # once is enough: what cleans up after the first must not be struck again
+        self._struck_at = now
         raise KeyboardInterrupt

@@ -151,6 +151,25 @@ def to_the_end(done: list[str]) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a POSIX signal")
+def test_code_that_swallows_an_interrupt_is_struck_again_by_a_later_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("llm_magics.kernel.interrupts.time.monotonic", lambda: now[0])
+    swallowed: list[float] = []
+
+    def stubborn() -> None:
+        with Interrupts() as interrupts, interrupts.allowed():
+            for now[0] in (10.0, 10.5, 12.0):
+                try:
+                    strike()
+                except KeyboardInterrupt:
+                    swallowed.append(now[0])
+
+    with pytest.raises(KeyboardInterrupt):
+        stubborn()  # the one that came too soon is told at the end
+    assert swallowed == [10.0, 12.0]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a POSIX signal")
 @pytest.mark.parametrize(("run", "done"), [(held_back, "held back"), (cleaned_up, "cleaned up"), (to_the_end, "to the end")])
 def test_an_interrupt_strikes_where_it_is_allowed_and_waits_elsewhere(run: Callable[[list[str]], None], done: str) -> None:
     before = signal.getsignal(signal.SIGINT)
