@@ -7,10 +7,12 @@ the turn. The history is derived from the events that flowed (see :mod:`llm_magi
 from __future__ import annotations
 
 import contextlib
+import threading
 import uuid
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from types import GeneratorType
+from typing import Any, cast
 
 from .errors import LLMMagicsError, OptionError
 from .events import Event, Notice, Usage
@@ -119,7 +121,8 @@ class Session:
         )
         self.nested: list[Session] = []
         self._turns: tuple[Turn, ...] = ()
-        self._running: Generator[Event, None, None] | None = None
+        self._running: GeneratorType[Event, None, None] | None = None
+        self._runs_in = 0
 
     def __repr__(self) -> str:
         return f"<session {self.thread!r} with {self.model.name}, {len(self._turns)} turns>"
@@ -145,16 +148,16 @@ class Session:
         """
         settings = self.settings.override(**overrides)
         settings.json_schema  # noqa: B018 (a schema that is none is the caller's mistake: say it before anything runs)
-        if self in inside.get():
-            return self._nest().turn(text, **overrides)
+        if self._inside_own_tool():
+            return self._nest().turn(text, turn=turn, **overrides)
         self._finish_open_turn()
         running = self._run(text, Turn(turn or uuid.uuid4().hex[:12], settings=settings), replaces, settings)
-        self._running = running
+        self._running = cast("GeneratorType[Event, None, None]", running)
         return running
 
     def ask(self, text: str, **overrides: Any) -> Reply:
         """Ask, wait for the end of the turn, and give the Reply. Arguments and errors as in :meth:`turn`."""
-        if self in inside.get():
+        if self._inside_own_tool():
             return self._nest().ask(text, **overrides)
         with contextlib.closing(self.turn(text, **overrides)) as events:
             for _ in events:
@@ -165,6 +168,11 @@ class Session:
     def reply(self) -> Reply | None:
         """What came of the latest turn, also of one that failed or still runs; None before the first."""
         return Reply.of(self._turns[-1]) if self._turns else None
+
+    def reply_to(self, turn: str) -> Reply | None:
+        """What came of the turn of that name, also of a nested one; None where there is none."""
+        found = next((Reply.of(one) for one in self._turns if one.id == turn), None)
+        return found or next((reply for one in self.nested if (reply := one.reply_to(turn))), None)
 
     def request(self, text: str, *, replaces: str | None = None, **overrides: Any) -> Request:
         """The first request that such a turn would send; nothing is sent, and the conversation stays as it is."""
@@ -179,6 +187,7 @@ class Session:
         dropped = self.rewind(replaces or turn.id)
         loop = TurnLoop(self.model, settings, self.history, turn, self.thread, self.asker, self)
         self._turns = (*self._turns, turn)
+        self._runs_in = threading.get_ident()
         try:
             with contextlib.closing(loop.run(text)) as events:
                 for event in _after_first(events, _stale(dropped)):
@@ -186,6 +195,13 @@ class Session:
                     yield event
         finally:
             turn.cut()
+
+    def _inside_own_tool(self) -> bool:
+        """Whether the caller is a tool that this session's running turn has called, in its thread or in one of its own."""
+        running = self._running
+        if running is None or not running.gi_running:
+            return False
+        return self._runs_in == threading.get_ident() or self in inside.get()
 
     def _finish_open_turn(self) -> None:
         """End a turn whose generator was left lying about; one that runs in another thread is somebody else's."""

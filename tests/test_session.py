@@ -10,24 +10,8 @@ import pytest
 from llm_magics import Session
 from llm_magics.errors import LLMMagicsError, ModelError, OptionError, SchemaError
 from llm_magics.events import Event, ModelEnd, Notice, TurnEnd, TurnStart, assemble
-from llm_magics.messages import Message, ToolCall
+from llm_magics.messages import Message
 from llm_magics.models.scripted import ScriptedModel
-
-
-def broken_calls(messages: tuple[Message, ...]) -> list[str]:
-    """Law 5: name every call that has not exactly one result behind it, and every result without a call."""
-    faults = []
-    waiting: list[ToolCall] = []
-    for message in messages:
-        if message.role == "tool":
-            if not waiting or waiting[0].id != message.tool_call_id:
-                faults.append(f"result without its call: {message}")
-            else:
-                waiting.pop(0)
-        else:
-            faults += [f"call without result: {call}" for call in waiting]
-            waiting = list(message.tool_calls)
-    return faults + [f"call without result: {call}" for call in waiting]
 
 
 def roles(session: Session) -> list[str]:

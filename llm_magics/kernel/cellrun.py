@@ -21,6 +21,7 @@ from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 
 from ..tools.deadline import ToolTimeout
+from ..tools.interrupts import Held
 from ..tools.results import describe_figure
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # e.g. "\x1b[0;31m"
@@ -48,7 +49,7 @@ def run_source(
         KeyboardInterrupt, ToolTimeout: the run was ended from outside. Everything else is in the CellRun.
     """
     run = CellRun()
-    with contextlib.ExitStack() as stack:
+    with Held() as held, contextlib.ExitStack() as stack:
         stack.enter_context(_scratch(shell) if scratch else _history_kept(shell))
         stack.enter_context(_variables(shell, parameters))
         stack.enter_context(put(shell, "display_pub", Displayed(run.displayed)))
@@ -59,8 +60,9 @@ def run_source(
         stack.enter_context(_values_into(shell, run, quiet=source.rstrip().endswith(";")))
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", message="To exit: use")  # IPython's advice to a person about SystemExit
-        result = shell.run_cell(source, store_history=False, cell_id=cell_id or None)
-        _collect_figures(shell)
+        with held.open():
+            result = shell.run_cell(source, store_history=False, cell_id=cell_id or None)
+            _collect_figures(shell)
     run.error = result.error_before_exec or result.error_in_exec
     if isinstance(run.error, (KeyboardInterrupt, ToolTimeout)):
         raise run.error

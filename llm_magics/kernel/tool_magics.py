@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from html import escape
 from typing import Any, Protocol
 
 from IPython.core.interactiveshell import InteractiveShell
-from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
+from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
 
-from ..errors import OptionError
+from ..errors import LLMMagicsError, OptionError
 from ..events import ToolEnd, ToolProgress
 from ..messages import ToolCall
 from ..tools.deadline import Clock
@@ -51,25 +52,27 @@ class ToolMagics(Magics):
         self.host = host
         self.book = book
 
+    @no_var_expand
     @cell_magic
     def tool(self, line: str, cell: str) -> None:
-        """Make this cell a tool."""
-        current = self.book.current
-        made = self.book.define(read_header(line), Cell(cell, current.id, current.tags, current.parent))
-        self._show([made])
+        with plainly():
+            current = self.book.current
+            made = self.book.define(read_header(line), Cell(cell, current.id, current.tags, current.parent))
+            self._show([made])
 
     tool.__doc__ = TOOL.help()
 
+    @no_var_expand
     @line_magic
     def tools(self, line: str) -> None:
-        """List, test or explain tools."""
         action, _, rest = line.strip().partition(" ")
         actions: dict[str, Callable[[str], None]] = {
             "": self._list, "list": self._list, "test": self._test, "why": self._why, "set": self._set, "forget": self._forget,
         }  # fmt: skip
-        if action not in actions:
-            raise OptionError(f"%tools does not know {action!r}.", USAGE)
-        actions[action](rest.strip())
+        with plainly():
+            if action not in actions:
+                raise OptionError(f"%tools does not know {action!r}.", f"It knows:\n{USAGE}")
+            actions[action](rest.strip())
 
     tools.__doc__ = USAGE
 
@@ -118,6 +121,17 @@ class ToolMagics(Magics):
 
     def _print(self, text: str) -> None:
         print(text, end="")  # noqa: T201 (a magic's own output)
+
+
+@contextlib.contextmanager
+def plainly() -> Iterator[None]:
+    """Show an error of ours as one sentence, without a traceback through this package."""
+    try:
+        yield
+    except LLMMagicsError as error:
+        from .chat import shortened
+
+        raise shortened(error)  # noqa: B904 (the same exception, dressed for IPython)
 
 
 def test(tool: Tool, arguments: str, asker: Asker, say: Callable[[str], None]) -> ToolEnd:

@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
+from .interrupts import holding
+
 _AGAIN = 1.0
 
 
@@ -62,7 +64,7 @@ class _Alarm:
         self.before = signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN)
 
     def _ring(self, number: int, frame: FrameType | None) -> None:
-        if self.deadline._armed:
+        if self.deadline._armed and not holding():
             raise ToolTimeout
 
     def stop(self) -> None:

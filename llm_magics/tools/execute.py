@@ -22,6 +22,7 @@ from ..events import ToolAsk, ToolEnd, ToolEvent, ToolProgress, ToolStart, ToolS
 from ..messages import ToolCall, ToolResult
 from .capture import Sink, into
 from .deadline import Clock, Deadline, ToolTimeout, raise_in
+from .interrupts import Held
 from .policy import Asker, Gate, digest_of
 from .results import ToolOutput, cap, render, render_error, shorten
 from .tool import Tool
@@ -151,7 +152,7 @@ class Runner:
         try:
             while True:
                 began = time.monotonic()
-                with into(sink), _within(self.owner), Deadline(timeout):
+                with Held() as held, into(sink), _within(self.owner), Deadline(timeout), held.open():
                     try:
                         item = next(steps)
                     except StopIteration as stop:
@@ -159,7 +160,7 @@ class Runner:
                 timeout = None if timeout is None else max(timeout - (time.monotonic() - began), 0.001)
                 yield item
         finally:
-            with into(sink):
+            with Held() as held, into(sink), held.open():
                 steps.close()
 
     def _finish(self, ready: _Ready, output: ToolOutput, sink: Sink, seconds: float) -> ToolEnd:
@@ -177,7 +178,7 @@ class Runner:
                 timeout = self._timeout(ready.tool)
                 ends = None if timeout is None else time.monotonic() + timeout + _GRACE
                 run = contextvars.copy_context().run
-                thread = threading.Thread(target=run, args=(self._feed, ready, events), daemon=True)
+                thread = threading.Thread(target=run, args=(self._feed, ready, events), daemon=True, name="llm-magics-tool")
                 running[ready.index] = (ready, thread, ends)
                 thread.start()
             while running:
