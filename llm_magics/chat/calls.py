@@ -21,7 +21,6 @@ from .probe import Probe
 from .syntax import BlockSyntax, JsonFields, ReasoningSyntax, Shape, ToolSyntax, TurnSyntax
 from .turns import Frame
 
-
 _MAX_TRIES = 100  # a template that writes more braces than this before a call is not read
 
 

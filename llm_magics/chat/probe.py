@@ -128,6 +128,8 @@ def _probe_calls(asked: Probe) -> None:
         results[1] = _ANSWER
     if not asked.choose(results, "quserb qresm quserc", {"results": "user"}, tools=[_TOOL]):
         asked.choose(results, "quserb qresm quserc", {"results": "user", "merge": True}, tools=[_TOOL])
+    interrupted = [*results[:3], _USER2]
+    asked.choose(interrupted, "quserb qresm quserc", {"answer_results": ""}, {"answer_results": "..."}, tools=[_TOOL])
 
 
 def _clean(asked: Probe, repairs: Repairs, history: Sequence[Message]) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from ..messages import ImagePart, Message, TextPart, ToolCall, ToolSpec
 from .origin import concat, mark
 from .syntax import Shape, ToolSyntax
-from .writer import write_calls
+from .writer import members_of, write_calls
 
 PARTS = "content parts"
 """The value of ``Repairs.reasoning`` where a thought is a part of the content."""
@@ -30,7 +30,8 @@ class Repairs:
     ``system_later``: may a system message stand later. ``merge``: roles must alternate, so neighbours are merged.
     ``split_calls``: one call per message. ``split_content``: text before calls is a message of its own, "before" them, or goes
     into the answer "after" them. ``tools``: the template describes the tools, or we do, in the system message. ``calls`` and
-    ``results``: the template writes them, or they are text. ``reasoning``: the message key for reasoning, or PARTS, or "".
+    ``results``: the template writes them, or they are text. ``answer_results``: what stands in for the answer that
+    must come between tool results and the next question (a turn may have been interrupted there); None where none must. ``reasoning``: the message key for reasoning, or PARTS, or "".
     """
 
     lenient: bool = False
@@ -45,6 +46,7 @@ class Repairs:
     tools: Literal["template", "system"] = "template"
     calls: Literal["template", "text"] = "template"
     results: Literal["tool", "user"] = "tool"
+    answer_results: str | None = None
     reasoning: str = ""
 
     @property
@@ -65,6 +67,7 @@ class Repairs:
             "tools are described in the system message": self.tools == "system",
             "calls are written as text": self.calls == "text",
             "tool results are sent as the user's": self.results == "user",
+            "tool results without an answer get an empty one": self.answer_results is not None,
         }
         return tuple(phrase for phrase, holds in said.items() if holds)
 
@@ -85,6 +88,8 @@ def template_variables(
         shaped = _calls_apart(shaped)
     if repairs.results == "user":
         shaped = [_result_as_user(m) for m in shaped]
+    if repairs.answer_results is not None:
+        shaped = _results_answered(shaped, repairs.answer_results)
     shaped = _system_placed(repairs, shaped)
     if repairs.merge:
         shaped = _merged(shaped)
@@ -138,10 +143,7 @@ def _described(picture: ImagePart) -> str:
 def _call_dict(call: ToolCall, repairs: Repairs) -> dict[str, Any]:
     arguments: Any = mark(call.arguments or "{}", "assistant")
     if repairs.arguments == "object":
-        try:
-            arguments = marked(json.loads(call.arguments or "{}"), "assistant")
-        except ValueError:  # a cut-off call in history: the template gets what there is, as text
-            arguments = {"": arguments}
+        arguments = marked(members_of(call.arguments), "assistant")
     function = {"name": mark(call.name, "assistant"), "arguments": arguments}
     return {"id": mark(call.id, "assistant"), "type": "function", "function": function}
 
@@ -253,6 +255,15 @@ def _result_as_user(message: Message) -> Message:
         return message
     named = f"Result of {message.name}:\n" if message.name else "Result:\n"
     return Message("user", concat([named, _text_of(message)]))
+
+
+def _results_answered(messages: Sequence[Message], answer: str) -> list[Message]:
+    made: list[Message] = []
+    for message in messages:
+        if message.role == "user" and made and made[-1].role == "tool":
+            made.append(Message("assistant", answer))
+        made.append(message)
+    return made
 
 
 def _system_placed(repairs: Repairs, messages: Sequence[Message]) -> list[Message]:

@@ -53,10 +53,19 @@ def _name(syntax: ToolSyntax, call: ToolCall, index: int) -> list[str]:
 
 def _arguments(syntax: ToolSyntax, call: ToolCall) -> list[str]:
     if syntax.tagged:
-        return _tagged(syntax.tagged, json.loads(call.arguments or "{}"))
+        return _tagged(syntax.tagged, members_of(call.arguments))
     if syntax.literal:
-        return [_literal_object(syntax.literal, json.loads(call.arguments or "{}"), syntax.literal.open, syntax.literal.close)]
+        return [_literal_object(syntax.literal, members_of(call.arguments), syntax.literal.open, syntax.literal.close)]
     return [_json_arguments(syntax, call)]
+
+
+def members_of(arguments: str) -> dict[str, Any]:
+    """The members of arguments given as JSON text; what is no object (a call that was cut off) is one member without a name."""
+    try:
+        value = json.loads(arguments or "{}")
+    except ValueError:
+        value = arguments
+    return value if isinstance(value, dict) else {"": value}
 
 
 def _json_arguments(syntax: ToolSyntax, call: ToolCall) -> str:
