@@ -62,19 +62,20 @@ class _Core:
 
     def _serve(self) -> None:
         scheduler, inbox = self.scheduler, self.inbox
+        busy = False
         while True:
-            if not inbox.empty() or not scheduler.runnable():
-                for command in self._commands():
+            if not busy or not inbox.empty():
+                for command in self._commands(wait=not busy):
                     if command == "close":
                         scheduler.end_all()
                         return
                     if isinstance(command, Sequence):
                         scheduler.add(command)
-            scheduler.step()
+            busy = scheduler.step()
 
-    def _commands(self) -> Iterator[Sequence | str]:
+    def _commands(self, *, wait: bool) -> Iterator[Sequence | str]:
         """What came in; waits for it where there is nothing else to do."""
-        if not self.scheduler.runnable():
+        if wait:
             switching.relax()
             command = self.inbox.get()
             switching.hurry()

@@ -77,13 +77,6 @@ class Scheduler:
         """How many sequences wait for a slot."""
         return len(self._waiting)
 
-    def runnable(self) -> bool:
-        """Say whether :meth:`step` has something to do."""
-        return bool(self._waiting) or any(
-            slot.sequence is not None and (slot.sequence.channel.cancelled or slot.sequence.channel.may_run())
-            for slot in self._slots.all
-        )
-
     def end_all(self, error: Exception | None = None) -> None:
         """End every sequence: as interrupted, or with an error."""
         running = [slot.sequence for slot in self._slots.all if slot.sequence is not None]
@@ -98,13 +91,14 @@ class Scheduler:
 
     # --- one step -----------------------------------------------------------------------------------------------------------
 
-    def step(self) -> None:
-        """Evaluate one batch and draw the tokens that follow from it."""
+    def step(self) -> bool:
+        """Evaluate one batch and draw the tokens that follow from it; False where there was nothing to evaluate, which stays so
+        until somebody asks, cancels, or catches up with what came."""
         self._drop_cancelled()
         self._admit()
         parts = self._fill()
         if not parts:
-            return
+            return False
         self._batch_priority = min(part.sequence.request.priority for part in parts)
         self._long_batch = long = self._batch.n > _LONG_BATCH
         begin = time.perf_counter() if long else 0.0
@@ -112,12 +106,13 @@ class Scheduler:
         self._long_batch = False
         if code != _DONE:
             self._recover(parts, code)
-            return
+            return True
         if long:
             seconds = (time.perf_counter() - begin) / self._batch.n
             self._seconds_per_token = seconds if not self._seconds_per_token else 0.7 * self._seconds_per_token + 0.3 * seconds
         for part in parts:
             self._advance(part)
+        return True
 
     def _drop_cancelled(self) -> None:
         for slot in self._slots.all:
@@ -139,10 +134,11 @@ class Scheduler:
         self._waiting.insert(at, sequence)
 
     def _admit(self) -> None:
-        while self._waiting and not self._crowded:
-            if not self._slots.free() and not self._yield_a_slot(self._waiting[0].request.priority):
+        while not self._crowded:
+            sequence = next((s for s in self._waiting if s.channel.may_run()), None)
+            if sequence is None or not (self._slots.free() or self._yield_a_slot(sequence.request.priority)):
                 return
-            sequence = self._waiting.pop(0)
+            self._waiting.remove(sequence)
             slot = self._slots.choose(sequence)
             try:
                 lost = self._slots.seat(slot, sequence)
@@ -153,10 +149,12 @@ class Scheduler:
                 sequence.fail(error)
 
     def _yield_a_slot(self, priority: int) -> bool:
-        """Take the slot of the least important and youngest sequence, if it matters less than ``priority``."""
+        """Take the slot of a sequence whose consumer does not keep up, or else of the least important and youngest one, if it
+        matters less than ``priority``."""
         running = [slot for slot in self._slots.all if slot.sequence is not None]
-        least = max(running, key=lambda slot: _rank(slot.sequence))
-        if least.sequence is None or least.sequence.request.priority <= priority:
+        paused = [slot for slot in running if slot.sequence is not None and not slot.sequence.channel.may_run()]
+        least = max(paused or running, key=lambda slot: _rank(slot.sequence))
+        if not paused and _rank(least.sequence)[0] <= priority:
             return False
         self._suspend(least)
         return True

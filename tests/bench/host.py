@@ -109,9 +109,7 @@ def microseconds(n_streams: int, n_vocab: int, n_tokens: int = N_TOKENS) -> floa
         scheduler.add(sequence)
     before = time.thread_time()
     while any(consumer.is_alive() for consumer in consumers):
-        if scheduler.runnable():
-            scheduler.step()
-        else:
+        if not scheduler.step():
             time.sleep(0.0005)  # all consumers are behind; the engine would wait on its inbox
     return (time.thread_time() - before) / (n_streams * n_tokens) * 1e6
 

@@ -259,6 +259,20 @@ def test_a_slow_consumer_bounds_how_far_the_engine_runs_ahead(config: EngineConf
     assert (end.reason, end.n_past) == ("length", 1025)  # it went on to the context's end once somebody listened
 
 
+def test_a_consumer_that_never_reads_gives_its_slot_to_others(config: EngineConfig) -> None:
+    with closing(open_engine(replace(config, n_ctx=2048))) as engine:
+        ban = SamplerSettings(temperature=0, logit_bias=tuple((token, float("-inf")) for token in engine.info.eog))
+        asleep = engine.submit(GenerateRequest((1, 2, 3), ban, max_tokens=RUN_AHEAD + 50, conversation="asleep"))
+        assert len(answer(engine, n=4).ids) == 4  # while the other one waits, full, for somebody to read it
+        assert asleep._channel.queue.qsize() >= RUN_AHEAD  # type: ignore[attr-defined]
+        end = list(asleep)[-1]
+        again = list(engine.submit(GenerateRequest((1, 2, 3), ban, max_tokens=RUN_AHEAD + 50)))[-1]
+    assert isinstance(end, Finished)
+    assert isinstance(again, Finished)
+    assert len(end.ids) == RUN_AHEAD + 50
+    assert end.ids == again.ids
+
+
 # --- who may use it ---------------------------------------------------------------------------------------------------------
 
 
