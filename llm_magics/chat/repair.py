@@ -30,8 +30,9 @@ class Repairs:
     ``system_later``: may a system message stand later. ``merge``: roles must alternate, so neighbours are merged.
     ``split_calls``: one call per message. ``split_content``: text before calls is a message of its own, "before" them, or goes
     into the answer "after" them. ``tools``: the template describes the tools, or we do, in the system message. ``calls`` and
-    ``results``: the template writes them, or they are text. ``answer_results``: what stands in for the answer that
-    must come between tool results and the next question (a turn may have been interrupted there); None where none must. ``reasoning``: the message key for reasoning, or PARTS, or "".
+    ``results``: the template writes them, or they are text. ``answer_results``: what stands in for the answer that must come
+    between tool results and the next question (a turn may have been interrupted there); None where none must. ``reasoning``:
+    the message key for reasoning, or PARTS, or "".
     """
 
     lenient: bool = False

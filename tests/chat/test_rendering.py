@@ -102,7 +102,8 @@ def test_arguments_go_in_the_way_the_template_wants_them() -> None:
 @pytest.mark.parametrize("arguments", ['{"x": "kcut', "[1]", "null", ""])
 def test_a_broken_call_in_history_still_renders(path: Path, arguments: str) -> None:
     call = ToolCall("look", arguments, "abcdefgh1")
-    messages = [user("kone"), assistant(tool_calls=(call,)), Message("tool", "kres", tool_call_id=call.id, name="look"), user("ktwo")]
+    result = Message("tool", "kres", tool_call_id=call.id, name="look")
+    messages = [user("kone"), assistant(tool_calls=(call,)), result, user("ktwo")]
     text = format_of(path).render(messages, tools=[ToolSpec("look")]).text
     assert all(word in text for word in ("kone", "look", "kres", "ktwo"))
 
