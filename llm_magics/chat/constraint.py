@@ -25,7 +25,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..messages import JsonSchema, ToolSpec
-from .grammar import JSON, JSON_IN_STRING, PYTHON_CONSTANTS, GrammarWriter, Notation, ValueWriter, as_regex, quoted
+from .grammar import JSON, JSON_IN_STRING, PYTHON_CONSTANTS, Notation, ValueWriter
+from .lark import GrammarWriter, as_regex, quoted
 from .schema import Normalised, normalise
 from .schema_nodes import is_never
 from .syntax import JsonFields, LiteralArguments, ReasoningSyntax, Shape, TaggedArguments, ToolSyntax, TurnSyntax

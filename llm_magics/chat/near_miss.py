@@ -22,7 +22,8 @@ from typing import Any, Literal
 
 from ..messages import ToolSpec
 from .constraint import json_value, parameters_schema
-from .grammar import PYTHON, GrammarWriter, ValueWriter, quoted
+from .grammar import PYTHON, ValueWriter
+from .lark import GrammarWriter, quoted
 from .syntax import JsonFields, Shape, ToolSyntax
 from .tagged_grammar import properties_of, solid_object
 

@@ -11,7 +11,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .grammar import JSON, PYTHON, GrammarWriter, ValueWriter, as_regex, quoted, raw_regex
+from .grammar import JSON, PYTHON, ValueWriter, raw_regex
+from .lark import GrammarWriter, as_regex, quoted
 from .schema import TYPES, Node, Normalised
 from .schema_nodes import is_never, json_type, never
 from .syntax import TaggedArguments

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from llm_magics.chat.grammar import GrammarWriter, ValueWriter
+from llm_magics.chat.grammar import ValueWriter
+from llm_magics.chat.lark import GrammarWriter
 from llm_magics.chat.regex import byte_tokenizer
 from llm_magics.chat.schema import normalise
 
