@@ -22,7 +22,7 @@ messages back off them, so the answer is stored once.
          "is_error": false, "seconds": 0.0, "warnings": []}],
      "progress": null | {"done": 128, "total": 512},
      "usage": {"prompt_tokens": 0, ...the fields of Usage}, "seconds": 0.0,
-     "settings": {"cell": "id of its cell", "after": "turn it stands behind", "aside": false, "system": "...", "options": {...}},
+     "settings": {"cell": "its id", "after": "turn it stands behind", "aside": false, "system": "...", "options": {...}},
      "steps": [{"finish_reason": "stop", "usage": {...}, "token_ids": [...], "notes": [], "record": {...}}]}
 
 Segments stand in the order in which they began. ``step`` counts the model steps of the turn from 0. A tool segment is "writing"

@@ -155,7 +155,7 @@ LOAD_MODEL = Spec(
     "Load a GGUF model into this kernel; %%chat then uses it.",
     LoadOptions,
     words=(
-        Word("name", "NAME", "a catalogue name, a path, a hub OWNER/REPO:FILE, or your variable", required=True, complete="catalog"),
+        Word("name", "NAME", "a catalogue name, a path, hub OWNER/REPO:FILE, or a variable", required=True, complete="catalog"),
     ),
     options=(
         Option(("--as",), "alias", "what to call it here", metavar="ALIAS"),
