@@ -83,7 +83,8 @@ class CellBook:
         if self.current.id:
             self.cells[self.current.id] = self.current
         self._read(self.current)
-        if self.current.source.lstrip().startswith("%%chat") and self._link is not None and self._link.heard:
+        chats = self.current.id and self.current.source.lstrip().startswith("%%chat")
+        if chats and self._link is not None and self._link.heard:
             self.refresh()  # cells that were made tools on the page, and never ran, are offered too
 
     def _after(self, result: Any) -> None:
