@@ -35,7 +35,11 @@ from .syntax import ToolSyntax
 from .validation import validate
 
 LEAST_LOGPROB = -1.8
-"""A near miss less probable than e**-1.8, one in six, is not taken for a call."""
+"""A near miss less probable than e**-1.8, one in six, is not taken for a call.
+
+Where the shares balance for a model of half a billion parameters on BFCL v4, cases from 220 on: of the right calls 9 in 10 are
+more probable, of the calls that were not due 1 in 5 (``tests/bench/bfcl.py``).
+"""
 
 STRING_CAP = 1.0
 """What one string may take from a near miss's log-probability."""
