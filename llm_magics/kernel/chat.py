@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import LLMMagicsError, OptionError
+from ..errors import OptionError
 from ..events import Event
 from ..messages import FinishReason
 from ..models.base import PromptPart, Sampling
@@ -207,12 +207,3 @@ def _given(options: ChatOptions) -> dict[str, Any]:
     """The options that were given, for the record."""
     plain = asdict(ChatOptions())
     return {name: value for name, value in asdict(options).items() if value != plain[name]}
-
-
-def shortened(error: BaseException) -> BaseException:
-    """Make IPython show one sentence of ours in place of a traceback through this package."""
-    said = "Interrupted: what came so far is kept." if isinstance(error, KeyboardInterrupt) else str(error)
-    name = "KeyboardInterrupt" if isinstance(error, KeyboardInterrupt) else type(error).__name__
-    if isinstance(error, (LLMMagicsError, KeyboardInterrupt)):
-        error._render_traceback_ = lambda: [f"\x1b[31m{name}\x1b[0m: {said}"]  # type: ignore[union-attr]
-    return error

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import LLMMagicsError, OptionError
+from ..errors import OptionError
 from .completion import complete_line
 from .gauge import start_gauge
 from .options import Spec, near
+from .plainly import plainly
 from .runtime import Runtime
 from .specs import CHAT, LLM, LOAD_MODEL, MODELS, SPECS, THREAD, UNLOAD_MODEL
 from .tool_magics import register as register_tools
@@ -64,39 +65,38 @@ class Magics:
     def chat(self, line: str, cell: str) -> None:
         from .chat import chat
 
-        _plainly(lambda: chat(self.runtime, CHAT.parse(self._filled(line)), cell))
+        with plainly(interrupted="what came so far is kept."):
+            chat(self.runtime, CHAT.parse(self._filled(line)), cell)
 
     def load_model(self, line: str) -> None:
         from .loads import load_model
 
-        _plainly(lambda: load_model(self.runtime, LOAD_MODEL.parse(self._filled(line))))
+        with plainly():
+            load_model(self.runtime, LOAD_MODEL.parse(self._filled(line)))
 
     def unload_model(self, line: str) -> None:
-        def unload_named() -> None:
+        with plainly():
             options = UNLOAD_MODEL.parse(line)
             names = list(self.runtime.residents) if options.all else [self.runtime.resident(options.name).name]
             for name in names:
                 self.runtime.unload(name)
             self._say(f"Unloaded {', '.join(names) or 'nothing'}.")
 
-        _plainly(unload_named)
-
     def models(self, line: str) -> None:
         from .loads import show_models
 
-        def show() -> None:
+        with plainly():
             MODELS.parse(line)
             show_models(self.runtime)
-
-        _plainly(show)
 
     def thread(self, line: str) -> None:
         from .conversations import thread_action
 
-        _plainly(lambda: thread_action(self.runtime, THREAD.parse(line)))
+        with plainly():
+            thread_action(self.runtime, THREAD.parse(line))
 
     def llm(self, line: str) -> None:
-        def act() -> None:
+        with plainly():
             options = LLM.parse(line)
             actions: dict[str, Callable[[], None]] = {
                 "status": self._status,
@@ -104,12 +104,9 @@ class Magics:
                 "strip": lambda: self._strip(options.path),
             }
             if options.action not in actions:
-                raise OptionError(
-                    f"%llm cannot {options.action!r}.", near(options.action, actions) or f"It can: {', '.join(actions)}."
-                )
+                hint = near(options.action, actions) or f"It can: {', '.join(actions)}."
+                raise OptionError(f"%llm cannot {options.action!r}.", hint)
             actions[options.action]()
-
-        _plainly(act)
 
     def complete(self, shell: Any, event: Any) -> list[str]:
         """Offer what may stand where the cursor is; IPython's own completions where that is nothing."""
@@ -147,16 +144,6 @@ class Magics:
         from ..views.card import card_bundle
 
         self.runtime.shell.display_pub.publish(card_bundle(text, ()))
-
-
-def _plainly(act: Callable[[], Any]) -> None:
-    """Run a magic; show errors of ours and interrupts as one sentence instead of a traceback through this package."""
-    from .chat import shortened
-
-    try:
-        act()
-    except (LLMMagicsError, KeyboardInterrupt) as error:
-        raise shortened(error)  # noqa: B904 (the same exception, dressed for IPython)
 
 
 def _kind(spec: Spec[Any]) -> Literal["line", "cell"]:

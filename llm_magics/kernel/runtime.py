@@ -54,9 +54,6 @@ class Thread:
             before, turns = self._made.get(cell, (execution, []))
             self._made[cell] = (execution, [*turns, turn] if before == execution else [turn])
 
-    def cell_of(self, turn: str) -> str:
-        return next((cell for cell, (_, turns) in self._made.items() if turn in turns), "")
-
 
 class Runtime:
     """Models and conversations of one kernel. ``close`` frees the models; it also runs when the kernel ends."""

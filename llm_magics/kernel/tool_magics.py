@@ -5,15 +5,14 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from html import escape
 from typing import Any, Protocol
 
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
 
-from ..errors import LLMMagicsError, OptionError
+from ..errors import OptionError
 from ..events import ToolEnd, ToolProgress
 from ..messages import ToolCall
 from ..tools.deadline import Clock
@@ -24,6 +23,7 @@ from ..tools.tool import Tool
 from ..views.widgets import ShellAsker
 from .cellbook import CellBook
 from .cells import Cell, CellTool
+from .plainly import plainly
 from .surroundings import displays_into
 from .tool_options import TOOL, read_header
 from .why import explain
@@ -121,17 +121,6 @@ class ToolMagics(Magics):
 
     def _print(self, text: str) -> None:
         print(text, end="")  # noqa: T201 (a magic's own output)
-
-
-@contextlib.contextmanager
-def plainly() -> Iterator[None]:
-    """Show an error of ours as one sentence, without a traceback through this package."""
-    try:
-        yield
-    except LLMMagicsError as error:
-        from .chat import shortened
-
-        raise shortened(error)  # noqa: B904 (the same exception, dressed for IPython)
 
 
 def test(tool: Tool, arguments: str, asker: Asker, say: Callable[[str], None]) -> ToolEnd:
