@@ -19,7 +19,7 @@ from llm_magics.models.base import Request
 from llm_magics.models.guide import constraint_for
 from tests.chat.formats import NAMES, TEMPLATES, format_of
 from tests.chat.grammars import accepts, refused_at
-from tests.chat.test_laws import written_by_template
+from tests.chat.test_laws import same_calls, written_by_template
 from tests.chat.values import random_object, random_value
 
 each_template = pytest.mark.parametrize("path", TEMPLATES, ids=NAMES)
@@ -64,12 +64,13 @@ def _tools_and_calls(rng: random.Random, fmt: ChatFormat) -> tuple[list[ToolSpec
 
 
 @each_template
-def test_two_hundred_random_calls_are_accepted_as_they_are_written(path: Path) -> None:
+def test_two_hundred_random_calls_are_accepted_and_read_back_equal(path: Path) -> None:
     fmt, rng = format_of(path), random.Random(3)
     most = 2 if fmt.tools.parallel and fmt.tools.blocks is None else 1  # blocks are the template's to write
     for _ in range(40):
         tools, _ = _tools_and_calls(rng, fmt)
         grammar = build_constraint(fmt.tools, tools).calls
+        prompt = fmt.render([user("hi")], tools=tools, enable_thinking=False)
         for _ in range(5):
             calls = [
                 ToolCall(t.name, json.dumps(random_value(rng, dict(t.parameters)), ensure_ascii=False), f"abcdefgh{i}")
@@ -79,6 +80,10 @@ def test_two_hundred_random_calls_are_accepted_as_they_are_written(path: Path) -
             at = refused_at(grammar, text)
             assert at is None, text.encode()[:at].decode("utf-8", "replace")[-80:]
             assert accepts(grammar, text), text
+            parser = fmt.parser(tools, prompt=prompt)
+            parser.feed(text)
+            parser.finish("stop")
+            assert same_calls(parser.message.tool_calls, calls), (text, parser.notes)
 
 
 @each_template
