@@ -18,6 +18,9 @@ const STATES: Record<string, { icon: string; label: string }> = {
   cut: { icon: '◼', label: 'cut off' }
 };
 
+/** A decision that has not taken effect after this time was lost on the way, e.g. with the connection: it can be made again. */
+const ASK_AGAIN_MS = 5000;
+
 export class ToolView {
   readonly node = make('details', 'llm-Tool');
   private _icon = make('span', 'llm-Tool-icon', { 'aria-hidden': 'true' });
@@ -119,7 +122,10 @@ export class ToolView {
     node.append(make('p', '', {}, ask.reason || 'May this run?'), this._code('What would run', ask.shown));
     if (live) {
       const decide = (decision: 'approve' | 'deny' | 'always') => {
-        node.querySelectorAll('button').forEach(b => (b.disabled = true));
+        const enable = (enabled: boolean) =>
+          node.querySelectorAll('button').forEach(b => (b.disabled = !enabled));
+        enable(false);
+        window.setTimeout(() => enable(true), ASK_AGAIN_MS);
         this._host.decide(turn, ask.digest, decision);
       };
       node.append(

@@ -95,6 +95,7 @@ describe('a turn that runs', () => {
   });
 
   it('asks, once, and shows exactly what would run', () => {
+    vi.useFakeTimers();
     const ask = { shown: "rm('x')", digest: 'd1', reason: 'It deletes.' };
     const { view, host } = open(transcript([call({ state: 'asking', ask, result: null })], 'running'), true);
     expect(view.node.querySelector('details')!.open).toBe(true);
@@ -103,7 +104,10 @@ describe('a turn that runs', () => {
     deny.click();
     deny.click();
     expect(host.noted.filter(n => n.startsWith('deny'))).toEqual(['deny d1 of t1']);
+    vi.advanceTimersByTime(5000);
+    expect(deny.disabled).toBe(false); // the decision was lost on the way
     view.dispose();
+    vi.useRealTimers();
   });
 
   it('has no buttons for a question that nobody waits for', () => {
