@@ -96,7 +96,6 @@ class OneCall:
         self._calls = calls
         self._waits_for_id = waits_for_id
         self._pieces: list[str] = []
-        self._sent = 0
         self._index = -1
         self.name = ""
         self.id = ""
