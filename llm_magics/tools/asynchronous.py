@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import queue
 import threading
 from collections.abc import AsyncIterator, Generator
@@ -24,12 +25,11 @@ def drive(work: Any) -> Generator[Any, None, Any]:
 
     waiting: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
     loop = asyncio.new_event_loop()
-    task = loop.create_task(_gather(work, waiting))
     context = contextvars.copy_context()  # prints go to the same sink
-    thread = threading.Thread(target=context.run, args=(_run, loop, task, waiting), daemon=True, name="llm-magics-async-tool")
-    thread.start()
+    thread = threading.Thread(target=context.run, args=(_run, loop, work, waiting), daemon=True, name="llm-magics-async-tool")
     seen: list[Any] = []
     try:
+        thread.start()
         while True:
             kind, item = waiting.get()
             if kind == "error":
@@ -39,8 +39,12 @@ def drive(work: Any) -> Generator[Any, None, Any]:
             seen.append(item)
             yield item
     finally:
-        if thread.is_alive():
-            _cancel(loop, task)
+        if thread.ident is None:  # struck before it began
+            loop.close()
+            if inspect.iscoroutine(work):
+                work.close()
+        elif thread.is_alive():
+            _cancel(loop)
             thread.join(_GRACE)
 
 
@@ -52,10 +56,10 @@ async def _gather(work: Any, waiting: queue.SimpleQueue[tuple[str, Any]]) -> Any
     return None
 
 
-def _run(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any], waiting: queue.SimpleQueue[tuple[str, Any]]) -> None:
+def _run(loop: asyncio.AbstractEventLoop, work: Any, waiting: queue.SimpleQueue[tuple[str, Any]]) -> None:
     asyncio.set_event_loop(loop)
     try:
-        waiting.put(("value", loop.run_until_complete(task)))
+        waiting.put(("value", loop.run_until_complete(_gather(work, waiting))))
     except asyncio.CancelledError:
         waiting.put(("error", ToolError("The coroutine was cancelled.")))
     except (Exception, SystemExit, KeyboardInterrupt) as error:  # raised again in the thread that waits
@@ -65,8 +69,12 @@ def _run(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any], waiting: queu
         loop.close()
 
 
-def _cancel(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+def _cancel(loop: asyncio.AbstractEventLoop) -> None:
+    def cancel_all() -> None:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+
     try:
-        loop.call_soon_threadsafe(task.cancel)
+        loop.call_soon_threadsafe(cancel_all)
     except RuntimeError:
         pass  # the loop closed between the question and the call: there is nothing left to cancel

@@ -27,21 +27,45 @@ class ToolTimeout(BaseException):
     """A tool ran longer than it may."""
 
 
-class Deadline:
-    """``with Deadline(seconds):`` raises ToolTimeout inside the block when they have passed; None never does."""
+class Cancel:
+    """Ends a tool that runs in another thread: it is struck inside its Deadline's block, now or when it enters the next."""
 
-    def __init__(self, seconds: float | None) -> None:
+    def __init__(self) -> None:
+        self.wanted = False
+        self.deadline: Deadline | None = None
+
+    def ring(self) -> None:
+        self.wanted = True
+        deadline = self.deadline
+        if deadline is not None:
+            deadline.ring()
+
+
+class Deadline:
+    """``with Deadline(seconds):`` raises ToolTimeout inside the block when they have passed, or when ``cancel`` rings."""
+
+    def __init__(self, seconds: float | None, cancel: Cancel | None = None) -> None:
         self.seconds = seconds
+        self.cancel = cancel
         self._armed = False
         self._way: _Alarm | _Async | None = None
 
     def __enter__(self) -> Deadline:
-        if self.seconds is not None:
+        if self.seconds is not None or self.cancel is not None:
             here = threading.current_thread() is threading.main_thread()
             self._armed = True
             self._way = _Alarm(self) if here and hasattr(signal, "setitimer") else _Async(self)
-            self._way.start(max(self.seconds, 0.001))
+            self._way.start(None if self.seconds is None else max(self.seconds, 0.001))
+        if self.cancel is not None:
+            self.cancel.deadline = self
+            if self.cancel.wanted:
+                self.ring()
         return self
+
+    def ring(self) -> None:
+        """Strike the block from another thread; after its end this does nothing."""
+        if isinstance(self._way, _Async):
+            self._way.ring()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
@@ -58,10 +82,10 @@ class _Alarm:
     def __init__(self, deadline: Deadline) -> None:
         self.deadline = deadline
 
-    def start(self, seconds: float) -> None:
+    def start(self, seconds: float | None) -> None:
         self.started = time.monotonic()
         self.handler = signal.signal(signal.SIGALRM, self._ring)
-        self.before = signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN)
+        self.before = signal.setitimer(signal.ITIMER_REAL, seconds or 0, _AGAIN)
 
     def _ring(self, number: int, frame: FrameType | None) -> None:
         if self.deadline._armed and not holding():
@@ -84,14 +108,21 @@ class _Async:
         self.over = threading.Event()
         self.lock = threading.Lock()
 
-    def start(self, seconds: float) -> None:
+    def start(self, seconds: float | None) -> None:
+        if seconds is not None:
+            self._start_watch(seconds)
+
+    def ring(self) -> None:
+        with self.lock:
+            if not self.over.is_set():
+                raise_in(self.thread, ToolTimeout)
+
+    def _start_watch(self, seconds: float) -> None:
         threading.Thread(target=self._watch, args=(seconds,), daemon=True, name="llm-magics-deadline").start()
 
     def _watch(self, seconds: float) -> None:
         while not self.over.wait(seconds):
-            with self.lock:
-                if not self.over.is_set():
-                    raise_in(self.thread, ToolTimeout)
+            self.ring()
             seconds = _AGAIN
 
     def stop(self) -> None:

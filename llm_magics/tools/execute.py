@@ -21,7 +21,7 @@ from ..errors import ToolError
 from ..events import ToolAsk, ToolEnd, ToolEvent, ToolProgress, ToolStart, ToolState
 from ..messages import ToolCall, ToolResult
 from .capture import Sink, into
-from .deadline import Clock, Deadline, ToolTimeout, raise_in
+from .deadline import Cancel, Clock, Deadline, ToolTimeout
 from .interrupts import Held
 from .policy import Asker, Gate, digest_of
 from .results import ToolOutput, cap, render, render_error, shorten
@@ -121,14 +121,14 @@ class Runner:
         limits = [limit for limit in (tool.options.timeout, self.clock.left) if limit is not None]
         return max(min(limits), 0.001) if limits else None
 
-    def _here(self, ready: _Ready) -> Iterator[ToolEvent]:
+    def _here(self, ready: _Ready, cancel: Cancel | None = None) -> Iterator[ToolEvent]:
         """Run one call in this thread."""
         yield ToolStart(ready.index, ready.call, ready.tool.source)
         started = time.monotonic()
         timeout = self._timeout(ready.tool)
         sink = Sink()
         output: ToolOutput | None = None
-        work = self._slices(ready, timeout, sink)
+        work = self._slices(ready, timeout, sink, cancel)
         try:
             while output is None:
                 try:
@@ -146,13 +146,15 @@ class Runner:
             yield ToolProgress(ready.index, rest)
         yield self._finish(ready, output, sink, time.monotonic() - started)
 
-    def _slices(self, ready: _Ready, timeout: float | None, sink: Sink) -> Generator[Any, None, ToolOutput]:
+    def _slices(
+        self, ready: _Ready, timeout: float | None, sink: Sink, cancel: Cancel | None
+    ) -> Generator[Any, None, ToolOutput]:
         """Step through the tool; only the tool's own time counts, and only its own prints are caught."""
         steps = ready.tool.invoke(ready.arguments)
         try:
             while True:
                 began = time.monotonic()
-                with Held() as held, into(sink), _within(self.owner), Deadline(timeout), held.open():
+                with Held() as held, into(sink), _within(self.owner), Deadline(timeout, cancel), held.open():
                     try:
                         item = next(steps)
                     except StopIteration as stop:
@@ -172,14 +174,16 @@ class Runner:
     def _side_by_side(self, group: Sequence[_Ready]) -> Iterator[ToolEvent]:
         """Run calls in threads of their own; events come as they happen."""
         events: queue.SimpleQueue[ToolEvent] = queue.SimpleQueue()
-        running: dict[int, tuple[_Ready, threading.Thread, float | None]] = {}
+        running: dict[int, tuple[_Ready, Cancel, float | None]] = {}
         try:
             for ready in group:
                 timeout = self._timeout(ready.tool)
                 ends = None if timeout is None else time.monotonic() + timeout + _GRACE
                 run = contextvars.copy_context().run
-                thread = threading.Thread(target=run, args=(self._feed, ready, events), daemon=True, name="llm-magics-tool")
-                running[ready.index] = (ready, thread, ends)
+                cancel = Cancel()
+                given = (self._feed, ready, events, cancel)
+                thread = threading.Thread(target=run, args=given, daemon=True, name="llm-magics-tool")
+                running[ready.index] = (ready, cancel, ends)
                 thread.start()
             while running:
                 waits = [ends for _, _, ends in running.values() if ends is not None]
@@ -193,19 +197,18 @@ class Runner:
                         del running[event.index]
                     yield event
         finally:
-            for _, thread, _ in running.values():
-                if thread.ident is not None and thread.is_alive():
-                    raise_in(thread.ident, ToolTimeout)
+            for _, cancel, _ in running.values():
+                cancel.ring()
 
-    def _feed(self, ready: _Ready, events: queue.SimpleQueue[ToolEvent]) -> None:
+    def _feed(self, ready: _Ready, events: queue.SimpleQueue[ToolEvent], cancel: Cancel) -> None:
         try:
-            for event in self._here(ready):
+            for event in self._here(ready, cancel):
                 events.put(event)
         except (KeyboardInterrupt, ToolTimeout):  # the turn is over, or the deadline fell behind the tool's own end
             events.put(_end(ready.index, ready.call, f"Error: {ready.tool.name} was stopped.", "failed"))
 
 
-def _left_behind(running: dict[int, tuple[_Ready, threading.Thread, float | None]]) -> Iterator[ToolEvent]:
+def _left_behind(running: dict[int, tuple[_Ready, Cancel, float | None]]) -> Iterator[ToolEvent]:
     """End calls whose thread does not notice its deadline; the thread itself cannot be stopped."""
     for index, (ready, _, ends) in list(running.items()):
         if ends is not None and time.monotonic() >= ends:
