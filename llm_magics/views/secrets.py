@@ -100,17 +100,20 @@ def _segment(segment: Segment) -> Segment:
 def _step(step: Step) -> Step:
     """Mask a step's record; token ids would spell a masked text out again, so they go with it."""
     record = _data(step.record)
-    if record == step.record:
+    if record is step.record:
         return step
     return replace(step, record={key: value for key, value in record.items() if "token_ids" not in key}, token_ids=())
 
 
 def _data(value: Any) -> Any:
-    """Mask every text in JSON-able data, pictures aside."""
+    """Mask every text in JSON-able data, pictures aside; the same object where there is nothing to mask."""
     if isinstance(value, str):
-        return masked_text(value)
+        text = masked_text(value)
+        return value if text == value else text
     if isinstance(value, Mapping):
-        return {key: item if str(key).startswith("image/") else _data(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)) and not (value and isinstance(value[0], int)):
-        return [_data(item) for item in value]
+        named = {key: item if str(key).startswith("image/") else _data(item) for key, item in value.items()}
+        return value if all(named[key] is item for key, item in value.items()) else named
+    if isinstance(value, (list, tuple)):
+        items = [_data(item) for item in value]
+        return value if all(new is old for new, old in zip(items, value, strict=True)) else items
     return value

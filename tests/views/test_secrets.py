@@ -7,7 +7,7 @@ import json
 import pytest
 
 from llm_magics.segments import Ask, Step, TextSegment, ToolSegment
-from llm_magics.transcript import Transcript
+from llm_magics.transcript import MIME_TYPE, Transcript
 from llm_magics.views.notebook import bundle_of
 from llm_magics.views.secrets import MASK, Masking, masked, masked_text
 
@@ -82,6 +82,13 @@ def test_a_transcript_without_secrets_is_the_same_object() -> None:
     plain = Transcript(segments=(TextSegment("hello"), ToolSegment(0, "f", arguments='{"n": 1}', result="2")))
     assert masked(plain) is plain
     assert Masking()(plain) is plain
+
+
+def test_a_record_without_secrets_is_kept_whole() -> None:
+    record = {"prompt": "hi", "prompt_token_ids": [1, 2], "engine": {"tensor_split": (), "n_ctx": 512}, "tools": [{"name": "f"}]}
+    plain = Transcript(steps=(Step("stop", token_ids=(1, 2), record=record),))
+    assert masked(plain) is plain
+    assert bundle_of(plain)[MIME_TYPE]["steps"][0]["record"]["prompt_token_ids"] == [1, 2]
 
 
 def test_masking_a_growing_transcript_reads_each_segment_once() -> None:
