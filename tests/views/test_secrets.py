@@ -85,7 +85,7 @@ def test_a_transcript_without_secrets_is_the_same_object() -> None:
 
 
 def test_a_record_without_secrets_is_kept_whole() -> None:
-    record = {"prompt": "hi", "prompt_token_ids": [1, 2], "engine": {"tensor_split": (), "n_ctx": 512}, "tools": [{"name": "f"}]}
+    record = {"prompt": "hi", "prompt_token_ids": [1, 2], "engine": {"tensor_split": ()}, "tools": [{"name": "f"}]}
     plain = Transcript(steps=(Step("stop", token_ids=(1, 2), record=record),))
     assert masked(plain) is plain
     assert bundle_of(plain)[MIME_TYPE]["steps"][0]["record"]["prompt_token_ids"] == [1, 2]
