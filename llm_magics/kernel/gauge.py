@@ -33,7 +33,8 @@ def _gauge_of(runtime: Runtime, resident: Resident) -> dict[str, Any]:
     info = getattr(getattr(resident.model, "engine", None), "info", None)
     memory: dict[str, int] = {}
     for device, _, size in info.buffers if info is not None else ():
-        memory[device] = memory.get(device, 0) + size
+        where = "host" if device.startswith("CPU") or device.endswith("_Host") else device  # e.g. CPU_Mapped, CUDA_Host, CUDA0
+        memory[where] = memory.get(where, 0) + size
     usages = [
         thread.session.reply.usage
         for thread in runtime.threads.values()
