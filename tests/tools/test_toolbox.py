@@ -73,8 +73,8 @@ def test_calculate_refuses_what_is_no_arithmetic_or_too_large(expression: str) -
 
 
 def test_a_script_runs_by_name_with_its_arguments_as_a_list(folder: Path) -> None:
-    assert run("execute_python", '{"script_name": "hello",
-    "arguments": "a \'b c\' $HOME; ls"}').result == "hello a b c $HOME; ls"
+    line = '{"script_name": "hello", "arguments": "a \'b c\' $HOME; ls"}'
+    assert run("execute_python", line).result == "hello a b c $HOME; ls"
     assert run("execute_python", '{"script_name": "hello.py", "arguments": ["x", 2]}').result == "hello x 2"
 
 
