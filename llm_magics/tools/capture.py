@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import Any, TextIO
@@ -82,26 +83,34 @@ class _Router:
         return getattr(self.stream, name)
 
 
+class _Use:
+    """One stretch in which the routers are needed; it dies with the frame that needed them, whatever ended it."""
+
+
 _lock = threading.Lock()
-_users = 0
+_uses: weakref.WeakSet[_Use] = weakref.WeakSet()
 _real: tuple[Any, Any] = (None, None)
 
 
 @contextlib.contextmanager
 def routed() -> Iterator[None]:
-    """Put the routers in place for as long as anybody needs them."""
-    global _users, _real
+    """Put the routers in place for as long as anybody needs them.
+
+    A thread that is told to stop may die anywhere in here. Then the routers stay until the next use ends: they only pass on.
+    """
+    global _real
+    use = _Use()
     with _lock:
-        _users += 1
-        if _users == 1:
+        if not isinstance(sys.stdout, _Router):
             _real = (sys.stdout, sys.stderr)
             sys.stdout, sys.stderr = _Router(sys.stdout), _Router(sys.stderr)
+        _uses.add(use)
     try:
         yield
     finally:
         with _lock:
-            _users -= 1
-            if _users == 0:
+            _uses.discard(use)
+            if not _uses:
                 for name, stream in zip(("stdout", "stderr"), _real, strict=True):
                     if isinstance(getattr(sys, name), _Router):  # a tool that put its own stream there keeps it
                         setattr(sys, name, stream)
