@@ -155,12 +155,11 @@ class CellBook:
         if kernel is None or not cell.parent:
             return
         send, socket = kernel.session.send, kernel.iopub_socket
-        send(socket, "clear_output", {"wait": False}, parent=cell.parent, ident=kernel.topic("clear_output"))
+        send(socket, "clear_output", {"wait": False}, parent=cell.parent)
         for one in outputs:
             content = {key: value for key, value in one.items() if key != "output_type"}
             kind = one["output_type"]
-            send(socket, kind, {**content, "transient": {}} if kind == "display_data" else content, parent=cell.parent,
-                 ident=kernel.topic(kind))  # fmt: skip
+            send(socket, kind, {**content, "transient": {}} if kind == "display_data" else content, parent=cell.parent)
 
 
 def _as_notebook(printed: str, output: ToolOutput) -> list[dict[str, Any]]:

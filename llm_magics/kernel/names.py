@@ -50,6 +50,31 @@ class _Found(ast.NodeVisitor):
             self.reads.add(node.target.id)
         self.generic_visit(node)
 
+    def visit_For(self, node: ast.For | ast.AsyncFor) -> None:
+        self.visit(node.iter)
+        self._bound(node.target, [*node.body, *node.orelse])
+
+    def visit_AsyncFor(self, node: ast.AsyncFor) -> None:
+        self.visit_For(node)
+
+    def visit_With(self, node: ast.With | ast.AsyncWith) -> None:
+        for item in node.items:
+            self.visit(item.context_expr)
+        targets = [item.optional_vars for item in node.items if item.optional_vars is not None]
+        self._bound(ast.Tuple(targets, ast.Store()), node.body)
+
+    def visit_AsyncWith(self, node: ast.AsyncWith) -> None:
+        self.visit_With(node)
+
+    def _bound(self, target: ast.expr, body: list[ast.stmt]) -> None:
+        """Visit a body in which the target's names are set already."""
+        inner, set_first = _Found(), _Found()
+        set_first.visit(target)
+        for statement in body:
+            inner.visit(statement)
+        self.reads |= set_first.reads | (inner.reads - set_first.writes)
+        self.writes |= set_first.writes | inner.writes
+
     def visit_Import(self, node: ast.Import) -> None:
         self.writes |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
 

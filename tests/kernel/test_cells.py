@@ -1,0 +1,159 @@
+"""Cells as tools in a real kernel: what a run gives the model and the reader, and that it leaves no trace in the namespace."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from llm_magics.kernel.names import Ledger, names_of
+from llm_magics.kernel.tool_options import read_header
+
+from .notebook import Cell, Notebook, notebook
+
+pytestmark = pytest.mark.kernel
+
+SETUP = """
+from llm_magics import Message, ScriptedModel, ToolCall
+import json, re
+def answer(request):
+    last = request.messages[-1]
+    found = re.fullmatch(r"call (\\w+) (.*)", last.text) if last.role == "user" else None
+    return ToolCall(found[1], found[2]) if found else "done"
+import itertools
+model = ScriptedModel(itertools.repeat(answer), name="obedient")
+%load_model model
+base = 10
+"""
+
+
+@pytest.fixture(scope="module")
+def book() -> Iterator[Notebook]:
+    with notebook(SETUP) as opened:
+        yield opened
+
+
+def call(book: Notebook, name: str, arguments: str = "{}", line: str = "") -> Cell:
+    return book.run(f"%%chat {line}\ncall {name} {arguments}")
+
+
+def test_parameters_are_variables_of_the_run_and_leave_no_trace(book: Notebook) -> None:
+    book.must("n = 'mine'\n5 + 5")
+    body = "# Scale a number\nprint('scaling', n)\nn * factor * base"
+    book.must(f"%%tool scale(n: int, factor: float = 2.0) -> float --approve auto\n{body}")
+    (run,) = call(book, "scale", '{"n": "3"}').transcript.tools
+    assert (run.state, run.result, run.printed) == ("done", "scaling 3\n60.0", "scaling 3\n")
+    assert book.value("n") == "'mine'"
+    assert book.value("'factor' in globals()") == "False"
+    assert book.value("60.0 in Out.values()") == "False"
+
+
+def test_an_error_names_its_line_and_the_kernel_goes_on(book: Notebook) -> None:
+    book.must("%%tool breaks() --approve auto\n# Fail\nx = 1\nx / 0")
+    (run,) = call(book, "breaks").transcript.tools
+    assert (run.state, "ZeroDivisionError" in (run.result or ""), "line 3" in (run.result or "")) == ("failed", True, True)
+    assert book.alive
+
+
+def test_magics_and_top_level_await_work(book: Notebook) -> None:
+    body = "# Wait\nimport asyncio\nawait asyncio.sleep(0.01)\n!echo from the shell\n'awaited'"
+    book.must(f"%%tool waits() --approve auto\n{body}")
+    (run,) = call(book, "waits").transcript.tools
+    assert run.state == "done"
+    assert "awaited" in (run.result or "")
+
+
+def test_exit_in_a_cell_tool_is_a_result(book: Notebook) -> None:
+    book.must("%%tool leaves() --approve auto\n# Leave\nexit()")
+    (run,) = call(book, "leaves").transcript.tools
+    assert (run.state, book.alive) == ("failed", True)
+
+
+def test_a_plot_is_a_picture_for_the_reader_and_words_for_the_model(book: Notebook) -> None:
+    book.must("%matplotlib inline\nimport matplotlib.pyplot as plt")
+    book.must("%%tool draw(title: str) --approve auto\n# Draw\nplt.plot([1, 2, 3])\nplt.title(title)\nNone")
+    (run,) = call(book, "draw", '{"title": "Rising"}').transcript.tools
+    assert any("image/png" in bundle for bundle in run.outputs)
+    assert '"Rising": 1 line' in (run.result or "")
+
+
+def test_scratch_runs_on_a_copy(book: Notebook) -> None:
+    book.must("%%tool trial() --approve auto --scratch\n# Try\nbase = 99\nfresh = 1\nbase")
+    (run,) = call(book, "trial").transcript.tools
+    assert run.result == "99"
+    assert (book.value("base"), book.value("'fresh' in globals()")) == ("10", "False")
+
+
+def test_a_cell_asks_before_it_runs_and_nobody_there_is_a_no(book: Notebook) -> None:
+    book.must("ran = []")
+    book.must("%%tool careful(x: int)\n# Be careful\nran.append(x)")
+    (run,) = call(book, "careful", '{"x": 1}').transcript.tools
+    assert (run.state, book.value("ran")) == ("refused", "[]")
+    assert run.ask is not None
+    assert "ran.append(x)" in run.ask.shown
+    (run,) = call(book, "careful", '{"x": 2}', "--approve auto").transcript.tools
+    assert (run.state, book.value("ran")) == ("done", "[2]")
+
+
+def test_a_first_line_comment_and_a_tag_make_cells_tools(book: Notebook) -> None:
+    book.run("# %tool double(k: int = 4) --approve auto\n# Double it\nk * 2")
+    assert call(book, "double", '{"k": 21}').transcript.tools[0].result == "42"
+    book.run("size = 3", tags=("parameters",))
+    book.run("# Area of a square\nsize ** 2", tags=("tool:area",))
+    (run,) = call(book, "area", '{"size": 5}', "--approve auto").transcript.tools
+    assert run.result == "25"
+
+
+def test_a_run_on_stale_state_is_warned_about(book: Notebook) -> None:
+    for source in ("raw = 1", "made = raw + 1", "raw = 2"):
+        book.must(source)
+    book.must("%%tool look() --approve auto\n# Look\nmade")
+    (run,) = call(book, "look").transcript.tools
+    assert any("made was made before raw was last changed" in warning for warning in run.warnings)
+
+
+def test_tools_lists_tests_and_explains(book: Notebook) -> None:
+    book.must("%%tool small(x: int) --approve auto\n# Small\nx + 1")
+    assert "small" in json.dumps(book.run("%tools").bundles)
+    assert "the model reads:\n2" in book.run('%tools test small {"x": 1}').printed
+    call(book, "small", '{"x": 1}')
+    told = book.run("%tools why").printed
+    assert "Offered:" in told
+    assert "small" in told
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("f", ("f", None, "")),
+        ("f()", ("f", "", "")),
+        ("f(a: str = ')', b=1) -> dict[str, int] --approve auto", ("f", "a: str = ')', b=1", "dict[str, int]")),
+        ("f(x: Literal['a-b', '--c']) --scratch", ("f", "x: Literal['a-b', '--c']", "")),
+    ],
+)
+def test_headers_are_read_as_python_and_options(line: str, expected: tuple[str, str | None, str]) -> None:
+    header = read_header(line)
+    assert (header.name, header.parameters, header.returns) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "reads"),
+    [
+        ("y = x", {"x"}), ("x = 1\ny = x", set()), ("x += 1", {"x"}), ("[i for i in xs]", {"xs"}), ("print(len(a))", {"a"}),
+        ("def f(a): return a + b", {"b"}), ("import m\nm.go()", set()), ("for i in r: i", {"r"}), ("lambda q: q + z", {"z"}),
+        ("class C:\n    v = w", {"w"}), ("with o as p: p", {"o"}), ("f'{name}'", {"name"}),
+    ],
+)  # fmt: skip
+def test_the_names_that_a_cell_reads_are_known(source: str, reads: set[str]) -> None:
+    assert names_of(source).reads == reads
+
+
+def test_staleness_is_found_through_several_cells() -> None:
+    ledger = Ledger()
+    for source in ("a = 1", "b = a", "c = b", "a = 2"):
+        ledger.ran(names_of(source))
+    assert len(ledger.stale(["c"])) == 1
+    for source in ("b = a", "c = b"):
+        ledger.ran(names_of(source))
+    assert ledger.stale(["c"]) == []
