@@ -26,7 +26,7 @@ from typing import Any
 
 from ..messages import JsonSchema, ToolSpec
 from .grammar import JSON, JSON_IN_STRING, PYTHON_CONSTANTS, Notation, ValueWriter
-from .lark import GrammarWriter, as_regex, quoted
+from .lark import MAX_CALLS, GrammarWriter, as_regex, quoted
 from .schema import Normalised, normalise
 from .schema_nodes import is_never
 from .syntax import JsonFields, LiteralArguments, ReasoningSyntax, Shape, TaggedArguments, ToolSyntax, TurnSyntax
@@ -192,7 +192,7 @@ class _Calls:
         if s.blocks is not None:  # every call is a block of its own
             end = optional(" | ".join(quoted(e.strip()) for e in s.blocks.ends if e.strip()))
             between = f"{w.gap} {end} {w.gap} {w.marker(s.blocks.start)}"
-        more = f"({between} {call})*" if self.several else ""
+        more = f"({between} {call}){{0,{MAX_CALLS - 1}}}" if self.several else ""
         calls = f'"[" {w.gap} {call} {more} {w.gap} "]"' if s.array else f"{call} {more}"
         return w.rule(f"{w.marker(s.section_start)} {calls} {end} {self.closing(s.section_end)} {self.tail()}".strip(), "calls")
 

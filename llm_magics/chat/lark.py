@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 MAX_SPACE = 120
+MAX_CALLS = 32  # calls of one message: a small model may repeat one without end, and the grammar's ambiguity grows with each
 MAX_COUNT = 10_000  # array elements and string lengths beyond which a limit is not worth a grammar
 
 # A JSON string's characters; a surrogate is only allowed as half of a pair, e.g. \ud83d\ude00.

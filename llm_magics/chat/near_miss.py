@@ -23,7 +23,7 @@ from typing import Any, Literal
 from ..messages import ToolSpec
 from .constraint import json_value, parameters_schema
 from .grammar import PYTHON, ValueWriter
-from .lark import GrammarWriter, quoted
+from .lark import MAX_CALLS, GrammarWriter, quoted
 from .syntax import JsonFields, Shape, ToolSyntax
 from .tagged_grammar import properties_of, solid_object
 
@@ -78,7 +78,7 @@ class _NearMisses:
         one = w.rule(" | ".join(wrapped), "wrapped")
         if self.reading == "opened":
             return w.text(f"{w.gap} {one}")
-        again = f"({w.gap} {one})*" if self.several else ""
+        again = f"({w.gap} {one}){{0,{MAX_CALLS // 2 - 1}}}" if self.several else ""
         return w.text(f"{w.gap} {one} {again} {w.gap}")
 
     @property
@@ -116,7 +116,7 @@ class _NearMisses:
         if self.reading == "opened":
             return w.rule(f'("[" {w.gap})? {one}', "objects")
         comma = f'{w.gap} ("," {w.gap})?'
-        several = w.rule(f"{one} ({comma} {one})*" if self.several else one, "several")
+        several = w.rule(f"{one} ({comma} {one}){{0,{MAX_CALLS // 2 - 1}}}" if self.several else one, "several")
         return w.rule(f'{several} | "[" {w.gap} {several} {w.gap} "]"', "objects")
 
     @property
@@ -160,7 +160,7 @@ class _NearMisses:
         if self.reading == "opened":
             return w.rule(f'("[" {w.gap})? {one}', "calls")
         comma = f'{w.gap} ("," {w.gap})?'
-        several = w.rule(f"{one} ({comma} {one})*" if self.several else one, "calls")
+        several = w.rule(f"{one} ({comma} {one}){{0,{MAX_CALLS // 2 - 1}}}" if self.several else one, "calls")
         return w.rule(f'{several} | "[" {w.gap} {several} {w.gap} "]"', "calls")
 
     def keyword_call(self, tool: ToolSpec) -> str:

@@ -54,7 +54,8 @@ def make_guide(format: ChatFormat, prompt: Prompt, request: Request, specials: f
         said = quotable(request.messages)
         recovery = Recovery(request.tools, format.tools, said=said, parallel=request.parallel_tool_calls)
     constraint = constraint_for(format, prompt, request)
-    return ChatGuide(parser, constraint, recovery, specials, thinking=_opens_reasoning(format, prompt))
+    names = frozenset(tool.name for tool in request.tools)
+    return ChatGuide(parser, constraint, recovery, specials, thinking=_opens_reasoning(format, prompt), names=names)
 
 
 def constraint_for(format: ChatFormat, prompt: Prompt, request: Request) -> Constraint:
@@ -100,12 +101,14 @@ class ChatGuide:
         specials: frozenset[str],
         *,
         thinking: bool = False,
+        names: frozenset[str] = frozenset(),
     ) -> None:
         self._parser = parser
         self._constraint = constraint
         self._recovery = recovery
         self._specials = specials
         self._thinking = thinking
+        self._names = names  # of the tools that are offered
         self._raw = ""  # the end of the answer so far, from where a call can begin
         self._armed = False
         self._notes: list[str] = []
@@ -140,7 +143,18 @@ class ChatGuide:
         for event in events:
             if isinstance(event, ReasoningDelta | TextDelta):
                 self._thinking = isinstance(event, ReasoningDelta)
+        if not self._thinking and text.rstrip()[-1:] in ("}", "]", ")", ">", "`") and self._stuck():
+            self._notes.append("The model wrote the same call again and again, and was stopped.")
+            return GuideStep(events=tuple(events), stop=True)
         return GuideStep(events=tuple(events), arm=self._to_arm(events))
+
+    def _stuck(self) -> bool:
+        """Whether the answer ends with the same call, written out three times in a row: a small model can go on so for ever."""
+        raw = self._raw.rstrip()
+        tail = raw[-24:]
+        before = raw.rfind(tail, 0, len(raw) - 1)
+        stretch = raw[before + len(tail) :]
+        return before >= 0 and any(name in stretch for name in self._names) and raw.endswith(stretch * 3)
 
     def finish(self, reason: str) -> GuideStep:
         *events, end = self._parser.finish(cast(FinishReason, reason))

@@ -53,6 +53,24 @@ def test_text_passes_and_nothing_is_armed() -> None:
     assert assemble(events) == events[-1].message
 
 
+@pytest.mark.parametrize("call", [CALL, f"```json\n{CALL}\n```", OWN_CALL])
+def test_the_same_call_over_and_over_is_stopped(call: str) -> None:
+    repeating = guide()
+    repeating.start()
+    steps = [repeating.feed(character) for character in f"{call}\n" * 6]
+    stopped = next(i for i, step in enumerate(steps) if step.stop)
+    assert 2 * len(call) < stopped < 5 * len(call)
+    events = repeating.finish("stop").events
+    assert any("again and again" in note for event in events if isinstance(event, ModelEnd) for note in event.notes)
+
+
+def test_different_calls_of_one_tool_are_not_stopped() -> None:
+    calls = guide()
+    calls.start()
+    text = "\n".join(CALL.replace("1+1", f"{n}+{n}") for n in range(6))
+    assert not any(calls.feed(character).stop for character in text)
+
+
 def test_a_near_miss_is_armed_when_it_is_sure_and_becomes_a_call() -> None:
     events, steps = run(guide(), list(f"```json\n{CALL}\n```"))
     armed = [step.arm for step in steps if step.arm]
