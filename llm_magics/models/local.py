@@ -150,7 +150,7 @@ class LocalModel:
         prompt = self.format.render(
             request.messages,
             tools=tools,
-            enable_thinking=request.thinking is not False,
+            enable_thinking=request.thinking,
             continue_final=request.continue_final,
             **kwargs,
         )
