@@ -101,12 +101,15 @@ def parameters_schema(tool: ToolSpec) -> Normalised:
 
 
 def _response(schema: JsonSchema | None, frame: Frame, calls: _Calls | None) -> str:
-    """JSON under a schema, after the reasoning; or calls, where there are any."""
+    """JSON under a schema, after the reasoning; or calls, where there are any.
+
+    Nothing stands around the JSON where nothing must: white space is what a model writes that would rather write prose.
+    """
     writer = calls.writer if calls else GrammarWriter()
     normal = normalise(schema if schema is not None else {})
     value = ValueWriter(writer, normal).value(normal.root)
     opening, closing = (writer.marker(m) for m in (frame.turn.content_start, frame.turn.content_end))
-    body = f"{writer.gap} {optional(opening)} {value} {writer.gap} {optional(closing)}"
+    body = f"{optional(opening)} {value} {optional(closing)}"
     if calls:
         body = f"({body}) | {calls.body()}"
     return writer.text(f"{_reasoning(writer, frame)} ({body})")
@@ -116,7 +119,7 @@ def _reasoning(writer: GrammarWriter, frame: Frame) -> str:
     """What a model that reasons writes first: the rest of the reasoning, or all of it, or none."""
     syntax = frame.reasoning
     if syntax is None or not syntax.end.strip():
-        return writer.gap
+        return ""
     end = syntax.end.strip()
     rest = f"{writer.until(end)} {writer.gap}"
     if frame.reasoning_open:

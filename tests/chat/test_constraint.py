@@ -196,8 +196,10 @@ def test_reasoning_comes_first_and_may_speak_of_calls() -> None:
 def test_a_response_schema_is_json_after_the_reasoning_or_a_call_instead() -> None:
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
     plain = build_constraint(None, [], response_schema=schema).start
-    assert accepts(plain, '{"n": 3}\n')
+    assert accepts(plain, '{\n  "n": 3\n}')
     assert not accepts(plain, '{"n": "3"}')
+    assert not accepts(plain, '\n{"n": 3}')
+    assert not accepts(plain, '{\n\n\n\n"n": 3}')
     both = build_constraint(HERMES, [NOW], response_schema=schema, frame=Frame(reasoning=THINK)).start
     assert accepts(both, '<think>\nhm\n</think>\n\n{"n": 3}')
     assert accepts(both, str(write_calls(HERMES, [ToolCall("now", "{}")])))
