@@ -2,9 +2,12 @@
 
 Each step fills one batch, lets llama.cpp evaluate it, and draws one token for each sequence whose last token was in it. First
 come the sequences that generate (a sampled token, tokens that a grammar forced, a guess of prompt lookup), then chunks of
-prompts, the important and the older first. While somebody generates, prompts get a share of the batch that keeps a step short,
-unless the prompt is the more important one: then the others stand back. A prompt that shares its beginning with one that is
-being evaluated waits for it and then stands on it, so that a system prompt is computed once for all.
+prompts, the important and the older first. While somebody generates, prompts get a share of the batch that keeps a step short.
+A prompt that shares its beginning with one that is being evaluated waits for it and then stands on it, so that a system prompt
+is computed once for all.
+
+A prompt that matters more than what runs gets its first token as soon as on a quiet engine: the batch that is being evaluated
+is cut short, a sequence that matters less gives up its slot, and all such stand back until the first token is there.
 
 All of this runs in the engine's thread, except :meth:`Scheduler.interrupt`.
 """
@@ -25,6 +28,9 @@ from .slots import Slot, Slots
 _DONE, _NO_ROOM, _ABORTED = 0, 1, 2
 _LONG_BATCH = 32  # tokens; a batch longer than this is worth aborting for an interrupt
 _SHORT_STEP = 0.25  # seconds that a step may take while somebody generates
+_SHORTER_STEP = 0.1  # the same where who generates matters more than the prompts
+_LEAST_CHUNK = 32  # tokens of prompts that a step takes in any case
+_LEAST_OUTRANKED_CHUNK = 8
 _WORTH_WAITING = 32  # shared tokens for which a prompt waits until another sequence has evaluated them
 
 
@@ -56,7 +62,7 @@ class Scheduler:
         self._crowded = False  # the memory was full: nobody is admitted until somebody has ended
         self._seconds_per_token = 0.0  # of long batches
         self._long_batch = False
-        self._batch_priority = 0
+        self._batch_priority: int | None = None  # of the batch that is being evaluated, where it can be cut short
 
     # --- from outside -------------------------------------------------------------------------------------------------------
 
@@ -69,7 +75,8 @@ class Scheduler:
     def interrupt(self, priority: int | None = None) -> None:
         """Cut a long evaluation short, so that a cancelled sequence is noticed, or one of this ``priority`` if all in the batch
         matter less. Any thread may call this; an abort that comes too early or too late only repeats a step."""
-        if self._long_batch and (priority is None or priority < self._batch_priority):
+        running = self._batch_priority
+        if self._long_batch if priority is None else running is not None and priority < running:
             self._context.abort.set()
 
     @property
@@ -99,11 +106,12 @@ class Scheduler:
         parts = self._fill()
         if not parts:
             return False
-        self._batch_priority = min(part.sequence.request.priority for part in parts)
         self._long_batch = long = self._batch.n > _LONG_BATCH
+        if long or self._slots.cuttable:  # another memory may lose more by being cut short than a short step takes
+            self._batch_priority = min(part.sequence.request.priority for part in parts)
         begin = time.perf_counter() if long else 0.0
         code = self._context.decode(self._batch)
-        self._long_batch = False
+        self._long_batch, self._batch_priority = False, None
         if code != _DONE:
             self._recover(parts, code)
             return True
@@ -177,19 +185,25 @@ class Scheduler:
         for slot in self._slots.all:
             if slot.sequence is not None and slot.sequence.channel.may_run():
                 (generating if len(slot.cached) >= slot.sequence.n_prompt else prompting).append(slot)
+        urgent = min((_rank(slot.sequence)[0] for slot in prompting), default=0)
         if prompting:  # who matters less than a waiting prompt stands back until that has its first token
-            urgent = min(_rank(slot.sequence)[0] for slot in prompting)
+            prompting = [slot for slot in prompting if _rank(slot.sequence)[0] == urgent]
             generating = [slot for slot in generating if _rank(slot.sequence)[0] <= urgent]
         guess = self._lookup and len(generating) == 1 and not prompting
         for slot in generating:
             self._put(parts, slot, self._batch.capacity, guess=guess)
         budget = self._batch.capacity
         if generating and prompting:
-            budget = max(_LONG_BATCH, int(_SHORT_STEP / self._seconds_per_token) if self._seconds_per_token else 0)
+            outranked = min(_rank(slot.sequence)[0] for slot in generating) < urgent
+            budget = self._chunk(*((_SHORTER_STEP, _LEAST_OUTRANKED_CHUNK) if outranked else (_SHORT_STEP, _LEAST_CHUNK)))
         for slot in sorted(prompting, key=lambda slot: _rank(slot.sequence)):
             if not self._waits_for_a_prefix(slot):
                 budget -= self._put(parts, slot, budget)
         return parts
+
+    def _chunk(self, seconds: float, least: int) -> int:
+        """How many tokens of prompts keep a step of the engine about that short, but at least so many."""
+        return max(least, int(seconds / self._seconds_per_token)) if self._seconds_per_token else least
 
     def _put(self, parts: list[_Part], slot: Slot, budget: int, *, guess: bool = False) -> int:
         """Put a slot's next tokens into the batch, at most ``budget`` of them; return how many."""
@@ -227,10 +241,12 @@ class Scheduler:
             common = prefix.keep_length(sequence.tokens, older.tokens)
             if common < len(slot.cached) + _WORTH_WAITING:
                 continue
-            if prefix.common_prefix(sequence.tokens, other.cached) < common:
+            done = prefix.common_prefix(sequence.tokens, other.cached)
+            at_it = older.request.priority <= sequence.request.priority and older.channel.may_run()
+            if done < common and at_it:
                 return True
-            if self._slots.share(other, slot, common):
-                sequence.found_cached(common)
+            if self._slots.share(other, slot, min(done, common)):
+                sequence.found_cached(len(slot.cached))
         return False
 
     # --- what came out ------------------------------------------------------------------------------------------------------

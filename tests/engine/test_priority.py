@@ -1,0 +1,155 @@
+"""What a prompt that matters more finds when it comes while others run: steps counted, not timed, over a stand-in for llama.cpp."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from llm_magics.engine.constraint import ConstraintEngine
+from llm_magics.engine.context import Batch
+from llm_magics.engine.scheduler import Scheduler
+from llm_magics.engine.sequence import Sequence
+from llm_magics.engine.values import GenerateRequest, SamplerSettings, Tokens
+from tests.bench.host import StubContext, StubModel
+
+N_VOCAB, N_SLOTS, N_CTX = 500, 4, 4096
+PREFIX = tuple(range(100, 300))
+
+
+class Recorder(StubContext):
+    """Takes down how many tokens of each sequence every batch had, and what was aborted."""
+
+    def __init__(self) -> None:
+        super().__init__(N_VOCAB)
+        self.batches: list[dict[int, int]] = []
+        self.aborted = 0
+        self.during: Any = None  # called in the midst of an evaluation
+        recorder = self
+
+        class Flag:
+            def set(self) -> None:
+                recorder.aborted += 1
+
+            def clear(self) -> None:
+                pass
+
+        self.abort: Any = Flag()
+
+    def decode(self, batch: Batch) -> int:
+        counts: dict[int, int] = {}
+        for i in range(batch.n):
+            counts[batch.sequences[i]] = counts.get(batch.sequences[i], 0) + 1
+        self.batches.append(counts)
+        if self.during is not None:
+            self.during()
+        return super().decode(batch)
+
+    def copy(self, source: int, target: int, end: int) -> None:
+        pass
+
+    def state_size(self, sequence: int) -> int:
+        return 0
+
+    def save(self, sequence: int, *, partial: bool) -> bytes:
+        return b""
+
+    def restore(self, sequence: int, state: bytes, *, partial: bool) -> bool:
+        return True
+
+
+class Bench:
+    """A scheduler over the stand-in, stepped by hand."""
+
+    def __init__(self) -> None:
+        self.model: Any = StubModel(N_VOCAB)
+        self.context: Any = Recorder()
+        self.scheduler = Scheduler(self.model, self.context, n_slots=N_SLOTS, n_ctx=N_CTX)
+
+    def add(self, prompt: tuple[int, ...], priority: int, max_tokens: int = 50) -> Sequence:
+        request = GenerateRequest(prompt, SamplerSettings(temperature=0), max_tokens, priority=priority)
+        sequence = Sequence(request, self.model, ConstraintEngine(self.model), N_CTX)
+        self.scheduler.add(sequence)
+        return sequence
+
+    def until_first_token(self, sequence: Sequence) -> list[dict[int, int]]:
+        """Step on until a sequence's first token; the batches that took."""
+        begin = len(self.context.batches)
+        while True:
+            assert self.scheduler.step()
+            assert len(self.context.batches) - begin < 50
+            while not sequence.channel.queue.empty():
+                if isinstance(sequence.channel.queue.get(), Tokens):
+                    return self.context.batches[begin:]
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_a_cell_beside_a_full_map_needs_one_batch_of_its_own_tokens_alone(bench: Bench) -> None:
+    for i in range(10):
+        bench.add((*PREFIX, i, i + 1, i + 2), priority=5)
+    for steps in (1, 2, 3, 5, 8):
+        for _ in range(steps):
+            bench.scheduler.step()
+        cell = bench.add((*PREFIX, 400 + steps, 401, 402, 403), priority=0, max_tokens=2)
+        (batch,) = bench.until_first_token(cell)
+        assert list(batch.values()) == [4]  # the prefix is what the rows have evaluated already
+        bench.scheduler.step()
+
+
+def test_a_cell_does_not_wait_for_a_row_that_stands_back_for_it(bench: Bench) -> None:
+    long = tuple(i % 480 for i in range(1500))
+    bench.add((*long, 1), priority=5)
+    bench.scheduler.step()  # the row has a third of what both share
+    cell = bench.add((*long, 2), priority=0)
+    batches = bench.until_first_token(cell)
+    assert [sum(batch.values()) for batch in batches] == [512, 477]  # what the row has done is not done again
+    assert all(len(batch) == 1 for batch in batches)
+
+
+def test_rows_go_on_once_the_cell_has_its_first_token(bench: Bench) -> None:
+    rows = [bench.add((*PREFIX, i, i + 1), priority=5, max_tokens=30) for i in range(6)]
+    for _ in range(4):
+        bench.scheduler.step()
+    bench.until_first_token(bench.add((1, 2, 3), priority=0))
+    bench.scheduler.step()
+    assert len(bench.context.batches[-1]) == N_SLOTS
+    while bench.scheduler.step():
+        pass
+    assert [len(row.tokens) - row.n_prompt for row in rows] == [30] * 6
+
+
+def test_a_batch_that_matters_less_is_cut_short_and_one_that_matters_as_much_is_not(bench: Bench) -> None:
+    for priority, arriving, aborts in ((5, 0, 1), (5, 5, 0), (0, 0, 0), (0, 5, 0)):
+        for i in range(3):
+            bench.add((7, 8, i), priority=priority, max_tokens=4)
+        bench.scheduler.step()
+        bench.context.aborted = 0
+        bench.context.during = lambda arriving=arriving: bench.scheduler.interrupt(arriving)
+        bench.scheduler.step()
+        assert bench.context.aborted == aborts
+        bench.context.during = None
+        while bench.scheduler.step():
+            pass
+        bench.scheduler.interrupt(0)  # nothing is being evaluated
+        assert bench.context.aborted == aborts
+
+
+def test_an_outranked_prompt_gets_small_pieces_of_a_step(bench: Bench) -> None:
+    cell = bench.add((1, 2, 3), priority=0, max_tokens=200)
+    bench.until_first_token(cell)
+    bench.scheduler._seconds_per_token = 0.01
+    bench.add(tuple(i % 480 for i in range(1000)), priority=5)
+    bench.scheduler.step()
+    outranked = max(bench.context.batches[-1].values())
+    bench = Bench()
+    cell = bench.add((1, 2, 3), priority=0, max_tokens=200)
+    bench.until_first_token(cell)
+    bench.scheduler._seconds_per_token = 0.001
+    bench.add(tuple(i % 480 for i in range(1000)), priority=0)
+    bench.scheduler.step()
+    equal = max(bench.context.batches[-1].values())
+    assert (outranked, equal) == (10, 250)
