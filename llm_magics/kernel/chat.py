@@ -19,6 +19,7 @@ from ..transcript import Transcript
 from .braces import fill
 from .context import parent_metadata, select, written
 from .interrupts import Interrupts
+from .rules import Rules
 from .runtime import Resident, Runtime
 from .specs import ChatOptions
 
@@ -39,11 +40,14 @@ def chat(runtime: Runtime, options: ChatOptions, body: str) -> Reply | None:
         raise OptionError("The cell asks nothing.", "Write your message under %%chat.")
     resident = runtime.find_model(options.model)
     cell = str(parent_metadata(runtime.shell).get("cellId") or "")
+    rules = runtime.rules
+    rules.check_model(resident.names)
     text = _with_context(runtime, options, text, cell, resident)
     if options.system is not None:
         options = replace(options, system=_system(options.system, runtime.shell.user_ns))
-    overrides = _overrides(runtime, options)
+    overrides = _overrides(runtime, options, rules)
     thread = runtime.thread(options.thread, resident.model)
+    overrides = rules.for_turn(overrides, thread.session.settings)
     if options.no_history:
         session, replaced = thread.session.fork(f"{thread.name}/aside", turns=()), None
     else:
@@ -158,14 +162,14 @@ def _with_context(runtime: Runtime, options: ChatOptions, text: str, cell: str, 
     return f"{context}\n\n{text}" if context else text
 
 
-def _overrides(runtime: Runtime, options: ChatOptions) -> dict[str, Any]:
+def _overrides(runtime: Runtime, options: ChatOptions, rules: Rules) -> dict[str, Any]:
     """What the options say of this one turn, in the words of ``Session.turn``."""
     from ..tools.registry import registered
 
     sampling = {name: getattr(options, name) for name in _SAMPLING if getattr(options, name) is not None}
     given: dict[str, Any] = {
         "system": options.system,
-        "tools": registered.select(options.tools),
+        "tools": rules.tools_for(registered.select(options.tools), named=options.tools is not None),
         "tool_choice": options.tool_choice,
         "max_steps": options.max_steps,
         "approve": options.approve,

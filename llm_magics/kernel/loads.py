@@ -9,6 +9,7 @@ from ..errors import OptionError
 from ..models.base import Model
 from ..views.card import bar_text, bytes_text, card_bundle, table_bundle
 from .context import parent_metadata
+from .rules import names_of
 from .runtime import Resident, Runtime
 from .specs import LoadOptions
 
@@ -61,7 +62,9 @@ class Bar:
 def load_model(runtime: Runtime, options: LoadOptions) -> None:
     """Load, show how far it is, then one card; with ``dry_run`` only say what it would take."""
     held = runtime.shell.user_ns.get(options.name)
+    rules = runtime.rules
     if isinstance(held, Model):
+        rules.check_model((held.name,))
         resident = runtime.add(options.alias or options.name, held, options.ttl)
         runtime.shell.display_pub.publish(card_bundle(f"{resident.name} is the current model", model_rows(resident)))
         return
@@ -70,6 +73,8 @@ def load_model(runtime: Runtime, options: LoadOptions) -> None:
     alias = options.alias
     if alias and not alias.replace("-", "_").replace(".", "_").isidentifier():
         raise OptionError(f"{alias!r} is no name for a model.", "Use letters, digits, '-', '_' and '.'.")
+    known_as = names_of(options.name)
+    rules.check_model(known_as)
     bar = Bar(runtime.shell)
     _make_room(runtime, options)
     prepared = prepare(options.name, bar.bytes, **options.settings())
@@ -78,7 +83,7 @@ def load_model(runtime: Runtime, options: LoadOptions) -> None:
         return
     name = alias or prepared.file.name
     model = open_prepared(prepared, name, lambda part: bar.loading(name, part))
-    resident = runtime.add(name, model, options.ttl)
+    resident = runtime.add(name, model, options.ttl, known_as)
     bar.end(card_bundle(f"{name} is loaded", model_rows(resident)))
 
 

@@ -127,6 +127,7 @@ class Magics:
             ("answers", status["current_model"]),
             ("threads", threads),
             ("current thread", status["current_thread"]),
+            *self.runtime.rules.rows(),
         ]
         self.runtime.shell.display_pub.publish(card_bundle("llm_magics", rows))
 

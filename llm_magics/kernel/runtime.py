@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from ..errors import NoModelError, OptionError
 from ..models.base import Model
 from ..tools.policy import Asker, Decision, nobody
-from .context import CellLog
+from .context import CellLog, parent_metadata
 from .options import near
+from .rules import Rules, configured
 
 if TYPE_CHECKING:
     from ..events import ToolAsk
@@ -25,11 +26,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class Resident:
-    """A loaded model. ``ttl`` seconds after its last use it is unloaded; None keeps it."""
+    """A loaded model. ``ttl`` seconds after its last use it is unloaded; None keeps it. ``names`` are what rules know it by."""
 
     name: str
     model: Model
     ttl: float | None = None
+    names: tuple[str, ...] = ()
     uses: int = 0
     last_used: float = field(default_factory=time.monotonic)
 
@@ -60,6 +62,7 @@ class Runtime:
 
     def __init__(self, shell: Any) -> None:
         self.shell = shell
+        self.configured = configured(shell)
         self.cells = CellLog(shell)
         self.residents: dict[str, Resident] = {}
         self.threads: dict[str, Thread] = {}
@@ -73,11 +76,11 @@ class Runtime:
 
     # --- models ---------------------------------------------------------------------------------------------------------
 
-    def add(self, name: str, model: Model, ttl: float | None = None) -> Resident:
+    def add(self, name: str, model: Model, ttl: float | None = None, names: tuple[str, ...] = ()) -> Resident:
         """Keep a model under a name and make it the current one; a model that had the name is closed."""
         with self._lock:
             old = self.residents.pop(name, None)
-            resident = self.residents[name] = Resident(name, model, ttl)
+            resident = self.residents[name] = Resident(name, model, ttl, names or (model.name,))
             self.current_model = name
         if old is not None and old.model is not model:
             old.model.close()
@@ -98,7 +101,7 @@ class Runtime:
     def find_model(self, name: str = "") -> Resident:
         """A loaded model, or a model that the user holds in a variable of that name; raises NoModelError."""
         held = self.shell.user_ns.get(name) if name and name not in self.residents else None
-        return Resident(name, held) if isinstance(held, Model) else self.resident(name)
+        return Resident(name, held, names=(held.name,)) if isinstance(held, Model) else self.resident(name)
 
     def unload(self, name: str = "") -> str:
         """Close a model, or the current one; gives its name. The last one loaded of the others becomes current."""
@@ -183,6 +186,13 @@ class Runtime:
         return self.threads[name]
 
     # --- the front end --------------------------------------------------------------------------------------------------
+
+    @property
+    def rules(self) -> Rules:
+        """What is allowed here: the configuration's word, tightened by the page's settings; raises OptionError."""
+        link = self.link if parent_metadata(self.shell).get("cellId") else None
+        said = link.settings() if link is not None else {}
+        return self.configured.tightened(Rules.of(said, "JupyterLab's settings of llm_magics")) if said else self.configured
 
     @property
     def link(self) -> Link | None:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from html import escape
 from typing import Any, Protocol
 
@@ -24,6 +24,7 @@ from ..views.widgets import ShellAsker
 from .cellbook import CellBook
 from .cells import Cell, CellTool
 from .plainly import plainly
+from .rules import Rules
 from .surroundings import displays_into
 from .tool_options import TOOL, read_header
 from .why import explain
@@ -36,11 +37,14 @@ USAGE = """%tools                     list the registered tools
 
 
 class Host(Protocol):
-    """What is used of the kernel's runtime: who asks for approval, and the conversations (with a ``session`` each)."""
+    """What is used of the kernel's runtime: who asks for approval, what is allowed, and conversations (each a ``session``)."""
 
     asker: Asker
     threads: dict[str, Any]
     current_thread: str
+
+    @property
+    def rules(self) -> Rules: ...
 
 
 @magics_class
@@ -78,7 +82,7 @@ class ToolMagics(Magics):
 
     def _list(self, rest: str) -> None:
         self.book.refresh()
-        self._show(registered)
+        self._show(tuple(registered))
 
     def _test(self, rest: str) -> None:
         name, _, arguments = rest.partition(" ")
@@ -107,8 +111,10 @@ class ToolMagics(Magics):
     def _forget(self, rest: str) -> None:
         registered.discard(registered[rest])
 
-    def _show(self, tools: Iterable[Tool]) -> None:
-        rows = [(tool.name, tool.signature.text, origin(tool), policy(tool)) for tool in tools]
+    def _show(self, tools: Collection[Tool]) -> None:
+        rules = self.host.rules
+        barred = {tool.name: "" if rules.allows_tool(tool.name) else ", barred by the rules of this kernel" for tool in tools}
+        rows = [(tool.name, tool.signature.text, origin(tool), policy(tool) + barred[tool.name]) for tool in tools]
         if not rows:
             self._print("No tool is registered. Decorate a function with @tool, or begin a cell with %%tool NAME(...).\n")
             return

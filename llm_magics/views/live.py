@@ -28,12 +28,13 @@ Operations of a delta, in order::
     ["head", {...}]           set these fields of the transcript itself
 
 Messages in (content of a control message of type ``llm_magics``): ``hello`` (turn), ``saved`` (turn), ``decision`` (digest,
-decision) and ``reply`` (id, data).
+decision), ``reply`` (id, data) and ``settings`` (turn ``*``, settings), which a page sends when it hears ``here``.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -46,6 +47,7 @@ COMM_ID = "llm_magics"
 CONTROL_TYPE = "llm_magics"
 
 _KEPT = 32
+_FIRST_MOMENTS = 0.5  # seconds in which a page answers "here"
 _APPENDED = ("text", "arguments", "printed")
 
 
@@ -66,6 +68,8 @@ class Link:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self.heard = False
+        self._settings: Mapping[str, Any] = {}
+        self._began = time.monotonic()
         self._changed = threading.Condition()
         self._running: set[str] = set()
         self._hellos: set[str] = set()
@@ -80,6 +84,13 @@ class Link:
         """Tell every page; nobody need be listening."""
         content = {"comm_id": COMM_ID, "data": {"kind": kind, **data}}
         self._kernel.session.send(self._kernel.iopub_socket, "comm_msg", content, ident=b"comm-" + COMM_ID.encode())
+
+    def settings(self) -> Mapping[str, Any]:
+        """What the user set in the page, by name; in a kernel's first moments this waits for a page that has yet to say."""
+        with self._changed:
+            left = self._began + _FIRST_MOMENTS - time.monotonic()
+            self._changed.wait_for(lambda: self.heard, max(left, 0.0))
+            return self._settings
 
     def begin(self, turn: str, cell: str) -> None:
         """Announce a turn."""
@@ -151,6 +162,8 @@ class Link:
                 self._finished.pop(key, None)
             elif kind == "decision" and key in self._expected:
                 self._decisions[key] = str(content.get("decision"))
+            elif kind == "settings" and isinstance(content.get("settings"), Mapping):
+                self._settings = content["settings"]
             elif kind == "reply" and key in self._expected:
                 self._replies[key] = content.get("data")
             self._changed.notify_all()

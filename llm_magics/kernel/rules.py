@@ -1,0 +1,169 @@
+"""What whoever runs this kernel allows in it: which models and tools, how much approval, how far a turn may go.
+
+Two places may say so, and the stricter word of both holds. The configuration of IPython (class ``LLMMagics`` in
+``ipython_config.py``, or on the kernel's command line) is a teacher's or an administrator's: it is read once, and neither a
+magic nor a page can loosen it. The settings of JupyterLab are the user's own, and can only tighten it further.
+
+Rules hold for the magics. They are no sandbox: whoever runs Python in a kernel can do what its process can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import Any, TypeAlias, get_args
+
+from traitlets import Enum, Float, Int, List, TraitError, Unicode
+from traitlets.config import Config, Configurable
+
+from ..errors import OptionError
+from ..settings import TurnSettings
+from ..tools.policy import Approve, Limits
+from ..tools.tool import Tool
+
+Patterns: TypeAlias = tuple[str, ...]
+STRICTNESS: Mapping[str, int] = {policy: rank for rank, policy in enumerate(get_args(Approve))}  # auto < ask < deny
+_WHERE = "%llm status shows the rules; whoever set up this kernel, or your JupyterLab settings, can change them."
+
+
+class LLMMagics(Configurable):
+    """The rules as traits, under the names that the settings of JupyterLab use too."""
+
+    approve = Enum(get_args(Approve), "auto", help="The least approval: auto, ask (every call is asked about) or deny.").tag(
+        config=True
+    )
+    allowed_models = List(
+        Unicode(), help='The models that may be used, e.g. ["smollm2-*", "/srv/models/*"]: catalogue names or paths; [] is all.'
+    ).tag(config=True)
+    allowed_tools = List(Unicode(), help='The tools that may be offered, e.g. ["calculate", "plot_*"]; [] is all.').tag(
+        config=True
+    )
+    max_steps = Int(0, min=0, help="Most answers of the model in a turn; 0 leaves it as it is.").tag(config=True)
+    max_tokens = Int(0, min=0, help="Most tokens generated in a turn; 0 leaves it as it is.").tag(config=True)
+    max_seconds = Float(0.0, min=0.0, help="Longest turn, in seconds; 0 leaves it as it is.").tag(config=True)
+    max_result_chars = Int(0, min=0, help="Most characters that the model reads of a result; 0 leaves it as it is.").tag(
+        config=True
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Rules as a value. ``models`` and ``tools`` hold groups of patterns; a name must match one of each group.
+
+    In ``limits`` stands what is limited, by the names of :class:`~llm_magics.tools.policy.Limits`.
+    """
+
+    approve: Approve = "auto"
+    models: tuple[Patterns, ...] = ()
+    tools: tuple[Patterns, ...] = ()
+    limits: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, said: Mapping[str, Any], where: str) -> Rules:
+        """Read traits of LLMMagics by name; raises OptionError, naming ``where`` they were said, for what is none."""
+        unknown = [name for name in said if not LLMMagics.class_traits(config=True).get(name)]
+        if unknown:
+            known = ", ".join(LLMMagics.class_trait_names(config=True))
+            raise OptionError(f"{where} has no setting {unknown[0]!r}.", f"There are {known}.")
+        try:
+            traits = LLMMagics(config=Config({"LLMMagics": dict(said)}))
+        except (TraitError, ValueError) as error:
+            raise OptionError(f"{where} cannot be used: {error}") from error
+        limits = {name: getattr(traits, f"max_{name}") for name in ("steps", "tokens", "seconds", "result_chars")}
+        return cls(
+            traits.approve,
+            (tuple(traits.allowed_models),) if traits.allowed_models else (),
+            (tuple(traits.allowed_tools),) if traits.allowed_tools else (),
+            {name: most for name, most in limits.items() if most},
+        )
+
+    def tightened(self, other: Rules) -> Rules:
+        """The stricter of both, point by point."""
+        limits = {name: min(found) for name in {**self.limits, **other.limits} if (found := _both(name, self, other))}
+        approve = max(self.approve, other.approve, key=STRICTNESS.__getitem__)
+        return Rules(approve, (*self.models, *other.models), (*self.tools, *other.tools), limits)
+
+    def check_model(self, names: Iterable[str]) -> None:
+        """Raise OptionError unless the model may be used under one of its names."""
+        names = list(names)
+        if not any(_matches(name, self.models) for name in names):
+            raise OptionError(f"The rules of this kernel do not allow the model {names[0]!r}.", self._allowed(self.models))
+
+    def allows_tool(self, name: str) -> bool:
+        return _matches(name, self.tools)
+
+    def tools_for(self, chosen: Iterable[Tool], *, named: bool) -> tuple[Tool, ...]:
+        """The tools that a turn may offer; raises OptionError where one that is not allowed was asked for by name."""
+        chosen = tuple(chosen)
+        refused = [tool.name for tool in chosen if not self.allows_tool(tool.name)]
+        if refused and named:
+            raise OptionError(
+                f"The rules of this kernel do not allow the tool {', '.join(map(repr, refused))}.", self._allowed(self.tools)
+            )
+        return tuple(tool for tool in chosen if tool.name not in refused)
+
+    def for_turn(self, given: Mapping[str, Any], usual: TurnSettings) -> dict[str, Any]:
+        """Lay the rules over what a magic gave for one turn of a session; raises OptionError where it asks for more."""
+        asked = given.get("approve")
+        if asked is not None and STRICTNESS[asked] < STRICTNESS[self.approve]:
+            raise OptionError(f"--approve {asked} is looser than the rules of this kernel: at least {self.approve}.", _WHERE)
+        for name, option in (("steps", "max_steps"), ("tokens", "max_tokens")):
+            most = self.limits.get(name)
+            if most is not None and (given.get(option) or 0) > most:
+                spelling = option.replace("_", "-")
+                raise OptionError(f"--{spelling} {given[option]} is more than the rules of this kernel allow: {most}.", _WHERE)
+        approve = max(self.approve, asked or usual.approve or "auto", key=STRICTNESS.__getitem__)
+        held = dict(given) if approve == "auto" else {**given, "approve": approve}
+        return {**held, "limits": self._limits(given.get("limits") or usual.limits)} if self.limits else held
+
+    def _limits(self, limits: Limits) -> Limits:
+        usual = {name: getattr(limits, name) for name in self.limits}
+        held: dict[str, Any] = {n: most if usual[n] is None else min(usual[n], most) for n, most in self.limits.items()}
+        return replace(limits, **held)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The rules in words, for a card; nothing where all is allowed."""
+        limits = ", ".join(f"{most:g} {name.replace('_', ' ')}" for name, most in self.limits.items())
+        said = [("models", self.models), ("tools", self.tools)]
+        return [
+            *([("rule: approval", f"at least {self.approve}")] if self.approve != "auto" else []),
+            *((f"rule: {what}", " and ".join(", ".join(group) for group in groups)) for what, groups in said if groups),
+            *([("rule: at most", limits)] if limits else []),
+        ]
+
+    @staticmethod
+    def _allowed(groups: tuple[Patterns, ...]) -> str:
+        return f"They allow {' and '.join(', '.join(group) for group in groups)}. {_WHERE}"
+
+
+def configured(shell: Any) -> Rules:
+    """The rules in the configuration of this IPython; raises OptionError where it cannot be understood."""
+    config = getattr(shell, "config", None)
+    said = config["LLMMagics"] if isinstance(config, Config) and "LLMMagics" in config else {}
+    return Rules.of(said, "LLMMagics in IPython's configuration")
+
+
+def names_of(name: str) -> tuple[str, ...]:
+    """The names under which rules know what ``%load_model name`` means: never one that merely a file was given.
+
+    A file counts by its whole path, and by the catalogue's name where its hash is the catalogue's.
+    """
+    from ..models.catalog import find
+    from ..models.locate import file_at, locate, meant
+
+    name = meant(name)
+    path = file_at(name)
+    if path is not None:
+        file = locate(path)
+        return (str(path.resolve()), *(file.entry.names if file.entry is not None and file.verified else ()))
+    entry = find(name)
+    return tuple(entry.names) if entry is not None else (name,)
+
+
+def _both(name: str, *rules: Rules) -> list[float]:
+    return [one.limits[name] for one in rules if name in one.limits]
+
+
+def _matches(name: str, groups: tuple[Patterns, ...]) -> bool:
+    return all(any(fnmatchcase(name, pattern) for pattern in group) for group in groups)
