@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "load_model": ".models.loading",
     "ScriptedModel": ".models.scripted",
+    "map_prompts": ".mapping",
+    "MapResult": ".mapping",
     "Session": ".session",
     "Reply": ".session",
     "tool": ".tools.tool",

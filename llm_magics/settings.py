@@ -20,7 +20,7 @@ _AGAIN = "Ask again, or allow more tokens."
 class TurnSettings:
     """Everything a turn is asked with besides its text. All but the last three go to the model as they are (see Request).
 
-    Beside these names, a turn takes two short ones: ``seed`` for ``sampling.seed`` and ``max_steps`` for ``limits.steps``.
+    Beside these names, a turn takes short ones: each field of Sampling, e.g. ``seed``, and ``max_steps`` for ``limits.steps``.
     ``tools`` may be plain functions. ``response_schema`` is a JSON schema or anything that pydantic makes one of: a model, a
     dataclass, ``list[int]``. ``approve`` None leaves the policy to each tool.
     """
@@ -127,7 +127,11 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "limits": lambda given: Limits() if given is None else given,
     "approve": lambda given: None if given is None else check_approve(given),
 }
+def _sets_sampling(name: str) -> Callable[[TurnSettings, Any], TurnSettings]:
+    return lambda settings, value: replace(settings, sampling=replace(settings.sampling, **{name: value}))
+
+
 _SHORT: dict[str, Callable[[TurnSettings, Any], TurnSettings]] = {
-    "seed": lambda settings, seed: replace(settings, sampling=replace(settings.sampling, seed=seed)),
+    **{f.name: _sets_sampling(f.name) for f in fields(Sampling)},
     "max_steps": lambda settings, steps: replace(settings, limits=replace(settings.limits, steps=steps)),
 }

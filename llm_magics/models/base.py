@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from ..events import ModelEvent
@@ -78,3 +79,17 @@ class Model(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class Mappable:
+    """Gives a Model the method ``map``. It is no part of the Protocol: ``map_prompts`` takes any Model."""
+
+    @property
+    def parallel(self) -> int:
+        """How many requests the model answers at once."""
+        return 1
+
+    def map(self: Any, prompts: Any, **options: Any) -> Any:
+        """Ask one question per row; see :func:`llm_magics.map_prompts` for arguments, result and errors."""
+        public: Any = import_module("llm_magics")  # it hands out what stands above the models
+        return public.map_prompts(self, prompts, **options)

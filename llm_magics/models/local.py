@@ -8,6 +8,7 @@ comes and arms grammars; the guide's events come back through the engine's queue
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -19,7 +20,7 @@ from ..chat.template import Prompt
 from ..engine.values import Engine, Finished, GenerateRequest, Prefill, SamplerSettings, TokenLogprob, Tokens
 from ..events import ModelEnd, ModelEvent, PromptProgress, Usage, assemble
 from ..messages import Message
-from .base import PromptPart, Request, Sampling
+from .base import Mappable, PromptPart, Request, Sampling
 from .guide import make_guide
 from .tokens import Piece, TokenMemory, control_pattern, split
 
@@ -45,7 +46,7 @@ class Identity:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-class LocalModel:
+class LocalModel(Mappable):
     """A loaded model. Made by :func:`llm_magics.load_model`; owns its engine and frees it on ``close``.
 
     Args:
@@ -78,6 +79,7 @@ class LocalModel:
         self._pattern = control_pattern(self._controls)
         self._memory = TokenMemory(lambda text, special: engine.tokenize(text, special=special), engine.piece)
         self._last: OrderedDict[str, tuple[_Rendered, tuple[int, ...]]] = OrderedDict()
+        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"<LocalModel {self.name!r}: {self.engine.info.description}, context {self.context_size:,}>"
@@ -85,6 +87,10 @@ class LocalModel:
     @property
     def context_size(self) -> int:
         return self.engine.info.n_ctx
+
+    @property
+    def parallel(self) -> int:
+        return self.engine.info.n_slots
 
     def close(self) -> None:
         """Free the weights and the cache. Waits for what runs."""
@@ -232,11 +238,14 @@ class LocalModel:
         return (_reason_of_loss(answers[-1], rendered.prompt.text),)
 
     def _remember(self, request: Request, rendered: _Rendered, generated: tuple[int, ...]) -> None:
+        if request.priority > 0 and not request.conversation:
+            return  # a row of a batch: nobody goes on from it, and hundreds of them would push conversations out
         self._memory.remember(rendered.pieces, rendered.ids, generated)
-        self._last.pop(request.conversation, None)
-        self._last[request.conversation] = (rendered, generated)
-        while len(self._last) > _REMEMBERED_TURNS:
-            self._last.popitem(last=False)
+        with self._lock:
+            self._last.pop(request.conversation, None)
+            self._last[request.conversation] = (rendered, generated)
+            while len(self._last) > _REMEMBERED_TURNS:
+                self._last.popitem(last=False)
 
 
 def _reason_of_loss(answer: Message, prompt: str) -> str:

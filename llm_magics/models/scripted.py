@@ -30,7 +30,7 @@ from ..events import (
     assemble,
 )
 from ..messages import FinishReason, Message, ToolCall
-from .base import PromptPart, Request
+from .base import Mappable, PromptPart, Request
 
 if TYPE_CHECKING:
     from ..chat.format import ChatFormat
@@ -41,7 +41,7 @@ Step: TypeAlias = "str | Message | ToolCall | Iterable[ToolCall] | BaseException
 _PIECE = re.compile(r"\n|[^\S\n]*\S{1,4}|[^\S\n]+")
 
 
-class ScriptedModel:
+class ScriptedModel(Mappable):
     """Answer each request with the next step of a script.
 
     Args:
@@ -52,6 +52,7 @@ class ScriptedModel:
         name: what the model is called.
         tokens_per_second: the pace to write at; 0 is as fast as it goes.
         context_size: in tokens; a longer answer ends with finish reason "length". 0 has no limit.
+        parallel: how many requests it says to answer at once. Steps go to requests in the order in which those come.
 
     ``requests`` holds every Request received. A script that has come to its end raises ModelError.
     """
@@ -64,6 +65,7 @@ class ScriptedModel:
         name: str = "scripted",
         tokens_per_second: float = 0.0,
         context_size: int = 0,
+        parallel: int = 1,
     ) -> None:
         several = isinstance(steps, Iterable) and not isinstance(steps, str)
         self._steps: Iterator[Any] = iter(cast("Iterable[Any]", steps) if several else (steps,))
@@ -71,6 +73,7 @@ class ScriptedModel:
         self._name = name
         self._pause = 1.0 / tokens_per_second if tokens_per_second > 0 else 0.0
         self._context_size = context_size
+        self._parallel = parallel
         self._cached: dict[str, list[str]] = {}
         self._closed = False
         self._lock = threading.Lock()
@@ -83,6 +86,10 @@ class ScriptedModel:
     @property
     def context_size(self) -> int:
         return self._context_size
+
+    @property
+    def parallel(self) -> int:
+        return self._parallel
 
     def close(self) -> None:
         """End the model: a closed one raises EngineError."""

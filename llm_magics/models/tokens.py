@@ -14,6 +14,7 @@ other's ids.
 from __future__ import annotations
 
 import re
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ def control_pattern(tokens: Iterable[str]) -> re.Pattern[str] | None:
 
 
 class TokenMemory:
-    """Tokenise prompts, remembering the ids of at most ``capacity`` recent sequences.
+    """Tokenise prompts, remembering the ids of at most ``capacity`` recent sequences. Any thread may ask.
 
     Args:
         tokenize: text and ``special`` to ids, no BOS added.
@@ -66,14 +67,16 @@ class TokenMemory:
         self._piece = piece
         self._capacity = capacity
         self._sequences: OrderedDict[bytes, tuple[int, ...]] = OrderedDict()
+        self._lock = threading.Lock()
 
     def ids(self, pieces: Sequence[Piece]) -> tuple[int, ...]:
         """The ids of a prompt, beginning with those of the longest remembered sequence that its text begins with."""
         key = _key(pieces)
-        known = max((k for k in self._sequences if key.startswith(k)), key=len, default=b"")
-        if known:
-            self._sequences.move_to_end(known)
-        ids = list(self._sequences.get(known, ()))
+        with self._lock:
+            known = max((k for k in self._sequences if key.startswith(k)), key=len, default=b"")
+            if known:
+                self._sequences.move_to_end(known)
+            ids = list(self._sequences.get(known, ()))
         for piece in _after(pieces, len(known)):
             ids += self._tokenize(piece.text, piece.special)
         return tuple(ids)
@@ -89,10 +92,11 @@ class TokenMemory:
         except UnicodeDecodeError:
             return
         key = _key(pieces) + tail
-        self._sequences.pop(key, None)
-        self._sequences[key] = (*prompt, *generated)
-        while len(self._sequences) > self._capacity:
-            self._sequences.popitem(last=False)
+        with self._lock:
+            self._sequences.pop(key, None)
+            self._sequences[key] = (*prompt, *generated)
+            while len(self._sequences) > self._capacity:
+                self._sequences.popitem(last=False)
 
     def continues(self, pieces: Sequence[Piece], earlier: Sequence[Piece], generated: Sequence[int]) -> bool:
         """Whether a prompt's text begins with an earlier prompt and what was generated after it."""
