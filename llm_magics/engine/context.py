@@ -174,7 +174,7 @@ def context_params(model: Model, config: EngineConfig, abort: llama.AbortFlag) -
     params.n_ubatch = min(config.n_ubatch, params.n_batch)
     params.n_seq_max = config.n_slots
     # One row of logits per sequence, not one per token of the batch: that would be most of the compute buffer.
-    params.n_outputs_max = config.n_slots + (MAX_DRAFT if config.speculation == "lookup" else 0)
+    params.n_outputs_max = config.n_slots + (MAX_DRAFT if config.speculation != "off" or config.draft else 0)
     params.kv_unified = True
     params.swa_full = False
     threads = config.n_threads or default_threads()

@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from queue import Empty, SimpleQueue
 from typing import Literal
 
@@ -19,7 +20,9 @@ from ..errors import ContextFullError, EngineError, OptionError
 from . import switching
 from .constraint import ConstraintEngine
 from .context import Context, buffer_sizes
+from .draft import Draft
 from .llama import give_memory_back
+from .lookup import Guesser, Lookup
 from .model import Model, Progress
 from .scheduler import Scheduler
 from .sequence import Sequence
@@ -35,9 +38,10 @@ _WAIT = 0.2 if sys.platform == "win32" else None
 class _Core:
     """What the engine's thread needs. It knows no LocalEngine, so that one may be collected while the thread still runs."""
 
-    def __init__(self, model: Model, context: Context, scheduler: Scheduler) -> None:
+    def __init__(self, model: Model, context: Context, draft: Draft | None, scheduler: Scheduler) -> None:
         self.model = model
         self.context = context
+        self.draft = draft
         self.scheduler = scheduler
         self.inbox: SimpleQueue[Sequence | Literal["wake", "close"]] = SimpleQueue()
         self.closing = threading.Event()
@@ -57,6 +61,8 @@ class _Core:
             self.scheduler.end_all(fault)  # after a fault of ours nobody may be left waiting; otherwise nobody waits
             self._refuse_late_comers()
             self.context.free()
+            if self.draft is not None:
+                self.draft.free()
             self.model.free()
             give_memory_back()
 
@@ -160,12 +166,14 @@ class LocalEngine:
     def __init__(self, config: EngineConfig, progress: Progress | None = None) -> None:
         _check(config)
         started = time.perf_counter()
-        model = Model(config, progress)
-        try:
+        with ExitStack() as on_failure:
+            model = Model(config, progress)
+            on_failure.callback(model.free)
+            _check_model(config, model)
             context = Context(model, config)
-        except BaseException:
-            model.free()
-            raise
+            on_failure.callback(context.free)
+            draft = Draft(config, model) if config.draft else None
+            on_failure.pop_all()
         n_ctx = min(config.n_ctx or context.n_ctx, context.n_ctx)
         self._constraints = ConstraintEngine(model)
         scheduler = Scheduler(
@@ -174,10 +182,10 @@ class LocalEngine:
             n_slots=config.n_slots,
             n_ctx=n_ctx,
             reuse=not config.deterministic,
-            lookup=config.speculation == "lookup" and not config.deterministic,
+            guessers=_guessers(config, model, draft),
         )
-        self._info = _describe(config, model, context, n_ctx, time.perf_counter() - started)
-        self._core = _Core(model, context, scheduler)
+        self._info = _describe(config, model, context, draft, n_ctx, time.perf_counter() - started)
+        self._core = _Core(model, context, draft, scheduler)
         self._core.thread.start()
         self._finalizer = weakref.finalize(self, self._core.shut_down)  # also at the interpreter's exit
 
@@ -263,12 +271,31 @@ def _check(config: EngineConfig) -> None:
         raise OptionError(f"n_threads is {config.n_threads}, but must be at least 1.")
     if config.deterministic and config.n_slots > 1:
         raise OptionError("A deterministic engine runs one sequence at a time.", "Leave n_slots at 1.")
+    if config.deterministic and (config.speculation != "off" or config.draft):
+        raise OptionError("A deterministic engine guesses nothing: batches would differ in shape.", "Leave speculation off.")
 
 
-def _describe(config: EngineConfig, model: Model, context: Context, n_ctx: int, seconds: float) -> EngineInfo:
+def _check_model(config: EngineConfig, model: Model) -> None:
+    """Refuse what this model's memory cannot do."""
+    if not model.cuttable and (config.speculation == "lookup" or config.draft):
+        raise OptionError(
+            f"{os.path.basename(config.path)} cannot be speculated on: its memory cannot take back a wrong guess.",
+            'Load it with speculation "auto" or "off", and without a draft model.',
+        )
+
+
+def _guessers(config: EngineConfig, model: Model, draft: Draft | None) -> tuple[Callable[[list[int]], Guesser], ...]:
+    """What guesses, the cheapest first."""
+    lookup = config.speculation != "off" and model.cuttable
+    return (*((Lookup,) if lookup else ()), *((draft.guesser,) if draft is not None else ()))
+
+
+def _describe(
+    config: EngineConfig, model: Model, context: Context, draft: Draft | None, n_ctx: int, seconds: float
+) -> EngineInfo:
     metadata = model.metadata()
     values = dict(metadata)
-    buffers = buffer_sizes([*model.log, *context.log])
+    buffers = buffer_sizes([*model.log, *context.log, *(draft.log if draft is not None else [])])
     shape = model.shape()
     return EngineInfo(
         path=config.path,
@@ -296,6 +323,7 @@ def _describe(config: EngineConfig, model: Model, context: Context, n_ctx: int, 
         devices=tuple(dict.fromkeys(device for device, _, _ in buffers if "_" not in device)),  # e.g. not CPU_Mapped
         buffers=buffers,
         load_seconds=seconds,
+        draft=draft.description if draft is not None else "",
     )
 
 

@@ -11,11 +11,21 @@ guesses come true.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 MAX_DRAFT = 16
 _GRAM = 3  # shorter repetitions are not looked for
 _FIRST_RUN = 5
 _LONGEST_RUN = 48
 _FIRST_DRAFT = 8
+
+
+class Guesser(Protocol):
+    """Guesses what may follow in one sequence, and learns from how that turned out."""
+
+    def propose(self, limit: int) -> list[int]: ...
+
+    def learn(self, proposed: int, accepted: int) -> None: ...
 
 
 class Lookup:

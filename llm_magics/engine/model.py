@@ -75,6 +75,11 @@ class Model:
         self.eog = tuple(sorted(token for token in enders if llama.vocab_is_eog(self._vocab, token)))
 
     @property
+    def cuttable(self) -> bool:
+        """Whether any end of a sequence can be forgotten, so that a wrong guess can be taken back."""
+        return not self.recurrent and not self.n_swa
+
+    @property
     def pointer(self) -> Any:
         """The model for calls into llama.cpp; EngineError after :meth:`free`."""
         if not self._pointer:

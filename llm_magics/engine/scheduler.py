@@ -15,12 +15,13 @@ All of this runs in the engine's thread, except :meth:`Scheduler.interrupt`.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import EngineError
 from . import llama, prefix
 from .context import Batch, Context
-from .lookup import MAX_DRAFT
+from .lookup import MAX_DRAFT, Guesser
 from .model import Model
 from .sequence import Sequence
 from .slots import Slot, Slots
@@ -47,17 +48,25 @@ class _Part:
 
 
 class Scheduler:
-    """Runs sequences over the slots of one context. ``n_ctx`` bounds one sequence, ``lookup`` lets a single one guess."""
+    """Runs sequences over the slots of one context. ``n_ctx`` bounds one sequence; ``guessers`` make what guesses for it while
+    it runs alone, from its list of tokens."""
 
     def __init__(
-        self, model: Model, context: Context, *, n_slots: int, n_ctx: int, reuse: bool = True, lookup: bool = False
+        self,
+        model: Model,
+        context: Context,
+        *,
+        n_slots: int,
+        n_ctx: int,
+        reuse: bool = True,
+        guessers: tuple[Callable[[list[int]], Guesser], ...] = (),
     ) -> None:
         self._context = context
         self._batch = Batch(context.n_batch)
         self._slots = Slots(model, context, n_slots, reuse=reuse)
         self._waiting: list[Sequence] = []
         self._n_ctx = n_ctx
-        self._lookup = lookup and self._slots.cuttable
+        self._guessers = guessers
         self._numbered = 0
         self._crowded = False  # the memory was full: nobody is admitted until somebody has ended
         self._seconds_per_token = 0.0  # of long batches
@@ -189,7 +198,7 @@ class Scheduler:
         if prompting:  # who matters less than a waiting prompt stands back until that has its first token
             prompting = [slot for slot in prompting if _rank(slot.sequence)[0] == urgent]
             generating = [slot for slot in generating if _rank(slot.sequence)[0] <= urgent]
-        guess = self._lookup and len(generating) == 1 and not prompting
+        guess = bool(self._guessers) and len(generating) == 1 and not prompting
         for slot in generating:
             self._put(parts, slot, self._batch.capacity, guess=guess)
         budget = self._batch.capacity
@@ -222,7 +231,7 @@ class Scheduler:
             row = batch.extend(tokens[start:end], start, slot.index, output_last=last)
         draft: list[int] = []
         if guess and last:
-            draft = sequence.guess(min(MAX_DRAFT, batch.capacity - batch.n, self._n_ctx - end))
+            draft = sequence.guess(self._guessers, min(MAX_DRAFT, batch.capacity - batch.n, self._n_ctx - end))
             for i, token in enumerate(draft):
                 batch.add(token, end + i, slot.index)
         parts.append(_Part(slot, sequence, end - start, row if last else -1, draft))

@@ -7,12 +7,13 @@ a :class:`Channel`, from the engine's thread to any other.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
 from queue import SimpleQueue
 
 from ..errors import EngineError, LLMMagicsError
 from .constraint import Constraint, ConstraintEngine
 from .context import Context
-from .lookup import Lookup
+from .lookup import Guesser
 from .model import Model
 from .sampling import Sampler, logprob, logprobs
 from .text import TextStream
@@ -73,7 +74,8 @@ class Sequence:
         self._scorer = request.guide if isinstance(request.guide, ScoringGuide) else None
         self._text: list[str] = []
         self._n_masked = self._n_forced = self._n_drafted = self._n_accepted = 0
-        self._lookup: Lookup | None = None
+        self._guessers: list[Guesser] | None = None
+        self._guesser: Guesser | None = None  # whose guess is being checked
         self._submitted = time.perf_counter()
         self._started = self._first = 0.0
         # What the next Tokens event will carry.
@@ -106,18 +108,22 @@ class Sequence:
         """Tell the consumer that ``n`` tokens of the prompt are in the cache by now."""
         self.channel.queue.put(Prefill(max(0, n - self.n_cached), self.n_prompt - self.n_cached, self.n_cached))
 
-    def guess(self, limit: int) -> list[int]:
-        """Guess what may follow, by prompt lookup."""
-        if self._lookup is None:
-            self._lookup = Lookup(self.tokens)
-        return self._lookup.propose(limit) if limit > 0 else []
+    def guess(self, makers: Iterable[Callable[[list[int]], Guesser]], limit: int) -> list[int]:
+        """Guess what may follow: the first guess that one of the guessers ventures, which ``makers`` make over the tokens."""
+        if self._guessers is None:
+            self._guessers = [make(self.tokens) for make in makers]
+        for guesser in self._guessers if limit > 0 else ():
+            if found := guesser.propose(limit):
+                self._guesser = guesser
+                return found
+        return []
 
     def guessed(self, proposed: int, accepted: int) -> None:
         """Take note of how a guess turned out."""
         self._n_drafted += proposed
         self._n_accepted += accepted
-        if self._lookup is not None:
-            self._lookup.learn(proposed, accepted)
+        if self._guesser is not None:
+            self._guesser.learn(proposed, accepted)
 
     def draw(self, context: Context, row: int) -> None:
         """Draw the next token from a batch row, and take it and all that it forces."""

@@ -46,7 +46,7 @@ class Slots:
 
     def __init__(self, model: Model, context: Context, n_slots: int, *, reuse: bool) -> None:
         self.all = [Slot(i) for i in range(n_slots)]
-        self.cuttable = not model.recurrent and not model.n_swa
+        self.cuttable = model.cuttable
         self._recurrent = model.recurrent
         self.sharing = self.cuttable and reuse
         self._n_swa = model.n_swa

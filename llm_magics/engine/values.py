@@ -13,7 +13,7 @@ from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 KVType: TypeAlias = Literal["f16", "q8_0"]
 FlashAttention: TypeAlias = Literal["auto", "on", "off"]
-Speculation: TypeAlias = Literal["off", "lookup"]
+Speculation: TypeAlias = Literal["off", "lookup", "auto"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,9 @@ class EngineConfig:
 
     ``path`` is the first file of a split GGUF. ``n_gpu_layers`` -1 means all. ``n_slots`` sequences share one KV cache of
     ``n_ctx`` tokens. ``deterministic``: no prefix reuse, fixed batch shape, one sequence. ``speculation``: "lookup" guesses
-    that the text repeats itself, and checks every guess, so that only the speed changes.
+    that the text repeats itself, and checks every guess, so that only the speed changes; "auto" does so where this model's
+    memory can take a wrong guess back. ``draft`` is the file of a small model of the same vocabulary that guesses too,
+    ``draft_gpu_layers`` of it on the GPU.
     """
 
     path: str
@@ -39,6 +41,8 @@ class EngineConfig:
     use_mmap: bool = True
     deterministic: bool = False
     speculation: Speculation = "off"
+    draft: str = ""
+    draft_gpu_layers: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +204,7 @@ EngineEvent: TypeAlias = Prefill | Tokens | Finished
 class EngineInfo:
     """What is loaded. Bytes are bytes. ``buffers`` maps (device, kind) to llama.cpp's own reported size, where kind is one of
     "model", "kv", "compute", "output", "recurrent". ``control_tokens`` maps the text of every control or user-defined special
-    token to its id."""
+    token to its id. ``draft`` describes the model that guesses, if there is one."""
 
     path: str
     architecture: str
@@ -228,6 +232,7 @@ class EngineInfo:
     devices: tuple[str, ...] = ()
     buffers: tuple[tuple[str, str, int], ...] = ()
     load_seconds: float = 0.0
+    draft: str = ""
 
 
 class Generation(Protocol):

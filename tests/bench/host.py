@@ -37,6 +37,7 @@ class StubModel:
         self.control_tokens = ()
         self.recurrent = False
         self.n_swa = 0
+        self.cuttable = True
         self._pieces = [f" {token}".encode() for token in range(n_vocab)]
 
     def piece(self, token: int) -> bytes:

@@ -1,4 +1,4 @@
-"""What a prompt that matters more finds when it comes while others run: steps counted, not timed, over a stand-in for llama.cpp."""
+"""What a prompt that matters more finds when it comes while others run: steps counted, over a stand-in for llama.cpp."""
 
 from __future__ import annotations
 

@@ -1,0 +1,85 @@
+"""Is greedy text the same with speculation as without? Fifty prompts, half of them work that copies.
+
+    python -m tests.bench.identity [MODEL] [--draft MODEL] [--first N] [--count N] [--tokens N]
+
+Batches of different shapes round differently, so that where the two best logits lie within ``NEAR`` of each other either may
+win. Counted as the same are equal texts; a text that first differs at such a place is counted apart, at most twice in fifty;
+any other difference fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import closing
+
+from llm_magics.engine import open_engine
+from llm_magics.engine.values import EngineConfig
+from llm_magics.models.locate import locate
+from tests.engine.test_greedy import PROMPTS as QUESTIONS
+
+from .common import Result, machine, report
+from .lookup import CODE, generate
+
+NEAR = 0.05
+MOST_NEAR = 2  # of fifty
+_CHANGES = (
+    "Rename the function load to read_rows.",
+    "Add a docstring to every function.",
+    "Let report print with two decimals.",
+    "Write out the program as it is, nothing changed.",
+    "Make average return 0.0 for no rows.",
+    "Rename the argument column to index everywhere.",
+)
+_RECORDS = "\n".join(f"{i}; lamp {i % 3}; wind {i * 7 % 12}; the keeper saw {i % 5} ships" for i in range(8))
+_EDITS = (
+    "Repeat this list and change nothing:",
+    "Repeat this list with the word ships replaced by boats:",
+    "Turn this list into CSV with commas:",
+    "Number these lines from 100 on:",
+)
+_TOPICS = ("the sea", "bread", "a clock", "bees", "the moon", "chess", "snow", "trains", "maps", "salt", "kites", "owls")
+
+
+def prompts() -> list[str]:
+    """The fifty: copying and other work in turns."""
+    code = [f"{change} Answer with the whole program.\n\n```python\n{CODE}```" for change in _CHANGES]
+    lists = [f"{edit}\n\n{_RECORDS[: 150 + 40 * i]}" for edit in _EDITS for i in range(5)][:19]
+    plain = [f"Tell me three facts about {topic}." for topic in _TOPICS]
+    copying, other = [*code, *lists], [*QUESTIONS[:13], *plain]
+    return [prompt for pair in zip(copying, other, strict=True) for prompt in pair]
+
+
+def main() -> int:
+    asked = argparse.ArgumentParser()
+    asked.add_argument("model", nargs="?", default="qwen2.5-coder-0.5b")
+    asked.add_argument("--draft", default="")
+    asked.add_argument("--first", type=int, default=0)
+    asked.add_argument("--count", type=int, default=50)
+    asked.add_argument("--tokens", type=int, default=64)
+    options = asked.parse_args()
+    path = str(locate(options.model).path)
+    draft = str(locate(options.draft).path) if options.draft else ""
+    guessing_config = EngineConfig(path, n_ctx=1024, speculation="off" if draft else "auto", draft=draft)
+    chosen = prompts()[options.first : options.first + options.count]
+    same = near = far = drafted = accepted = 0
+    with closing(open_engine(EngineConfig(path, n_ctx=1024))) as plain, closing(open_engine(guessing_config)) as guessing:
+        for number, prompt in enumerate(chosen, options.first):
+            expected, gaps = generate(plain, prompt, options.tokens, logprobs=2)
+            found, _ = generate(guessing, prompt, options.tokens)
+            drafted, accepted = drafted + found.drafted, accepted + found.accepted
+            if found.ids == expected.ids:
+                same += 1
+                continue
+            at = next(i for i, (a, b) in enumerate(zip(found.ids, expected.ids, strict=False)) if a != b)
+            near, far = near + (gaps[at] <= NEAR), far + (gaps[at] > NEAR)
+            print(f"prompt {number}: first different at token {at}, where the two best lie {gaps[at]:.3f} apart")
+    print(f"{same} same, {near} first different at a near tie, {far} otherwise; {accepted} of {drafted} guesses came true")
+    name = f"greedy_same_with_{'draft' if draft else 'lookup'}_{options.first}_{options.model}"
+    report(Result(name, float(same), "prompts", f"plain decoding of {len(chosen)}", machine=machine()))
+    assert drafted, "nothing was guessed, so nothing was shown"
+    return int(far > 0 or near > MOST_NEAR)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
