@@ -51,6 +51,7 @@ class LoadOptions:
     flash_attn: Literal["auto", "on", "off"] = "auto"
     threads: int | None = None
     batch: int | None = None
+    slots: int | None = None
     template: str | None = None
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     seed: int | None = None
@@ -64,6 +65,7 @@ class LoadOptions:
             "gpu_layers": self.gpu_layers,
             "threads": self.threads,
             "batch": self.batch,
+            "slots": self.slots,
             "template": self.template,
             "seed": self.seed,
         }
@@ -174,6 +176,9 @@ LOAD_MODEL = Spec(
         Option(("--flash-attn", "-fa"), "flash_attn", "flash attention", choices=("auto", "on", "off")),
         Option(("--threads", "-t"), "threads", "CPU threads", number(1, whole=True), "N"),
         Option(("--batch", "-b", "--batch-size"), "batch", "prompt tokens evaluated at once", number(1, whole=True), "N"),
+        Option(
+            ("--slots", "-np", "--parallel"), "slots", "answers given at once", auto_or(number(1, whole=True)), "N|auto"
+        ),
         Option(
             ("--template", "--chat-template-file"), "template", "a chat template instead of the model's own", metavar="FILE"
         ),

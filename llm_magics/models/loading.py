@@ -22,6 +22,9 @@ from .vet import vet
 
 Auto: TypeAlias = Literal["auto"]
 
+_FREE = {"ctx": "auto", "gpu_layers": "auto", "slots": "auto", "threads": None}  # values besides numbers that leave it to us
+_SLOTS = 8  # sequences by default: one costs next to no memory, because all share one cache
+
 # GGUF key -> sampling setting: what the model's makers recommend (general.sampling.*), where the file says.
 _RECOMMENDED = {
     "general.sampling.temp": "temperature",
@@ -37,7 +40,7 @@ class LoadSettings:
     """How to load a model; counts in tokens or layers. ``"auto"``: as much as fits.
 
     ``gpu_layers`` -1 means all. ``template`` is a file to use in place of the GGUF's own chat template. ``seed`` is the default
-    seed of every turn. ``slots`` sequences share the context.
+    seed of every turn. ``slots`` sequences share the context; "auto" is 8, or 1 for a deterministic model.
     """
 
     ctx: int | Auto = "auto"
@@ -48,7 +51,7 @@ class LoadSettings:
     flash_attn: FlashAttention = "auto"
     threads: int | None = None
     batch: int = 512
-    slots: int = 1
+    slots: int | Auto = "auto"
     deterministic: bool = False
     template: str | Path | None = None
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -56,7 +59,7 @@ class LoadSettings:
 
     def __post_init__(self) -> None:
         for name, least in (("ctx", 1), ("gpu_layers", -1), ("batch", 1), ("slots", 1), ("threads", 1), ("main_gpu", 0)):
-            value, free = getattr(self, name), {"ctx": "auto", "gpu_layers": "auto", "threads": None}.get(name, least)
+            value, free = getattr(self, name), _FREE.get(name, least)
             if value != free and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 also = f", or {free!r}" if free != least else ""
                 raise OptionError(f"{name} is {value!r}.", f"Give a whole number of at least {least}{also}.")
@@ -77,7 +80,7 @@ class LoadSettings:
             kv_type=self.kv,
             flash_attention=self.flash_attn,
             n_threads=self.threads,
-            n_slots=self.slots,
+            n_slots=(1 if self.deterministic else _SLOTS) if self.slots == "auto" else self.slots,
             deterministic=self.deterministic,
         )
 

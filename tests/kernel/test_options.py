@@ -41,6 +41,8 @@ def test_chat_lines(line: str, expected: ChatOptions) -> None:
          LoadOptions("m", ctx=4096, gpu_layers=99, tensor_split=(3, 1), kv="q8_0", flash_attn="on", threads=4, batch=256)),
         ("m --ctx auto --gpu-layers auto", LoadOptions("m")),
         ("m -ngl -1", LoadOptions("m", gpu_layers=-1)),
+        ("m -np 4", LoadOptions("m", slots=4)),
+        ("m --slots auto", LoadOptions("m")),
         (r"C:\models\a.gguf --as a", LoadOptions(r"C:\models\a.gguf", alias="a")),
         ("'my models/a.gguf'", LoadOptions("my models/a.gguf")),
         ("""m --chat-template-kwargs '{"think": {"on": false}}'""", LoadOptions("m", template_kwargs={"think": {"on": False}})),
