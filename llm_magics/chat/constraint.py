@@ -221,7 +221,7 @@ class _Calls:
             body = fields_object(w, s.fields or JsonFields(), tool.name, self.schemas[tool.name])
         elif s.shape is Shape.KEYED:
             arguments = self.json_arguments(tool)
-            body = f'"{{" {w.gap} {quoted(json.dumps(tool.name))} {w.gap} ":" {w.gap} {arguments} {w.gap} "}}"'
+            body = f'"{{" {w.gap} {quoted(json.dumps(tool.name))} {w.assign(":")} {arguments} {w.gap} "}}"'
         elif s.tagged is not None:
             return w.rule(f"{start} {self.header(tool)} {self.tagged(tool, s.tagged)}", "call")
         elif s.literal is not None:
@@ -294,14 +294,14 @@ class _Calls:
         node = solid_object(schema)
         assign = literal.assign.strip() or literal.assign
         members = {
-            key: f"{quoted(key)} {w.gap} {quoted(assign)} {w.gap} {values.value(sub)} {w.gap}"
+            key: f"{quoted(key)} {w.assign(assign)} {values.value(sub)} {w.gap}"
             for key, sub in properties_of(node).items()
         }
         extra = ""
         if not is_never(node.get("additionalProperties", {})):
             key = other_name(w, members)
             value = values.value(node.get("additionalProperties", {}))
-            extra = w.rule(f"{key} {w.gap} {quoted(assign)} {w.gap} {value} {w.gap}")
+            extra = w.rule(f"{key} {w.assign(assign)} {value} {w.gap}")
         comma = f"{quoted(literal.separator.strip())} {w.gap}"
         body = values.members(members, node.get("required", []), extra, w.marker(literal.close), comma, node)
         return f"{w.marker(literal.open)} {w.gap} {body}"
@@ -347,7 +347,7 @@ def _object(writer: GrammarWriter, members: Mapping[str, Any]) -> str:
     parts = []
     for key, value in members.items():
         expression = _object(writer, value) if isinstance(value, dict) else value
-        parts.append(f'{quoted(json.dumps(key, ensure_ascii=False))} {gap} ":" {gap} {expression} {gap}')
+        parts.append(f'{quoted(json.dumps(key, ensure_ascii=False))} {writer.assign(":")} {expression} {gap}')
     joined = f' "," {gap} '.join(parts)
     return f'"{{" {gap} {joined} "}}"'
 

@@ -111,7 +111,7 @@ class ValueWriter:
             w, gap, n = self.writer, self.writer.gap, self.notation
             strings = self.any_string()
             keys = w.terminal("WORD") if n.bare_keys else strings
-            member = f"({keys}) {gap} {quoted(n.assign)} {gap} {rule} {gap}"
+            member = f"({keys}) {w.assign(n.assign)} {rule} {gap}"
             comma = f"{quoted(n.separator.strip())} {gap}"
             w.rules.append(
                 f"{rule}: {strings} | {w.terminal('NUMBER')} | {' | '.join(quoted(c) for words in n.constants for c in words)}"
@@ -195,9 +195,9 @@ class ValueWriter:
 
     def object(self, node: Node) -> str:
         """An object, its properties in any order."""
-        n, gap = self.notation, self.writer.gap
+        w, n, gap = self.writer, self.notation, self.writer.gap
         members = {
-            key: f"{self.key(key)} {gap} {quoted(n.assign)} {gap} {self.value(sub)} {gap}"
+            key: f"{self.key(key)} {w.assign(n.assign)} {self.value(sub)} {gap}"
             for key, sub in node.get("properties", {}).items()
             if not is_never(sub)
         }
@@ -205,10 +205,10 @@ class ValueWriter:
         for key in node.get("required", []):  # required, but described nowhere: any value will do
             if key not in members:
                 value = self.value(node.get("additionalProperties", {}))
-                members[key] = f"{self.key(key)} {gap} {quoted(n.assign)} {gap} {value} {gap}"
+                members[key] = f"{self.key(key)} {w.assign(n.assign)} {value} {gap}"
         separator = f"{quoted(n.separator.strip())} {gap}"
         body = self.members(members, node.get("required", []), extra, '"}"', separator, node)
-        return self.writer.rule(f'"{{" {gap} {body}', "o")
+        return w.rule(f'"{{" {gap} {body}', "o")
 
     def key(self, key: str) -> str:
         if self.notation.bare_keys:
@@ -229,7 +229,7 @@ class ValueWriter:
             options.append((self.leaf(leaf) if n.is_json else self.free_key(node), self.value(sub)))
         if not options:
             return ""
-        return self.choice([f"{key} {w.gap} {quoted(n.assign)} {w.gap} {value} {w.gap}" for key, value in options])
+        return self.choice([f"{key} {w.assign(n.assign)} {value} {w.gap}" for key, value in options])
 
     def free_key(self, node: Node) -> str:
         """Any key but the declared ones, which are matched on their own."""

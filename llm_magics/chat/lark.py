@@ -3,8 +3,8 @@
 Its dialect of Lark (https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md): rules are context-free, UPPERCASE
 terminals are regular, a lexer takes the longest terminal that fits unless a rule is lazy. Markers are written as text, whether
 the vocabulary has a token for them or not: the engine shows a grammar the text of every token but those that end the
-generation. White space is bounded, two line breaks and an indentation at a time, and so is the length of numbers, so that a
-small model cannot lose itself in either.
+generation. White space is bounded, and so is the length of numbers: a small model that may not write what it wants loses itself
+in either. Between a key and its value two blanks are all there is; elsewhere it is two line breaks and an indentation.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-MAX_SPACE = 60  # blanks in a row: an indentation of fifteen levels
+MAX_SPACE = 60  # blanks of an indentation
 MAX_CALLS = 32  # calls of one message: a small model may repeat one without end, and the grammar's ambiguity grows with each
 MAX_COUNT = 10_000  # array elements and string lengths beyond which a limit is not worth a grammar
 
@@ -22,7 +22,8 @@ MAX_COUNT = 10_000  # array elements and string lengths beyond which a limit is 
 _PAIR = r"[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _UNICODE = rf"\\u([0-9a-ce-fA-CE-F][0-9a-fA-F]{{3}}|[dD][0-7][0-9a-fA-F]{{2}}|{_PAIR})"
 TERMINALS = {
-    "WS": rf"/[ \t]{{1,{MAX_SPACE}}}|[ \t]{{0,8}}(\r?\n[ \t]{{0,8}})?\r?\n[ \t]{{0,{MAX_SPACE}}}/",
+    "SP": r"/[ \t]{1,2}/",
+    "WS": rf"/[ \t]{{1,8}}|[ \t]{{0,8}}(\r?\n[ \t]{{0,8}})?\r?\n[ \t]{{0,{MAX_SPACE}}}/",
     "INT": r"/-?(0|[1-9][0-9]{0,30})/",
     "NUMBER": r"/-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,30})?([eE][+-]?([0-9]{1,2}|[12][0-9]{2}))?/",
     "STRING": rf'/"([^"\\\x00-\x1f]|\\["\\\/bfnrt]|{_UNICODE})*"/',
@@ -81,6 +82,11 @@ class GrammarWriter:
     @property
     def gap(self) -> str:
         return self.terminal("WS") + "?"
+
+    def assign(self, sign: str) -> str:
+        """What stands between a key and its value."""
+        blank = self.terminal("SP") + "?"
+        return f"{blank} {quoted(sign)} {blank}"
 
     def marker(self, text: str) -> str:
         """Write a marker: its tags exactly, its layout free.
