@@ -24,6 +24,7 @@ from .draft import Draft
 from .llama import give_memory_back
 from .lookup import Guesser, Lookup
 from .model import Model, Progress
+from .parking import Parking
 from .scheduler import Scheduler
 from .sequence import Sequence
 from .values import EngineConfig, EngineEvent, EngineInfo, Finished, GenerateRequest
@@ -38,10 +39,13 @@ _WAIT = 0.2 if sys.platform == "win32" else None
 class _Core:
     """What the engine's thread needs. It knows no LocalEngine, so that one may be collected while the thread still runs."""
 
-    def __init__(self, model: Model, context: Context, draft: Draft | None, scheduler: Scheduler) -> None:
+    def __init__(
+        self, model: Model, context: Context, draft: Draft | None, parking: Parking, scheduler: Scheduler
+    ) -> None:
         self.model = model
         self.context = context
         self.draft = draft
+        self.parking = parking
         self.scheduler = scheduler
         self.inbox: SimpleQueue[Sequence | Literal["wake", "close"]] = SimpleQueue()
         self.closing = threading.Event()
@@ -60,6 +64,7 @@ class _Core:
             self.closing.set()
             self.scheduler.end_all(fault)  # after a fault of ours nobody may be left waiting; otherwise nobody waits
             self._refuse_late_comers()
+            self.parking.close()
             self.context.free()
             if self.draft is not None:
                 self.draft.free()
@@ -166,6 +171,7 @@ class LocalEngine:
     def __init__(self, config: EngineConfig, progress: Progress | None = None) -> None:
         _check(config)
         started = time.perf_counter()
+        parking = Parking(config.park_memory, config.park_disk, config.park_directory)
         with ExitStack() as on_failure:
             model = Model(config, progress)
             on_failure.callback(model.free)
@@ -183,9 +189,10 @@ class LocalEngine:
             n_ctx=n_ctx,
             reuse=not config.deterministic,
             guessers=_guessers(config, model, draft),
+            parking=parking,
         )
         self._info = _describe(config, model, context, draft, n_ctx, time.perf_counter() - started)
-        self._core = _Core(model, context, draft, scheduler)
+        self._core = _Core(model, context, draft, parking, scheduler)
         self._core.thread.start()
         self._finalizer = weakref.finalize(self, self._core.shut_down)  # also at the interpreter's exit
 
@@ -265,6 +272,9 @@ def _check(config: EngineConfig) -> None:
     for name in ("n_batch", "n_ubatch", "n_slots"):
         if getattr(config, name) < 1:
             raise OptionError(f"{name} is {getattr(config, name)}, but must be at least 1.")
+    for name in ("park_memory", "park_disk"):
+        if getattr(config, name) < 0:
+            raise OptionError(f"{name} is {getattr(config, name)}, but must be 0 (keep nothing there) or more bytes.")
     if config.n_ctx < 0:
         raise OptionError(f"n_ctx is {config.n_ctx}, but must be 0 (the model's own) or more.")
     if config.n_threads is not None and config.n_threads < 1:

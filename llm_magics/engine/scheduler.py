@@ -23,6 +23,7 @@ from . import llama, prefix
 from .context import Batch, Context
 from .lookup import MAX_DRAFT, Guesser
 from .model import Model
+from .parking import Parking
 from .sequence import Sequence
 from .slots import Slot, Slots
 
@@ -60,10 +61,11 @@ class Scheduler:
         n_ctx: int,
         reuse: bool = True,
         guessers: tuple[Callable[[list[int]], Guesser], ...] = (),
+        parking: Parking | None = None,
     ) -> None:
         self._context = context
         self._batch = Batch(context.n_batch)
-        self._slots = Slots(model, context, n_slots, reuse=reuse)
+        self._slots = Slots(model, context, n_slots, reuse=reuse, parking=parking or Parking(0))
         self._waiting: list[Sequence] = []
         self._n_ctx = n_ctx
         self._guessers = guessers
@@ -177,7 +179,7 @@ class Scheduler:
         return True
 
     def _suspend(self, slot: Slot) -> None:
-        """Put a sequence back into the queue, its state into host memory."""
+        """Put a sequence back into the queue, and park its state."""
         sequence = slot.sequence
         assert sequence is not None
         self._slots.park(slot, sequence.parking)

@@ -4,22 +4,21 @@ A slot is one sequence of the context. Its ``cached`` is exactly the list of tok
 whatever happened. There are four ways to stand on what was computed before: cut the slot back to the common prefix; share the
 prefix of another slot (the cells are shared, nothing is copied); go on from a state that was saved in the slot (for memories
 that cannot be cut back: recurrent, hybrid, behind a sliding window); or take back the state of a conversation that was parked
-in host memory when another one took its slot.
+in host memory or on disk when another one took its slot.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from . import prefix
 from .context import Context
 from .model import Model
+from .parking import Parking
 from .sequence import Sequence
 
 _CHECKPOINTS = 8
 _CHECKPOINT_BYTES = 512 * 2**20
-_PARKING_BYTES = 256 * 2**20
 _WORTH_PARKING = 64  # tokens that no other slot holds; fewer are evaluated again as quickly
 
 
@@ -35,16 +34,10 @@ class Slot:
     checkpoints: list[tuple[int, bytes]] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class _Parked:
-    tokens: list[int]
-    state: bytes
-
-
 class Slots:
     """The slots of one context and the conversations parked beside it."""
 
-    def __init__(self, model: Model, context: Context, n_slots: int, *, reuse: bool) -> None:
+    def __init__(self, model: Model, context: Context, n_slots: int, *, reuse: bool, parking: Parking) -> None:
         self.all = [Slot(i) for i in range(n_slots)]
         self.cuttable = model.cuttable
         self._recurrent = model.recurrent
@@ -52,7 +45,7 @@ class Slots:
         self._n_swa = model.n_swa
         self._context = context
         self._reuse = reuse
-        self._parked: OrderedDict[str, _Parked] = OrderedDict()
+        self._parking = parking
         self._clock = 0
 
     def free(self) -> list[Slot]:
@@ -144,35 +137,33 @@ class Slots:
     # --- parking ------------------------------------------------------------------------------------------------------------
 
     def park(self, slot: Slot, name: str) -> None:
-        """Save a slot's whole state to host memory under a name, the oldest parked ones giving way. Nothing is saved where
-        most of it stays in other slots anyway."""
+        """Save a slot's whole state under a name, the oldest parked ones giving way. Nothing is saved where most of it stays in
+        other slots anyway."""
         others = [prefix.common_prefix(slot.cached, other.cached) for other in self.all if other is not slot]
         if len(slot.cached) - max(others, default=0) < _WORTH_PARKING or not self._reuse:
             return
-        if self._context.state_size(slot.index) > _PARKING_BYTES:
-            return
-        self._parked.pop(name, None)
-        self._parked[name] = _Parked(slot.cached.copy(), self._context.save(slot.index, partial=False))
-        while sum(len(parked.state) for parked in self._parked.values()) > _PARKING_BYTES:
-            self._parked.popitem(last=False)
+        if self._parking.has_room_for(self._context.state_size(slot.index)):
+            self._parking.put(name, slot.cached.copy(), self._context.save(slot.index, partial=False))
 
     def unpark(self, name: str) -> None:
         """Drop what was parked under a name."""
-        self._parked.pop(name, None)
+        self._parking.drop(name)
 
     def _take_back(self, slot: Slot, name: str, tokens: list[int], have: int) -> bool:
         """Put a parked state into a slot if it is worth more than the ``have`` tokens that the slots hold anyway."""
-        parked = self._parked.get(name) if name else None
+        parked = self._parking.tokens(name) if name else None
         if parked is None:
             return False
-        length = prefix.keep_length(tokens, parked.tokens)
-        if length < have + _WORTH_PARKING or (not self.cuttable and length < len(parked.tokens)):
+        length = prefix.keep_length(tokens, parked)
+        if length < have + _WORTH_PARKING or (not self.cuttable and length < len(parked)):
             return False
-        del self._parked[name]
+        state = self._parking.take(name)
+        if state is None:
+            return False
         self.forget(slot)
-        if not self._context.restore(slot.index, parked.state, partial=False):
+        if not self._context.restore(slot.index, state, partial=False):
             self.forget(slot)  # no room for it: a plain prefill will find some
             return False
-        slot.cached[:] = parked.tokens
+        slot.cached[:] = parked
         self.cut_back(slot, length)
         return True

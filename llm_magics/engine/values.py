@@ -24,7 +24,8 @@ class EngineConfig:
     ``n_ctx`` tokens. ``deterministic``: no prefix reuse, fixed batch shape, one sequence. ``speculation``: "lookup" guesses
     that the text repeats itself, and checks every guess, so that only the speed changes; "auto" does so where this model's
     memory can take a wrong guess back. ``draft`` is the file of a small model of the same vocabulary that guesses too,
-    ``draft_gpu_layers`` of it on the GPU.
+    ``draft_gpu_layers`` of it on the GPU. ``park_memory`` and ``park_disk`` are the bytes that the states of conversations may
+    take that have lost their slot, on disk in ``park_directory`` ("" is the system's for temporary files).
     """
 
     path: str
@@ -43,6 +44,9 @@ class EngineConfig:
     speculation: Speculation = "off"
     draft: str = ""
     draft_gpu_layers: int = 0
+    park_memory: int = 256 * 2**20
+    park_disk: int = 0
+    park_directory: str = ""
 
 
 @dataclass(frozen=True, slots=True)
