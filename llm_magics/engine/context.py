@@ -124,6 +124,11 @@ class Context:
         """Forget a sequence from ``position`` on; False where this memory cannot be cut there (and nothing changed)."""
         return bool(llama.memory_seq_rm(self.memory, sequence, position, -1))
 
+    def close_up(self, sequence: int, start: int, end: int) -> None:
+        """Forget the positions from ``start`` to ``end`` and move what is behind them forward; only where ``can_shift``."""
+        llama.memory_seq_rm(self.memory, sequence, start, end)
+        llama.memory_seq_add(self.memory, sequence, end, -1, start - end)
+
     def forget(self, sequence: int) -> None:
         """Forget a whole sequence; always possible."""
         llama.memory_seq_rm(self.memory, sequence, -1, -1)

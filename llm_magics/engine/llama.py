@@ -158,6 +158,7 @@ vocab_get_attr = _quick("llama_vocab_get_attr", [_ptr, _i32], ctypes.c_int)
 vocab_is_eog = _quick("llama_vocab_is_eog", [_ptr, _i32], ctypes.c_bool)
 memory_seq_rm = _quick("llama_memory_seq_rm", [_ptr, _i32, _i32, _i32], ctypes.c_bool)
 memory_seq_cp = _quick("llama_memory_seq_cp", [_ptr, _i32, _i32, _i32, _i32], None)
+memory_seq_add = _quick("llama_memory_seq_add", [_ptr, _i32, _i32, _i32, _i32], None)
 memory_seq_pos_min = _quick("llama_memory_seq_pos_min", [_ptr, _i32], _i32)
 memory_seq_pos_max = _quick("llama_memory_seq_pos_max", [_ptr, _i32], _i32)
 

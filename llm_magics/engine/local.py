@@ -6,6 +6,7 @@ ahead of a slow consumer by a bounded number of events and never waits for a fas
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import threading
@@ -217,11 +218,14 @@ class LocalEngine:
             raise EngineError("The prompt is empty.", "Give at least one token.")
         if min(prompt) < 0 or max(prompt) >= info.n_vocab:
             raise EngineError(f"The prompt has a token id outside 0 to {info.n_vocab - 1}.", "Tokenise it with this engine.")
-        if len(prompt) > info.n_ctx:
+        _check_droppable(request, info)
+        least = len(prompt) - sum(end - start for start, end in request.droppable)
+        if least > info.n_ctx:
+            without = ", even without what may be dropped" if request.droppable else ""
             raise ContextFullError(
-                f"The prompt has {len(prompt)} tokens, but the context holds {info.n_ctx}.",
+                f"The prompt has {least} tokens{without}, but the context holds {info.n_ctx}.",
                 "Shorten the conversation, or load the model with a larger context.",
-                n_prompt=len(prompt),
+                n_prompt=least,
                 n_ctx=info.n_ctx,
             )
         if request.max_tokens is not None and request.max_tokens < 0:
@@ -300,6 +304,19 @@ def _guessers(config: EngineConfig, model: Model, draft: Draft | None) -> tuple[
     return (*((Lookup,) if lookup else ()), *((draft.guesser,) if draft is not None else ()))
 
 
+def _check_droppable(request: GenerateRequest, info: EngineInfo) -> None:
+    """Refuse ranges that are out of order or take the whole end of the prompt, and any where the memory cannot shift."""
+    if not request.droppable:
+        return
+    if not info.can_shift:
+        raise OptionError(f"{info.description}: its memory cannot forget a part of the prompt.", "Drop nothing.")
+    edges = [edge for span in request.droppable for edge in span]
+    if edges != sorted(edges) or edges[0] < 0 or edges[-1] >= len(request.prompt):
+        raise OptionError("The droppable ranges are out of order, or reach to the prompt's end.")
+    if any(a[1] != b[0] for a, b in itertools.pairwise(request.droppable)):
+        raise OptionError("The droppable ranges do not follow one another.", "Give them as one stretch, cut where turns end.")
+
+
 def _describe(
     config: EngineConfig, model: Model, context: Context, draft: Draft | None, n_ctx: int, seconds: float
 ) -> EngineInfo:
@@ -328,7 +345,7 @@ def _describe(
         control_tokens=model.control_tokens,
         bos_text=_piece_text(model, model.bos),
         eos_text=_piece_text(model, model.eos),
-        can_shift=context.can_shift,
+        can_shift=context.can_shift and model.cuttable,
         recurrent=model.recurrent,
         devices=tuple(dict.fromkeys(device for device, _, _ in buffers if "_" not in device)),  # e.g. not CPU_Mapped
         buffers=buffers,

@@ -161,6 +161,7 @@ class Scheduler:
             slot = self._slots.choose(sequence)
             try:
                 lost = self._slots.seat(slot, sequence)
+                self._shift(slot)
                 if not sequence.started:
                     sequence.start(len(slot.cached), lost)
             except Exception as error:
@@ -252,7 +253,7 @@ class Scheduler:
             common = prefix.keep_length(sequence.tokens, older.tokens)
             if common < len(slot.cached) + _WORTH_WAITING:
                 continue
-            done = prefix.common_prefix(sequence.tokens, other.cached)
+            done = prefix.common_prefix(sequence.tokens, other.exact)
             at_it = older.request.priority <= sequence.request.priority and older.channel.may_run()
             if done < common and at_it:
                 return True
@@ -277,6 +278,8 @@ class Scheduler:
                     sequence.draw(self._context, part.row)
                 if part.draft:
                     self._check_draft(part)
+                if not sequence.reason:
+                    self._shift(slot)
                 if sequence.reason:
                     self._end(slot)
         except Exception as error:
@@ -299,6 +302,15 @@ class Scheduler:
         sequence.guessed(len(draft), right)
         if right < len(draft):
             self._slots.cut_back(slot, base + right)
+
+    def _shift(self, slot: Slot) -> None:
+        """Where the context is full, drop the oldest turns that may be dropped; :class:`Sequence` ends what is too long yet."""
+        sequence = slot.sequence
+        if sequence is not None and sequence.overfull:
+            start, end = sequence.drop()
+            self._slots.close_up(slot, start, end)
+            if sequence.overfull:
+                sequence.reason = "length"
 
     def _end(self, slot: Slot, reason: str = "") -> None:
         sequence = slot.sequence

@@ -56,6 +56,7 @@ class Sequence:
         self.channel = Channel()
         self.tokens = list(request.prompt)
         self.n_prompt = len(request.prompt)
+        self.n_dropped = 0  # droppable ranges that were
         self.n_cached = 0
         self.losses: list[str] = []
         self.reason = ""
@@ -66,7 +67,8 @@ class Sequence:
         self._model = model
         self._constraints = constraints
         self._eog = frozenset(model.eog)
-        self._limit = n_ctx if request.max_tokens is None else min(n_ctx, self.n_prompt + request.max_tokens - 1)
+        self._droppable = list(request.droppable)
+        self._n_asked = self.n_prompt  # when it started
         self._n_ctx = n_ctx
         self._sampler = Sampler(request.sampler, model.n_vocab, request.prompt)
         self._stream = TextStream(request.stop)
@@ -90,6 +92,7 @@ class Sequence:
         """Begin: ask the guide, arm what it asks for, and take the tokens that a grammar forces before the first draw."""
         self.started = True
         self._started = time.perf_counter()
+        self._n_asked = self.n_prompt
         if n_lost:
             self.losses.append(f"this model's memory cannot be cut back: {n_lost} tokens evaluated anew")
         self.found_cached(n_cached)
@@ -105,8 +108,27 @@ class Sequence:
         self.prefilled(n)
 
     def prefilled(self, n: int) -> None:
-        """Tell the consumer that ``n`` tokens of the prompt are in the cache by now."""
+        """Tell the consumer that ``n`` tokens of the prompt are in the cache by now; one that has its first token knows."""
+        if self._first:
+            return
         self.channel.queue.put(Prefill(max(0, n - self.n_cached), self.n_prompt - self.n_cached, self.n_cached))
+
+    @property
+    def overfull(self) -> bool:
+        """Whether there are more tokens than the context holds."""
+        return len(self.tokens) > self._n_ctx
+
+    def drop(self) -> tuple[int, int]:
+        """Forget the oldest of what may be dropped, until an eighth of the context is free if it can be; return the range."""
+        start = end = self._droppable[0][0]
+        while self._droppable and len(self.tokens) - (end - start) > self._n_ctx - self._n_ctx // 8:
+            end = self._droppable.pop(0)[1]
+            self.n_dropped += 1
+        del self.tokens[start:end]
+        self.n_prompt -= end - start
+        self._droppable = [(a - (end - start), b - (end - start)) for a, b in self._droppable]
+        self._guessers = None  # they know tokens by their places
+        return start, end
 
     def guess(self, makers: Iterable[Callable[[list[int]], Guesser]], limit: int) -> list[int]:
         """Guess what may follow: the first guess that one of the guessers ventures, which ``makers`` make over the tokens."""
@@ -196,8 +218,14 @@ class Sequence:
                 self._obey(self.request.guide.feed(text))
         if self._stream.stopped or (self._constraint is not None and self._constraint.finished):
             self.reason = "stop"
-        elif len(self.tokens) > self._limit and not self.reason:
+        elif not self.reason and self._at_its_limit():
             self.reason = "length"
+
+    def _at_its_limit(self) -> bool:
+        limit = self.request.max_tokens
+        return (self.overfull and not self._droppable) or (
+            limit is not None and len(self.tokens) - self.n_prompt >= limit
+        )
 
     def _force(self) -> None:
         """Take the tokens that the grammar leaves no choice about; they are evaluated in one batch with what comes next."""
@@ -246,9 +274,9 @@ class Sequence:
             reason=self.reason,  # type: ignore[arg-type]  # "stop", "length" or "interrupted" by construction
             ids=tuple(self.tokens[self.n_prompt :]),
             text="".join(self._text),
-            n_prompt=self.n_prompt,
+            n_prompt=self._n_asked,
             n_cached=self.n_cached,
-            n_evaluated=self.n_prompt - self.n_cached,
+            n_evaluated=self._n_asked - self.n_cached,
             seed=self._sampler.seed,
             prompt_seconds=first - started,
             decode_seconds=now - first,
@@ -261,4 +289,5 @@ class Sequence:
             forced=self._n_forced,
             drafted=self._n_drafted,
             accepted=self._n_accepted,
+            dropped=self.n_dropped,
         )

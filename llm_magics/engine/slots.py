@@ -24,7 +24,11 @@ _WORTH_PARKING = 64  # tokens that no other slot holds; fewer are evaluated agai
 
 @dataclass(slots=True)
 class Slot:
-    """One sequence of the context. ``checkpoints`` are (length, state)."""
+    """One sequence of the context. ``checkpoints`` are (length, state).
+
+    ``shifted`` is the length from which on its keys and values were computed behind turns that have been dropped since: what
+    is there still carries something of them, and serves this conversation only. None where there is no such part.
+    """
 
     index: int
     cached: list[int] = field(default_factory=list)
@@ -32,6 +36,12 @@ class Slot:
     last_used: int = 0
     sequence: Sequence | None = None
     checkpoints: list[tuple[int, bytes]] = field(default_factory=list)
+    shifted: int | None = None
+
+    @property
+    def exact(self) -> list[int]:
+        """The tokens whose keys and values are what they would be in any conversation."""
+        return self.cached if self.shifted is None else self.cached[: self.shifted]
 
 
 class Slots:
@@ -61,8 +71,9 @@ class Slots:
         tokens, conversation = sequence.tokens, sequence.request.conversation
         if slot.conversation and slot.conversation != conversation:
             self.park(slot, slot.conversation)
-        wanted = prefix.keep_length(tokens, slot.cached) if self._reuse else 0
-        lengths = [prefix.keep_length(tokens, other.cached) if self.sharing else 0 for other in self.all]
+        own = bool(conversation) and slot.conversation == conversation
+        wanted = prefix.keep_length(tokens, slot.cached if own else slot.exact) if self._reuse else 0
+        lengths = [prefix.keep_length(tokens, other.exact) if self.sharing else 0 for other in self.all]
         have = max(wanted, *lengths)
         if not any(self._take_back(slot, name, tokens, have) for name in (sequence.parking, conversation)):
             self.cut_back(slot, wanted)
@@ -88,6 +99,8 @@ class Slots:
         elif self._cut(slot, length):
             del slot.cached[length:]
             slot.checkpoints = [saved for saved in slot.checkpoints if saved[0] <= length]
+            if slot.shifted is not None and length <= slot.shifted:
+                slot.shifted = None
         elif not self._restore_checkpoint(slot, length):
             self.forget(slot)
 
@@ -116,8 +129,28 @@ class Slots:
         slot.cached.clear()
         slot.checkpoints.clear()
         slot.conversation = ""
+        slot.shifted = None
         if self._recurrent and not any(other.cached for other in self.all):
             self._context.wipe()
+
+    def close_up(self, slot: Slot, start: int, end: int) -> None:
+        """Forget the tokens from ``start`` to ``end``, and keep those behind them where that is possible.
+
+        Cells that another slot shares cannot be moved for one of the two: an idle slot lets go of them, a busy one keeps them
+        and what this slot held there is evaluated anew.
+        """
+        if end > len(slot.cached):
+            self.cut_back(slot, min(start, len(slot.cached)))
+            return
+        sharing = [other for other in self.all if other is not slot and prefix.common_prefix(slot.cached, other.cached) > end]
+        if any(other.sequence is not None for other in sharing):
+            self.cut_back(slot, start)
+            return
+        for other in sharing:
+            self.cut_back(other, end)
+        self._context.close_up(slot.index, start, end)
+        del slot.cached[start:end]
+        slot.shifted = start if slot.shifted is None else min(slot.shifted, start)
 
     def checkpoint(self, slot: Slot) -> None:
         """Save the state of a memory that cannot be cut back, to come back to this length later."""
@@ -126,7 +159,7 @@ class Slots:
             slot.checkpoints.pop(0)
 
     def share(self, source: Slot, target: Slot, length: int) -> bool:
-        """Let one slot stand on the first ``length`` tokens of another, if that is more than it has."""
+        """Let one slot stand on the first ``length`` tokens of another, all of them exact, if that is more than it has."""
         if source is target or not self.sharing or length <= len(target.cached):
             return False
         self.forget(target)
@@ -142,6 +175,8 @@ class Slots:
         others = [prefix.common_prefix(slot.cached, other.cached) for other in self.all if other is not slot]
         if len(slot.cached) - max(others, default=0) < _WORTH_PARKING or not self._reuse:
             return
+        if slot.shifted is not None:
+            return  # what carries something of dropped turns is rather computed afresh than kept
         if self._parking.has_room_for(self._context.state_size(slot.index)):
             self._parking.put(name, slot.cached.copy(), self._context.save(slot.index, partial=False))
 

@@ -129,7 +129,9 @@ class GenerateRequest:
 
     ``conversation`` names what the slot's cache belongs to, so that the right slot is chosen; "" takes any. ``logprobs`` > 0
     asks for that many alternatives per token. ``max_tokens`` None goes on to the context's end. ``stop`` strings end the
-    text and are not part of it. ``priority`` 0 is a cell somebody looks at, larger numbers wait.
+    text and are not part of it. ``priority`` 0 is a cell somebody looks at, larger numbers wait. ``droppable`` are ranges of
+    the prompt that may be forgotten when the context is full, each a whole number of turns, the oldest first; without any, a
+    prompt that does not fit is refused and an answer ends where the context does.
     """
 
     prompt: tuple[int, ...]
@@ -140,6 +142,7 @@ class GenerateRequest:
     guide: Guide | None = None
     conversation: str = ""
     priority: int = 0
+    droppable: tuple[tuple[int, int], ...] = ()
 
 
 # --- what comes out, in this order: Prefill* Tokens* Finished ---------------------------------------------------------------
@@ -178,7 +181,8 @@ class Finished:
 
     ``reason``: "stop" (end token, stop string or guide), "length" (max_tokens or context), "interrupted". ``losses`` says why
     the prefix could not be reused further than it was. ``masked`` counts tokens for which a grammar mask was computed,
-    ``forced`` those a grammar forced without sampling, ``drafted``/``accepted`` those of speculation.
+    ``forced`` those a grammar forced without sampling, ``drafted``/``accepted`` those of speculation; ``dropped`` counts the
+    droppable ranges that were forgotten (``n_prompt`` and ``n_past`` are without them).
     """
 
     reason: Literal["stop", "length", "interrupted"]
@@ -199,6 +203,7 @@ class Finished:
     forced: int = 0
     drafted: int = 0
     accepted: int = 0
+    dropped: int = 0
 
 
 EngineEvent: TypeAlias = Prefill | Tokens | Finished
@@ -208,7 +213,8 @@ EngineEvent: TypeAlias = Prefill | Tokens | Finished
 class EngineInfo:
     """What is loaded. Bytes are bytes. ``buffers`` maps (device, kind) to llama.cpp's own reported size, where kind is one of
     "model", "kv", "compute", "output", "recurrent". ``control_tokens`` maps the text of every control or user-defined special
-    token to its id. ``draft`` describes the model that guesses, if there is one."""
+    token to its id. ``can_shift``: the memory can forget a range and close up. ``draft`` describes the model that guesses, if
+    there is one."""
 
     path: str
     architecture: str
