@@ -147,7 +147,7 @@ def map_prompts(
     """
     asked = TurnSettings(priority=PRIORITY).override(response_schema=schema, **settings)
     asked.json_schema  # noqa: B018 (a schema that is none: say so before anything runs)
-    result = MapResult(read_rows(prompts, template), asked, _seed(model, asked))
+    result = MapResult(read_rows(prompts, template), asked, seed_of(model, asked))
     _take_over(model, result, resume)
     _note_interrupted(model, None)
     try:
@@ -278,7 +278,7 @@ def row_seed(seed: int, row: int) -> int:
     return int.from_bytes(hashlib.blake2b(f"{seed} {row}".encode(), digest_size=4).digest(), "big")
 
 
-def _seed(model: Model, settings: TurnSettings) -> int:
+def seed_of(model: Model, settings: TurnSettings) -> int:
     """The seed given, else the model's own, else one drawn now."""
     own = getattr(getattr(model, "sampling", None), "seed", None)
     given = settings.sampling.seed if settings.sampling.seed is not None else own

@@ -252,6 +252,12 @@ class Session:
         self._finish_open_turn()
         self._turns = tuple(Turn(trace.turn, trace.finish("interrupted")) for trace in traces)
 
+    def adopt(self, turn: Turn) -> None:
+        """Put a fork's turn in the place of the newest turn, which has the same name; raises OptionError where it has not."""
+        if not self._turns or self._turns[-1].id != turn.id:
+            raise OptionError(f"The conversation {self.thread!r} has moved on.", "Run that cell again.")
+        self._turns = (*self._turns[:-1], turn)
+
     def fork(self, thread: str | None = None, *, turns: Iterable[Turn] | None = None) -> Session:
         """Copy the session into a new thread: same model and settings, the conversation so far (or ``turns``)."""
         copy = Session(self.model, thread=thread or f"{self.thread}-fork-{uuid.uuid4().hex[:4]}", asker=self.asker)

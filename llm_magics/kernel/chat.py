@@ -20,24 +20,63 @@ from .braces import fill
 from .context import parent_metadata, select, written
 from .interrupts import Interrupts
 from .rules import Rules
-from .runtime import Resident, Runtime
+from .runtime import Resident, Runtime, Thread
 from .specs import ChatOptions
 
 if TYPE_CHECKING:
+    from ..history import Turn
     from ..session import Reply, Session
     from ..views.notebook import NotebookView
     from ..views.terminal import TerminalView
+    from .sidebyside import Samples
 
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "seed")
 
 
-def chat(runtime: Runtime, options: ChatOptions, body: str) -> Reply | None:
-    """Ask what the cell asks; give the Reply, or None after a preview. Errors raise, with nothing sent if it is the cell's."""
+def chat(runtime: Runtime, options: ChatOptions, body: str) -> Reply | list[Reply] | None:
+    """Ask what the cell asks; give the Reply (several with ``--n``), or None after a preview. Errors raise, with nothing sent
+    if it is the cell's."""
+    asked = prepare(runtime, options, body)
+    if options.preview:
+        request = asked.session.request(asked.text, replaces=asked.replaced, **asked.overrides)
+        show_preview(runtime, asked.resident.model.preview(request), asked.resident.model.context_size)
+        return None
+    turn = _Turn(uuid.uuid4().hex[:12], asked.session, _settings(asked))
+    if options.samples > 1:
+        return _chat_samples(runtime, asked, turn)
+    events = asked.session.turn(asked.text, turn=turn.id, replaces=asked.replaced, **asked.overrides)
+    _enter(runtime, asked, turn)
+    view = None if options.quiet else make_view(runtime, options, turn.id, asked.cell)
+    try:
+        with runtime.using(asked.resident):
+            _drive(turn, events, view)
+    finally:
+        if options.variable and turn.reply is not None:
+            runtime.shell.user_ns[options.variable] = turn.reply
+    return turn.reply
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A cell's question, ready to be sent: what is asked of whom, in which conversation, with which settings."""
+
+    options: ChatOptions
+    text: str
+    cell: str
+    resident: Resident
+    thread: Thread
+    session: Session
+    replaced: str | None
+    overrides: dict[str, Any]
+
+
+def prepare(runtime: Runtime, options: ChatOptions, body: str) -> Asked:
+    """Read a cell: all that can be wrong with it is found here, before anything is sent or changed."""
     if options.variable and not options.variable.isidentifier():
         raise OptionError(f"{options.variable!r} is no name for a variable.", "%%chat? shows how it is used.")
     text = fill(body, runtime.shell.user_ns).strip()
     if not text:
-        raise OptionError("The cell asks nothing.", "Write your message under %%chat.")
+        raise OptionError("The cell asks nothing.", "Write your message under the magic's line.")
     resident = runtime.find_model(options.model)
     cell = str(parent_metadata(runtime.shell).get("cellId") or "")
     rules = runtime.rules
@@ -52,24 +91,46 @@ def chat(runtime: Runtime, options: ChatOptions, body: str) -> Reply | None:
         session, replaced = thread.session.fork(f"{thread.name}/aside", turns=()), None
     else:
         session, replaced = thread.session, thread.turn_of(cell, runtime.execution)
-    if options.preview:
-        request = session.request(text, replaces=replaced, **overrides)
-        show_preview(runtime, resident.model.preview(request), resident.model.context_size)
-        return None
-    turn = _Turn(uuid.uuid4().hex[:12], session, _settings(session, options, cell, replaced))
-    events = session.turn(text, turn=turn.id, replaces=replaced, **overrides)
-    if not options.no_history:
-        session.configure(system=turn.settings["system"])
-        thread.made(cell, turn.id, runtime.execution)
-        runtime.current_thread = thread.name
-    view = None if options.quiet else make_view(runtime, options, turn.id, cell)
+    return Asked(options, text, cell, resident, thread, session, replaced, overrides)
+
+
+def _enter(runtime: Runtime, asked: Asked, turn: _Turn, samples: Samples | None = None) -> None:
+    """Make the turn one of the conversation's."""
+    if not asked.options.no_history:
+        asked.session.configure(system=turn.settings["system"])
+        asked.thread.made(asked.cell, turn.id, runtime.execution)
+        asked.thread.samples = samples
+        runtime.current_thread = asked.thread.name
+
+
+def _chat_samples(runtime: Runtime, asked: Asked, turn: _Turn) -> list[Reply]:
+    """Ask the same several times; the first answer joins the conversation."""
+    from ..mapping import row_seed, seed_of
+    from .sidebyside import Answer, Samples, columns_view
+
+    settings = asked.session.settings.override(**asked.overrides)
+    first = seed_of(asked.resident.model, settings)
+    before = turns_before(asked.session, asked.replaced)
+    answers = []
+    for at in range(asked.options.samples):
+        seed = row_seed(first, at) if at else first  # so that the first one is what the cell says without --n
+        session = asked.session.fork(f"{asked.thread.name}/{at + 1}", turns=before) if at else asked.session
+        overrides = {**asked.overrides, "seed": seed}
+        answers.append(Answer(f"{at + 1} · seed {seed}", session, turn.id, overrides, asked.replaced, turn.settings))
+    samples = Samples(asked.session, answers, None if asked.options.quiet else columns_view(runtime, asked.options, asked.cell))
+    _enter(runtime, asked, turn, samples)
     try:
-        with runtime.using(resident):
-            _drive(turn, events, view)
+        with runtime.using(asked.resident):
+            return samples.run(asked.text)
     finally:
-        if options.variable and turn.reply is not None:
-            runtime.shell.user_ns[options.variable] = turn.reply
-    return turn.reply
+        if asked.options.variable:
+            runtime.shell.user_ns[asked.options.variable] = samples.replies
+
+
+def turns_before(session: Session, replaced: str | None) -> tuple[Turn, ...]:
+    """The turns that a new turn stands behind, if it takes the place of ``replaced``."""
+    ids = [turn.id for turn in session.turns]
+    return session.turns[: ids.index(replaced)] if replaced in ids else session.turns
 
 
 @dataclass(frozen=True)
@@ -110,16 +171,15 @@ def _drive(turn: _Turn, events: Generator[Event, None, None], view: NotebookView
             raise
 
 
-def _settings(session: Session, options: ChatOptions, cell: str, replaced: str | None) -> dict[str, Any]:
+def _settings(asked: Asked) -> dict[str, Any]:
     """What the record keeps of the cell; ``after`` is the turn that this one stands behind, for ``%thread restore``."""
-    ids = [turn.id for turn in session.turns]
-    ids = ids[: ids.index(replaced)] if replaced in ids else ids
+    before = turns_before(asked.session, asked.replaced)
     return {
-        "cell": cell,
-        "after": ids[-1] if ids else "",
-        "aside": options.no_history,
-        "system": session.settings.system if options.system is None else options.system,
-        "options": _given(options),
+        "cell": asked.cell,
+        "after": before[-1].id if before else "",
+        "aside": asked.options.no_history,
+        "system": asked.session.settings.system if asked.options.system is None else asked.options.system,
+        "options": _given(asked.options),
     }
 
 

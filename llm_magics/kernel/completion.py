@@ -79,7 +79,7 @@ def _values(runtime: Runtime, kind: str, option: Option | None = None) -> Iterab
         case "contexts":
             return ["none", "prev", "above", "all", *(f"tag:{tag}" for run in runtime.cells.runs for tag in run.tags)]
         case "thread-actions":
-            return ["show", "list", "use", "fork", "reset", "export", "restore"]
+            return ["show", "list", "use", "fork", "pick", "reset", "export", "restore"]
         case "llm-actions":
             return ["status", "doctor", "strip"]
     return []

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import OptionError, TranscriptError
 from ..transcript import MIME_TYPE, Transcript
 from ..views.card import card_bundle, table_bundle
+from ..views.columns import MIME_TYPE as COLUMNS_TYPE
 from ..views.plain import transcript_markdown
 from ..views.secrets import masked
 from .options import near
@@ -22,7 +23,7 @@ _HEAD = 60  # characters of a message in %thread's table
 
 def thread_action(runtime: Runtime, options: ThreadOptions) -> None:
     """Do what one ``%thread`` line says."""
-    actions = {action.__name__: action for action in (show, use, fork, reset, export, restore)} | {"list": list_threads}
+    actions = {action.__name__: action for action in (show, use, fork, pick, reset, export, restore)} | {"list": list_threads}
     if options.action not in actions:
         known = ", ".join(actions)
         raise OptionError(f"%thread cannot {options.action!r}.", near(options.action, actions) or f"It can: {known}.")
@@ -64,6 +65,16 @@ def fork(runtime: Runtime, options: ThreadOptions) -> None:
     runtime.threads[name] = Thread(name, source.session.fork(name))
     runtime.current_thread = name
     _say(runtime, f"Now in thread {name!r}, which begins with the {len(source.session.turns)} turns of {source.name!r}.")
+
+
+def pick(runtime: Runtime, options: ThreadOptions) -> None:
+    thread = runtime.known_thread(options.thread)
+    if thread.samples is None:
+        raise OptionError(f"The newest turn of {thread.name!r} has one answer.", "%%chat --n 5 asks for several.")
+    if not options.name.isdecimal():
+        raise OptionError("%thread pick needs the number of an answer.", "Count from 1.")
+    thread.samples.pick(int(options.name))
+    _say(runtime, f"Thread {thread.name!r} goes on with answer {options.name}.")
 
 
 def reset(runtime: Runtime, options: ThreadOptions) -> None:
@@ -148,18 +159,23 @@ def read_notebook(path: Path) -> dict[str, Any]:
     return notebook
 
 
-def transcript_outputs(notebook: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
-    """The MIME bundles of a notebook's outputs that hold a transcript."""
+def transcript_holders(notebook: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], str, bool]]:
+    """Where a notebook's outputs hold transcripts: an object, its key, and whether the conversation goes on with this one."""
     for cell in notebook["cells"]:
         for output in cell.get("outputs") or ():
             data = output.get("data")
             if isinstance(data, dict) and MIME_TYPE in data:
-                yield data
+                yield data, MIME_TYPE, True
+            several = data.get(COLUMNS_TYPE) if isinstance(data, dict) else None
+            if isinstance(several, dict) and isinstance(several.get("columns"), list):
+                for at, column in enumerate(several["columns"]):
+                    if isinstance(column, dict) and "transcript" in column:
+                        yield column, "transcript", several.get("chosen") == at
 
 
 def saved_transcripts(notebook: Mapping[str, Any]) -> list[Transcript]:
     """A notebook's transcripts in the order of its cells; those that were asked aside are no part of a conversation."""
-    traces = [Transcript.from_json(data[MIME_TYPE]) for data in transcript_outputs(notebook)]
+    traces = [Transcript.from_json(holder[key]) for holder, key, chosen in transcript_holders(notebook) if chosen]
     return [trace for trace in traces if not trace.settings.get("aside")]
 
 
@@ -168,11 +184,11 @@ def strip(runtime: Runtime, path_given: str = "") -> None:
     path = notebook_path(runtime.shell, path_given)
     notebook = read_notebook(path)
     n = 0
-    for data in transcript_outputs(notebook):
+    for holder, key, _ in transcript_holders(notebook):
         try:
-            data[MIME_TYPE] = Transcript.from_json(data[MIME_TYPE]).to_json(record=False) | {"prompt": ""}
+            holder[key] = Transcript.from_json(holder[key]).to_json(record=False) | {"prompt": ""}
         except TranscriptError:
-            del data[MIME_TYPE]  # what cannot be read may hold anything
+            del holder[key]  # what cannot be read may hold anything
         n += 1
     path.write_text(json.dumps(notebook, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     _say(runtime, f"Took {n} records out of {path.name}. If it is open, reload it from disk before saving.")

@@ -11,7 +11,7 @@ from .gauge import start_gauge
 from .options import Spec, near
 from .plainly import plainly
 from .runtime import Runtime
-from .specs import CHAT, LLM, LOAD_MODEL, MODELS, SPECS, THREAD, UNLOAD_MODEL
+from .specs import CHAT, COMPARE, LLM, LOAD_MODEL, MODELS, SPECS, THREAD, UNLOAD_MODEL
 from .tool_magics import register as register_tools
 
 if TYPE_CHECKING:
@@ -67,6 +67,12 @@ class Magics:
 
         with plainly(interrupted="what came so far is kept."):
             chat(self.runtime, CHAT.parse(self._filled(line)), cell)
+
+    def compare(self, line: str, cell: str) -> None:
+        from .compare import compare
+
+        with plainly(interrupted="what came so far is kept."):
+            compare(self.runtime, COMPARE.parse(self._filled(line)), cell)
 
     def load_model(self, line: str) -> None:
         from .loads import load_model

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..events import ToolAsk
     from ..session import Session
     from ..views.live import Link
+    from .sidebyside import Samples
 
 
 @dataclass
@@ -42,6 +43,7 @@ class Thread:
 
     name: str
     session: Session
+    samples: Samples | None = None  # of the newest turn, where it has several answers
     _made: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
 
     def turn_of(self, cell: str, execution: int) -> str | None:

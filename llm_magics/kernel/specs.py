@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from itertools import product
 from typing import Any, Literal
 
 from .options import Option, Spec, Word, auto_or, json_object, number, numbers, on_off
+
+# What %%compare can vary.
+VARIED = ("model", "system", "temperature", "top_p", "top_k", "min_p", "repeat_penalty", "seed", "think")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,7 @@ class ChatOptions:
     repeat_penalty: float | None = None
     seed: int | None = None
     max_tokens: int | None = None
+    samples: int = 1
     stop: tuple[str, ...] = ()
     think: bool | None = None
     show_reasoning: Literal["fold", "full", "hide"] = "fold"
@@ -36,6 +41,41 @@ class ChatOptions:
     no_history: bool = False
     quiet: bool = False
     preview: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CompareOptions:
+    """What one ``%%compare`` line asks for: as ChatOptions, with every value of what varies."""
+
+    variable: str = ""
+    model: tuple[str, ...] = ()
+    tools: str | None = None
+    tool_choice: str | None = None
+    max_steps: int | None = None
+    approve: Literal["auto", "ask", "deny"] | None = None
+    system: tuple[str, ...] = ()
+    schema: str = ""
+    temperature: tuple[float, ...] = ()
+    top_p: tuple[float, ...] = ()
+    top_k: tuple[int, ...] = ()
+    min_p: tuple[float, ...] = ()
+    repeat_penalty: tuple[float, ...] = ()
+    seed: tuple[int, ...] = ()
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    think: tuple[bool, ...] = ()
+    show_reasoning: Literal["fold", "full", "hide"] = "fold"
+    thread: str = ""
+    quiet: bool = False
+
+    def columns(self) -> list[tuple[dict[str, Any], ChatOptions]]:
+        """One for every combination of what was given more than once: what is its own, and all that it asks with."""
+        given = {name: getattr(self, name) for name in VARIED}
+        several = [name for name, values in given.items() if len(values) > 1]
+        once = {name: values[0] for name, values in given.items() if len(values) == 1}
+        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in VARIED}
+        own = [dict(zip(several, values, strict=True)) for values in product(*(given[name] for name in several))]
+        return [(varied, ChatOptions(**rest, **once, **varied)) for varied in own]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +179,7 @@ CHAT = Spec(
         Option(
             ("--max-tokens", "-n", "--n-predict"), "max_tokens", "longest answer, in tokens", number(1, whole=True), "N"
         ),
+        Option(("--n", "--samples"), "samples", "this many answers side by side", number(1, 32, True), "N"),
         Option(("--stop",), "stop", "end the answer before this text; may be given again", metavar="TEXT", many=True),
         Option(("--think",), "think", "ask the template for reasoning, or for none", on_off, choices=("on", "off")),
         Option(
@@ -150,6 +191,24 @@ CHAT = Spec(
         Option(("--preview",), "preview", "send nothing; show the tokens that would be sent"),
     ),
     notes="Stop with the interrupt button: what came is kept.",
+)
+
+# %%compare's options are %%chat's, but for these.
+_CHAT_ONLY = ("samples", "context", "no_history", "preview")
+
+COMPARE = Spec(
+    "%%compare",
+    "Ask several models, or one model with several settings, the same; answers stand side by side, their differences marked.",
+    CompareOptions,
+    body=CHAT.body,
+    words=(Word("variable", "VAR", "a variable for the list of Replies"),),
+    options=tuple(
+        replace(option, many=True, help=f"{option.help}; may be given again") if option.field in VARIED else option
+        for option in CHAT.options
+        if option.field not in _CHAT_ONLY
+    ),
+    notes="What is given more than once varies: -m A -m B --temp 0 --temp 1 makes four columns. All have the same seed.\n"
+    "Nothing joins the conversation; --thread NAME asks on top of one.",
 )
 
 LOAD_MODEL = Spec(
@@ -202,11 +261,11 @@ MODELS = Spec("%models", "Show the models that are loaded, and those that can be
 
 THREAD = Spec(
     "%thread",
-    "Show, fork, switch, reset, export or restore a conversation.",
+    "Show, fork, switch, reset, export or restore a conversation, or pick one of several answers.",
     ThreadOptions,
     words=(
-        Word("action", "ACTION", "show, list, use, fork, reset, export, restore", complete="thread-actions"),
-        Word("name", "NAME", "use, fork: the thread; export: the file; restore: the notebook", complete="threads"),
+        Word("action", "ACTION", "show, list, use, fork, pick, reset, export, restore", complete="thread-actions"),
+        Word("name", "NAME", "use, fork: the thread; pick: the answer's number; export, restore: the file", complete="threads"),
     ),
     options=(
         Option(("--thread",), "thread", "which conversation; the current one if not said", metavar="NAME", complete="threads"),
@@ -226,6 +285,7 @@ LLM = Spec(
 
 SPECS: Mapping[str, Spec[Any]] = {
     "chat": CHAT,
+    "compare": COMPARE,
     "load_model": LOAD_MODEL,
     "unload_model": UNLOAD_MODEL,
     "models": MODELS,

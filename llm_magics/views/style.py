@@ -20,6 +20,10 @@ max-height:30em;white-space:pre-wrap;overflow-wrap:anywhere;border-radius:3px;ma
 .llm-magics .lm-prose{color:var(--jp-content-font-color2,inherit)}
 .llm-magics .lm-status,.llm-magics .lm-notice{color:var(--jp-content-font-color2,#777);font-size:.86em}
 .llm-magics .lm-status{margin-top:.4em}
+.llm-magics.lm-wide{max-width:none}
+.llm-magics .lm-columns{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(19em,100%),1fr));gap:.4em 1.4em}
+.llm-magics .lm-column{min-width:0;border-top:2px solid var(--jp-border-color2,#8886);padding-top:.2em}
+.llm-magics .lm-differs{text-decoration:none;background:var(--jp-warn-color3,#fc63);border-radius:2px}
 .llm-magics .lm-warning{color:var(--jp-warn-color0,#b35900)}
 .llm-magics .lm-error,.llm-magics .lm-failed>summary{color:var(--jp-error-color0,#c33)}
 .llm-magics [class^=lm-k],.llm-magics .lm-ow{color:var(--jp-mirror-editor-keyword-color,#1a8754)}

@@ -1,0 +1,204 @@
+"""Answers side by side: columns that wrap on a narrow page, the words that differ from the first one marked.
+
+Marks are laid over the finished HTML of each answer: its tags stay as they are, and only words of its text are wrapped, so that
+nothing a model wrote can come out of its place. Formulas are left alone, because MathJax reads them as a whole.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from html import escape
+from typing import Any
+
+from ..segments import TextSegment
+from ..transcript import Transcript
+from .html import GrowingHtml, ShowReasoning
+from .markdown import NO_MATHS, printable
+from .notebook import Pace, Publish
+from .plain import transcript_markdown, transcript_plain
+from .remark import escaped
+from .secrets import masked
+from .style import STYLE
+
+MIME_TYPE = "application/vnd.llm-magics.columns+json"
+_PIECE = re.compile(r"<[^>]*>|[^<\s]+|\s+")  # a tag, a word, white space
+_MANY_WORDS = 3_000  # in one answer; finding differences takes the square of it
+_MATHS = "tex2jax_process"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One answer: what was different about asking for it, what came, and the error that ended it, if one did."""
+
+    heading: str
+    transcript: Transcript = field(default_factory=Transcript)
+    error: str = ""
+
+
+def columns_bundle(
+    columns: Sequence[Column], *, note: str = "", chosen: int | None = None, reasoning: ShowReasoning = "fold"
+) -> dict[str, Any]:
+    """Every form of the columns, by MIME type. ``chosen`` is the one that the conversation goes on with."""
+    safe = [replace(column, transcript=masked(column.transcript)) for column in columns]
+    emphasised, bracketed = (f"*{escaped(printable(note))}*", f"[{printable(note)}]") if note else ("", "")
+    return {
+        "text/html": columns_html(safe, note, [GrowingHtml(reasoning, growing=False) for _ in safe], marked=True),
+        "text/markdown": _joined(*(_markdown(column, safe[0], reasoning) for column in safe), emphasised),
+        "text/plain": _joined(*(_plain(column, safe[0], reasoning) for column in safe), bracketed),
+        MIME_TYPE: {
+            "version": 1,
+            "chosen": chosen,
+            "columns": [{"heading": c.heading, "error": c.error, "transcript": c.transcript.to_json()} for c in safe],
+        },
+    }
+
+
+def columns_html(columns: Sequence[Column], note: str, writers: Sequence[GrowingHtml], *, marked: bool = False) -> str:
+    """Write the columns as static HTML, style included; ``writers`` keep what did not change since the last time."""
+    bodies = [_body(writer.html(column.transcript)) for column, writer in zip(columns, writers, strict=True)]
+    if marked and len(bodies) > 1:  # two columns mark each other, more of them what differs from the first
+        first = _marked(bodies[0], bodies[1]) if len(bodies) == 2 else bodies[0]
+        bodies = [first, *(_marked(body, bodies[0]) for body in bodies[1:])]
+    cells = []
+    for column, body in zip(columns, bodies, strict=True):
+        head = escape(printable(_headline(column, columns[0], marked)))
+        cells.append(f'<div class="lm-column"><strong>{head}</strong>\n{body}{_error(column)}</div>\n')
+    last = f'<div class="lm-notice">{escape(printable(note))}</div>' if note else ""
+    return f'{STYLE}<div class="llm-magics lm-wide {NO_MATHS}"><div class="lm-columns">\n{"".join(cells)}</div>{last}</div>'
+
+
+class ColumnsView:
+    """Draws columns while they grow, and the final bundle, all in one display."""
+
+    def __init__(
+        self, publish: Publish, *, reasoning: ShowReasoning = "fold", updates: bool = True, pace: Pace | None = None
+    ) -> None:
+        self._publish = publish
+        self._reasoning = reasoning
+        self._updates = updates
+        self._pace = pace or Pace()
+        self._writers: list[GrowingHtml] = []
+        self._display_id = uuid.uuid4().hex
+        self._shown = False
+
+    def draw(self, columns: Sequence[Column], note: str) -> None:
+        """Show how far the answers are, if it is time."""
+        if not self._updates or not self._pace.due():
+            return
+        began = self._pace.now()
+        self._writers += [GrowingHtml(self._reasoning) for _ in columns[len(self._writers) :]]
+        safe = [replace(column, transcript=masked(column.transcript)) for column in columns]
+        html = columns_html(safe, note, self._writers)
+        self._display({"text/html": html, "text/plain": ""})
+        self._pace.spent(began, len(html))
+
+    def close(self, columns: Sequence[Column], note: str, chosen: int | None = None) -> None:
+        """Write the final bundle; may be called again when another column is chosen."""
+        self._display(columns_bundle(columns, note=note, chosen=chosen, reasoning=self._reasoning))
+
+    def _display(self, data: dict[str, Any]) -> None:
+        transient = {"display_id": self._display_id} if self._updates else {}
+        self._publish(data, transient=transient, update=self._shown and self._updates)
+        self._shown = True
+
+
+# --- what differs -------------------------------------------------------------------------------------------------------------
+
+
+def shared_words(first: str, other: str) -> float | None:
+    """The share of words, from 0 to 1, that two texts have in common, in order; None where they are too long to compare."""
+    a, b = first.split(), other.split()
+    return None if max(len(a), len(b)) > _MANY_WORDS else difflib.SequenceMatcher(None, a, b, autojunk=False).ratio()
+
+
+def _headline(column: Column, first: Column, over: bool) -> str:
+    if column is first or not over or column.error:
+        return column.heading
+    share = shared_words(first.transcript.text, column.transcript.text)
+    if share is None:
+        return column.heading
+    return f"{column.heading} · {'the same words' if share == 1 else f'{share:.0%} the same words'}"
+
+
+def _marked(html: str, other: str) -> str:
+    """Wrap the words that ``other`` does not have at their place."""
+    pieces = _PIECE.findall(html)
+    places = _word_places(pieces)
+    theirs = _PIECE.findall(other)
+    words = [pieces[at] for at in places]
+    others = [theirs[at] for at in _word_places(theirs)]
+    if max(len(words), len(others), 0) > _MANY_WORDS or words == others:
+        return html
+    for kind, begin, end, _, _ in difflib.SequenceMatcher(None, words, others, autojunk=False).get_opcodes():
+        if kind in ("replace", "delete"):
+            for at in places[begin:end]:
+                pieces[at] = f'<u class="lm-differs">{pieces[at]}</u>'
+    return "".join(pieces)
+
+
+def _word_places(pieces: Sequence[str]) -> list[int]:
+    """Where the words of the answer itself are: not its tags, its formulas, its reasoning, its tool rows or its last line."""
+    places, skipped, depth = [], 0, 0
+    for at, piece in enumerate(pieces):
+        if piece.startswith("<"):
+            closing, alone = piece.startswith("</"), piece.endswith("/>") or piece.startswith(("<br", "<hr", "<img"))
+            depth += 0 if alone else -1 if closing else 1
+            if not skipped and not closing and (_MATHS in piece or "lm-status" in piece or piece.startswith("<details")):
+                skipped = depth
+            elif closing and skipped > depth:
+                skipped = 0
+        elif not skipped and not piece.isspace():
+            places.append(at)
+    return places
+
+
+def _plain_marked(text: str, first: str) -> str:
+    """Mark words in plain text as wdiff does: ``{+these are new+}``."""
+    if max(len(text.split()), len(first.split())) > _MANY_WORDS:
+        return text
+    pieces = re.findall(r"\S+|\s+", text)
+    places = [at for at, piece in enumerate(pieces) if not piece.isspace()]
+    words = [pieces[at] for at in places]
+    for kind, _, _, begin, end in difflib.SequenceMatcher(None, first.split(), words, autojunk=False).get_opcodes():
+        if kind in ("replace", "insert"):
+            pieces[places[begin]] = "{+" + pieces[places[begin]]
+            pieces[places[end - 1]] += "+}"
+    return "".join(pieces)
+
+
+# --- the forms ----------------------------------------------------------------------------------------------------------------
+
+
+def _body(html: str) -> str:
+    """What stands inside a transcript's own frame; the columns have one style and one frame for all."""
+    return html.removeprefix(STYLE).removeprefix(f'<div class="llm-magics {NO_MATHS}">\n').removesuffix("</div>")
+
+
+def _error(column: Column) -> str:
+    return f'<div class="lm-notice lm-error">{escape(printable(column.error))}</div>' if column.error else ""
+
+
+def _markdown(column: Column, first: Column, reasoning: ShowReasoning) -> str:
+    head = f"#### {escaped(printable(_headline(column, first, True)))}"
+    error = f"**{escaped(printable(column.error))}**" if column.error else ""
+    return _joined(head, transcript_markdown(column.transcript, reasoning), error)
+
+
+def _plain(column: Column, first: Column, reasoning: ShowReasoning) -> str:
+    shown = column.transcript
+    if column is not first:
+        segments = tuple(
+            replace(s, text=_plain_marked(s.text, first.transcript.text)) if isinstance(s, TextSegment) else s
+            for s in shown.segments
+        )
+        shown = replace(shown, segments=segments)
+    head = f"== {printable(_headline(column, first, True))} =="
+    return _joined(head, transcript_plain(shown, reasoning), f"[{printable(column.error)}]" if column.error else "")
+
+
+def _joined(*parts: str) -> str:
+    return "\n\n".join(part for part in parts if part)
