@@ -9,6 +9,7 @@ import type { IOutput } from '@jupyterlab/nbformat';
 import type { INotebookModel } from '@jupyterlab/notebook';
 import { Kernel, KernelMessage } from '@jupyterlab/services';
 import type { LiveTurns } from './live';
+import type { Preferences } from './preferences';
 import { MIME_TYPE } from './transcript';
 
 const LINK = 'llm_magics';
@@ -18,12 +19,15 @@ type Json = Record<string, any>;
 export class NotebookBridge {
   private _finished = new Set<string>();
   private _greeted: Kernel.IKernelConnection | null = null;
+  /** The kernel that has told us that it has llm_magics. */
+  private _known: Kernel.IKernelConnection | null = null;
 
   constructor(
     private readonly _context: DocumentRegistry.IContext<INotebookModel>,
     private readonly _live: LiveTurns,
     /** The kernels that were there before this page opened the notebook. */
     private readonly _before: Set<string>,
+    private readonly _preferences: Preferences,
     private readonly _onModels: (models: unknown) => void
   ) {
     const session = _context.sessionContext;
@@ -33,6 +37,9 @@ export class NotebookBridge {
     session.statusChanged.connect((_, status) => this._onStatus(status));
     _context.saveState.connect((_, state) => this._onSave(state));
     void _context.ready.then(() => this._greet());
+    const tell = () => this._known === this._kernel() && this._tellRules();
+    _preferences.changed.connect(tell);
+    _context.disposed.connect(() => _preferences.changed.disconnect(tell));
   }
 
   /** Whether this notebook shows the cell in which the turn runs. */
@@ -78,8 +85,18 @@ export class NotebookBridge {
     }
     this._greeted = kernel;
     if (this._before.has(kernel.id) && this._mentionsUs()) {
-      this.send({ kind: 'hello', turn: '*' });
+      this._introduce();
     }
+  }
+
+  /** Tell the user's rules, and then ask for what runs: the kernel takes our messages in this order. */
+  private _introduce(): void {
+    this._tellRules();
+    this.send({ kind: 'hello', turn: '*' });
+  }
+
+  private _tellRules(): void {
+    this.send({ kind: 'settings', turn: '*', settings: this._preferences.rules });
   }
 
   /** A kernel without llm_magics would log our message as unknown: ask only where the notebook has to do with it. */
@@ -107,9 +124,10 @@ export class NotebookBridge {
   }
 
   private _onLink(data: Json): void {
+    this._known = this._kernel();
     switch (data.kind) {
       case 'here':
-        this.send({ kind: 'hello', turn: '*' });
+        this._introduce();
         return;
       case 'begin':
       case 'snapshot':

@@ -7,25 +7,57 @@ export interface IModelGauge {
   context_size: number;
   context_used: number;
   tokens_per_second: number;
-  /** Bytes by device, e.g. `{"CPU": 400000000}`. */
+  /** Bytes by device, e.g. `{"host": 400000000, "CUDA0": 1500000000}`; all that is not "host" is a GPU. */
   memory: Record<string, number>;
 }
 
-/** e.g. `qwen · context 812 of 4,096 · 43 tokens/s · CPU 412 MB` */
+/** e.g. `qwen · 812/4,096 · 43 tok/s · GPU 1.5 GB · host 412 MB`: short, since the status bar is. */
 export function cardText(model: IModelGauge): string {
-  const count = (n: number) => n.toLocaleString('en');
-  return [
+  const { gpu, host } = memoryOf(model);
+  return joined(
     model.name,
-    model.context_size ? `context ${count(model.context_used)} of ${count(model.context_size)}` : '',
-    model.tokens_per_second ? `${model.tokens_per_second.toFixed(0)} tokens/s` : '',
-    ...Object.entries(model.memory).map(([device, bytes]) => `${device} ${bytesText(bytes)}`)
-  ]
-    .filter(Boolean)
-    .join(' · ');
+    model.context_size ? contextText(model) : '',
+    model.tokens_per_second ? `${model.tokens_per_second.toFixed(0)} tok/s` : '',
+    gpu ? `GPU ${bytesText(gpu)}` : '',
+    host ? `host ${bytesText(host)}` : ''
+  );
 }
 
-function bytesText(bytes: number): string {
-  return bytes >= 1e9 ? `${(bytes / 1e9).toFixed(1)} GB` : `${Math.round(bytes / 1e6)} MB`;
+/** The same in full words, for a screen reader and as the card's tooltip. */
+export function spokenText(model: IModelGauge): string {
+  return joined(
+    model.name,
+    model.description,
+    model.context_size
+      ? `${count(model.context_used)} of ${count(model.context_size)} tokens of context used`
+      : '',
+    model.tokens_per_second ? `${model.tokens_per_second.toFixed(1)} tokens per second` : '',
+    ...Object.entries(model.memory).map(([device, bytes]) => `${bytesText(bytes)} on ${device}`)
+  );
+}
+
+/** e.g. `812/4,096` */
+export function contextText(model: IModelGauge): string {
+  return `${count(model.context_used)}/${count(model.context_size)}`;
+}
+
+/** Bytes in the host's memory, and in that of all GPUs together. */
+export function memoryOf(model: IModelGauge): { host: number; gpu: number } {
+  const { host = 0, ...devices } = model.memory;
+  return { host, gpu: Object.values(devices).reduce((sum, bytes) => sum + bytes, 0) };
+}
+
+/** e.g. `1.5 GB`; nothing for no bytes. */
+export function bytesText(bytes: number): string {
+  return !bytes ? '' : bytes >= 1e9 ? `${(bytes / 1e9).toFixed(1)} GB` : `${Math.round(bytes / 1e6)} MB`;
+}
+
+function count(n: number): string {
+  return n.toLocaleString('en');
+}
+
+function joined(...parts: string[]): string {
+  return parts.filter(Boolean).join(' · ');
 }
 
 /** Read what a kernel sent; what is missing or mistyped becomes empty. */

@@ -1,5 +1,9 @@
+import type { ILook } from './preferences';
+
 /** What a page can do for a drawn transcript. The views know JupyterLab only through this. */
 export interface IHost {
+  /** How the user wants conversations to look. */
+  readonly look: ILook;
   /** Colour code inside an element that is empty. */
   highlight(code: string, language: string, element: HTMLElement): Promise<void>;
   /** Typeset the TeX in an element, delimiters included. */

@@ -5,6 +5,7 @@ import { IEditorLanguageRegistry } from '@jupyterlab/codemirror';
 import { PageConfig } from '@jupyterlab/coreutils';
 import { INotebookTracker, type NotebookPanel } from '@jupyterlab/notebook';
 import { IRenderMimeRegistry } from '@jupyterlab/rendermime';
+import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { IStatusBar } from '@jupyterlab/statusbar';
 import { buildIcon } from '@jupyterlab/ui-components';
 import { NotebookBridge } from './bridge';
@@ -13,11 +14,26 @@ import { followChatCells, registerChatLanguage } from './chatlanguage';
 import { LiveTurns } from './live';
 import { Gauges, ModelCard } from './modelcard';
 import { PageHost } from './pagehost';
+import { Preferences } from './preferences';
 import { TranscriptRenderer } from './renderer';
 import { toolName } from './toolmetadata';
 import { MIME_TYPE } from './transcript';
 
 const gauges = new Gauges();
+const preferences = new Preferences();
+
+const settings: JupyterFrontEndPlugin<void> = {
+  id: 'llm-magics:settings',
+  description: 'How conversations look, and rules for them, from the settings editor.',
+  autoStart: true,
+  requires: [ISettingRegistry],
+  activate: async (_app: JupyterFrontEnd, registry: ISettingRegistry) => {
+    const loaded = await registry.load('llm-magics:settings');
+    const take = () => preferences.set(loaded.composite);
+    loaded.changed.connect(take);
+    take();
+  }
+};
 
 const transcripts: JupyterFrontEndPlugin<void> = {
   id: 'llm-magics:transcripts',
@@ -33,11 +49,13 @@ const transcripts: JupyterFrontEndPlugin<void> = {
     ignoreStatusOfOurMessages();
     const live = new LiveTurns();
     const bridges = new Map<NotebookPanel['context'], NotebookBridge>();
-    const host = new PageHost(rendermime, notebooks, languages, bridges);
+    const host = new PageHost(rendermime, notebooks, languages, bridges, preferences);
     notebooks.widgetAdded.connect((_, { context }) => {
       if (!bridges.has(context)) {
         const before = new Set(Array.from(app.serviceManager.kernels.running(), kernel => kernel.id));
-        const bridge = new NotebookBridge(context, live, before, models => gauges.set(context, models));
+        const bridge = new NotebookBridge(context, live, before, preferences, models =>
+          gauges.set(context, models)
+        );
         bridges.set(context, bridge);
         context.disposed.connect(() => bridges.delete(context));
       }
@@ -46,7 +64,7 @@ const transcripts: JupyterFrontEndPlugin<void> = {
       {
         safe: true,
         mimeTypes: [MIME_TYPE],
-        createRenderer: () => new TranscriptRenderer(host, live)
+        createRenderer: () => new TranscriptRenderer(host, live, preferences)
       },
       0
     );
@@ -103,8 +121,9 @@ const modelCard: JupyterFrontEndPlugin<void> = {
   optional: [IStatusBar],
   activate: (_app: JupyterFrontEnd, notebooks: INotebookTracker, statusBar: IStatusBar | null) => {
     const card = new ModelCard(() => gauges.get(notebooks.currentWidget?.context ?? null));
-    const refresh = () => card.refresh();
+    const refresh = () => card.refresh(preferences.look.modelCard);
     gauges.changed.connect(refresh);
+    preferences.changed.connect(refresh);
     notebooks.currentChanged.connect(refresh);
     statusBar?.registerStatusItem('llm-magics:model-card', { item: card, align: 'middle', rank: 1 });
   }
@@ -117,4 +136,4 @@ function ignoreStatusOfOurMessages(): void {
   PageConfig.setOption(option, JSON.stringify([...types, 'llm_magics']));
 }
 
-export default [transcripts, chatCells, cells, modelCard];
+export default [settings, transcripts, chatCells, cells, modelCard];

@@ -4,7 +4,7 @@ import { Popup, showPopup } from '@jupyterlab/statusbar';
 import { Signal } from '@lumino/signaling';
 import { Widget } from '@lumino/widgets';
 import { make, setText } from './dom';
-import { cardText, type IModelGauge, readGauge } from './gauge';
+import { bytesText, cardText, contextText, type IModelGauge, memoryOf, readGauge, spokenText } from './gauge';
 
 /** What is loaded in the kernel of each notebook; `changed` is emitted with the notebook's key. */
 export class Gauges {
@@ -33,12 +33,15 @@ export class ModelCard extends Widget {
     this.refresh();
   }
 
-  refresh(): void {
+  /** Bring the line up to date; `wanted` is whether the user wants it at all. */
+  refresh(wanted = true): void {
     const models = this._shown();
-    const text = models.length ? cardText(models.find(model => model.current) ?? models[0]) : '';
-    setText(this._button, text);
-    this._button.setAttribute('aria-label', `Loaded models: ${text}`);
-    this.setHidden(!text);
+    const model = models.find(model => model.current) ?? models[0];
+    setText(this._button, model ? cardText(model) : '');
+    const spoken = model ? `Loaded model: ${spokenText(model)}` : '';
+    this._button.setAttribute('aria-label', spoken);
+    this._button.title = spoken;
+    this.setHidden(!model || !wanted);
   }
 
   private _open(): void {
@@ -49,20 +52,40 @@ export class ModelCard extends Widget {
 }
 
 function panel(models: IModelGauge[]): HTMLElement {
-  const rows = models.map(model =>
-    make(
-      'tr',
-      '',
-      {},
-      make('th', '', { scope: 'row' }, model.current ? `${model.name} (answers)` : model.name),
-      make('td', '', {}, model.description),
-      make('td', '', {}, cardText({ ...model, name: '' }))
-    )
+  const heads = ['model', 'context', 'tokens/s', 'GPU', 'host'].map(head =>
+    make('th', '', { scope: 'col' }, head)
   );
   return make(
     'div',
     'llm-CardPanel',
-    { role: 'region', 'aria-label': 'Loaded models' },
-    make('table', '', {}, ...rows)
+    { role: 'region', 'aria-label': 'Loaded models', tabindex: '0' },
+    make(
+      'table',
+      '',
+      {},
+      make('thead', '', {}, make('tr', '', {}, ...heads)),
+      make('tbody', '', {}, ...models.map(panelRow))
+    )
   );
+}
+
+function panelRow(model: IModelGauge): HTMLElement {
+  const cell = (...children: (Node | string)[]) => make('td', '', {}, ...children);
+  const { gpu, host } = memoryOf(model);
+  const name = make('th', '', { scope: 'row' }, make('div', '', {}, model.name));
+  if (model.current) {
+    name.append(make('div', 'llm-CardPanel-note', {}, 'answers %%chat'));
+  }
+  if (model.description) {
+    name.append(make('div', 'llm-CardPanel-note', {}, model.description));
+  }
+  const context = cell(model.context_size ? contextText(model) : '');
+  if (model.context_size) {
+    const share = Math.min(model.context_used / model.context_size, 1);
+    context.append(
+      make('meter', '', { value: String(share), 'aria-label': 'share of the context that is used' })
+    );
+  }
+  const speed = model.tokens_per_second ? model.tokens_per_second.toFixed(1) : '';
+  return make('tr', '', {}, name, context, cell(speed), cell(bytesText(gpu)), cell(bytesText(host)));
 }

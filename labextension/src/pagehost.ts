@@ -6,14 +6,20 @@ import type { INotebookTracker, NotebookPanel } from '@jupyterlab/notebook';
 import type { IRenderMimeRegistry } from '@jupyterlab/rendermime';
 import type { NotebookBridge } from './bridge';
 import type { IHost } from './host';
+import type { ILook, Preferences } from './preferences';
 
 export class PageHost implements IHost {
   constructor(
     private readonly _rendermime: IRenderMimeRegistry,
     private readonly _notebooks: INotebookTracker,
     private readonly _languages: IEditorLanguageRegistry,
-    private readonly _bridges: Map<NotebookPanel['context'], NotebookBridge>
+    private readonly _bridges: Map<NotebookPanel['context'], NotebookBridge>,
+    private readonly _preferences: Preferences
   ) {}
+
+  get look(): ILook {
+    return this._preferences.look;
+  }
 
   async highlight(code: string, language: string, element: HTMLElement): Promise<void> {
     await this._languages.highlight(code, this._languages.findBest(language), element);

@@ -4,6 +4,7 @@ import type { IRenderMime } from '@jupyterlab/rendermime-interfaces';
 import { Widget } from '@lumino/widgets';
 import type { IHost } from './host';
 import type { LiveTurns } from './live';
+import type { Preferences } from './preferences';
 import { MIME_TYPE, readTranscript, type ITranscript } from './transcript';
 import { TranscriptView } from './view';
 
@@ -18,14 +19,16 @@ export class TranscriptRenderer extends Widget implements IRenderMime.IRenderer 
   private _stale = false;
 
   constructor(
-    host: IHost,
-    private readonly _live: LiveTurns
+    private readonly _host: IHost,
+    private readonly _live: LiveTurns,
+    private readonly _preferences: Preferences
   ) {
     super();
-    this._view = new TranscriptView(host);
+    this._view = new TranscriptView(_host);
     this.node.append(this._view.node);
     this.addClass('llm-Renderer');
     this._live.changed.connect(this._onLive, this);
+    this._preferences.changed.connect(this._onLook, this);
   }
 
   async renderModel(model: IRenderMime.IMimeModel): Promise<void> {
@@ -39,11 +42,23 @@ export class TranscriptRenderer extends Widget implements IRenderMime.IRenderer 
   override dispose(): void {
     if (!this.isDisposed) {
       this._live.changed.disconnect(this._onLive, this);
+      this._preferences.changed.disconnect(this._onLook, this);
       window.cancelAnimationFrame(this._frame);
       window.clearTimeout(this._rest);
       this._view.dispose();
     }
     super.dispose();
+  }
+
+  /** Another look: draw from the beginning. */
+  private _onLook(): void {
+    this._view.dispose();
+    this._view.node.remove();
+    this._view = new TranscriptView(this._host);
+    this.node.append(this._view.node);
+    if (this._saved) {
+      this._draw();
+    }
   }
 
   private _onLive(_: LiveTurns, turn: string): void {
@@ -61,12 +76,16 @@ export class TranscriptRenderer extends Widget implements IRenderMime.IRenderer 
       this._draw();
       const took = performance.now() - began;
       performance.measure('llm_magics:draw', { start: began, duration: took });
-      this._rest = window.setTimeout(() => {
-        this._rest = 0;
-        if (this._stale) {
-          this._onLive(this._live, turn);
-        }
-      }, took * REST_FACTOR);
+      const least = 1000 / this._preferences.look.updatesPerSecond - took;
+      this._rest = window.setTimeout(
+        () => {
+          this._rest = 0;
+          if (this._stale) {
+            this._onLive(this._live, turn);
+          }
+        },
+        Math.max(took * REST_FACTOR, least)
+      );
     });
   }
 

@@ -23,6 +23,7 @@ const ASK_AGAIN_MS = 5000;
 
 export class ToolView {
   readonly node = make('details', 'llm-Tool');
+  private _summary: HTMLElement;
   private _icon = make('span', 'llm-Tool-icon', { 'aria-hidden': 'true' });
   private _name = make('span', 'llm-Tool-name');
   private _brief = make('span', 'llm-Tool-brief');
@@ -34,8 +35,8 @@ export class ToolView {
   private _segment: IToolSegment | null = null;
 
   constructor(private readonly _host: IHost) {
-    const summary = make('summary', '', {}, this._icon, this._name, this._brief, this._state);
-    this.node.append(summary, this._body);
+    this._summary = make('summary', '', {}, this._icon, this._name, this._brief, this._state);
+    this.node.append(this._summary, this._body);
   }
 
   /** Show the call; `live` says that its turn is being written in this page. */
@@ -77,7 +78,8 @@ export class ToolView {
 
   /** What needs or deserves the reader's eye opens by itself, once: a question, a picture. */
   private _unfoldOnce(segment: IToolSegment, asking: boolean): void {
-    const reason = asking ? `ask ${segment.ask!.digest}` : segment.outputs.length ? 'outputs' : '';
+    const showing = segment.outputs.length > 0 && this._host.look.openPictures;
+    const reason = asking ? `ask ${segment.ask!.digest}` : showing ? 'outputs' : '';
     if (reason && reason !== this._asked) {
       this._asked = reason;
       this.node.open = true;
@@ -124,6 +126,7 @@ export class ToolView {
       const decide = (decision: 'approve' | 'deny' | 'always') => {
         const enable = (enabled: boolean) =>
           node.querySelectorAll('button').forEach(b => (b.disabled = !enabled));
+        this._summary.focus(); // the buttons go: whoever came by keyboard stays here
         enable(false);
         window.setTimeout(() => enable(true), ASK_AGAIN_MS);
         this._host.decide(turn, ask.digest, decision);

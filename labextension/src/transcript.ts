@@ -4,6 +4,8 @@
  * What arrives is JSON from a notebook file or a kernel: `readTranscript` checks it once, so that the views need not.
  */
 
+import { readReasoning, type ShowReasoning } from './preferences';
+
 export const MIME_TYPE = 'application/vnd.llm-magics.transcript+json';
 
 export type Bundle = Record<string, unknown>;
@@ -50,6 +52,8 @@ export interface ITranscript {
   progress: { done: number; total: number } | null;
   usage: Record<string, number>;
   seconds: number;
+  /** What the cell asked for (`--show-reasoning`); null leaves it to the settings. */
+  reasoning: ShowReasoning | null;
 }
 
 export type Operation =
@@ -68,7 +72,8 @@ export function readTranscript(data: unknown): ITranscript | null {
     segments: json.segments.map(readSegment),
     progress: readProgress(json.progress),
     usage: numbers(json.usage),
-    seconds: number(json.seconds)
+    seconds: number(json.seconds),
+    reasoning: readReasoning(object(object(json.settings).options).show_reasoning)
   };
 }
 

@@ -112,12 +112,19 @@ function viewOf(type: Segment['type'], host: IHost): ISegmentView {
   }
 }
 
-/** Reasoning is folded; its summary says whether the model is still at it. */
+/** Reasoning is folded unless the cell or the settings say otherwise; its summary says whether the model is still at it. */
 function reasoningView(host: IHost): ISegmentView {
   const view = new MarkdownView(host);
   const summary = make('summary');
+  let shown = '';
   const node = make('details', 'llm-Reasoning', {}, summary, view.node);
-  const update = (s: Segment, _t: ITranscript, last: boolean) => {
+  const update = (s: Segment, transcript: ITranscript, last: boolean) => {
+    const show = transcript.reasoning ?? host.look.reasoning;
+    if (show !== shown) {
+      shown = show;
+      node.open = show === 'full';
+      node.hidden = show === 'hide';
+    }
     setText(summary, last ? 'Reasoning…' : 'Reasoning');
     view.update((s as ITextSegment).text, !last);
   };

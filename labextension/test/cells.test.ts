@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { cardText, readGauge } from '../src/gauge';
+import { cardText, memoryOf, readGauge, spokenText } from '../src/gauge';
 import { nameError, storedTool, toolName } from '../src/toolmetadata';
 
 describe('a cell', () => {
@@ -36,11 +36,12 @@ describe('the model card', () => {
       context_used: 812,
       context_size: 4096,
       tokens_per_second: 43.2,
-      memory: { CPU: 412e6, 'NVIDIA H200': 1.5e9, bad: 'x' }
+      memory: { host: 412e6, CUDA0: 1.5e9, CUDA1: 0.5e9, bad: 'x' }
     });
-    expect(cardText(whole)).toBe(
-      'qwen · context 812 of 4,096 · 43 tokens/s · CPU 412 MB · NVIDIA H200 1.5 GB'
-    );
+    expect(cardText(whole)).toBe('qwen · 812/4,096 · 43 tok/s · GPU 2.0 GB · host 412 MB');
+    expect(memoryOf(whole)).toEqual({ host: 412e6, gpu: 2e9 });
+    expect(spokenText(whole)).toContain('812 of 4,096 tokens of context used');
+    expect(spokenText(whole)).toContain('500 MB on CUDA1');
     expect(cardText(readGauge(null))).toBe('');
   });
 });

@@ -1,10 +1,12 @@
 /** A page that notes what it is asked to do, and transcripts to show on it. */
 
 import type { IHost } from '../src/host';
+import { type ILook, Preferences } from '../src/preferences';
 import type { IToolSegment, ITranscript, Segment } from '../src/transcript';
 
 export class NotingHost implements IHost {
   readonly noted: string[] = [];
+  look: ILook = new Preferences().look;
 
   async highlight(code: string, language: string, element: HTMLElement): Promise<void> {
     this.noted.push(`highlight ${language}`);
@@ -36,7 +38,17 @@ export function transcript(
   state = 'stop',
   more: Partial<ITranscript> = {}
 ): ITranscript {
-  return { turn: 't1', model: 'tiny', state, segments, progress: null, usage: {}, seconds: 0, ...more };
+  return {
+    turn: 't1',
+    model: 'tiny',
+    state,
+    segments,
+    progress: null,
+    usage: {},
+    seconds: 0,
+    reasoning: null,
+    ...more
+  };
 }
 
 export function said(text: string): Segment {

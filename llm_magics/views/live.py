@@ -15,7 +15,7 @@ Messages out, each ``{"kind": ..., ...}``::
 
     here                                                   the kernel has llm_magics now; pages answer with hello
     begin     turn, cell                                   a turn starts in that cell
-    snapshot  turn, cell, n, transcript                    everything so far, as ``Transcript.to_json(record=False)``
+    snapshot  turn, cell, n, transcript                    everything so far, as :func:`running_json` writes it
     delta     turn, cell, n, ops                           what changed since message n - 1
     finished  turn, cell, bundle                           a turn that ended, for a page that may have missed it
     ask       id, what, ...                                "cells" or "outputs", answered by ``reply``
@@ -42,6 +42,7 @@ from typing import Any, Protocol
 
 from ..segments import Segment, listed, segment_to_json
 from ..transcript import Transcript
+from .html import ShowReasoning
 
 COMM_ID = "llm_magics"
 CONTROL_TYPE = "llm_magics"
@@ -187,8 +188,8 @@ def link_of(kernel: Any) -> Link | None:
 class LiveTurn:
     """Streams one turn to the pages that asked for it."""
 
-    def __init__(self, link: Link, turn: str, cell: str) -> None:
-        self._link, self._turn, self._cell = link, turn, cell
+    def __init__(self, link: Link, turn: str, cell: str, reasoning: ShowReasoning = "fold") -> None:
+        self._link, self._turn, self._cell, self._reasoning = link, turn, cell, reasoning
         self._sent: Transcript | None = None
         self._number = 0
         link.begin(turn, cell)
@@ -207,7 +208,7 @@ class LiveTurn:
         """Send what changed since the last call; False where no page has asked for this turn."""
         if self._link.hello(self._turn):
             self._number += 1
-            self._send("snapshot", transcript=transcript.to_json(record=False))
+            self._send("snapshot", transcript=running_json(transcript, self._reasoning))
         elif self._sent is None:
             return False
         elif ops := changes(self._sent, transcript):
@@ -223,6 +224,12 @@ class LiveTurn:
 
     def _send(self, kind: str, **data: Any) -> None:
         self._link.send(kind, turn=self._turn, cell=self._cell, n=self._number, **data)
+
+
+def running_json(transcript: Transcript, reasoning: ShowReasoning) -> dict[str, Any]:
+    """A turn on its way, as pages read it: without its record, but with what the cell asked for where that is not the usual."""
+    data = transcript.to_json(record=False)
+    return data if reasoning == "fold" else {**data, "settings": {"options": {"show_reasoning": reasoning}}}
 
 
 def changes(old: Transcript, new: Transcript) -> list[list[Any]]:

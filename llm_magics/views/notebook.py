@@ -16,7 +16,7 @@ from ..events import Event, PromptProgress, ReasoningDelta, TextDelta, ToolAsk, 
 from ..messages import FinishReason
 from ..transcript import MIME_TYPE, Transcript
 from .html import GrowingHtml, ShowReasoning, transcript_html
-from .live import LiveTurn
+from .live import LiveTurn, running_json
 from .plain import transcript_markdown, transcript_plain
 from .secrets import Masking, masked
 
@@ -103,7 +103,7 @@ class NotebookView:
         html = self._growing.html(shown)
         data: dict[str, Any] = {"text/html": html, "text/plain": ""}
         if watched or not self._shown or len(html) < _SMALL:
-            data[MIME_TYPE] = shown.to_json(record=False)
+            data[MIME_TYPE] = running_json(shown, self._reasoning)
         self._display(data)
         self._pace.spent(began, len(html) * (2 if MIME_TYPE in data else 1))
 

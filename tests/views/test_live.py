@@ -221,6 +221,24 @@ def test_the_link_knows_whether_any_page_was_ever_there(kernel: FakeKernel) -> N
     assert link.heard
 
 
+def test_a_page_s_settings_are_awaited_only_until_a_page_has_spoken(kernel: FakeKernel) -> None:
+    link = link_of(kernel)
+    assert link.settings() == {}  # after the kernel's first moments
+    kernel.receive(kind="settings", turn="*", settings={"approve": "ask"})
+    assert link.settings() == {"approve": "ask"}
+    kernel.receive(kind="settings", turn="*", settings="ask")
+    assert link.settings() == {"approve": "ask"}
+    kernel.receive(kind="settings", turn="*", settings={})
+    assert link.settings() == {}
+
+
+def test_a_page_is_told_how_the_cell_wants_its_reasoning_shown(kernel: FakeKernel) -> None:
+    turn = LiveTurn(link_of(kernel), "t1", "cell1", "hide")
+    kernel.receive(kind="hello", turn="t1")
+    turn.update(Transcript.of(TURN[:5]))
+    assert kernel.session.sent[-1]["transcript"]["settings"] == {"options": {"show_reasoning": "hide"}}
+
+
 def test_a_terminal_has_no_link() -> None:
     assert link_of(None) is None
     assert link_of(object()) is None
