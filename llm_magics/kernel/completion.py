@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
+
+from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
 from ..errors import OptionError
 from .options import Option, Spec, split
@@ -14,22 +16,32 @@ if TYPE_CHECKING:
     from .runtime import Runtime
 
 
-def complete_line(runtime: Runtime, line: str, symbol: str | None = None) -> list[str]:
-    """Complete the last word of ``line``, the text up to the cursor; nothing where anything may be written.
+def start_completion(runtime: Runtime) -> Callable[[], None]:
+    """Offer completions on the lines of our magics, and there alone: IPython's own names would be noise. Gives what ends it."""
 
-    ``symbol`` is the end of that word which the completions replace: IPython cuts words at "=", "@", ":" and others.
-    """
+    @context_matcher(identifier="llm_magics", priority=100)
+    def matcher(context: CompletionContext) -> SimpleMatcherResult:
+        word, offers = complete_line(runtime, context.text_until_cursor)
+        completions = [SimpleCompletion(text=offer, type="magic") for offer in offers]
+        return {"completions": completions, "matched_fragment": word, "suppress": bool(offers), "ordered": True}
+
+    matchers = runtime.shell.Completer.custom_matchers
+    matchers.append(matcher)
+    return lambda: matchers.remove(matcher)
+
+
+def complete_line(runtime: Runtime, line: str) -> tuple[str, list[str]]:
+    """The last word of ``line``, the text up to the cursor, and what it may become; nothing where anything may be written."""
     found = re.match(r"\s*%%?(\w+)\s(.*)", line, re.DOTALL)
     if found is None or found[1] not in SPECS or "\n" in line:
-        return []
+        return "", []
     spec, before = SPECS[found[1]], found[2]
     word = "" if not before or before[-1].isspace() else before.split()[-1]
     try:
         words = split(before[: len(before) - len(word)])
     except OptionError:
-        return []  # inside quotes
-    kept = len(word) - len(symbol) if symbol is not None and word.endswith(symbol) else 0
-    return sorted({offer[kept:] for offer in _offers(runtime, spec, words, word) if offer.startswith(word)})
+        return "", []  # inside quotes
+    return word, sorted({offer for offer in _offers(runtime, spec, words, word) if offer.startswith(word)})
 
 
 def _offers(runtime: Runtime, spec: Spec[object], words: list[str], word: str) -> Iterable[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import OptionError
-from .completion import complete_line
+from .completion import start_completion
 from .gauge import start_gauge
 from .options import Spec, near
 from .plainly import plainly
@@ -28,11 +28,11 @@ def load(shell: InteractiveShell) -> None:
     for name, spec in SPECS.items():
         magic = _documented(getattr(magics, name), spec)
         shell.magics_manager.register_function(magic, _kind(spec), name)
-        shell.set_hook("complete_command", magics.complete, str_key=spec.magic)
     runtime.cells.start()
     runtime.undo.append(runtime.cells.stop)
     runtime.undo.append(register_tools(shell, runtime))
     runtime.undo.append(start_gauge(runtime))
+    runtime.undo.append(start_completion(runtime))
 
 
 def unload(shell: InteractiveShell) -> None:
@@ -44,7 +44,6 @@ def unload(shell: InteractiveShell) -> None:
         runtime.undo.pop()()
     for name, spec in SPECS.items():
         shell.magics_manager.magics[_kind(spec)].pop(name, None)
-        shell.strdispatchers["complete_command"].strs.pop(spec.magic, None)
 
 
 def runtime_of(shell: Any) -> Runtime:
@@ -113,10 +112,6 @@ class Magics:
                 hint = near(options.action, actions) or f"It can: {', '.join(actions)}."
                 raise OptionError(f"%llm cannot {options.action!r}.", hint)
             actions[options.action]()
-
-    def complete(self, shell: Any, event: Any) -> list[str]:
-        """Offer what may stand where the cursor is; IPython's own completions where that is nothing."""
-        return complete_line(self.runtime, event.text_until_cursor, event.symbol)
 
     def _filled(self, line: str) -> str:
         from .braces import fill

@@ -149,3 +149,15 @@ def test_tab_completes_options_values_and_names(book: Notebook) -> None:
     assert set(book.complete("%thread re")) >= {"reset", "restore"}
     assert "f16" in book.complete("%load_model x --kv f")
     assert "--temp" not in book.complete("x = --te")
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("%%chat --approve ", ["ask", "auto", "deny"]),
+        ("%%chat --approve=a", ["--approve=ask", "--approve=auto"]),
+        ("%load_model smollm2-1", ["smollm2-135m", "smollm2-135m-instruct"]),
+    ],
+)
+def test_tab_offers_nothing_of_python_s_on_a_magic_s_line(book: Notebook, line: str, offered: list[str]) -> None:
+    assert book.complete(line) == offered
