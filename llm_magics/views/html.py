@@ -1,4 +1,7 @@
-"""A transcript as static HTML: it reads well with no extension and no kernel, and nothing a model or tool wrote runs in it."""
+"""A transcript as static HTML: it reads well with no extension and no kernel, and nothing a model or tool wrote runs in it.
+
+It also stands in markdown, where ``nbconvert --to markdown`` puts it: there an empty line would end it, so it has none.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from .style import STYLE
 
 ShowReasoning: TypeAlias = Literal["fold", "full", "hide"]
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
+_EMPTY_LINES = re.compile(r"\n((?:[ \t]*\n)+)")
 _PICTURES = ("image/png", "image/jpeg")
 
 
@@ -42,7 +46,7 @@ class GrowingHtml:
     def _segment(self, at: int, segment: Segment) -> str:
         known = self._known.get(at)
         if known is None or known[0] is not segment:
-            known = self._known[at] = (segment, self._write(at, segment))
+            known = self._known[at] = (segment, _unbroken(self._write(at, segment)))
         return known[1]
 
     def _write(self, at: int, segment: Segment) -> str:
@@ -101,6 +105,11 @@ def output_html(bundle: Mapping[str, Any]) -> str:
     if "application/json" in bundle:
         return code_html(json.dumps(bundle["application/json"], indent=1, ensure_ascii=False), "json")
     return f'<div class="lm-notice">(output of type {escape(printable(", ".join(map(str, bundle))))})</div>\n'
+
+
+def _unbroken(html: str) -> str:
+    """Write the line ends of empty lines as entities: the same document, but one block where markdown reads it."""
+    return _EMPTY_LINES.sub(lambda lines: "\n" + lines[1].replace("\n", "&#10;"), html)
 
 
 def _text(value: Any) -> str:

@@ -1,9 +1,10 @@
 """The style of a transcript's static HTML: JupyterLab's CSS variables, or colours that are fit for both themes.
 
+The comment signs mean nothing in CSS; they keep the rules from showing where a code host strips style elements of their tags.
 Class names of highlighted code are Pygments' short names with ``lm-`` before them, told apart by their first letters.
 """
 
-STYLE = """<style>
+STYLE = """<style><!--
 .llm-magics{font-size:var(--jp-content-font-size1,14px);line-height:1.5;max-width:62em}
 .llm-magics details{border-left:3px solid var(--jp-border-color2,#8886);margin:.4em 0;padding:.1em .7em}
 .llm-magics summary{cursor:pointer;color:var(--jp-content-font-color2,inherit)}
@@ -33,5 +34,5 @@ max-height:30em;white-space:pre-wrap;overflow-wrap:anywhere;border-radius:3px;ma
 .llm-magics .lm-nb,.llm-magics .lm-bp{color:var(--jp-mirror-editor-builtin-color,#3a8f3a)}
 .llm-magics .lm-nf,.llm-magics .lm-nc,.llm-magics .lm-nd{color:var(--jp-mirror-editor-def-color,#4a6fe0)}
 .llm-magics .lm-o{color:var(--jp-mirror-editor-operator-color,#a050e0)}
-</style>
+--></style>
 """

@@ -8,6 +8,7 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from llm_magics.events import Usage
 from llm_magics.segments import Ask, NoticeSegment, ReasoningSegment, TextSegment, ToolSegment
@@ -186,3 +187,21 @@ def test_rewritten_markdown_says_the_same(text: str) -> None:
         return re.sub(r"\s+", "", html.unescape(re.sub(r"<[^>]*>", "", markdown_html(source))))
 
     assert words(markdown_markdown(text)) == words(text)
+
+
+@given(pieces, pieces)
+@settings(max_examples=150)
+def test_html_that_nbconvert_puts_into_markdown_stays_html_to_its_end(said: str, printed: str) -> None:
+    outputs = ({"text/html": f"<pre>{said}</pre>"},)
+    tool = ToolSegment(0, "look", "c1", "{}", "done", printed=printed, result=said, outputs=outputs)
+    written = transcript_html(Transcript(state="stop", segments=(TextSegment(said), tool, TextSegment(f"```\n{printed}\n```"))))
+    around = f"before\n\n{written}\n\nafter"
+    tokens = MarkdownIt("commonmark", {"html": True}).parse(around)
+    assert [t.type for t in tokens if t.nesting >= 0] == [
+        "paragraph_open", "inline", "html_block", "html_block", "paragraph_open", "inline"
+    ]  # fmt: skip
+
+
+def test_empty_lines_of_code_are_kept() -> None:
+    shown = transcript_html(one("```\na\n\n \t\n\nb\n```"))
+    assert "a\n\n \t\n\nb" in html.unescape(shown)
