@@ -75,16 +75,22 @@ class GrowingMarkdown:
             self.__init__()  # type: ignore[misc]
         rest = text[len(self._settled) :]
         tokens = parse(rest, self._references)
-        tops = [(at, t.map[0]) for at, t in enumerate(tokens) if t.level == 0 and t.nesting >= 0 and t.map]
-        lines = rest.splitlines(keepends=True)
-        while len(tops) > 1:
-            at, line = tops.pop()
-            if lines[line].endswith("\n"):
-                self._html.append(tokens_html(tokens[:at]))
-                self._settled += "".join(lines[:line])
-                tokens = tokens[at:]
-                break
-        return "".join(self._html) + tokens_html(tokens)
+        n_tokens, n_characters = settled(tokens, rest)
+        if n_tokens:
+            self._html.append(tokens_html(tokens[:n_tokens]))
+            self._settled += rest[:n_characters]
+        return "".join(self._html) + tokens_html(tokens[n_tokens:])
+
+
+def settled(tokens: Sequence[Token], text: str) -> tuple[int, int]:
+    """How many tokens of growing markdown, and how many characters of its ``text``, what follows will not change."""
+    tops = [(at, t.map[0]) for at, t in enumerate(tokens) if t.level == 0 and t.nesting >= 0 and t.map]
+    lines = text.splitlines(keepends=True)
+    while len(tops) > 1:
+        at, line = tops.pop()
+        if lines[line].endswith("\n"):
+            return at, sum(map(len, lines[:line]))
+    return 0, 0
 
 
 @cache

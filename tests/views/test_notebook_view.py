@@ -159,6 +159,34 @@ def test_a_terminal_gets_lines_and_no_control_characters_of_the_model_s() -> Non
     assert "\x1b" not in out.getvalue()
 
 
+def test_a_terminal_gets_markdown_drawn_and_nothing_that_drives_it() -> None:
+    out = io.StringIO()
+    view = TerminalView(Console(file=out, force_terminal=True, width=80, color_system="standard", legacy_windows=False))
+    text = "It is **cold** in <b>Oslo</b>\x1b[2J, see [here](https://x.y).\n\n```python\nif cold:\n\n    stay()\n```\n\n- one"
+    for event in (*(TextDelta(letter) for letter in text), ModelEnd(assistant(text), "stop"), *TURN[3:9], *TURN[-1:]):
+        view.handle(event)
+    view.close(view.transcript)
+    drawn = out.getvalue()
+    assert "\x1b[1mcold\x1b[0m" in drawn
+    assert "<b>Oslo</b>" in drawn
+    assert "https://x.y" in drawn
+    assert "•" in drawn
+    assert "→ weather" in drawn
+    assert "\x1b[2J" not in drawn
+    assert "\x1b]8;" not in drawn  # no hyperlink that hides its address
+    assert drawn.count("\x1b[?25l") == drawn.count("\x1b[?25h")  # the cursor is there again
+
+
+def test_an_interrupt_leaves_what_came_drawn_and_the_cursor_visible() -> None:
+    out = io.StringIO()
+    view = TerminalView(Console(file=out, force_terminal=True, width=80, color_system="standard", legacy_windows=False))
+    view.handle(TextDelta("It is **cold**"))
+    view.close(view.transcript)
+    assert "\x1b[1mcold\x1b[0m" in out.getvalue()
+    assert "interrupted" in out.getvalue()
+    assert out.getvalue().rindex("\x1b[?25h") > out.getvalue().rindex("\x1b[?25l")
+
+
 def test_a_preview_gives_every_token_and_each_part_s_share() -> None:
     parts = [("template", "<|im_start|>", (1,)), ("user", "hi <b>", (2, 3, 4)), ("template", "<|im_end|>", (5,))]
     assert shares(parts) == [("template", 2), ("user", 3)]
