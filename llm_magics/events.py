@@ -25,7 +25,9 @@ class Usage:
 
     ``prompt_tokens`` is the prompt's length, of which ``cached_tokens`` were already in the KV cache and ``evaluated_tokens``
     were computed (``prompt == cached + evaluated``). ``losses`` names each reason why less was cached than the conversation
-    would allow (e.g. "recovered call re-rendered"). Seconds are wall-clock, measured on the engine's side.
+    would allow (e.g. "recovered call re-rendered"). Seconds are wall-clock, measured on the engine's side. Of
+    ``drafted_tokens`` that speculation guessed, ``accepted_tokens`` came true. ``left_out_turns`` are the oldest turns that the
+    model was not shown because the context was full.
     """
 
     prompt_tokens: int = 0
@@ -38,6 +40,9 @@ class Usage:
     context_used: int = 0
     context_size: int = 0
     losses: tuple[str, ...] = ()
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+    left_out_turns: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -61,6 +66,9 @@ class Usage:
             other.context_used or self.context_used,
             other.context_size or self.context_size,
             self.losses + tuple(x for x in other.losses if x not in self.losses),
+            self.drafted_tokens + other.drafted_tokens,
+            self.accepted_tokens + other.accepted_tokens,
+            max(self.left_out_turns, other.left_out_turns),
         )
 
 
@@ -114,13 +122,15 @@ class ToolCallEnd:
 @dataclass(frozen=True, slots=True)
 class ModelEnd:
     """The step is over. ``record`` is what replay needs (JSON-able): prompt, hashes of model and template, settings, token
-    ids, the raw text, logprobs where asked for. ``notes`` explain the parser's decisions, e.g. why something was no call."""
+    ids, the raw text, logprobs where asked for. ``notes`` explain the parser's decisions, e.g. why something was no call.
+    ``doubted`` are the indices of recovered calls that the model probably did not mean: they are never run."""
 
     message: Message
     finish_reason: FinishReason
     usage: Usage = field(default_factory=Usage)
     record: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    doubted: tuple[int, ...] = ()
 
 
 ModelEvent: TypeAlias = PromptProgress | TextDelta | ReasoningDelta | ToolCallStart | ToolCallDelta | ToolCallEnd | ModelEnd

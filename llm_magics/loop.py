@@ -8,17 +8,29 @@ again, never swallowed.
 from __future__ import annotations
 
 import contextlib
-import json
 import uuid
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 
 from .errors import ModelError
-from .events import Event, ModelEnd, ModelEvent, Notice, ToolCallEnd, ToolCallStart, ToolEnd, ToolEvent, TurnEnd, TurnStart
+from .events import (
+    Event,
+    ModelEnd,
+    ModelEvent,
+    Notice,
+    ToolCallEnd,
+    ToolCallStart,
+    ToolEnd,
+    ToolEvent,
+    TurnEnd,
+    TurnStart,
+    Usage,
+)
 from .history import Turn
 from .messages import FinishReason, Message, ToolCall, ToolResult, system
 from .models.base import Model, Request
 from .settings import TurnSettings
+from .tools.answered import key_of
 from .tools.deadline import Clock
 from .tools.execute import Runner
 from .tools.policy import Asker, Gate
@@ -39,6 +51,7 @@ class TurnLoop:
     thread: str
     asker: Asker
     owner: object = None
+    _told: int = 0  # of turns left out
 
     def run(self, text: str) -> Generator[Event, None, None]:
         """Yield the turn's events. Whoever consumes them gives each to ``turn.record`` before asking for the next."""
@@ -66,18 +79,24 @@ class TurnLoop:
     def _steps(self, clock: Clock, runner: Runner) -> Generator[Event, None, FinishReason]:
         limits = self.settings.limits
         failed_before: dict[tuple[str, str], ToolEnd] = {}
+        stalled = 0  # steps in a row whose calls all went without a run, because they repeat or were not meant
         for number in range(limits.steps):
-            end = yield from self._step(number, clock)
+            end = yield from self._step(number, clock, in_words=stalled > 1)
             if end is None:
                 return "length"
             if not end.message.tool_calls:
                 if end.finish_reason == "length":
-                    yield Notice("The answer was cut off at its limit of tokens; max_tokens allows more.", "warning")
+                    yield Notice(_why_cut_off(end.usage), "warning")
                 return "stop" if end.finish_reason == "tool_calls" else end.finish_reason
             if end.finish_reason not in ("tool_calls", "stop"):
                 yield from _not_run(end)
                 return end.finish_reason
-            failed = yield from _watched(runner.run(end.message.tool_calls), end.message.tool_calls)
+            if stalled > 1:
+                yield Notice("The model called a tool again instead of answering from the results it has.", "warning")
+                return "tool_calls"
+            ran = yield from _watched(runner.run(end.message.tool_calls, end.doubted), end.message.tool_calls)
+            failed = {key_of(end.message.tool_calls[i]): one for i, one in ran.items() if one.result.is_error}
+            stalled = 0 if any(one.state != "refused" or one.result.is_error for one in ran.values()) else stalled + 1
             again = next((key for key in failed if key in failed_before), None)
             if again is not None:
                 yield Notice(f"{again[0]} failed twice with the same arguments: {failed[again].result.content}", "error")
@@ -90,9 +109,10 @@ class TurnLoop:
         yield Notice(f"Stopped after {limits.steps} steps, the limit of a turn; max_steps allows more.", "warning")
         return "tool_calls"
 
-    def _step(self, number: int, clock: Clock) -> Generator[Event, None, ModelEnd | None]:
-        """Stream one answer of the model; None where the turn's time ran out under it."""
-        stream = _with_ids(self.model.stream(self.request(number)))
+    def _step(self, number: int, clock: Clock, in_words: bool) -> Generator[Event, None, ModelEnd | None]:
+        """Stream one answer of the model, ``in_words`` without tools; None where the turn's time ran out under it."""
+        request = self.request(number)
+        stream = _with_ids(self.model.stream(replace(request, tool_choice="none") if in_words else request))
         end: ModelEnd | None = None
         with contextlib.closing(stream):
             for event in stream:
@@ -102,6 +122,9 @@ class TurnLoop:
                 elif clock.over:
                     yield Notice(f"Stopped after {clock.limit:g} seconds, the limit of a turn.", "warning")
                     return None
+        if end is not None and end.usage.left_out_turns > self._told:
+            self._told = end.usage.left_out_turns
+            yield Notice(_left_out(end.usage), "warning")
         if end is None:
             raise ModelError(f"The stream of {self.model.name} broke off without an end.", "Ask again.")
         return end
@@ -159,23 +182,34 @@ class TurnLoop:
 
 def _watched(
     events: Generator[ToolEvent, None, None], calls: tuple[ToolCall, ...]
-) -> Generator[ToolEvent, None, dict[tuple[str, str], ToolEnd]]:
-    """Pass tool events on and give the failed calls, by name and arguments. An interrupt ends the calls it hit, visibly."""
+) -> Generator[ToolEvent, None, dict[int, ToolEnd]]:
+    """Pass tool events on and give the ends of the calls. An interrupt ends the calls it hit, visibly."""
     open_calls = dict(enumerate(calls))
-    failed: dict[tuple[str, str], ToolEnd] = {}
+    ends: dict[int, ToolEnd] = {}
     with contextlib.closing(events):
         try:
             for event in events:
                 yield event
                 if isinstance(event, ToolEnd):
-                    call = open_calls.pop(event.index)
-                    if event.state != "done":
-                        failed[call.name, _canonical(call.arguments)] = event
+                    del open_calls[event.index]
+                    ends[event.index] = event
         except KeyboardInterrupt:
             for index, call in open_calls.items():
                 yield ToolEnd(index, ToolResult(call.id, call.name, INTERRUPTED_RESULT, True), "interrupted")
             raise
-    return failed
+    return ends
+
+
+def _why_cut_off(usage: Usage) -> str:
+    if usage.context_size and usage.context_used >= usage.context_size:
+        more = "load the model with a larger context (ctx), or let the oldest turns go (context_shift)"
+        return f"The answer was cut off where the context of {usage.context_size:,} tokens ends; {more}."
+    return "The answer was cut off at its limit of tokens; max_tokens allows more."
+
+
+def _left_out(usage: Usage) -> str:
+    turns = f"{usage.left_out_turns} oldest turns were" if usage.left_out_turns > 1 else "oldest turn was"
+    return f"The {turns} left out: the context of {usage.context_size:,} tokens is full."
 
 
 def _not_run(end: ModelEnd) -> Iterator[Event]:
@@ -184,14 +218,6 @@ def _not_run(end: ModelEnd) -> Iterator[Event]:
     for index, call in enumerate(end.message.tool_calls):
         yield ToolEnd(index, ToolResult(call.id, call.name, f"Not run: {why}.", True), "refused")
     yield Notice(f"Its tool calls were not run: {why}.", "warning")
-
-
-def _canonical(arguments: str) -> str:
-    """Write arguments so that the same ones compare equal, whatever their spacing."""
-    try:
-        return json.dumps(json.loads(arguments), sort_keys=True)
-    except (ValueError, RecursionError):
-        return arguments
 
 
 def _with_ids(events: Iterator[ModelEvent]) -> Generator[ModelEvent, None, None]:

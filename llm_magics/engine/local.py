@@ -22,6 +22,7 @@ from . import switching
 from .constraint import ConstraintEngine
 from .context import Context, buffer_sizes
 from .draft import Draft
+from .filefacts import cache_dir
 from .llama import give_memory_back
 from .lookup import Guesser, Lookup
 from .model import Model, Progress
@@ -172,7 +173,7 @@ class LocalEngine:
     def __init__(self, config: EngineConfig, progress: Progress | None = None) -> None:
         _check(config)
         started = time.perf_counter()
-        parking = Parking(config.park_memory, config.park_disk, config.park_directory)
+        parking = Parking(config.park_memory, config.park_disk, config.park_directory or str(cache_dir() / "parked"))
         with ExitStack() as on_failure:
             model = Model(config, progress)
             on_failure.callback(model.free)

@@ -143,7 +143,8 @@ def _key(config: EngineConfig) -> str:
     from .. import __version__
     from .llama import version
 
-    matters = {k: v for k, v in asdict(config).items() if k not in ("path", "n_threads", "deterministic")}
+    same = ("path", "n_threads", "deterministic", "park_memory", "park_disk", "park_directory", "draft_gpu_layers")
+    matters = {k: v for k, v in asdict(config).items() if k not in same} | {"draft": bool(config.draft)}
     return f"memory of {json.dumps(matters, sort_keys=True)} in llm_magics {__version__}, llama-cpp-python {version()}"
 
 

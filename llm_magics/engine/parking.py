@@ -28,14 +28,14 @@ class _Parked:
 
 
 class Parking:
-    """States by name, the longest parked first. Budgets in bytes; ``directory`` "" is the system's for temporary files."""
+    """States by name, the longest parked first. Budgets in bytes; ``directory`` is made where something may go to disk."""
 
     def __init__(self, memory: int, disk: int = 0, directory: str = "") -> None:
         self._memory = memory
         self._disk = disk
-        self._directory = directory or None
+        self._directory = directory
         self._parked: OrderedDict[str, _Parked] = OrderedDict()
-        if disk and directory:
+        if disk:
             try:
                 os.makedirs(directory, mode=0o700, exist_ok=True)
             except OSError as error:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ..errors import MemoryFitError
-from .free import FreeMemory, Gpu, free_memory
+from .free import FreeMemory, Gpu, free_memory, normal_pci
 from .gguf import Gguf
 from .memory import Device, Estimate, Estimator
 from .values import EngineConfig
@@ -30,6 +30,13 @@ class Plan:
     config: EngineConfig
     estimate: Estimate
     free: FreeMemory
+
+    @property
+    def rest(self) -> FreeMemory:
+        """What is free when this is loaded."""
+        taken = {normal_pci(d.pci): self.estimate.needs(d.name) for d in self.estimate.devices}
+        gpus = tuple(replace(gpu, free=max(0, gpu.free - taken.get(normal_pci(gpu.pci), 0))) for gpu in self.free.gpus)
+        return FreeMemory(max(0, self.free.host - self.estimate.needs("host")), gpus)
 
 
 def plan(

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T", list[int], bytes)
 
 
-def common_prefix(a: list[int], b: list[int]) -> int:
-    """Return how many leading tokens two sequences share."""
+def common_prefix(a: T, b: T) -> int:
+    """Return how many leading tokens (or bytes) two sequences share."""
     n = min(len(a), len(b))
     if a[:n] == b[:n]:  # one comparison in C decides the usual case, a prompt that goes on where the cache ends
         return n

@@ -25,7 +25,7 @@ class EngineConfig:
     that the text repeats itself, and checks every guess, so that only the speed changes; "auto" does so where this model's
     memory can take a wrong guess back. ``draft`` is the file of a small model of the same vocabulary that guesses too,
     ``draft_gpu_layers`` of it on the GPU. ``park_memory`` and ``park_disk`` are the bytes that the states of conversations may
-    take that have lost their slot, on disk in ``park_directory`` ("" is the system's for temporary files).
+    take that have lost their slot, on disk in ``park_directory`` ("" is one beside the models that were fetched).
     """
 
     path: str

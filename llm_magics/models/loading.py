@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from ..engine import open_engine
 from ..engine.gguf import Gguf
 from ..engine.plan import Plan, plan
-from ..engine.values import EngineConfig, FlashAttention, KVType
-from ..errors import ModelFileError, OptionError, TemplateError
+from ..engine.values import EngineConfig, FlashAttention, KVType, Speculation
+from ..errors import ModelFileError, OptionError, TemplateError, UnsupportedModelError
 from .base import Sampling
 from .fetch import pull
 from .local import Identity, LocalModel
@@ -35,12 +35,32 @@ _RECOMMENDED = {
 }
 
 
+_MIB = 2**20
+_LEAST = {
+    "ctx": 1,
+    "gpu_layers": -1,
+    "batch": 1,
+    "slots": 1,
+    "threads": 1,
+    "main_gpu": 0,
+    "park_memory": 0,
+    "park_disk": 0,
+}
+_CHOICES = {"kv": ("f16", "q8_0"), "flash_attn": ("auto", "on", "off"), "speculation": ("off", "lookup", "auto")}
+
+
 @dataclass(frozen=True, slots=True)
 class LoadSettings:
     """How to load a model; counts in tokens or layers. ``"auto"``: as much as fits.
 
     ``gpu_layers`` -1 means all. ``template`` is a file to use in place of the GGUF's own chat template. ``seed`` is the default
     seed of every turn. ``slots`` sequences share the context; "auto" is 8, or 1 for a deterministic model.
+
+    ``speculation`` "lookup" guesses that text repeats itself, "auto" does so where the model's memory allows it; ``draft``
+    names a small model of the same family that guesses. Every guess is checked, so that only the speed changes.
+    ``context_shift`` leaves the oldest turns out where a conversation outgrows the context; without it that is an error.
+    ``park_memory`` and ``park_disk`` are how many MiB the states of conversations may take that have lost their slot; what goes
+    to disk is as private as the conversation, so that none does unless asked.
     """
 
     ctx: int | Auto = "auto"
@@ -56,14 +76,19 @@ class LoadSettings:
     template: str | Path | None = None
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     seed: int | None = None
+    speculation: Speculation = "off"
+    draft: str | Path = ""
+    context_shift: bool = False
+    park_memory: int = 256
+    park_disk: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("ctx", 1), ("gpu_layers", -1), ("batch", 1), ("slots", 1), ("threads", 1), ("main_gpu", 0)):
+        for name, least in _LEAST.items():
             value, free = getattr(self, name), _FREE.get(name, least)
             if value != free and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 also = f", or {free!r}" if free != least else ""
                 raise OptionError(f"{name} is {value!r}.", f"Give a whole number of at least {least}{also}.")
-        for name, choices in (("kv", ("f16", "q8_0")), ("flash_attn", ("auto", "on", "off"))):
+        for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise OptionError(f"{name} is {getattr(self, name)!r}.", f"Choose one of: {', '.join(choices)}.")
 
@@ -82,6 +107,9 @@ class LoadSettings:
             n_threads=self.threads,
             n_slots=(1 if self.deterministic else _SLOTS) if self.slots == "auto" else self.slots,
             deterministic=self.deterministic,
+            speculation=self.speculation,
+            park_memory=self.park_memory * _MIB,
+            park_disk=self.park_disk * _MIB,
         )
 
 
@@ -110,7 +138,19 @@ def prepare(name: str | Path, progress: Progress = silent, **settings: Any) -> P
     gguf = vet(file)
     auto_context, auto_layers = chosen.ctx == "auto", chosen.gpu_layers == "auto"
     planned = plan(gguf, chosen.config(file.path), auto_context=auto_context, auto_layers=auto_layers)
+    if chosen.draft:
+        planned = _with_draft(planned, gguf, chosen.draft, progress)
     return Prepared(file, gguf, planned, chosen)
+
+
+def _with_draft(planned: Plan, large: Gguf, name: str | Path, progress: Progress) -> Plan:
+    """Add a draft model: all of it on the GPU where all of the large one is, else on the CPU. It must fit into what is left."""
+    file = pull(name, progress)
+    gguf = vet(file)
+    config = planned.config
+    layers = -1 if config.n_gpu_layers < 0 or config.n_gpu_layers > int(large.arch("block_count", 1)) else 0
+    small = plan(gguf, replace(config, path=str(file.path), n_gpu_layers=layers, speculation="off"), planned.rest)
+    return replace(planned, config=replace(config, draft=small.config.path, draft_gpu_layers=small.config.n_gpu_layers))
 
 
 def load_model(
@@ -144,6 +184,11 @@ def open_prepared(prepared: Prepared, alias: str = "", loading: Callable[[float]
     engine = open_engine(prepared.plan.config, loading)
     with ExitStack() as on_failure:  # an interrupt too must not leave weights behind that nobody can free
         on_failure.callback(engine.close)
+        if settings.context_shift and not engine.info.can_shift:
+            raise UnsupportedModelError(
+                f"{file.path.name} cannot shift its context: its memory cannot forget a part of the prompt.",
+                "Load it without context_shift.",
+            )
         format = ChatFormat.from_template(source, bos_token=engine.info.bos_text, eos_token=engine.info.eos_text)
         model = LocalModel(
             alias or file.name,
@@ -152,6 +197,7 @@ def open_prepared(prepared: Prepared, alias: str = "", loading: Callable[[float]
             identity=Identity(str(file.path), file.sha256, file.size, asdict(prepared.plan.config)),
             sampling=_recommended(prepared.gguf, settings.seed),
             template_kwargs=settings.chat_template_kwargs,
+            context_shift=settings.context_shift,
         )
         on_failure.pop_all()
     return model

@@ -16,24 +16,15 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..chat.format import ChatFormat
-from ..chat.template import Prompt
 from ..engine.values import Engine, Finished, GenerateRequest, Prefill, SamplerSettings, TokenLogprob, Tokens
 from ..events import ModelEnd, ModelEvent, PromptProgress, Usage, assemble
 from ..messages import Message
 from .base import Mappable, PromptPart, Request, Sampling
 from .guide import make_guide
-from .tokens import Piece, TokenMemory, control_pattern, split
+from .shift import ContextShift, Fitted
+from .tokens import Rendered, TokenMemory, control_pattern, split
 
 _REMEMBERED_TURNS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class _Rendered:
-    """A request on its way to the engine."""
-
-    prompt: Prompt
-    pieces: list[Piece]
-    ids: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +47,8 @@ class LocalModel(Mappable):
         identity: where the model came from, for the record.
         sampling: what a request's ``None`` settings fall back to.
         template_kwargs: template variables for every request.
+        context_shift: leave the oldest turns out where a conversation outgrows the context, and say so; without it a prompt
+            that does not fit is refused, and an answer ends where the context does.
     """
 
     def __init__(
@@ -67,6 +60,7 @@ class LocalModel(Mappable):
         identity: Identity | None = None,
         sampling: Sampling | None = None,
         template_kwargs: Mapping[str, Any] | None = None,
+        context_shift: bool = False,
     ) -> None:
         self.name = name
         self.engine = engine
@@ -78,7 +72,8 @@ class LocalModel(Mappable):
         self._controls = dict(engine.info.control_tokens)
         self._pattern = control_pattern(self._controls)
         self._memory = TokenMemory(lambda text, special: engine.tokenize(text, special=special), engine.piece)
-        self._last: OrderedDict[str, tuple[_Rendered, tuple[int, ...]]] = OrderedDict()
+        self._shift = ContextShift(engine.info.n_ctx, self._render, engine.piece) if context_shift else None
+        self._last: OrderedDict[str, tuple[Rendered, tuple[int, ...]]] = OrderedDict()
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -98,7 +93,7 @@ class LocalModel(Mappable):
 
     def preview(self, request: Request) -> tuple[PromptPart, ...]:
         """The prompt in runs of one origin. Ids are each run's own: at a seam the whole prompt's may merge differently."""
-        rendered = self._render(request)
+        rendered = self._render(self._shift.shorten(request)[0] if self._shift else request)
         runs = []
         for origin, text in rendered.prompt.parts:
             special = origin == "template" or not (self._pattern and self._pattern.search(text))
@@ -111,7 +106,8 @@ class LocalModel(Mappable):
 
     def stream(self, request: Request) -> Iterator[ModelEvent]:
         """Answer one request. Raises TemplateError, SchemaError, ContextFullError before anything is evaluated."""
-        rendered = self._render(request)
+        fitted = self._shift.fit(request) if self._shift else Fitted(request, self._render(request))
+        rendered = fitted.rendered
         sampler = self._sampler(request.sampling)
         guide = make_guide(self.format, rendered.prompt, request, frozenset(self._controls))
         generation = self.engine.submit(
@@ -124,9 +120,10 @@ class LocalModel(Mappable):
                 guide,
                 request.conversation,
                 request.priority,
+                fitted.droppable,
             )
         )
-        losses = self._losses(request, rendered)
+        losses = self._losses(fitted.request, rendered)
         collected: list[ModelEvent] = []
         generated: list[int] = []
         logprobs: list[TokenLogprob] = []
@@ -145,12 +142,15 @@ class LocalModel(Mappable):
                             collected += event.events  # type: ignore[arg-type]
                             yield from (e for e in event.events if not isinstance(e, ModelEnd))  # type: ignore[misc]
                             generated = list(event.ids)
-                            record = self._record(request, rendered, sampler, event, logprobs)
-                            yield self._end(event, collected, losses, record)
+                            fitted = fitted.after(event.dropped)
+                            if self._shift is not None:
+                                self._shift.remember(request, fitted.left_out)
+                            record = self._record(request, fitted.rendered, sampler, event, logprobs)
+                            yield self._end(event, collected, losses, record, fitted.left_out)
         finally:
-            self._remember(request, rendered, tuple(generated))
+            self._remember(fitted.request, fitted.rendered, tuple(generated))
 
-    def _render(self, request: Request) -> _Rendered:
+    def _render(self, request: Request) -> Rendered:
         kwargs = {**self.template_kwargs, **request.template_kwargs}
         tools = request.tools if request.tool_choice != "none" else ()
         prompt = self.format.render(
@@ -165,7 +165,7 @@ class LocalModel(Mappable):
         info = self.engine.info
         if info.adds_bos and info.bos >= 0 and ids[:1] != (info.bos,):
             ids = (info.bos, *ids)
-        return _Rendered(prompt, pieces, ids)
+        return Rendered(prompt, pieces, ids)
 
     def _sampler(self, asked: Sampling) -> SamplerSettings:
         """The request's settings over the model's own over the engine's."""
@@ -176,7 +176,12 @@ class LocalModel(Mappable):
         return replace(SamplerSettings(), **chosen)
 
     def _end(
-        self, done: Finished, collected: Sequence[ModelEvent], losses: tuple[str, ...], record: Mapping[str, Any]
+        self,
+        done: Finished,
+        collected: Sequence[ModelEvent],
+        losses: tuple[str, ...],
+        record: Mapping[str, Any],
+        left_out: int,
     ) -> ModelEnd:
         """Close the step: the fold of its events, with the ids it was generated with."""
         folded = next((e for e in collected if isinstance(e, ModelEnd)), None)
@@ -193,13 +198,16 @@ class LocalModel(Mappable):
             context_used=done.n_past,
             context_size=done.n_ctx,
             losses=losses + done.losses,
+            drafted_tokens=done.drafted,
+            accepted_tokens=done.accepted,
+            left_out_turns=left_out,
         )
-        return ModelEnd(message, reason, usage, record, folded.notes if folded else ())
+        return ModelEnd(message, reason, usage, record, *((folded.notes, folded.doubted) if folded else ()))
 
     def _record(
         self,
         request: Request,
-        rendered: _Rendered,
+        rendered: Rendered,
         sampler: SamplerSettings,
         done: Finished,
         logprobs: Sequence[TokenLogprob],
@@ -226,7 +234,7 @@ class LocalModel(Mappable):
             record["logprobs"] = [{"id": p.token, "logprob": p.logprob, "top": [list(t) for t in p.top]} for p in logprobs]
         return record
 
-    def _losses(self, request: Request, rendered: _Rendered) -> tuple[str, ...]:
+    def _losses(self, request: Request, rendered: Rendered) -> tuple[str, ...]:
         """Why this prompt does not begin with the thread's last one and its answer, where the messages say it should."""
         last = self._last.get(request.conversation)
         answers = [m for m in request.messages if m.role == "assistant"]
@@ -237,7 +245,7 @@ class LocalModel(Mappable):
             return ()
         return (_reason_of_loss(answers[-1], rendered.prompt.text),)
 
-    def _remember(self, request: Request, rendered: _Rendered, generated: tuple[int, ...]) -> None:
+    def _remember(self, request: Request, rendered: Rendered, generated: tuple[int, ...]) -> None:
         if request.priority > 0 and not request.conversation:
             return  # a row of a batch: nobody goes on from it, and hundreds of them would push conversations out
         self._memory.remember(rendered.pieces, rendered.ids, generated)

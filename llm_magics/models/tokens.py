@@ -19,6 +19,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from ..chat.template import Prompt
+
 _QUOTE = b"\0"
 
 
@@ -28,6 +30,15 @@ class Piece:
 
     text: str
     special: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A request on its way to the engine."""
+
+    prompt: Prompt
+    pieces: list[Piece]
+    ids: tuple[int, ...]
 
 
 def split(text: str, outside: Iterable[tuple[int, int]], control: re.Pattern[str] | None) -> list[Piece]:

@@ -31,6 +31,8 @@ def status_line(transcript: Transcript) -> str:
         parts.append(f"{usage.completion_tokens:,} tokens")
         parts.append(f"{usage.tokens_per_second:.1f} tokens/s" if usage.completion_seconds > 0 else "")
         parts.append(f"first token after {usage.time_to_first_token:.2f} s" if usage.time_to_first_token else "")
+    if usage.drafted_tokens:
+        parts.append(f"{usage.accepted_tokens:,} of {usage.drafted_tokens:,} guessed tokens accepted")
     if usage.context_used:
         parts.append(f"context {usage.context_used:,}" + (f" of {usage.context_size:,}" if usage.context_size else ""))
     return " · ".join(part for part in parts if part)
