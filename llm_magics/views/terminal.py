@@ -37,8 +37,9 @@ class Prose:
         self._rest += printable(text)
         if "\n" in text:
             _, n_characters = settled(parse(self._rest), self._rest)
-            self._draw(self._rest[:n_characters])
-            self._rest = self._rest[n_characters:]
+            if n_characters:
+                self._draw(self._rest[:n_characters])
+                self._rest = self._rest[n_characters:]
         self._show_tail()
 
     def end(self) -> None:
