@@ -1,6 +1,6 @@
 # Two commands do everything, set-up included:   make lab    and    make test
 #   make lab HEADLESS=1   executes the first lab and prints the conversation, for machines with no browser
-#   make bench            prints every figure as a ratio to its peer, and writes bench.json
+#   make bench            prints every figure as a ratio to its peer, and writes bench.json (about an hour; PAIRS=1 for minutes)
 
 PYTHON   ?= python3
 VENV     ?= .venv
@@ -65,7 +65,7 @@ test: $(VENV)/.test models check
 	$(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=600 notebooks
 
 bench: $(VENV)/.test models
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench $(if $(PAIRS),--pairs $(PAIRS)) $(SUITES)
 
 clean:
 	rm -rf $(VENV) $(VENV)-tool build dist labextension/lib labextension/node_modules

@@ -1,27 +1,45 @@
 """All benchmarks, one after the other, each in a process of its own: ``make bench``.
 
-Each prints its figures as ratios to a peer that ran in turn with it, and adds them to ``bench.json``. ``LLAMA_BENCH`` and
-``LLAMA_SERVER`` name llama.cpp's own binaries; figures that need one are left out without it. Give names to run some only.
+    python -m tests.bench [--pairs N] [--model NAME|PATH] [SUITE ...]
+
+Each prints its figures as ratios to a peer that ran in turn with it, and keeps them in ``bench.json``; the table of all comes
+last. How they are made comparable, and the environment that they read, stands in :mod:`tests.bench.common`. About an hour on
+two cores with the default of 15 pairs; ``--pairs 1`` shows in minutes that everything runs.
 """
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
+import time
 
-SUITES = ("single", "greedy", "chat", "constrained", "lookup", "streams", "interactive", "host", "templates", "wire")
+from .common import DEFAULT_MODEL, line, results
+
+# Suites that take [MODEL] [PAIRS], and those that measure something of their own.
+PAIRED = ("single", "chat20", "streams", "map", "lookup", "constrained", "chat", "load", "interactive")
+OTHER = {"host": [], "transcript": [], "wire": ["200"], "templates": ["tests/chat/templates"], "greedy": []}
 
 
-def main(names: list[str]) -> int:
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Measure against peers.")
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"of {', '.join((*PAIRED, *OTHER))}; all if none is named")
+    parser.add_argument("--pairs", type=int, default=15)
+    parser.add_argument("--model", default=DEFAULT_MODEL)
+    given = parser.parse_args()
     failed = []
-    for name in names or SUITES:
+    for name in given.suites or (*PAIRED, *OTHER):
         print(f"\n== {name}", flush=True)
-        if subprocess.run([sys.executable, "-m", f"tests.bench.{name}"], check=False).returncode:
+        arguments = OTHER.get(name, [given.model, str(given.pairs)])
+        begin = time.perf_counter()
+        if subprocess.run([sys.executable, "-m", f"tests.bench.{name}", *arguments], check=False).returncode:
             failed.append(name)
+        print(f"   ({time.perf_counter() - begin:.0f} s)", flush=True)
+    print("\n== all figures kept", *map(line, results()), sep="\n")
     if failed:
         print(f"\nfailed: {', '.join(failed)}")
     return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -1,8 +1,15 @@
 """What the benchmarks share: alternating pairs, medians with their spread, and one list of results.
 
 A figure is always a ratio to a peer that ran alternately in the same process tree, because a machine's speed drifts by more
-than the differences that matter. ``python -m tests.bench.NAME`` runs one benchmark and prints its table; results are appended
-to ``bench.json`` (a list of name, value, unit, peer, ratio, spread, runs, machine), one entry per name.
+than the differences that matter. ``python -m tests.bench.NAME`` runs one benchmark and prints its table; results are kept
+in ``bench.json`` (a list of name, value, unit, peer, ratio, spread, runs, machine), one entry per name.
+
+**Fairness.** Both sides of a pair have the same file, threads, context, batch, KV type (f16), flash attention (on for both) and
+layers on the GPU, draw greedily, and write as many tokens. Peers keep their own caches: a prefix that stays the same is not
+evaluated again on either side. A pair runs each side once, in an order that changes from pair to pair; the first pair warms up.
+
+The environment: ``BENCH_GPU_LAYERS`` (-1 is all; 0 if unset), ``BENCH_RESULTS`` (another file than ``bench.json``),
+``LLAMA_SERVER`` and ``LLAMA_BENCH`` (llama.cpp's own binaries; what needs one is left out without it).
 """
 
 from __future__ import annotations
@@ -11,12 +18,32 @@ import json
 import os
 import platform
 import statistics
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-RESULTS = Path("bench.json")
+from llm_magics.engine.context import default_threads
+from llm_magics.engine.values import EngineConfig
+from llm_magics.models.locate import locate
+
+RESULTS = Path(os.environ.get("BENCH_RESULTS", "bench.json"))
+GPU_LAYERS = int(os.environ.get("BENCH_GPU_LAYERS", "0"))
+DEFAULT_MODEL = "qwen2.5-coder-0.5b"
 Measure = Callable[[], float]
+
+
+def arguments(model: str = DEFAULT_MODEL, pairs: int = 15) -> tuple[str, int]:
+    """The command line ``[MODEL] [PAIRS]``: the model's file and how many pairs to run."""
+    given = dict(enumerate(sys.argv[1:]))
+    return str(locate(given.get(0, model)).path), int(given.get(1, pairs))
+
+
+def config(path: str, n_ctx: int, **more: Any) -> EngineConfig:
+    """How the engine is loaded in every comparison."""
+    threads = default_threads()
+    return EngineConfig(path, n_ctx=n_ctx, n_threads=threads, n_gpu_layers=GPU_LAYERS, flash_attention="on", **more)
 
 
 @dataclass(frozen=True)
@@ -68,11 +95,21 @@ def compare(name: str, unit: str, ours: Measure, peer: str, theirs: Measure, *, 
 
 def report(result: Result) -> None:
     """Print a result and keep it in ``bench.json``, replacing an earlier one of the same name."""
-    line = f"{result.name:34} {result.value:10.2f} {result.unit}"
-    if result.ratio is not None and result.spread is not None:
-        low, high = result.spread
-        line += f"   {result.ratio:.3f} of {result.peer} (quartiles {low:.3f} to {high:.3f}, {result.runs} pairs)"
-    print(line, flush=True)
+    print(line(result), flush=True)
     kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     kept = [entry for entry in kept if entry["name"] != result.name]
     RESULTS.write_text(json.dumps([*kept, asdict(result)], indent=1) + "\n")
+
+
+def line(result: Result) -> str:
+    """One line of the table."""
+    said = f"{result.name:34} {result.value:10.2f} {result.unit}"
+    if result.ratio is not None and result.spread is not None:
+        low, high = result.spread
+        said += f"   {result.ratio:.3f} of {result.peer} (quartiles {low:.3f} to {high:.3f}, {result.runs} pairs)"
+    return said
+
+
+def results() -> list[Result]:
+    """All that was kept, one per name."""
+    return [Result(**entry) for entry in json.loads(RESULTS.read_text())] if RESULTS.exists() else []

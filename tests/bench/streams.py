@@ -1,6 +1,6 @@
 """Many streams at once: the engine against itself with one stream, and against llama-server with as many slots.
 
-    python -m tests.bench.streams [MODEL] [PAIRS] [N_STREAMS]
+    python -m tests.bench.streams [MODEL] [PAIRS] [N_STREAMS ...]
 
 All streams share a prefix of about 1,000 tokens and have a question of their own, new in every round; they are sent at once
 and each generates the same number of greedy tokens. A figure is tokens generated per second of wall clock, prefill included.
@@ -10,23 +10,18 @@ The prefix stays in both caches from round to round, as a class's system prompt 
 from __future__ import annotations
 
 import itertools
-import json
 import os
-import socket
-import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 
 from llm_magics.engine import open_engine
-from llm_magics.engine.context import default_threads
-from llm_magics.engine.values import Engine, EngineConfig, Finished, GenerateRequest, SamplerSettings
-from llm_magics.models.locate import locate
+from llm_magics.engine.values import Engine, Finished, GenerateRequest, SamplerSettings
 
-from .common import compare, report
+from .common import arguments, compare, config, report
+from .server import Post, llama_server
 
 N_TOKENS = 32
 SENTENCE = "Item {}: the lighthouse keeper wrote down wind, tide and every ship that passed before the lamp was lit. "
@@ -64,56 +59,39 @@ def ours(engine: Engine) -> Callable[[Prompt], int]:
     return ask
 
 
-@contextmanager
-def llama_server(binary: str, path: str, n_slots: int) -> Iterator[Callable[[Prompt], int]]:
-    """Run llama-server with as many slots over one cache, and give a function that asks it. Its cache has room for the prefix
-    in each slot, because it does not share it between them."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    size = ["-c", str(n_slots * 1280), "-np", str(n_slots), "-kvu", "-b", "512", "-ub", "512", "-t", str(default_threads())]
-    process = subprocess.Popen(
-        [binary, "-m", path, "--port", str(port), *size], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-
-    def post(where: str, body: dict[str, object] | None) -> dict[str, object]:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{port}{where}", data, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request) as answer:
-            return dict(json.load(answer))
+def theirs(post: Post) -> Callable[[Prompt], int]:
+    """Ask llama-server; returns how many tokens came."""
 
     def ask(prompt: Prompt) -> int:
         body = {"prompt": list(prompt), "n_predict": N_TOKENS, "temperature": 0, "ignore_eos": True, "cache_prompt": True}
-        return int(str(post("/completion", body)["tokens_predicted"]))
+        return int(post("/completion", {**body, "samplers": ["temperature"]})["tokens_predicted"])
 
-    try:
-        for _ in range(300):
-            try:
-                post("/health", None)
-                break
-            except OSError:
-                time.sleep(0.2)
-        yield ask
-    finally:
-        process.terminate()
-        process.wait()
+    return ask
 
 
-def main() -> None:
-    path = str(locate(sys.argv[1] if len(sys.argv) > 1 else "qwen2.5-coder-0.5b").path)
-    pairs = int(sys.argv[2]) if len(sys.argv) > 2 else 15
-    n = int(sys.argv[3]) if len(sys.argv) > 3 else 8
-    n_ctx = 2048 + n * 128
-    with closing(open_engine(EngineConfig(path, n_ctx=n_ctx, n_slots=n))) as engine:
+def measure(path: str, n: int, pairs: int) -> None:
+    """Compare ``n`` streams with one, and with llama-server."""
+    with closing(open_engine(config(path, n_ctx=2048 + n * 128, n_slots=n))) as engine:
         ask = ours(engine)
         many = lambda: rate(ask, prompts(engine, n))  # noqa: E731
         one = lambda: rate(ask, prompts(engine, 1))  # noqa: E731
         report(compare(f"streams{n}_vs_streams1", "tokens/s", many, "one stream", one, pairs=pairs))
         if binary := os.environ.get("LLAMA_SERVER"):
-            with llama_server(binary, path, n) as ask_server:
-                theirs = lambda: rate(ask_server, prompts(engine, n))  # noqa: E731
-                report(compare(f"streams{n}_vs_llama_server", "tokens/s", many, "llama-server", theirs, pairs=pairs))
+            with llama_server(binary, path, n) as post:
+                ask_server = theirs(post)
+                peer = lambda: rate(ask_server, prompts(engine, n))  # noqa: E731
+                report(compare(f"streams{n}_vs_llama_server", "tokens/s", many, "llama-server", peer, pairs=pairs))
         else:
             print("LLAMA_SERVER is not set: the engine was not compared with llama-server.")
+
+
+def main() -> None:
+    path, pairs = arguments()
+    named = [int(word) for word in sys.argv[3:]]
+    for n in named or (8, 4, 2):
+        measure(path, n, pairs)
+    for n in () if named else (16, 32):  # no target is set for these: a few pairs show how it goes on
+        measure(path, n, max(1, pairs // 5))
 
 
 if __name__ == "__main__":
