@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+
 import pytest
 
 from .conftest import Open
+from .driver import PANEL
 from .test_chat import SETUP
 
 pytestmark = pytest.mark.browser
 
 TOOL_CALL = """%load_ext llm_magics
 from llm_magics import ScriptedModel, ToolCall
-model = ScriptedModel([ToolCall("twice", '{"city": "Oslo"}'), "Said."] * 2)"""
+model = ScriptedModel([ToolCall("twice", '{"city": "Oslo"}'), "Said.", ToolCall("twice", '{"city": "Rome"}'), "Said."])"""
 
 
 def test_a_form_makes_a_cell_a_tool_and_its_output_lands_in_the_cell(open_notebook: Open) -> None:
@@ -32,7 +35,51 @@ def test_a_form_makes_a_cell_a_tool_and_its_output_lands_in_the_cell(open_notebo
     notebook.open()
     page.locator("[data-llm-tool='tool twice']").wait_for()
     notebook.run(2)
-    assert notebook.text(1).strip() == "Oslo Oslo"
+    assert notebook.text(1).strip() == "Rome Rome"
+    assert "Rome Rome" in str(notebook.save().cells[1].outputs)
+
+
+def test_a_cell_tool_is_run_with_arguments_of_one_s_own(open_notebook: Open) -> None:
+    notebook = open_notebook(["%load_ext llm_magics", "%%tool twice(city: str)\n# Say it twice.\nprint(city, city)"])
+    page = notebook.page
+    notebook.run(0)
+    notebook.run(1)
+    notebook.cell(1).click()
+    page.evaluate("() => { window.jupyterapp.commands.execute('llm-magics:run-tool') }")
+    page.get_by_label("Arguments as JSON").fill('{"city": "Oslo"}')
+    page.get_by_role("button", name="Run", exact=True).click()
+    notebook.wait("document.querySelectorAll('.jp-Notebook .jp-Cell').length === 3")
+    notebook.output(2).get_by_role("button", name="Approve").click()
+    notebook.wait_for_text(2, "Oslo Oslo")
+    notebook.wait_for_text(2, "the model reads")
+
+
+def test_the_kernel_is_told_of_cells_that_never_ran(open_notebook: Open) -> None:
+    ask = (
+        "%load_ext llm_magics\nfrom llm_magics.views.live import link_of, notebook_cells\n"
+        "[(c['id'], c['source'], c['tags']) for c in notebook_cells(link_of(get_ipython().kernel), timeout=30)]"
+    )
+    notebook = open_notebook(["1 + 1  # never run", ask])
+    notebook.page.evaluate(f"{PANEL}.content.widgets[0].model.setMetadata('tags', ['data'])")
+    notebook.run(1)
+    told = notebook.outputs(1)[-1]["data"]["text/plain"]
+    assert ast.literal_eval(told)[0] == ("cell0", "1 + 1  # never run", ["data"])
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("%%chat --appro", "--approve"), ("%%chat --approve=", "auto"), ("%load_model qwen2.5-coder-0", "qwen2.5-coder-0.5b")],
+)
+def test_tab_completes_a_magic_s_line(open_notebook: Open, typed: str, offered: str) -> None:
+    notebook = open_notebook(["%load_ext llm_magics", ""])
+    notebook.run(0)
+    notebook.type(1, typed)
+    notebook.page.keyboard.press("Tab")
+    notebook.wait(
+        f"{PANEL}.content.widgets[1].model.sharedModel.getSource().includes(a)"
+        " || [...document.querySelectorAll('.jp-Completer-item')].some(item => item.textContent.includes(a))",
+        offered,
+    )
 
 
 def test_a_chat_cell_is_markdown_and_a_code_cell_is_not(open_notebook: Open) -> None:
@@ -50,9 +97,9 @@ def test_the_status_bar_tells_what_is_loaded_and_how_fast_it_is(open_notebook: O
     notebook.run(0)
     card.get_by_text("model").wait_for()
     notebook.run(1)
-    card.get_by_text("tokens/s").wait_for()
+    card.get_by_text("tok/s").wait_for()
     card.click()
-    notebook.page.get_by_role("region", name="Loaded models").get_by_text("model (answers)").wait_for()
+    notebook.page.get_by_role("region", name="Loaded models").get_by_text("answers %%chat").wait_for()
     notebook.page.keyboard.press("Escape")
     notebook.run(2)
     card.wait_for(state="hidden")

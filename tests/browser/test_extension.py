@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from .conftest import Open
-from .driver import Notebook
+from .driver import PANEL, Notebook
 from .test_chat import CHAT, SETUP, WORDS, shown, transcript
 
 pytestmark = pytest.mark.browser
@@ -24,6 +24,8 @@ def weather(city: str) -> str:
     return f"It rains in {city}."
 model = ScriptedModel([ToolCall("weather", '{"city": "Oslo"}'), "Take an umbrella.\\n\\n```python\\nprint(6 * 7)\\n```"] * 2)"""
 ASK = "%%chat -m model -t weather\nHow is the weather?"
+SLOW = SETUP.replace("tokens_per_second=60", "tokens_per_second=20")
+RELOADS = int(os.environ.get("LLM_MAGICS_RELOADS", "2"))
 
 
 def press(notebook: Notebook, number: int, name: str) -> None:
@@ -31,10 +33,14 @@ def press(notebook: Notebook, number: int, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("decision", "state"), [("Approve this call", "done"), ("Deny this call", "refused")], ids=["approved", "denied"]
+    ("app", "decision", "state"),
+    [("lab", "Approve this call", "done"), ("lab", "Deny this call", "refused"), ("notebook", "Approve this call", "done")],
+    ids=["approved", "denied", "approved in Notebook 7"],
 )
-def test_a_call_waits_for_the_person_while_the_cell_is_busy(open_notebook: Open, decision: str, state: str) -> None:
-    notebook = open_notebook([TOOLS, ASK])
+def test_a_call_waits_for_the_person_while_the_cell_is_busy(
+    open_notebook: Open, app: str, decision: str, state: str
+) -> None:
+    notebook = open_notebook([TOOLS, ASK], app=app)
     notebook.run(0)
     notebook.run(1, wait=False)
     notebook.output(1).locator(".llm-Approval").get_by_text("Oslo").wait_for()
@@ -75,19 +81,25 @@ def test_code_goes_below_as_a_cell_that_runs(open_notebook: Open) -> None:
     assert notebook.text(2).strip() == "42"
 
 
-@pytest.mark.parametrize("saved", [False, True], ids=["never saved", "saved in the middle"])
-def test_a_page_reloaded_in_the_middle_of_an_answer_loses_nothing(open_notebook: Open, saved: bool) -> None:
-    notebook = open_notebook([SETUP, CHAT])
+@pytest.mark.parametrize(
+    ("app", "saved"),
+    [("lab", False), ("lab", True), ("notebook", True)],
+    ids=["never saved", "saved in the middle", "in Notebook 7"],
+)
+def test_a_page_reloaded_in_the_middle_of_an_answer_loses_nothing(open_notebook: Open, app: str, saved: bool) -> None:
+    """``LLM_MAGICS_RELOADS=20`` reloads each page at 20 random moments."""
+    notebook = open_notebook([SLOW, CHAT], app=app)
     notebook.page.on("dialog", lambda dialog: dialog.accept())
     notebook.run(0)
     notebook.save()
     pauses = random.Random(1)
-    for _ in range(3):
+    for _ in range(RELOADS):
         notebook.run(1, wait=False)
         notebook.wait_for_text(1, WORDS[0])
         notebook.page.wait_for_timeout(pauses.uniform(0, 2000))
         if saved:
             notebook.save()
+        assert WORDS[-1] not in notebook.text(1)
         notebook.open(kernel=False)
         notebook.wait_for_text(1, WORDS[-1])
         assert shown(notebook, 1) == WORDS
@@ -122,6 +134,61 @@ def test_a_kernel_that_dies_leaves_what_there_was(open_notebook: Open) -> None:
     assert transcript(notebook.save(), 1).text.split()[:5] == WORDS[:5]
 
 
+def test_every_save_of_a_running_turn_is_valid_and_holds_the_turn_so_far(open_notebook: Open) -> None:
+    notebook = open_notebook([SLOW, CHAT])
+    notebook.run(0)
+    notebook.run(1, wait=False)
+    notebook.wait_for_text(1, WORDS[0])
+    kept: list[int] = []
+    while not notebook.page.evaluate("window.__ran"):
+        notebook.page.evaluate("async () => { await window.jupyterapp.commands.execute('docmanager:save') }")
+        turn = transcript(notebook.saved(), 1)  # validated by nbformat
+        words = turn.text.split()
+        assert " ".join(WORDS).startswith(" ".join(words))
+        assert turn.state == ("running" if len(words) < len(WORDS) else turn.state)
+        kept.append(len(words))
+    assert kept == sorted(kept)
+    assert len(set(kept)) > 3  # saved at different moments of it
+
+
+def test_the_saved_output_alone_rebuilds_the_turn(open_notebook: Open) -> None:
+    history = "get_ipython()._llm_magics_runtime.thread('main').session.history"
+    notebook = open_notebook([TOOLS, ASK.replace("weather", "weather --approve auto", 1), f"repr({history})"])
+    for number in range(3):
+        notebook.run(number)
+    saved = notebook.save()
+    assert saved.cells[2].outputs[0]["data"]["text/plain"] == repr(repr(transcript(saved, 1).messages()))
+
+
+def test_a_whole_turn_with_the_keyboard_alone(open_notebook: Open) -> None:
+    notebook = open_notebook([TOOLS, ""])
+    keys = notebook.page.keyboard
+    notebook.page.evaluate(f"{PANEL}.content.activeCellIndex = 0; {PANEL}.content.activate()")  # as Lab does for a new notebook
+    keys.press("Escape")
+    keys.press("Shift+Enter")
+    notebook.idle()
+    keys.press("Enter")
+    keys.type(ASK.split("\n")[0])
+    keys.press("Enter")
+    keys.type(ASK.split("\n")[1])
+    keys.press("Shift+Enter")
+    notebook.output(1).locator(".llm-Approval").wait_for()
+    keys.press("Escape")  # out of the new cell below, which Shift+Enter in a last cell begins
+    for _ in range(40):
+        if notebook.page.evaluate("document.activeElement.getAttribute('aria-label')") == "Approve this call":
+            break
+        keys.press("Shift+Tab")
+    else:
+        pytest.fail("Shift+Tab does not lead to the question.")
+    keys.press("Enter")
+    notebook.wait_for_text(1, "Take an umbrella.")
+    assert notebook.page.evaluate("document.activeElement.closest('.llm-Tool') !== null"), "the focus was lost"
+    keys.press("Control+S")
+    notebook.wait(f"!{PANEL}.context.model.dirty")
+    (tool,) = transcript(notebook.saved(), 1).tools
+    assert tool.state == "done"
+
+
 def test_keys_alone_fold_and_unfold(open_notebook: Open) -> None:
     notebook = open_notebook([TOOLS, "%%chat -m model -t weather --approve auto\nHow is the weather?"])
     notebook.run(0)
@@ -136,9 +203,13 @@ def test_keys_alone_fold_and_unfold(open_notebook: Open) -> None:
     assert notebook.page.evaluate("document.activeElement.closest('.llm-Transcript') !== null")
 
 
-@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
-def test_axe_finds_nothing_serious(open_notebook: Open, axe: str, theme: str) -> None:
-    notebook = open_notebook([TOOLS, "%%chat -m model -t weather --approve auto\nHow is the weather?", ASK])
+@pytest.mark.parametrize(
+    ("app", "theme"),
+    [("lab", "JupyterLab Light"), ("lab", "JupyterLab Dark"), ("notebook", "JupyterLab Dark")],
+    ids=["light", "dark", "dark in Notebook 7"],
+)
+def test_axe_finds_nothing_serious(open_notebook: Open, axe: str, app: str, theme: str) -> None:
+    notebook = open_notebook([TOOLS, "%%chat -m model -t weather --approve auto\nHow is the weather?", ASK], app=app)
     notebook.run(0)
     notebook.theme(theme)
     notebook.run(1)
