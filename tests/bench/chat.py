@@ -18,7 +18,7 @@ from llm_magics.transcript import Transcript
 from tests.kernel.notebook import Notebook, notebook
 
 from .c_loop import BareLoop
-from .common import Result, compare, machine, report
+from .common import GPU_LAYERS, Result, compare, machine, report
 
 N_TOKENS = 64
 QUESTION = "Write a long story about a lighthouse, its keeper and the sea, with many details."
@@ -57,7 +57,8 @@ def main() -> None:
     report(Result("load_ext", statistics.median(loads), "s", runs=len(loads), machine=machine()))
     n_threads = default_threads()
     bare = BareLoop(str(locate(name).path), n_ctx=1024, n_batch=512, n_threads=n_threads)
-    with notebook(f"%load_model {name} --ctx 1024 --threads {n_threads} --as measured") as book:
+    load = f"%load_model {name} --ctx 1024 --threads {n_threads} --gpu-layers {GPU_LAYERS} --flash-attn on --as measured"
+    with notebook(load) as book:
         prompt = ask(book).steps[0].record["prompt_token_ids"]
         ours = lambda: chat_speed(book)  # noqa: E731
         theirs = lambda: bare.generate(prompt, N_TOKENS)[1]  # noqa: E731

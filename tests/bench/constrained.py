@@ -8,15 +8,13 @@ like for others; how many there were, and how many needed a mask, is printed bes
 
 from __future__ import annotations
 
-import sys
 from contextlib import closing
 
 from llm_magics.engine import open_engine
-from llm_magics.engine.values import Engine, EngineConfig, Finished, GenerateRequest, Guide, SamplerSettings
-from llm_magics.models.locate import locate
+from llm_magics.engine.values import Engine, Finished, GenerateRequest, Guide, SamplerSettings
 from tests.engine.guides import FromStart
 
-from .common import compare, report
+from .common import arguments, compare, config, report
 
 N_TOKENS = 96
 SCHEMA = """start: %json {"type": "array", "minItems": 20, "items": {"type": "object", "additionalProperties": false,
@@ -43,9 +41,8 @@ def speed(end: Finished) -> float:
 
 
 def main() -> None:
-    path = str(locate(sys.argv[1] if len(sys.argv) > 1 else "qwen2.5-coder-0.5b").path)
-    pairs = int(sys.argv[2]) if len(sys.argv) > 2 else 15
-    with closing(open_engine(EngineConfig(path, n_ctx=1024))) as engine:
+    path, pairs = arguments()
+    with closing(open_engine(config(path, 1024))) as engine:
         seen = generate(engine, FromStart(grammar=SCHEMA))
         print(f"of {len(seen.ids)} constrained tokens {seen.forced} were forced and {seen.masked} needed a mask")
         report(

@@ -28,8 +28,8 @@ def main() -> None:
             name = work.replace("lookup", "draft")
             found, _ = generate(guessing, text, n)
             print(f"{name}: {found.accepted} of {found.drafted} guessed tokens were right, {len(found.ids)} tokens in all")
-            ours = lambda text=text, n=n: speed(guessing, text, n)  # type: ignore[misc]  # noqa: E731
-            theirs = lambda text=text, n=n: speed(plain, text, n)  # type: ignore[misc]  # noqa: E731
+            ours = lambda text=text, n=n: speed(guessing, text, n)  # noqa: E731
+            theirs = lambda text=text, n=n: speed(plain, text, n)  # noqa: E731
             report(compare(name, "tokens/s", ours, "plain decoding", theirs, pairs=pairs))
 
 

@@ -8,14 +8,12 @@ logits there (batches of different shapes round differently).
 
 from __future__ import annotations
 
-import sys
 from contextlib import closing
 
 from llm_magics.engine import open_engine
-from llm_magics.engine.values import Engine, EngineConfig, Finished, GenerateRequest, SamplerSettings, Tokens
-from llm_magics.models.locate import locate
+from llm_magics.engine.values import Engine, Finished, GenerateRequest, SamplerSettings, Tokens
 
-from .common import compare, report
+from .common import arguments, compare, config, report
 
 CODE = '''def load(path):
     with open(path) as file:
@@ -58,10 +56,9 @@ def speed(engine: Engine, text: str, n: int) -> float:
 
 
 def main() -> None:
-    path = str(locate(sys.argv[1] if len(sys.argv) > 1 else "qwen2.5-coder-0.5b").path)
-    pairs = int(sys.argv[2]) if len(sys.argv) > 2 else 15
-    guessing_config = EngineConfig(path, n_ctx=1024, speculation="lookup")
-    with closing(open_engine(EngineConfig(path, n_ctx=1024))) as plain, closing(open_engine(guessing_config)) as guessing:
+    path, pairs = arguments()
+    plainly, guessingly = (config(path, 1024, speculation=kind) for kind in ("off", "lookup"))
+    with closing(open_engine(plainly)) as plain, closing(open_engine(guessingly)) as guessing:
         for name, (text, n) in WORK.items():
             expected, gaps = generate(plain, text, n, logprobs=2)
             found, _ = generate(guessing, text, n)

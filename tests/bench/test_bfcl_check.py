@@ -8,7 +8,7 @@ import pytest
 
 from tests.bench.bfcl_check import is_right
 
-ANSWERS = [
+ANSWERS: list[dict[str, dict[str, list[Any]]]] = [
     {"f": {"city": ["New York, NY", "NYC"], "n": [3], "x": [0.5, ""], "tags": [["a", "b"], ""], "at": [{"k": ["v"]}, ""]}},
 ]
 
