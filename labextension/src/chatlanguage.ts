@@ -1,4 +1,4 @@
-/** `%%chat` cells in the editor: their body is markdown, not Python; their first line and `{{expressions}}` stand out. */
+/** `%%chat` and `%%compare` cells in the editor: their body is markdown, not Python; their first line and `{{expressions}}` stand out. */
 
 import { LanguageSupport } from '@codemirror/language';
 import {
@@ -55,7 +55,7 @@ export function followChatCells(panel: NotebookPanel, languages: IEditorLanguage
 
 /** Whether a cell's text is a conversation's and not the kernel's language, e.g. `%%chat -m qwen`. */
 export function isChat(source: string): boolean {
-  return /^\s*%%chat\b/.test(source);
+  return /^\s*%%(chat|compare)\b/.test(source);
 }
 
 async function setLanguage(
@@ -77,7 +77,7 @@ async function setLanguage(
 }
 
 const decorator = new MatchDecorator({
-  regexp: /^%%chat\b.*|\{\{[^{}\n]*\}\}/g,
+  regexp: /^%%(?:chat|compare)\b.*|\{\{[^{}\n]*\}\}/g,
   decoration: match => (match[0].startsWith('%%') ? MAGIC : EXPRESSION)
 });
 
