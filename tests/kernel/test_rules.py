@@ -192,6 +192,8 @@ def refused(opened: Notebook, cell: str) -> str:
         ("%%chat -m model -t plot\nhi", "do not allow the tool 'plot'"),
         ("%%chat -m model --max-steps 5\nhi", "more than the rules of this kernel allow: 4"),
         ("%%chat -m other\nhi", "do not allow the model 'other-model'"),
+        ("%%compare -m model -m other\nhi", "do not allow the model 'other-model'"),
+        ("%%chat -m model --n 2 --approve auto\nhi", "looser than the rules"),
         ("%load_model other --as lesson-1", "do not allow the model 'other-model'"),
         ("%load_model smollm2-135m --as lesson-2", "do not allow the model 'smollm2-135m'"),
         ("%load_model smollm2-135m --dry-run", "do not allow the model 'smollm2-135m'"),
