@@ -66,20 +66,19 @@ def test_the_kernel_is_told_of_cells_that_never_ran(open_notebook: Open) -> None
     assert ast.literal_eval(told)[0] == ("cell0", "1 + 1  # never run", ["data"])
 
 
-@pytest.mark.parametrize(
-    ("typed", "offered"),
-    [("%%chat --appro", "--approve"), ("%%chat --approve=", "auto"), ("%load_model qwen2.5-coder-0", "qwen2.5-coder-0.5b")],
-)
-def test_tab_completes_a_magic_s_line(open_notebook: Open, typed: str, offered: str) -> None:
+def test_tab_completes_a_magic_s_line(open_notebook: Open) -> None:
     notebook = open_notebook(["%load_ext llm_magics", ""])
     notebook.run(0)
-    notebook.type(1, typed)
-    notebook.page.keyboard.press("Tab")
-    notebook.wait(
-        f"{PANEL}.content.widgets[1].model.sharedModel.getSource().includes(a)"
-        " || [...document.querySelectorAll('.jp-Completer-item')].some(item => item.textContent.includes(a))",
-        offered,
-    )
+    lines = {"%%chat --appro": "--approve", "%%chat --approve=": "auto", "%load_model qwen2.5-coder-0": "qwen2.5-coder-0.5b"}
+    for typed, offered in lines.items():
+        notebook.type(1, typed)
+        notebook.page.keyboard.press("Tab")
+        notebook.wait(
+            f"{PANEL}.content.widgets[1].model.sharedModel.getSource().includes(a)"
+            " || [...document.querySelectorAll('.jp-Completer-item')].some(item => item.textContent.includes(a))",
+            offered,
+        )
+        notebook.page.keyboard.press("Escape")
 
 
 def test_a_chat_cell_is_markdown_and_a_code_cell_is_not(open_notebook: Open) -> None:

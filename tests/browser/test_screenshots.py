@@ -23,9 +23,9 @@ CHAT = [
     "%%chat --temp 0\nWrite a Python function that reverses a list, and show how it is used.",
 ]
 TRACE = [
-    '%load_ext llm_magics\nfrom llm_magics import ScriptedModel, ToolCall\nimport matplotlib.pyplot as plt\n'
-    'model = ScriptedModel([ToolCall("plot_rain", \'{"city": "Bergen", "days": 7}\'), '
-    '"Bergen had its driest day **in the middle of the week**."], name="scripted", tokens_per_second=40)',
+    '%load_ext llm_magics\nimport matplotlib.pyplot as plt\nfrom llm_magics import ScriptedModel, ToolCall\n'
+    'model = ScriptedModel([\n    ToolCall("plot_rain", \'{"city": "Bergen", "days": 7}\'),\n'
+    '    "Bergen had its driest day **in the middle of the week**: 1 mm.",\n], tokens_per_second=40)',
     "%%tool plot_rain(city: str, days: int = 5)\n# Plot the rain of the last days in a city.\n"
     "rain = [12, 9, 4, 1, 6, 14, 11][:days]\n"
     "plt.figure(figsize=(5, 2))\nplt.bar(range(1, days + 1), rain)\n_ = plt.title(f'Rain in {city}, mm')",
@@ -47,8 +47,15 @@ def shoot(notebook: Notebook, name: str) -> None:
 
 
 def bare(notebook: Notebook) -> None:
-    """Fold the file browser away."""
+    """Fold the file browser away, and make the page as large as its picture is in the README."""
+    notebook.page.set_viewport_size({"width": 960, "height": 760})
     notebook.page.evaluate("async () => { await window.jupyterapp.commands.execute('application:toggle-left-area') }")
+
+
+def to_the_top(notebook: Notebook, number: int) -> None:
+    """Scroll a cell to the top of the page."""
+    notebook.cell(number).evaluate("cell => cell.scrollIntoView({ block: 'start' })")
+    notebook.page.wait_for_timeout(500)
 
 
 def test_a_first_chat_and_the_model_card(open_notebook: Open, qwen: Path) -> None:
@@ -57,6 +64,7 @@ def test_a_first_chat_and_the_model_card(open_notebook: Open, qwen: Path) -> Non
     for number in range(2):
         notebook.run(number)
     notebook.output(1).get_by_role("button", name="Copy this code").first.wait_for()
+    to_the_top(notebook, 0)
     shoot(notebook, "first-chat")
     notebook.page.locator(".llm-Card").click()
     notebook.page.get_by_role("region", name="Loaded models").get_by_text("answers").wait_for()
@@ -72,10 +80,12 @@ def test_a_tool_call(open_notebook: Open, policy: str, name: str) -> None:
     notebook.run(2, wait=False)
     approve = notebook.output(2).get_by_role("button", name="Approve this call")
     if policy == "ask":
-        approve.scroll_into_view_if_needed()
+        approve.wait_for()
+        to_the_top(notebook, 1)
         shoot(notebook, name)
         approve.click()
     notebook.wait_for_text(2, "driest")
-    notebook.output(2).locator("img.llm-Picture").scroll_into_view_if_needed()
+    notebook.output(2).locator("img.llm-Picture").wait_for()
     if policy == "auto":
+        to_the_top(notebook, 2)
         shoot(notebook, name)
