@@ -21,8 +21,6 @@ from .context import Context
 from .values import SamplerSettings, TokenLogprob
 
 Row = np.ndarray[Any, np.dtype[np.float32]]
-# Logits of a token that was evaluated among others differ from those of one evaluated alone: by up to 0.1 on a quantised model.
-_NEARLY_EQUAL = 0.25
 _SEEDS = 2**32 - 1  # the largest 32-bit number is llama.cpp's "draw one yourself"
 
 
@@ -34,7 +32,6 @@ class Sampler:
         self.seed = (secrets.randbelow(_SEEDS) if settings.seed is None else settings.seed) % _SEEDS
         self._bias_ids = np.array([token for token, _ in settings.logit_bias], dtype=np.int64)
         self._bias = np.array([value for _, value in settings.logit_bias], dtype=np.float32)
-        self._greedy = settings.temperature <= 0
         self._penalties: Any = None
         self._before: Any = None  # the penalties' state before the latest draw
         self._chain: Any = None
@@ -78,19 +75,6 @@ class Sampler:
                 "Remove the bias, or allow more in the schema.",
             )
         return token
-
-    def wavers(self, context: Context, row: int) -> bool:
-        """Whether a greedy choice is so close that rounding could decide it; the row stays as it is."""
-        if not self._greedy:
-            return False
-        logits = context.logits(row)
-        if self._bias_ids.size:
-            logits = logits.copy()
-            logits[self._bias_ids] += self._bias
-        best = int(logits.argmax())
-        highest, logits[best] = logits[best], -np.inf
-        second, logits[best] = logits.max(), highest
-        return bool(highest - second < _NEARLY_EQUAL)
 
     def force(self, token: int) -> None:
         """Take note of a token that was not drawn."""

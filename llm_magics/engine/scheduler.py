@@ -274,10 +274,10 @@ class Scheduler:
                 if not self._slots.cuttable and len(slot.cached) == sequence.n_prompt - 1:
                     self._slots.checkpoint(slot)
             if part.row >= 0:
+                if not sequence.reason:
+                    sequence.draw(self._context, part.row)
                 if part.draft:
                     self._check_draft(part)
-                elif not sequence.reason:
-                    sequence.draw(self._context, part.row)
                 if not sequence.reason:
                     self._shift(slot)
                 if sequence.reason:
@@ -289,23 +289,19 @@ class Scheduler:
             sequence.fail(error)
 
     def _check_draft(self, part: _Part) -> None:
-        """Draw as long as the draws are what was guessed, then forget the rest of the guess; a draw that rounding could decide
-        is left to the next step, which evaluates its token alone, as without guesses."""
+        """Draw on as long as the draws are what was guessed, then forget the rest of the guess."""
         slot, sequence, draft = part.slot, part.sequence, part.draft
-        base = keep = len(slot.cached)
+        base = len(slot.cached)
         slot.cached.extend(draft)
         right = 0
-        while not sequence.reason and right == len(sequence.tokens) - base:
-            keep = base + right
-            if sequence.wavers(self._context, part.row + right):
-                keep -= 1
+        while True:
+            right = prefix.common_prefix(draft, sequence.tokens[base:])
+            if sequence.reason or right < len(sequence.tokens) - base:
                 break
             sequence.draw(self._context, part.row + right)
-            right = prefix.common_prefix(draft, sequence.tokens[base:])
-            keep = base + right
         sequence.guessed(len(draft), right)
-        if keep < len(slot.cached):
-            self._slots.cut_back(slot, keep)
+        if right < len(draft):
+            self._slots.cut_back(slot, base + right)
 
     def _shift(self, slot: Slot) -> None:
         """Where the context is full, drop the oldest turns that may be dropped; :class:`Sequence` ends what is too long yet."""

@@ -78,7 +78,6 @@ class Sequence:
         self._n_masked = self._n_forced = self._n_drafted = self._n_accepted = 0
         self._guessers: list[Guesser] | None = None
         self._guesser: Guesser | None = None  # whose guess is being checked
-        self._alone = False  # the next token is to be evaluated without a guess
         self._submitted = time.perf_counter()
         self._started = self._first = 0.0
         # What the next Tokens event will carry.
@@ -135,26 +134,17 @@ class Sequence:
         """Guess what may follow: the first guess that one of the guessers ventures, which ``makers`` make over the tokens."""
         if self._guessers is None:
             self._guessers = [make(self.tokens) for make in makers]
-        if self._alone:
-            self._alone = False
-            return []
         for guesser in self._guessers if limit > 0 else ():
             if found := guesser.propose(limit):
                 self._guesser = guesser
                 return found
         return []
 
-    def wavers(self, context: Context, row: int) -> bool:
-        """Whether the draw from a row of guesses is so close that it had better come from a token evaluated alone; then the
-        next one is, without a guess."""
-        self._alone = self._sampler.wavers(context, row)
-        return self._alone
-
     def guessed(self, proposed: int, accepted: int) -> None:
-        """Take note of how a guess turned out; one that was given up to draw more surely teaches nothing."""
+        """Take note of how a guess turned out."""
         self._n_drafted += proposed
         self._n_accepted += accepted
-        if self._guesser is not None and not self._alone:
+        if self._guesser is not None:
             self._guesser.learn(proposed, accepted)
 
     def draw(self, context: Context, row: int) -> None:
