@@ -87,11 +87,18 @@ class LoadOptions:
     ctx: int | None = None
     gpu_layers: int | None = None
     tensor_split: tuple[float, ...] = ()
+    main_gpu: int | None = None
     kv: Literal["f16", "q8_0"] = "f16"
     flash_attn: Literal["auto", "on", "off"] = "auto"
     threads: int | None = None
     batch: int | None = None
     slots: int | None = None
+    speculation: Literal["off", "lookup", "auto"] | None = None
+    draft: str | None = None
+    context_shift: bool = False
+    park_memory: int | None = None
+    park_disk: int | None = None
+    deterministic: bool = False
     template: str | None = None
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     seed: int | None = None
@@ -106,6 +113,11 @@ class LoadOptions:
             "threads": self.threads,
             "batch": self.batch,
             "slots": self.slots,
+            "main_gpu": self.main_gpu,
+            "speculation": self.speculation,
+            "draft": self.draft,
+            "park_memory": self.park_memory,
+            "park_disk": self.park_disk,
             "template": self.template,
             "seed": self.seed,
         }
@@ -113,6 +125,8 @@ class LoadOptions:
             "tensor_split": self.tensor_split,
             "kv": self.kv,
             "flash_attn": self.flash_attn,
+            "context_shift": self.context_shift,
+            "deterministic": self.deterministic,
             "chat_template_kwargs": self.template_kwargs,
         }
         return {**always, **{name: value for name, value in given.items() if value is not None}}
@@ -231,6 +245,7 @@ LOAD_MODEL = Spec(
             "N|auto",
         ),
         Option(("--tensor-split", "-ts"), "tensor_split", "share of each GPU, e.g. 3,1", numbers, "A,B"),
+        Option(("--main-gpu", "-mg"), "main_gpu", "the GPU to use where the model is not split", number(0, whole=True), "N"),
         Option(("--kv", "-ctk", "-ctv", "--cache-type"), "kv", "type of the KV cache", choices=("f16", "q8_0")),
         Option(("--flash-attn", "-fa"), "flash_attn", "flash attention", choices=("auto", "on", "off")),
         Option(("--threads", "-t"), "threads", "CPU threads", number(1, whole=True), "N"),
@@ -242,6 +257,24 @@ LOAD_MODEL = Spec(
             ("--template", "--chat-template-file"), "template", "a chat template instead of the model's own", metavar="FILE"
         ),
         Option(("--chat-template-kwargs",), "template_kwargs", "variables for the template", json_object, "JSON"),
+        Option(
+            ("--speculation",), "speculation", "guess that text repeats itself, and check", choices=("off", "lookup", "auto")
+        ),
+        Option(
+            ("--draft", "-md", "--model-draft"),
+            "draft",
+            "a small model of the same family that guesses",
+            metavar="NAME",
+            complete="catalog",
+        ),
+        Option(("--context-shift",), "context_shift", "let the oldest turns go where the context is full; else an error"),
+        Option(
+            ("--park-memory",), "park_memory", "host memory for threads that lost their slot", number(0, whole=True), "MIB"
+        ),
+        Option(
+            ("--park-disk",), "park_disk", "disk space for them behind that; none if not said", number(0, whole=True), "MIB"
+        ),
+        Option(("--deterministic",), "deterministic", "one answer at a time, nothing reused, batches of one shape"),
         _SEED,
         Option(("--ttl",), "ttl", "unload when unused for this many seconds", number(1), "SECONDS"),
         Option(("--dry-run",), "dry_run", "load nothing; show what it would take"),
