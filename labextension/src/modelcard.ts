@@ -79,7 +79,7 @@ function panelRow(model: IModelGauge): HTMLElement {
   if (model.description) {
     name.append(make('div', 'llm-CardPanel-note', {}, model.description));
   }
-  const context = cell(model.context_size ? contextText(model) : '');
+  const context = cell(model.context_size ? contextText(model) : '–');
   if (model.context_size) {
     const share = Math.min(model.context_used / model.context_size, 1);
     context.append(
@@ -87,5 +87,6 @@ function panelRow(model: IModelGauge): HTMLElement {
     );
   }
   const speed = model.tokens_per_second ? model.tokens_per_second.toFixed(1) : '';
-  return make('tr', '', {}, name, context, cell(speed), cell(bytesText(gpu)), cell(bytesText(host)));
+  const figures = [speed, bytesText(gpu), bytesText(host)].map(figure => cell(figure || '–'));
+  return make('tr', '', {}, name, context, ...figures);
 }

@@ -53,6 +53,7 @@ export class ToolView {
     this._part('recovered', segment.recovered, () => remark(`Recovered call: ${segment.recovered}`));
     this._part('source', segment.source, () => this._code('What ran', segment.source));
     const asks = segment.state === 'asking' && segment.ask ? segment.ask : null;
+    this._parts.get('arguments')?.node.toggleAttribute('hidden', asks !== null); // they stand in what would run
     this._part('ask', asks && `${asks.digest}${live}`, () => this._approval(asks!, turn, live));
     this._part('printed', segment.printed, () => labelled('Printed', preformatted(segment.printed)));
     segment.outputs.forEach((output, at) =>

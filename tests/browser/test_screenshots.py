@@ -46,9 +46,9 @@ def shoot(notebook: Notebook, name: str) -> None:
     notebook.theme(THEMES["light"])
 
 
-def bare(notebook: Notebook) -> None:
+def bare(notebook: Notebook, height: int) -> None:
     """Fold the file browser away, and make the page as large as its picture is in the README."""
-    notebook.page.set_viewport_size({"width": 960, "height": 760})
+    notebook.page.set_viewport_size({"width": 960, "height": height})
     notebook.page.evaluate("async () => { await window.jupyterapp.commands.execute('application:toggle-left-area') }")
 
 
@@ -60,7 +60,7 @@ def to_the_top(notebook: Notebook, number: int) -> None:
 
 def test_a_first_chat_and_the_model_card(open_notebook: Open, qwen: Path) -> None:
     notebook = open_notebook(CHAT)
-    bare(notebook)
+    bare(notebook, 940)
     for number in range(2):
         notebook.run(number)
     notebook.output(1).get_by_role("button", name="Copy this code").first.wait_for()
@@ -74,7 +74,7 @@ def test_a_first_chat_and_the_model_card(open_notebook: Open, qwen: Path) -> Non
 @pytest.mark.parametrize(("policy", "name"), [("auto", "tool-trace"), ("ask", "approval")])
 def test_a_tool_call(open_notebook: Open, policy: str, name: str) -> None:
     notebook = open_notebook([cell.replace("{policy}", policy) for cell in TRACE])
-    bare(notebook)
+    bare(notebook, 790)
     for number in range(2):
         notebook.run(number)
     notebook.run(2, wait=False)
