@@ -78,8 +78,13 @@ class Constraint:
 
 
 class ConstraintEngine:
-    """Compiles grammars for one vocabulary. The vocabulary's trie is built at first use (about half a second for 150,000
-    tokens); compiled grammars are kept, because the same tools come back turn after turn. One thread at a time."""
+    """Compiles grammars for one vocabulary, and keeps what it compiled, because the same tools come back turn after turn. One
+    thread at a time.
+
+    The vocabulary's trie is built at first use: 0.4 s and 50 MB for 150,000 tokens. llguidance cannot write it out (its
+    tokenizer has no form to save, and refuses to pickle), so it cannot be kept on disk; nor is it built ahead in another thread,
+    because llguidance holds the interpreter lock all the while.
+    """
 
     def __init__(self, model: Model) -> None:
         self._model = model

@@ -1,0 +1,81 @@
+"""What ``load_model``'s settings come to in a loaded model, on models of a few kilobytes."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_magics.errors import OptionError, UnsupportedModelError
+from llm_magics.events import ModelEnd
+from llm_magics.messages import Message, user
+from llm_magics.models.base import Request, Sampling
+from llm_magics.models.loading import load_model, prepare
+from llm_magics.models.local import LocalModel
+from tests.engine.test_draft import peaked
+from tests.engine.tiny_architectures import recurrent
+from tests.engine.tiny_gguf import STRING
+
+TEMPLATE = (
+    "{% for m in messages %}[{{ m.role }} {{ m.content }}]{% endfor %}{% if add_generation_prompt %}[assistant {% endif %}"
+)
+LETTERS = tuple((token, 1000.0) for token in range(260, 280))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return written(peaked(), tmp_path / "tiny.gguf")
+
+
+def written(gguf: Any, path: Path) -> Path:
+    gguf.metadata["tokenizer.chat_template"] = (STRING, TEMPLATE)
+    file: Path = gguf.write(path)
+    return file
+
+
+def ask(model: LocalModel, messages: tuple[Message, ...]) -> ModelEnd:
+    sampling = Sampling(temperature=1.0, seed=7, logit_bias=LETTERS)
+    *_, end = model.stream(Request(messages, sampling=sampling, max_tokens=30, conversation="c"))
+    assert isinstance(end, ModelEnd)
+    return end
+
+
+def test_a_deterministic_model_reuses_nothing_and_says_the_same_again(file: Path) -> None:
+    messages = (user("tell me something"),)
+    with closing(load_model(file, ctx=512, deterministic=True)) as model:
+        assert model.engine.info.n_slots == 1
+        first = ask(model, messages)
+        ask(model, (*messages, first.message, user("go on")))
+        again = ask(model, messages)
+    assert (first.usage.cached_tokens, again.usage.cached_tokens) == (0, 0)
+    assert again.message.token_ids == first.message.token_ids
+    with closing(load_model(file, ctx=512)) as model:
+        ask(model, messages)
+        assert ask(model, messages).usage.cached_tokens > 0
+
+
+@pytest.mark.parametrize("settings", [{"slots": 2}, {"speculation": "auto"}, {"draft": "tiny"}])
+def test_deterministic_goes_with_nothing_that_changes_the_batches(file: Path, settings: dict[str, Any]) -> None:
+    given = {name: str(file) if name == "draft" else value for name, value in settings.items()}
+    with pytest.raises(OptionError, match="deterministic"):
+        load_model(file, ctx=512, deterministic=True, **given)
+
+
+def test_a_draft_model_is_loaded_beside_and_its_acceptance_told(file: Path, tmp_path: Path) -> None:
+    small = written(peaked(layers=1), tmp_path / "small.gguf")
+    planned = prepare(file, ctx=512, draft=small).plan.config
+    assert (planned.draft, planned.draft_gpu_layers) == (str(small), 0)
+    with closing(load_model(file, ctx=512)) as plain, closing(load_model(file, ctx=512, draft=file)) as drafted:
+        assert drafted.engine.info.draft
+        expected, found = (ask(model, (user("tell me something"),)) for model in (plain, drafted))
+    assert found.message.token_ids == expected.message.token_ids
+    assert expected.usage.drafted_tokens == 0
+
+
+def test_a_memory_that_cannot_shift_is_refused_at_the_load(tmp_path: Path) -> None:
+    file = written(recurrent(), tmp_path / "recurrent.gguf")
+    with pytest.raises(UnsupportedModelError, match="cannot shift"):
+        load_model(file, ctx=512, context_shift=True)
+    load_model(file, ctx=512, speculation="auto").close()
