@@ -59,7 +59,7 @@ def code_html(code: str, language: str = "") -> str:
 class GrowingMarkdown:
     """Markdown that grows at its end: only what may still change is parsed again.
 
-    In CommonMark a top-level block is settled once the first line of the next one is whole; only a link defined later could
+    In CommonMark a top-level block is settled once what begins the next one is whole, its first line or a table's two; only a link defined later could
     reach back into it, or the end of a formula with an empty line inside, and the final, whole rendering sets that right.
     """
 
@@ -88,7 +88,8 @@ def settled(tokens: Sequence[Token], text: str) -> tuple[int, int]:
     lines = text.splitlines(keepends=True)
     while len(tops) > 1:
         at, line = tops.pop()
-        if lines[line].endswith("\n"):
+        begins = line + (tokens[at].type == "table_open")  # a table is one by its second line
+        if lines[begins].endswith("\n"):
             return at, sum(map(len, lines[:line]))
     return 0, 0
 
