@@ -82,7 +82,7 @@ class ConstraintEngine:
     thread at a time.
 
     The vocabulary's trie is built at first use: 0.4 s and 50 MB for 150,000 tokens. llguidance cannot write it out (its
-    tokenizer has no form to save, and refuses to pickle), so it cannot be kept on disk; nor is it built ahead in another thread,
+    tokenizer has no form to save, and refuses to pickle), so it cannot be kept on disk; nor is it built ahead in a thread,
     because llguidance holds the interpreter lock all the while.
     """
 
