@@ -59,8 +59,9 @@ def code_html(code: str, language: str = "") -> str:
 class GrowingMarkdown:
     """Markdown that grows at its end: only what may still change is parsed again.
 
-    In CommonMark a top-level block is settled once what begins the next one is whole, its first line or a table's two; only a link defined later could
-    reach back into it, or the end of a formula with an empty line inside, and the final, whole rendering sets that right.
+    In CommonMark a top-level block is settled once what begins the next one is whole: its first line, or a table's two. Only a
+    link defined later could reach back into it, or the end of a formula with an empty line inside, and the final, whole
+    rendering sets that right.
     """
 
     def __init__(self) -> None:
