@@ -153,9 +153,9 @@ class Scheduler:
         self._waiting.insert(at, sequence)
 
     def _admit(self) -> None:
-        while not self._crowded:
+        while True:
             sequence = next((s for s in self._waiting if s.channel.may_run()), None)
-            if sequence is None or not (self._slots.free() or self._yield_a_slot(sequence.request.priority)):
+            if sequence is None or not self._has_place_for(sequence.request.priority):
                 return
             self._waiting.remove(sequence)
             slot = self._slots.choose(sequence)
@@ -167,6 +167,18 @@ class Scheduler:
             except Exception as error:
                 self._slots.vacate(slot)
                 sequence.fail(error)
+
+    def _has_place_for(self, priority: int) -> bool:
+        """Whether a slot is free, or can be made free, for a sequence that matters so much."""
+        if not self._crowded:
+            return bool(self._slots.free()) or self._yield_a_slot(priority)
+        running = [slot for slot in self._slots.all if slot.sequence is not None]
+        least = max(running, key=lambda slot: _rank(slot.sequence))
+        if _rank(least.sequence)[0] <= priority:
+            return False
+        self._suspend(least)
+        self._slots.forget(least)
+        return True
 
     def _yield_a_slot(self, priority: int) -> bool:
         """Take the slot of a sequence whose consumer does not keep up, or else of the least important and youngest one, if it

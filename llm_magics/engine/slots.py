@@ -120,7 +120,7 @@ class Slots:
         return False
 
     def forget(self, slot: Slot) -> None:
-        """Forget all that a slot holds.
+        """Forget all that a slot holds, and whose it was unless that runs on.
 
         llama.cpp clears a recurrent state that it uses again by multiplying it with zero, which keeps a NaN that a long or
         broken run may have left; so its bytes are cleared too, as soon as no other slot needs its own.
@@ -128,8 +128,9 @@ class Slots:
         self._context.forget(slot.index)
         slot.cached.clear()
         slot.checkpoints.clear()
-        slot.conversation = ""
         slot.shifted = None
+        if slot.sequence is None:
+            slot.conversation = ""
         if self._recurrent and not any(other.cached for other in self.all):
             self._context.wipe()
 

@@ -24,6 +24,8 @@ class Recorder(StubContext):
         super().__init__(N_VOCAB)
         self.batches: list[dict[int, int]] = []
         self.aborted = 0
+        self.room = N_CTX
+        self.held: dict[int, int] = {}  # tokens by sequence
         self.during: Any = None  # called in the midst of an evaluation
         recorder = self
 
@@ -40,10 +42,21 @@ class Recorder(StubContext):
         counts: dict[int, int] = {}
         for i in range(batch.n):
             counts[batch.sequences[i]] = counts.get(batch.sequences[i], 0) + 1
+        if sum(self.held.values()) + batch.n > self.room:
+            return 1
+        for sequence, n in counts.items():
+            self.held[sequence] = self.held.get(sequence, 0) + n
         self.batches.append(counts)
         if self.during is not None:
             self.during()
         return super().decode(batch)
+
+    def cut(self, sequence: int, position: int) -> bool:
+        self.held[sequence] = min(position, self.held.get(sequence, 0))
+        return True
+
+    def forget(self, sequence: int) -> None:
+        self.held.pop(sequence, None)
 
     def copy(self, source: int, target: int, end: int) -> None:
         pass
@@ -66,8 +79,9 @@ class Bench:
         self.context: Any = Recorder()
         self.scheduler = Scheduler(self.model, self.context, n_slots=N_SLOTS, n_ctx=N_CTX)
 
-    def add(self, prompt: tuple[int, ...], priority: int, max_tokens: int = 50) -> Sequence:
-        request = GenerateRequest(prompt, SamplerSettings(temperature=0), max_tokens, priority=priority)
+    def add(self, prompt: tuple[int, ...], priority: int, max_tokens: int = 50, conversation: str = "") -> Sequence:
+        greedy = SamplerSettings(temperature=0)
+        request = GenerateRequest(prompt, greedy, max_tokens, priority=priority, conversation=conversation)
         sequence = Sequence(request, self.model, ConstraintEngine(self.model), N_CTX)
         self.scheduler.add(sequence)
         return sequence
@@ -136,6 +150,30 @@ def test_a_batch_that_matters_less_is_cut_short_and_one_that_matters_as_much_is_
             pass
         bench.scheduler.interrupt(0)  # nothing is being evaluated
         assert bench.context.aborted == aborts
+
+
+def test_a_cell_that_finds_the_memory_full_of_rows_does_not_wait_for_one_to_end(bench: Bench) -> None:
+    bench.context.room = 400
+    rows = [bench.add(tuple(range(i * 100, i * 100 + 90)), priority=5, max_tokens=120) for i in range(4)]
+    for _ in range(60):
+        bench.scheduler.step()
+    assert bench.scheduler.n_waiting > 0  # they do not all fit
+    cell = bench.add(tuple(range(450, 490)), priority=0, max_tokens=3)
+    (batch,) = bench.until_first_token(cell)
+    assert list(batch.values()) == [40]
+    assert all(not row.reason for row in rows)
+    while bench.scheduler.step():
+        pass
+    assert [len(row.tokens) - row.n_prompt for row in rows] == [120] * 4
+
+
+def test_a_conversation_keeps_its_slot_when_its_first_batch_is_cut_short(bench: Bench) -> None:
+    sequence = bench.add((1, 2, 3), priority=5, conversation="mine")
+    bench.context.decode, evaluate = lambda batch: 2, bench.context.decode  # aborted
+    bench.scheduler.step()
+    bench.context.decode = evaluate
+    bench.until_first_token(sequence)
+    assert [slot.conversation for slot in bench.scheduler._slots.all if slot.sequence is sequence] == ["mine"]
 
 
 def test_an_outranked_prompt_gets_small_pieces_of_a_step(bench: Bench) -> None:
