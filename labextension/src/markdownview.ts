@@ -6,9 +6,12 @@
  * same stay as they are.
  */
 
-import { button, make } from './dom';
+import { button, make, setText } from './dom';
 import type { IHost } from './host';
 import { blocks, MATH_CLASS, type IBlock } from './markdown';
+
+/** How long a button says that it has copied. */
+const COPIED_MS = 1500;
 
 interface IShown {
   block: IBlock;
@@ -91,7 +94,11 @@ export class MarkdownView {
         insert.disabled = true;
       }
     });
-    const copy = button('Copy', 'Copy this code', () => this._host.copy(text()));
+    const copy = button('Copy', 'Copy this code', () => {
+      this._host.copy(text());
+      setText(copy, 'Copied');
+      window.setTimeout(() => setText(copy, 'Copy'), COPIED_MS);
+    });
     const pre = make('pre', '', { tabindex: '0' }, make('code', '', {}, code.text));
     pre.setAttribute('aria-label', code.language ? `${code.language} code` : 'code');
     pre.setAttribute('role', 'region');

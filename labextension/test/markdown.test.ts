@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { blocks } from '../src/markdown';
 import { MarkdownView } from '../src/markdownview';
 import { EXAMPLE, NotingHost } from './pages';
@@ -117,5 +117,17 @@ describe('a code block', () => {
     view.update('```js\nlet a;\n```', true);
     view.node.querySelectorAll('button').forEach(button => button.click());
     expect(host.noted.slice(1)).toEqual(['copy let a;\n', 'insert let a;\n']);
+  });
+
+  it('says for a while that it was copied', () => {
+    vi.useFakeTimers();
+    const view = new MarkdownView(new NotingHost());
+    view.update('```js\nlet a;\n```', true);
+    const copy = view.node.querySelector('button')!;
+    copy.click();
+    expect(copy.textContent).toBe('Copied');
+    vi.runAllTimers();
+    expect(copy.textContent).toBe('Copy');
+    vi.useRealTimers();
   });
 });

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -134,8 +135,13 @@ def test_a_file_is_known_by_its_path_and_never_by_a_name_it_was_given(tmp_path: 
     assert names_of("owner/repo:file.gguf") == ("owner/repo:file.gguf",)
 
 
-def test_every_rule_has_a_word_of_help() -> None:
-    assert all(trait.help for trait in LLMMagics.class_traits(config=True).values())
+def test_the_settings_editor_knows_the_same_rules_with_the_same_defaults() -> None:
+    schema = json.loads((Path(__file__).parents[2] / "labextension" / "schema" / "settings.json").read_text(encoding="utf-8"))
+    shown = {name: setting["default"] for name, setting in schema["properties"]["rules"]["properties"].items()}
+    traits = LLMMagics.class_traits(config=True)
+    assert shown == {name: LLMMagics().trait_defaults(name) for name in traits}
+    assert Rules.of(shown, "the test") == Rules()
+    assert all(trait.help for trait in traits.values())
 
 
 # --- in a kernel ------------------------------------------------------------------------------------------------------------
