@@ -108,9 +108,8 @@ def test_calls_that_the_template_writes_are_read_back_equal(path: Path, data: st
 @given(data=st.data())
 def test_calls_that_our_writer_writes_are_read_back_equal(path: Path, data: st.DataObject) -> None:
     fmt = format_of(path)
-    if fmt.tools.shape is Shape.RECIPIENT:
-        pytest.skip("the blocks of a turn are the template's to write")
-    tools, calls = data.draw(tools_and_calls(most=3 if fmt.tools.parallel else 1, plain=False))
+    several = fmt.tools.parallel and fmt.tools.blocks is None  # what stands between blocks is the template's to write
+    tools, calls = data.draw(tools_and_calls(most=3 if several else 1, plain=False))
     parser = fmt.parser(tools, prompt=fmt.render([user("hi")], tools=tools, enable_thinking=False))
     events_of(parser, [write_calls(fmt.tools, calls)])
     assert same_calls(parser.message.tool_calls, calls), parser.notes
