@@ -32,9 +32,9 @@ from .models.base import Model, Request
 from .settings import TurnSettings
 from .tools.answered import key_of
 from .tools.deadline import Clock
-from .tools.execute import Runner
+from .tools.execute import ANSWER, GO_ON, Runner
 from .tools.policy import Asker, Gate
-from .transcript import INTERRUPTED_RESULT
+from .transcript import INTERRUPTED_RESULT, ToolSegment
 
 _CHARS_PER_TOKEN = 3  # a careful guess for English and code, only to keep one result from filling the context
 _MIN_RESULT_CHARS = 500
@@ -94,9 +94,11 @@ class TurnLoop:
             if stalled > 1:
                 yield Notice("The model called a tool again instead of answering from the results it has.", "warning")
                 return "tool_calls"
-            ran = yield from _watched(runner.run(end.message.tool_calls, end.doubted), end.message.tool_calls)
+            urge = ANSWER if stalled or end.doubted else GO_ON
+            ran = yield from _watched(runner.run(end.message.tool_calls, end.doubted, urge), end.message.tool_calls)
             failed = {key_of(end.message.tool_calls[i]): one for i, one in ran.items() if one.result.is_error}
-            stalled = 0 if any(one.state != "refused" or one.result.is_error for one in ran.values()) else stalled + 1
+            moved = any(one.state != "refused" or one.result.is_error for one in ran.values())
+            stalled = 0 if moved else 2 if urge == ANSWER else 1
             again = next((key for key in failed if key in failed_before), None)
             if again is not None:
                 yield Notice(f"{again[0]} failed twice with the same arguments: {failed[again].result.content}", "error")
@@ -112,7 +114,10 @@ class TurnLoop:
     def _step(self, number: int, clock: Clock, in_words: bool) -> Generator[Event, None, ModelEnd | None]:
         """Stream one answer of the model, ``in_words`` without tools; None where the turn's time ran out under it."""
         request = self.request(number)
-        stream = _with_ids(self.model.stream(replace(request, tool_choice="none") if in_words else request))
+        if in_words:
+            messages = tuple(_without_repetitions(request.messages, self.turn.trace.tools))
+            request = replace(request, messages=messages, tool_choice="none")
+        stream = _with_ids(self.model.stream(request))
         end: ModelEnd | None = None
         with contextlib.closing(stream):
             for event in stream:
@@ -210,6 +215,17 @@ def _why_cut_off(usage: Usage) -> str:
 def _left_out(usage: Usage) -> str:
     turns = f"{usage.left_out_turns} oldest turns were" if usage.left_out_turns > 1 else "oldest turn was"
     return f"The {turns} left out: the context of {usage.context_size:,} tokens is full."
+
+
+def _without_repetitions(messages: tuple[Message, ...], tools: tuple[ToolSegment, ...]) -> Iterator[Message]:
+    """Leave out the calls that did not run, but for the last: a small model goes on with what it sees itself do."""
+    unrun = [tool.id for tool in tools if tool.state == "refused" and not tool.is_error]
+    left_out = set(unrun[:-1])
+    for message in messages:
+        calls = tuple(call for call in message.tool_calls if call.id not in left_out)
+        if message.tool_call_id in left_out or (message.tool_calls and not calls):
+            continue
+        yield message if calls == message.tool_calls else replace(message, tool_calls=calls, token_ids=())
 
 
 def _not_run(end: ModelEnd) -> Iterator[Event]:

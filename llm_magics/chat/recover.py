@@ -8,7 +8,9 @@ most. :class:`Recovery` stands behind a parser and reads its *content* (never it
 2. **Arm.** Once the text can be nothing but a call (the tool's name and the place of the first argument stand there),
    :attr:`Recovery.opened` gives the grammar that holds the rest to the tool's schema.
 3. **Judge.** A complete near miss becomes a call if its arguments are valid and, where the model's own probabilities are known,
-   if the model meant it (:data:`LEAST_LOGPROB`). Otherwise it stays text, and :attr:`Recovery.notes` says why.
+   if the model meant it (:data:`LEAST_LOGPROB`). Otherwise it stays text, and :attr:`Recovery.notes` says why. Only right
+   behind tool results, where small models write a call again for want of an answer, a near miss that the model did not mean is
+   a call all the same, but a :attr:`Recovery.doubted` one: nobody runs it, and the model is told so and asked for its answer.
 4. **Trust.** A recovered call runs by itself only if the whole message is calls and it stands verbatim neither in a tool result
    nor in what the user said: a page that a tool has read must not be able to call tools through the model.
 
@@ -60,12 +62,21 @@ class Recovery:
 
     ``said`` are the texts in which a trusted call must not occur: what tools and the user have said. ``number`` gives the
     index and the id of the next call; the parser's own, where calls in the template's syntax may come as well.
+    ``after_results`` says that the last message is a tool's; ``doubted`` are the indices of the calls not meant.
     """
 
     def __init__(
-        self, tools: Sequence[ToolSpec], syntax: ToolSyntax, *, said: Sequence[str] = (), parallel: bool = True
+        self,
+        tools: Sequence[ToolSpec],
+        syntax: ToolSyntax,
+        *,
+        said: Sequence[str] = (),
+        parallel: bool = True,
+        after_results: bool = False,
     ) -> None:
         self.notes: list[str] = []
+        self.doubted: list[int] = []
+        self._after_results = after_results
         self.opened: Opened | None = None
         self.number = self._number
         self._numbered = 0
@@ -81,7 +92,7 @@ class Recovery:
         self._line = ""  # the line so far, where nothing is held
         self._fence = False  # inside a code block that is none of ours
         self._text_seen = False  # something other than calls and white space came out
-        self._waiting: list[tuple[FoundCall, str]] = []  # calls whose trust depends on what follows
+        self._waiting: list[tuple[FoundCall, str, bool]] = []  # calls whose trust depends on what follows; if meant
         self._scored: list[tuple[str, float | None]] = []  # the last tokens with their log-probabilities
 
     @property
@@ -189,27 +200,33 @@ class Recovery:
         held = self._drop()
         near_miss, rest = held[:complete], held[complete:]
         calls = read_calls(near_miss, self._syntax, list(self._tools)) if near_miss else []
-        reason = self._objection(calls, near_miss) if calls else ""
+        reason = self._objection(calls)
+        doubt = self._doubt(calls, near_miss) if calls and not reason else ""
+        self.notes += [note for note in (reason, doubt) if note]
         events: list[ModelEvent] = []
-        if calls and not reason:
-            self._waiting += [(call, near_miss) for call in calls]
+        if calls and not reason and (self._after_results or not doubt):
+            self._waiting += [(call, near_miss, not doubt) for call in calls]
             self._line = near_miss.rpartition("\n")[2]
         else:
-            if reason:
-                self.notes.append(reason)
-            elif opened is not None:
+            if not (reason or doubt) and opened is not None:
                 self.notes.append("the answer ended inside a call in the wrong wrapper")
             self._pass_block(near_miss, events)
         self._pass_block(rest, events)
         return events
 
-    def _objection(self, calls: Sequence[FoundCall], text: str) -> str:
-        """Why this is no call after all; empty where it is one."""
+    def _objection(self, calls: Sequence[FoundCall]) -> str:
+        """Why this can be no call of the tools; empty where it can."""
         for call in calls:
             wrong = validate(json.loads(call.arguments), self._tools[call.name].parameters)
             if wrong:
                 return f"not a call of {call.name}: {wrong[0]}"
+        return ""
+
+    def _doubt(self, calls: Sequence[FoundCall], text: str) -> str:
+        """Why the model did not mean these calls; empty where it did."""
         logprob = self._logprob(text)
+        if logprob is not None and self._after_results:
+            logprob /= len(set(calls))  # tools are in use already, and each of several calls is a choice of its own
         if logprob is not None and logprob < LEAST_LOGPROB:
             return f"not a call of {calls[0].name}: the model was not sure of it (log p = {logprob:.1f})"
         return ""
@@ -240,9 +257,11 @@ class Recovery:
 
     def _release(self, *, trusted: bool) -> list[ModelEvent]:
         events: list[ModelEvent] = []
-        for found, text in self._waiting:
-            safe = trusted and not self._quoted(found, text)
+        for found, text, meant in self._waiting:
+            safe = trusted and meant and not self._quoted(found, text)
             index, call_id = self.number()
+            if not meant:
+                self.doubted.append(index)
             call = ToolCall(found.name, found.arguments, call_id, found.wrapper, safe)
             events.append(ToolCallStart(index, call.id, call.name, call.recovered))
             events.append(ToolCallDelta(index, call.arguments))

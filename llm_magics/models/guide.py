@@ -52,7 +52,10 @@ def make_guide(format: ChatFormat, prompt: Prompt, request: Request, specials: f
     recovery = None
     if request.tools and request.tool_choice == "auto" and request.response_schema is None:
         said = quotable(request.messages)
-        recovery = Recovery(request.tools, format.tools, said=said, parallel=request.parallel_tool_calls)
+        results = request.messages[-1].role == "tool" if request.messages else False
+        recovery = Recovery(
+            request.tools, format.tools, said=said, parallel=request.parallel_tool_calls, after_results=results
+        )
     constraint = constraint_for(format, prompt, request)
     names = frozenset(tool.name for tool in request.tools)
     return ChatGuide(parser, constraint, recovery, specials, thinking=_opens_reasoning(format, prompt), names=names)
@@ -112,6 +115,7 @@ class ChatGuide:
         self._raw = ""  # the end of the answer so far, from where a call can begin
         self._armed = False
         self._notes: list[str] = []
+        self._repeats = False  # it was stopped because it wrote the same call without end
         self._logprob: float | None = None
 
     # --- what the engine calls ----------------------------------------------------------------------------------------------
@@ -145,6 +149,7 @@ class ChatGuide:
                 self._thinking = isinstance(event, ReasoningDelta)
         if not self._thinking and text.rstrip()[-1:] in ("}", "]", ")", ">", "`") and self._stuck():
             self._notes.append("The model wrote the same call again and again, and was stopped.")
+            self._repeats = True
             return GuideStep(events=tuple(events), stop=True)
         return GuideStep(events=tuple(events), arm=self._to_arm(events))
 
@@ -160,7 +165,11 @@ class ChatGuide:
         *events, end = self._parser.finish(cast(FinishReason, reason))
         assert isinstance(end, ModelEnd)
         notes = (*end.notes, *self._notes, *(self._recovery.notes if self._recovery is not None else ()))
-        return GuideStep(events=(*events, replace(end, notes=notes)))
+        doubted = tuple(self._recovery.doubted) if self._recovery is not None else ()
+        if self._repeats:
+            calls = [(call.name, call.arguments) for call in end.message.tool_calls]
+            doubted = tuple(sorted({*doubted, *(i for i, call in enumerate(calls) if call in calls[:i])}))
+        return GuideStep(events=(*events, replace(end, notes=notes, doubted=doubted)))
 
     def _number(self) -> tuple[int, str]:
         """The next call's index and id, from the parser's own count."""

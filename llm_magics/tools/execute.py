@@ -1,7 +1,8 @@
 """Running the calls of one model step: each becomes exactly one ToolEnd, whatever the tool does.
 
-A call goes through four gates, and a failure at any of them is a result that the model can read: is the tool offered, are the
-arguments valid, may it run, does it end in time. Only a KeyboardInterrupt passes through, because it ends the turn.
+A call goes through five gates, and a failure at any of them is a result that the model can read: is it new to the turn (see
+:mod:`.answered`), is the tool offered, are the arguments valid, may it run, does it end in time. Only a KeyboardInterrupt
+passes through, because it ends the turn.
 
 Tools run in the calling thread, one after another, where the interrupt, the deadline and libraries that want the main thread
 all work. Neighbouring calls of tools marked ``thread_safe`` run side by side in threads; one that hangs in C is left behind.
@@ -14,12 +15,13 @@ import queue
 import threading
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ToolError
 from ..events import ToolAsk, ToolEnd, ToolEvent, ToolProgress, ToolStart, ToolState
 from ..messages import ToolCall, ToolResult
+from .answered import Answered
 from .capture import Sink, into
 from .deadline import Cancel, Clock, Deadline, ToolTimeout
 from .interrupts import Held
@@ -27,6 +29,8 @@ from .policy import Asker, Gate, digest_of
 from .results import ToolOutput, cap, render, render_error, shorten
 from .tool import Tool
 
+GO_ON = "Do the next thing that was asked for, or answer."  # what a model is told behind a call that did not run
+ANSWER = "Now answer the question in words."
 _GRACE = 1.0  # seconds a thread has to notice its deadline
 _PROGRESS_CHARS = 20_000  # of one yielded item
 inside: contextvars.ContextVar[tuple[object, ...]] = contextvars.ContextVar("llm_magics_inside", default=())
@@ -53,13 +57,33 @@ class Runner:
     max_chars: int
     owner: object = None
     tool_choice: str = "auto"
+    answered: Answered = field(default_factory=Answered)
 
-    def run(self, calls: Sequence[ToolCall]) -> Generator[ToolEvent, None, None]:
-        """Run the calls of one step in order; results carry their call's index and id."""
+    def run(
+        self, calls: Sequence[ToolCall], doubted: Sequence[int] = (), urge: str = GO_ON
+    ) -> Generator[ToolEvent, None, None]:
+        """Run the calls of one message in order; results carry their call's index and id.
+
+        A call that repeats what the turn knows, or is ``doubted``, does not run: its result tells the model so, and what to do.
+        """
+        unrun = dict.fromkeys(doubted, f"Not called. The last result is {self.answered.last}. {urge}")
+        unrun |= {index: f"Already called. The result is {said}. {urge}" for index, said in self.answered.recall(calls).items()}
+        round = self.answered.round + 1
+        for event in self._run(calls, unrun):
+            yield event
+            if isinstance(event, ToolEnd) and event.state == "done" and not self.tools[calls[event.index].name].options.repeats:
+                self.answered.learn(calls[event.index], event.result, round)
+
+    def _run(self, calls: Sequence[ToolCall], unrun: Mapping[int, str]) -> Generator[ToolEvent, None, None]:
         at = 0
         while at < len(calls):
+            if at in unrun:
+                result = ToolResult(calls[at].id, calls[at].name, unrun[at])
+                yield ToolEnd(at, result, "refused", warnings=("Not run: it was answered before, or not meant.",))
+                at += 1
+                continue
             together = at
-            while together < len(calls) and self._thread_safe(calls[together]):
+            while together not in unrun and together < len(calls) and self._thread_safe(calls[together]):
                 together += 1
             if together > at:
                 ready = []

@@ -28,12 +28,14 @@ _UNSET: Any = object()
 class ToolOptions:
     """How a tool may run. ``timeout`` in seconds; None leaves it to the turn's limits. ``max_chars`` caps what the model reads
     of a result. ``thread_safe`` lets calls of one step run side by side, each in its own thread. ``mock`` stands in for the
-    function: a value, or a callable with the same parameters."""
+    function: a value, or a callable with the same parameters. ``repeats`` says that the same call may give something new each
+    time (a clock, a die): without it a call that a turn has answered already is not run again."""
 
     approve: Approve = "auto"
     timeout: float | None = None
     max_chars: int | None = None
     thread_safe: bool = False
+    repeats: bool = False
     mock: Any = field(default=_UNSET, repr=False)
 
     def __post_init__(self) -> None:
@@ -171,6 +173,7 @@ def tool(
     timeout: float | None = None,
     max_chars: int | None = None,
     thread_safe: bool = False,
+    repeats: bool = False,
     mock: Any = ...,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(
@@ -190,7 +193,7 @@ def tool(
         name: what the model calls it; the function's name by default.
         description: what the model is told of it; the docstring's by default.
         options: ``approve`` ("auto", "ask" or "deny"), ``timeout`` in seconds, ``max_chars`` of the result that reach the
-            model, ``thread_safe``, ``mock``; see :class:`ToolOptions`.
+            model, ``thread_safe``, ``repeats``, ``mock``; see :class:`ToolOptions`.
 
     Raises:
         ToolError: a parameter cannot be expressed as JSON schema; the message names it.
