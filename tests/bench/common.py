@@ -48,7 +48,8 @@ def config(path: str, n_ctx: int, **more: Any) -> EngineConfig:
 
 @dataclass(frozen=True)
 class Result:
-    """One figure. ``ratio`` is ours over the peer's, larger is better; ``spread`` the quartiles of the pairs' ratios."""
+    """One figure. ``ratio`` is ours over the peer's: larger is better for speeds, smaller for seconds. ``spread`` are the
+    quartiles of the pairs' ratios."""
 
     name: str
     value: float
@@ -80,7 +81,7 @@ def quartiles(values: list[float]) -> tuple[float, float]:
 
 
 def compare(name: str, unit: str, ours: Measure, peer: str, theirs: Measure, *, pairs: int = 15) -> Result:
-    """Run both alternately, swapping who goes first; larger is better. The first pair warms up and does not count."""
+    """Run both alternately, swapping who goes first. The first pair warms up and does not count."""
     a: list[float] = []
     b: list[float] = []
     for i in range(pairs + 1):
