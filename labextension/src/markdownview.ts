@@ -60,6 +60,12 @@ export class MarkdownView {
       this._settle(old, settled);
       return;
     }
+    if (old && !old.settled && !old.block.code && !block.code) {
+      grow(old.node, htmlBlock(block.html));
+      old.block = block;
+      this._settle(old, settled);
+      return;
+    }
     const node = block.code ? this._codeBlock(block.code) : htmlBlock(block.html);
     const shown = { block, node, settled: false };
     if (old) {
@@ -131,6 +137,22 @@ function extendsCode(old: IBlock, block: IBlock): boolean {
 
 function codeOf(node: HTMLElement): HTMLElement {
   return node.querySelector('code')!;
+}
+
+/** Make `old` what `fresh` is, and keep what is equal at its beginning: a list that grows keeps its items, and their selection. */
+function grow(old: Element, fresh: Element): void {
+  const [had, has] = [Array.from(old.childNodes), Array.from(fresh.childNodes)];
+  let at = 0;
+  while (at < had.length && at < has.length && had[at].isEqualNode(has[at])) {
+    at++;
+  }
+  const [last, next] = [had[at], has[at]];
+  if (last instanceof Element && next instanceof Element && last.cloneNode().isEqualNode(next.cloneNode())) {
+    grow(last, next);
+    at++;
+  }
+  had.slice(at).forEach(node => node.remove());
+  old.append(...has.slice(at));
 }
 
 /** `html` comes from our own renderer, which lets no raw HTML through. */

@@ -77,7 +77,7 @@ describe('an answer that streams', () => {
     const [one, two, three] = [...view.node.children];
     view.update('one\n\ntwo\n\nthree', false);
     expect([...view.node.children].slice(0, 2)).toEqual([one, two]);
-    expect(view.node.children[2]).not.toBe(three);
+    expect(three.textContent?.trim()).toBe('three');
     expect(view.node.children).toHaveLength(3);
   });
 
@@ -107,6 +107,24 @@ describe('an answer that streams', () => {
     view.update('one\n\ntwo\n\nthree', false);
     view.update('other', true);
     expect(view.node.textContent?.trim()).toBe('other');
+  });
+});
+
+describe('a long list', () => {
+  it('keeps its items while it grows', () => {
+    const view = new MarkdownView(new NotingHost());
+    const items = (n: number) => Array.from({ length: n }, (_, at) => `- item ${at}, **bold**`).join('\n');
+    view.update(items(50), false);
+    const before = [...view.node.querySelectorAll('li')].slice(0, 49);
+    for (let n = 51; n < 60; n++) {
+      view.update(items(n), false);
+    }
+    expect([...view.node.querySelectorAll('li')].slice(0, 49)).toEqual(before);
+    expect(before.every((item, at) => item === view.node.querySelectorAll('li')[at])).toBe(true);
+    view.update(items(60), true);
+    const whole = new MarkdownView(new NotingHost());
+    whole.update(items(60), true);
+    expect(view.node.innerHTML).toBe(whole.node.innerHTML);
   });
 });
 
