@@ -122,6 +122,17 @@ def test_a_second_tab_follows_the_same_answer(open_notebook: Open) -> None:
         assert shown(either, 1) == WORDS
 
 
+def test_a_connection_made_anew_in_the_middle_of_an_answer_loses_nothing(open_notebook: Open) -> None:
+    notebook = open_notebook([SLOW, CHAT])
+    notebook.run(0)
+    notebook.run(1, wait=False)
+    notebook.wait_for_text(1, WORDS[3])
+    notebook.page.evaluate(f"async () => {{ await {PANEL}.sessionContext.session.kernel.reconnect() }}")
+    assert WORDS[-1] not in notebook.text(1)
+    notebook.wait_for_text(1, WORDS[-1])
+    assert shown(notebook, 1) == WORDS
+
+
 def test_a_kernel_that_dies_leaves_what_there_was(open_notebook: Open) -> None:
     notebook = open_notebook([SETUP, CHAT, "import os; os.getpid()"])
     notebook.run(0)

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 from traitlets.config import Application, Config
 
+from llm_magics import ScriptedModel
 from llm_magics.errors import LLMMagicsError, OptionError
 from llm_magics.kernel.rules import LLMMagics, Rules, configured, names_of
+from llm_magics.kernel.runtime import Runtime
 from llm_magics.settings import TurnSettings
 from llm_magics.tools.policy import Limits
 from llm_magics.tools.tool import as_tool
@@ -142,6 +144,16 @@ def test_the_settings_editor_knows_the_same_rules_with_the_same_defaults() -> No
     assert shown == {name: LLMMagics().trait_defaults(name) for name in traits}
     assert Rules.of(shown, "the test") == Rules()
     assert all(trait.help for trait in traits.values())
+
+
+def test_a_loaded_model_keeps_the_name_that_rules_know_whatever_it_is_called_here() -> None:
+    runtime = Runtime(SimpleNamespace(user_ns={}, execution_count=1))
+    runtime.add("mine", ScriptedModel(["yes"], name="mine"), names=("smollm2-135m",))
+    runtime.add("smollm2-fake", ScriptedModel(["yes"], name="other"))
+    held = rules(allowed_models=["smollm2-*"])
+    held.check_model(runtime.find_model("mine").names)
+    with pytest.raises(OptionError, match="'other'"):
+        held.check_model(runtime.find_model("smollm2-fake").names)
 
 
 # --- in a kernel ------------------------------------------------------------------------------------------------------------
