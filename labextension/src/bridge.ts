@@ -255,13 +255,13 @@ function turnOf(output: IOutput): string {
   return (output.data as Json | undefined)?.[MIME_TYPE]?.turn ?? '';
 }
 
-/** A display of a turn that is not over: the record, and its text for readers without us. */
+/** A display of a turn that is not over: the record, and its text for readers without us, plain since nobody has made it safe. */
 function display(json: Json, metadata: Json): IOutput {
   const text = json.segments
     .filter((segment: Json) => segment.type === 'text')
     .map((segment: Json) => segment.text)
     .join('\n\n');
-  return bundled({ [MIME_TYPE]: structuredClone(json), 'text/markdown': text, 'text/plain': text }, metadata);
+  return bundled({ [MIME_TYPE]: structuredClone(json), 'text/plain': text }, metadata);
 }
 
 function bundled(data: Json, metadata: Json): IOutput {
