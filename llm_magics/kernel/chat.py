@@ -202,7 +202,7 @@ def make_view(runtime: Runtime, options: ChatOptions, turn: str, cell: str) -> N
     from ..views.widgets import ShellAsker
 
     link = runtime.link if cell else None
-    live = LiveTurn(link, turn, cell) if link is not None else None
+    live = LiveTurn(link, turn, cell, options.show_reasoning) if link is not None else None
     if isinstance(runtime.asker, ShellAsker):
         runtime.asker.page = lambda: live is not None and live.watched
     return NotebookView(
