@@ -95,6 +95,7 @@ class Context:
         self.n_batch = int(lib.llama_n_batch(self._pointer))
         self.can_shift = bool(lib.llama_memory_can_shift(self.memory))
         self.on_gpu = config.n_gpu_layers != 0
+        self._chains: dict[int, Any] = {}
         self._rows: dict[int, np.ndarray[Any, np.dtype[np.float32]]] = {}
 
     @property
@@ -119,6 +120,17 @@ class Context:
             view = np.ctypeslib.as_array((ctypes.c_float * self._model.n_vocab).from_address(address))
             self._rows[address] = view
         return view
+
+    def sample_with(self, sequence: int, chain: Any) -> None:
+        """Let llama.cpp draw a sequence's tokens by this chain where the logits are; None ends it. A chain must be new, and may
+        be freed only when it has been taken away again: llama.cpp aborts on one that is attached twice."""
+        if self._chains.get(sequence) is not chain:
+            self._chains[sequence] = chain
+            lib.llama_set_sampler(self._pointer, sequence, chain)
+
+    def sampled(self, row: int) -> int:
+        """The token that llama.cpp has drawn from a batch row by itself; negative where it has not."""
+        return int(llama.get_sampled_token_ith(self._pointer, row))
 
     def cut(self, sequence: int, position: int) -> bool:
         """Forget a sequence from ``position`` on; False where this memory cannot be cut there (and nothing changed)."""

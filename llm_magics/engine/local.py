@@ -192,7 +192,9 @@ class LocalEngine:
             reuse=not config.deterministic,
             guessers=_guessers(config, model, draft),
             parking=parking,
+            device_sampling=config.device_sampling,
         )
+        self._device_sampling = config.device_sampling
         self._info = _describe(config, model, context, draft, n_ctx, time.perf_counter() - started)
         self._core = _Core(model, context, draft, parking, scheduler)
         self._core.thread.start()
@@ -234,7 +236,7 @@ class LocalEngine:
         core = self._core
         if core.scheduler.n_waiting + core.inbox.qsize() >= MAX_WAITING:
             raise EngineError(f"{MAX_WAITING} requests are waiting already.", "Ask again when some are done.")
-        sequence = Sequence(request, core.model, self._constraints, info.n_ctx)
+        sequence = Sequence(request, core.model, self._constraints, info.n_ctx, device_sampling=self._device_sampling)
         generation = LocalGeneration(core, sequence)
         core.inbox.put(sequence)
         core.scheduler.interrupt(request.priority)
@@ -286,6 +288,8 @@ def _check(config: EngineConfig) -> None:
         raise OptionError(f"n_threads is {config.n_threads}, but must be at least 1.")
     if config.deterministic and config.n_slots > 1:
         raise OptionError("A deterministic engine runs one sequence at a time.", "Leave n_slots at 1.")
+    if config.device_sampling and (config.speculation != "off" or config.draft):
+        raise OptionError("Guesses are checked on the host: sampling cannot be the device's.", "Leave one of the two off.")
     if config.deterministic and (config.speculation != "off" or config.draft):
         raise OptionError("A deterministic engine guesses nothing: batches would differ in shape.", "Leave speculation off.")
 

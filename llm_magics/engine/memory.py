@@ -139,12 +139,23 @@ class Estimator:
         return self._child.ask(as_request(config, overridden=overridden))
 
 
+_TAKES_NOTHING = (
+    "path",
+    "n_threads",
+    "deterministic",
+    "device_sampling",
+    "draft_gpu_layers",
+    "park_memory",
+    "park_disk",
+    "park_directory",
+)
+
+
 def _key(config: EngineConfig) -> str:
     from .. import __version__
     from .llama import version
 
-    same = ("path", "n_threads", "deterministic", "park_memory", "park_disk", "park_directory", "draft_gpu_layers")
-    matters = {k: v for k, v in asdict(config).items() if k not in same} | {"draft": bool(config.draft)}
+    matters = {k: v for k, v in asdict(config).items() if k not in _TAKES_NOTHING} | {"draft": bool(config.draft)}
     return f"memory of {json.dumps(matters, sort_keys=True)} in llm_magics {__version__}, llama-cpp-python {version()}"
 
 

@@ -27,7 +27,9 @@ _SEEDS = 2**32 - 1  # the largest 32-bit number is llama.cpp's "draw one yoursel
 class Sampler:
     """The sampler of one generation. Holds C memory: free it."""
 
-    def __init__(self, settings: SamplerSettings, n_vocab: int, prompt: Sequence[int]) -> None:
+    def __init__(
+        self, settings: SamplerSettings, n_vocab: int, prompt: Sequence[int], *, on_device: bool = False
+    ) -> None:
         _check(settings, n_vocab)
         self.seed = (secrets.randbelow(_SEEDS) if settings.seed is None else settings.seed) % _SEEDS
         self._bias_ids = np.array([token for token, _ in settings.logit_bias], dtype=np.int64)
@@ -37,10 +39,12 @@ class Sampler:
         self._chain: Any = None
         if settings.temperature > 0 or _penalises(settings):
             self._build(settings, n_vocab, prompt)
+        self._device: Any = None  # a chain of its own: one that llama.cpp has drawn by on the device cannot draw on the host
+        if on_device and not settings.logit_bias and not _penalises(settings):
+            self._device = _chain(_stages(settings, self.seed))
 
     def _build(self, settings: SamplerSettings, n_vocab: int, prompt: Sequence[int]) -> None:
-        chain = llama.must(lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params()), "make a sampler chain")
-        self._chain = chain
+        chain = self._chain = _chain([])
         if _penalises(settings):
             s = settings
             args = (n_vocab, s.penalty_last_n, s.repeat_penalty, s.frequency_penalty, s.presence_penalty)
@@ -52,8 +56,15 @@ class Sampler:
         for stage in _stages(settings, self.seed):
             lib.llama_sampler_chain_add(chain, llama.must(stage, "make a sampler"))
 
+    @property
+    def device_chain(self) -> Any:
+        """What llama.cpp may draw by on the device; None where the host must draw."""
+        return self._device
+
     def sample(self, context: Context, row: int) -> int:
         """Draw the token that follows a batch row."""
+        if self._device is not None and (token := context.sampled(row)) >= 0:
+            return token
         if self._bias_ids.size:
             context.logits(row)[self._bias_ids] += self._bias
         return self._draw(context, row)
@@ -90,12 +101,18 @@ class Sampler:
 
     def free(self) -> None:
         """Give the C memory back; harmless when called twice."""
-        chain, before = self._chain, self._before
-        self._chain = self._before = self._penalties = None
-        if chain:
-            lib.llama_sampler_free(chain)
-        if before:
-            lib.llama_sampler_free(before)
+        owned = (self._chain, self._before, self._device)
+        self._chain = self._before = self._penalties = self._device = None
+        for sampler in owned:
+            if sampler:
+                lib.llama_sampler_free(sampler)
+
+
+def _chain(stages: list[Any]) -> Any:
+    chain = llama.must(lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params()), "make a sampler chain")
+    for stage in stages:
+        lib.llama_sampler_chain_add(chain, llama.must(stage, "make a sampler"))
+    return chain
 
 
 def _penalises(s: SamplerSettings) -> bool:

@@ -62,6 +62,7 @@ class Scheduler:
         reuse: bool = True,
         guessers: tuple[Callable[[list[int]], Guesser], ...] = (),
         parking: Parking | None = None,
+        device_sampling: bool = False,
     ) -> None:
         self._context = context
         self._batch = Batch(context.n_batch)
@@ -69,6 +70,7 @@ class Scheduler:
         self._waiting: list[Sequence] = []
         self._n_ctx = n_ctx
         self._guessers = guessers
+        self._device_sampling = device_sampling
         self._numbered = 0
         self._crowded = False  # the memory was full: nobody is admitted until somebody has ended
         self._seconds_per_token = 0.0  # of long batches
@@ -100,7 +102,7 @@ class Scheduler:
         running = [slot.sequence for slot in self._slots.all if slot.sequence is not None]
         everyone, self._waiting = running + self._waiting, []
         for slot in self._slots.all:
-            slot.sequence = None
+            self._slots.vacate(slot)
         for sequence in everyone:
             if error is not None:
                 sequence.fail(error)
@@ -197,6 +199,7 @@ class Scheduler:
         assert sequence is not None
         self._slots.park(slot, sequence.parking)
         self._slots.vacate(slot)
+        sequence.draw_on_host()
         self._queue(sequence)
 
     # --- what is evaluated --------------------------------------------------------------------------------------------------
@@ -240,6 +243,8 @@ class Scheduler:
         if end <= start:
             return 0
         last = end == len(tokens)
+        if last and self._device_sampling:
+            self._context.sample_with(slot.index, sequence.device_chain)
         if last and end - start == 1:
             row = batch.add(tokens[start], start, slot.index)
         else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from queue import SimpleQueue
+from typing import Any
 
 from ..errors import EngineError, LLMMagicsError
 from .constraint import Constraint, ConstraintEngine
@@ -51,7 +52,15 @@ class Channel:
 class Sequence:
     """What the engine knows of one request. Lives in the engine's thread once it was submitted."""
 
-    def __init__(self, request: GenerateRequest, model: Model, constraints: ConstraintEngine, n_ctx: int) -> None:
+    def __init__(
+        self,
+        request: GenerateRequest,
+        model: Model,
+        constraints: ConstraintEngine,
+        n_ctx: int,
+        *,
+        device_sampling: bool = False,
+    ) -> None:
         self.request = request
         self.channel = Channel()
         self.tokens = list(request.prompt)
@@ -70,7 +79,8 @@ class Sequence:
         self._droppable = list(request.droppable)
         self._n_asked = self.n_prompt  # when it started
         self._n_ctx = n_ctx
-        self._sampler = Sampler(request.sampler, model.n_vocab, request.prompt)
+        self._on_device = device_sampling and not request.logprobs  # until something needs the logits; never again then
+        self._sampler = Sampler(request.sampler, model.n_vocab, request.prompt, on_device=self._on_device)
         self._stream = TextStream(request.stop)
         self._constraint: Constraint | None = None
         self._scorer = request.guide if isinstance(request.guide, ScoringGuide) else None
@@ -112,6 +122,17 @@ class Sequence:
         if self._first:
             return
         self.channel.queue.put(Prefill(max(0, n - self.n_cached), self.n_prompt - self.n_cached, self.n_cached))
+
+    @property
+    def device_chain(self) -> Any:
+        """What the next token may be drawn by on the device; None where the host needs its logits."""
+        if self._constraint is not None or self._scoring is not None:
+            self._on_device = False
+        return self._sampler.device_chain if self._on_device else None
+
+    def draw_on_host(self) -> None:
+        """From here on, draw on the host."""
+        self._on_device = False
 
     @property
     def overfull(self) -> bool:

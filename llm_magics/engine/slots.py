@@ -85,7 +85,8 @@ class Slots:
         return max(0, wanted - len(slot.cached))
 
     def vacate(self, slot: Slot) -> None:
-        """Let a slot's sequence go; its cache stays."""
+        """Let a slot's sequence go; its cache stays, and nothing of its sampler with llama.cpp."""
+        self._context.sample_with(slot.index, None)
         self._clock += 1
         slot.last_used = self._clock
         slot.sequence = None

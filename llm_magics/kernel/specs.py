@@ -98,6 +98,7 @@ class LoadOptions:
     context_shift: bool = False
     park_memory: int | None = None
     park_disk: int | None = None
+    device_sampling: bool = False
     deterministic: bool = False
     template: str | None = None
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -126,6 +127,7 @@ class LoadOptions:
             "kv": self.kv,
             "flash_attn": self.flash_attn,
             "context_shift": self.context_shift,
+            "device_sampling": self.device_sampling,
             "deterministic": self.deterministic,
             "chat_template_kwargs": self.template_kwargs,
         }
@@ -274,6 +276,7 @@ LOAD_MODEL = Spec(
         Option(
             ("--park-disk",), "park_disk", "disk space for them behind that; none if not said", number(0, whole=True), "MIB"
         ),
+        Option(("--device-sampling",), "device_sampling", "draw tokens on the GPU where a request allows it"),
         Option(("--deterministic",), "deterministic", "one answer at a time, nothing reused, batches of one shape"),
         _SEED,
         Option(("--ttl",), "ttl", "unload when unused for this many seconds", number(1), "SECONDS"),

@@ -60,7 +60,8 @@ class LoadSettings:
     names a small model of the same family that guesses. Every guess is checked, so that only the speed changes.
     ``context_shift`` leaves the oldest turns out where a conversation outgrows the context; without it that is an error.
     ``park_memory`` and ``park_disk`` are how many MiB the states of conversations may take that have lost their slot; what goes
-    to disk is as private as the conversation, so that none does unless asked.
+    to disk is as private as the conversation, so that none does unless asked. ``device_sampling`` draws tokens on the GPU where
+    a request allows it; it spares copies where many sequences run at once.
     """
 
     ctx: int | Auto = "auto"
@@ -81,6 +82,7 @@ class LoadSettings:
     context_shift: bool = False
     park_memory: int = 256
     park_disk: int = 0
+    device_sampling: bool = False
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
@@ -110,6 +112,7 @@ class LoadSettings:
             speculation=self.speculation,
             park_memory=self.park_memory * _MIB,
             park_disk=self.park_disk * _MIB,
+            device_sampling=self.device_sampling,
         )
 
 

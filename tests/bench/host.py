@@ -66,6 +66,9 @@ class StubContext:
     def cut(self, sequence: int, position: int) -> bool:
         return True
 
+    def sample_with(self, sequence: int, chain: Any) -> None:
+        pass
+
     def forget(self, sequence: int) -> None:
         pass
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from llm_magics.engine import open_engine
+from llm_magics.engine.context import Batch, Context
 from llm_magics.engine.free import nvidia_gpus
 from llm_magics.engine.gguf_check import read_model
 from llm_magics.engine.memory import estimate
@@ -56,6 +57,44 @@ def test_the_device_counts_what_was_estimated(qwen: Path, warm: None) -> None:
     try:
         generate(engine)
         assert before - free_bytes() == pytest.approx(on_devices, rel=0.1, abs=32 * MB)
+    finally:
+        engine.close()
+
+
+def test_tokens_drawn_on_the_device_are_those_the_host_would_draw(qwen: Path, warm: None) -> None:
+    ids = []
+    for device_sampling in (False, True):
+        engine = open_engine(EngineConfig(str(qwen), n_gpu_layers=-1, n_slots=4, device_sampling=device_sampling))
+        try:
+            prompt = engine.tokenize("The capital of France is", special=False)
+            greedy = SamplerSettings(temperature=0)
+            running = [engine.submit(GenerateRequest((*prompt, 10 + i), greedy, max_tokens=8)) for i in range(4)]
+            ids.append([list(generation)[-1].ids for generation in running])  # type: ignore[union-attr]
+        finally:
+            engine.close()
+    assert ids[0] == ids[1]
+
+
+def test_several_streams_cost_less_than_one_after_the_other(qwen: Path, warm: None) -> None:
+    """One batch of eight rows is evaluated in far fewer steps than eight streams alone: counted, not timed."""
+    engine = open_engine(EngineConfig(str(qwen), n_gpu_layers=-1, n_slots=8))
+    steps = 0
+    decode = Context.decode
+
+    def counted(self: Context, batch: Batch) -> int:
+        nonlocal steps
+        steps += 1
+        return decode(self, batch)
+
+    try:
+        prompt = engine.tokenize("The capital of France is", special=False)
+        ban = SamplerSettings(temperature=0, logit_bias=tuple((token, float("-inf")) for token in engine.info.eog))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Context, "decode", counted)
+            running = [engine.submit(GenerateRequest((*prompt, 10 + i), ban, max_tokens=32)) for i in range(8)]
+            ends = [list(generation)[-1] for generation in running]
+        assert [len(end.ids) for end in ends] == [32] * 8  # type: ignore[union-attr]
+        assert steps < 3 * 32
     finally:
         engine.close()
 
