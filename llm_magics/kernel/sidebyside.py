@@ -63,10 +63,18 @@ class Answer:
 
     @property
     def column(self) -> Column:
-        """What there is to draw. The session's own record has what came between an event and its drawing."""
-        trace = self.shown if self.kept is None else self.kept.trace
-        trace = replace(trace, turn=self.turn, settings=self.record)
-        return Column(self.heading, trace, _said(self))
+        """What to draw while it runs: what this thread has seen. The turn itself is its own thread's until it is over."""
+        return Column(self.heading, self.shown, self._said)
+
+    @property
+    def final(self) -> Column:
+        """What to draw at the end: the session's own record, which has what came between an event and its drawing."""
+        trace = (self.shown if self.kept is None else self.kept.trace).finish("interrupted" if self.error is None else "error")
+        return Column(self.heading, replace(trace, turn=self.turn, settings=self.record), self._said)
+
+    @property
+    def _said(self) -> str:
+        return "" if self.error is None else str(self.error) or type(self.error).__name__
 
     @property
     def in_thread(self) -> bool:
@@ -111,7 +119,7 @@ class Samples:
             raise OptionError(f"There is no answer {number}.", f"There are 1 to {len(self.turns)}.")
         self.session.adopt(self.turns[number - 1])
         if self.view is not None:
-            self.view.close([_final(answer) for answer in self.answers], self.note(number - 1), number - 1)
+            self.view.close([answer.final for answer in self.answers], self.note(number - 1), number - 1)
 
 
 def run(answers: Sequence[Answer], text: str, view: ColumnsView | None, note: str, chosen: int | None = None) -> list[Reply]:
@@ -121,7 +129,7 @@ def run(answers: Sequence[Answer], text: str, view: ColumnsView | None, note: st
     """
     with Interrupts() as interrupts, ExitStack() as at_end:
         if view is not None:
-            at_end.callback(lambda: view.close([_final(answer) for answer in answers], note, chosen))
+            at_end.callback(lambda: view.close([answer.final for answer in answers], note, chosen))
         for _, group in groupby(answers, key=lambda answer: id(answer.session.model)):
             together = list(group)
             with closing(_side_by_side(together, text) if _may_share(together) else _in_turn(together, text)) as events:
@@ -132,7 +140,7 @@ def run(answers: Sequence[Answer], text: str, view: ColumnsView | None, note: st
                         break
                     answer, event = came
                     answer.shown = answer.shown.fold(event)
-                    if view is not None:
+                    if view is not None and view.due:
                         view.draw([one.column for one in answers], note)
                     interrupts.check()
         errors = [answer.error for answer in answers if answer.error is not None]
@@ -147,15 +155,6 @@ def columns_view(runtime: Runtime, options: ChatOptions, cell: str) -> ColumnsVi
 
     updates = bool(cell) or "google.colab" in sys.modules
     return ColumnsView(runtime.shell.display_pub.publish, reasoning=options.show_reasoning, updates=updates)
-
-
-def _said(answer: Answer) -> str:
-    return "" if answer.error is None else str(answer.error) or type(answer.error).__name__
-
-
-def _final(answer: Answer) -> Column:
-    column = answer.column
-    return replace(column, transcript=column.transcript.finish("interrupted" if answer.error is None else "error"))
 
 
 def _may_share(answers: Sequence[Answer]) -> bool:

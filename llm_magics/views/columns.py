@@ -85,10 +85,13 @@ class ColumnsView:
         self._display_id = uuid.uuid4().hex
         self._shown = False
 
+    @property
+    def due(self) -> bool:
+        """Whether it is time to draw again."""
+        return self._updates and self._pace.due()
+
     def draw(self, columns: Sequence[Column], note: str) -> None:
-        """Show how far the answers are, if it is time."""
-        if not self._updates or not self._pace.due():
-            return
+        """Show how far the answers are."""
         began = self._pace.now()
         self._writers += [GrowingHtml(self._reasoning) for _ in columns[len(self._writers) :]]
         safe = [replace(column, transcript=masked(column.transcript)) for column in columns]

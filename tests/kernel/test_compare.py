@@ -234,6 +234,13 @@ def test_columns_are_drawn_while_they_grow(book: Notebook) -> None:
     assert any(0 < html.count("word") < 80 for html in seen)
 
 
+def test_nothing_of_long_answers_written_at_once_is_lost(book: Notebook) -> None:
+    book.must("long = ' '.join(map(str, range(2000)))\nfast = ScriptedModel(itertools.repeat(long), parallel=8)", None)
+    ran = book.must("%%chat replies -m fast --n 8 --no-history\nhi", "a")
+    assert book.value("[r.text == long for r in replies]") == repr([True] * 8)
+    assert len(set(texts(ran))) == 1
+
+
 def test_an_interrupt_keeps_what_came_in_every_column(book: Notebook) -> None:
     book.must("slow = ScriptedModel(itertools.repeat('word ' * 4000), tokens_per_second=40, parallel=2)", None)
     struck: list[bool] = []
