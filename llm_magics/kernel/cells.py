@@ -177,7 +177,8 @@ def cell_tool(
     listed = header.parameters if header.parameters is not None else _inferred(shell, cell, parameters or {})
     face = _face(shell, header.name, listed, header.returns)
     face.__doc__ = description or description_of(shell, cell.source)
-    options = ToolOptions(header.options.approve, header.options.timeout, header.options.max_chars)
+    given = header.options
+    options = ToolOptions(given.approve, given.timeout, given.max_chars, repeats=given.repeats)
     return CellTool(
         face, read_signature(face, header.name), options, shell=shell, cell=cell, scratch=header.options.scratch, book=book
     )

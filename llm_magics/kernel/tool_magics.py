@@ -156,6 +156,7 @@ def policy(tool: Tool) -> str:
     words += [f"timeout {options.timeout:g} s"] if options.timeout else []
     words += [f"{options.max_chars:,} characters"] if options.max_chars else []
     words += ["in parallel"] if options.thread_safe else []
+    words += ["may repeat"] if options.repeats else []
     words += ["mocked"] if options.mocked else []
     return ", ".join(words)
 

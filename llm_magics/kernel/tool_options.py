@@ -25,6 +25,7 @@ class CellOptions:
     timeout: float | None = None
     max_chars: int | None = None
     scratch: bool = False
+    repeats: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ TOOL: Spec[CellOptions] = Spec(
         Option(("--timeout",), "timeout", "stop a run after so many seconds", read=number(0.001), metavar="SECONDS"),
         Option(("--max-chars",), "max_chars", "what the model reads of a result", read=number(1, whole=True), metavar="N"),
         Option(("--scratch",), "scratch", "run on a shallow copy of the namespace"),
+        Option(("--repeats",), "repeats", "the same call may give something new: run it each time it is written"),
     ),
     body="In front of the options: NAME(city: str, n: int = 3) -> dict",
     notes="The cell's first comment or string tells the model what the tool does. Parameters are variables during the run.",

@@ -48,5 +48,6 @@ def _call(call: ToolSegment) -> str:
     if call.state == "cut":
         return f"{call.name}: the call was cut off before it was complete, so it did not run."
     how = f"recovered from {call.recovered}" if call.recovered else "written as the model's template wants it"
-    trust = "" if call.trusted else ", and asked about because it may be a quotation"
-    return f"{call.name}({call.arguments}): a call, {how}{trust}; {call.state}."
+    trust = ", and asked about because it may be a quotation" if call.ask is not None and not call.trusted else ""
+    why = "".join(f" {warning}" for warning in call.warnings)
+    return f"{call.name}({call.arguments}): a call, {how}{trust}; {call.state}.{why}"

@@ -157,3 +157,81 @@ def test_staleness_is_found_through_several_cells() -> None:
     for source in ("b = a", "c = b"):
         ledger.ran(names_of(source))
     assert ledger.stale(["c"]) == []
+
+
+# --- what a run leaves and what it gives --------------------------------------------------------------------------------------
+
+
+def test_underscore_out_and_the_execution_count_stay_as_they_were(book: Notebook) -> None:
+    look = "(_, __, sorted(Out), get_ipython().execution_count)"
+    book.must("%%tool counts() --approve auto\n# Count\nprint(1)\n123456")
+    book.must("6 * 7")
+    before = book.must(f"print({look})").printed
+    (run,) = call(book, "counts").transcript.tools
+    assert run.result == "1\n123456"
+    after = book.must(f"print({look})").printed
+    assert before.startswith("(42, ")
+    # Two cells ran in between, the chat and this one; the tool's own run counts for nothing.
+    assert after == before.replace(f" {count_of(before)})", f" {count_of(before) + 2})")
+
+
+def count_of(shown: str) -> int:
+    return int(shown.strip().rstrip(")").rpartition(" ")[2])
+
+
+def test_a_table_is_short_for_the_model_and_a_table_for_the_reader(book: Notebook) -> None:
+    book.must("import pandas as pd")
+    book.must("%%tool rows(n: int) --approve auto\n# Make rows\npd.DataFrame({'x': range(n), 'y': range(n)})")
+    (run,) = call(book, "rows", '{"n": 500}').transcript.tools
+    assert run.result is not None
+    assert len(run.result) < 500
+    assert "490 more rows" in run.result
+    assert any("<table" in bundle.get("text/html", "") for bundle in run.outputs)
+
+
+def test_a_picture_of_pillow_is_a_picture_for_the_reader_and_words_for_the_model(book: Notebook) -> None:
+    body = "# Make a picture\nfrom PIL import Image\nImage.new('RGB', (w, 2), 'red')"
+    book.must(f"%%tool paint(w: int) --approve auto\n{body}")
+    (run,) = call(book, "paint", '{"w": 3}').transcript.tools
+    assert any("image/png" in bundle for bundle in run.outputs)
+    assert run.result is not None
+    assert "3" in run.result
+    assert "base64" not in run.result
+
+
+def test_a_figure_that_is_the_value_is_shown_once(book: Notebook) -> None:
+    book.must("%matplotlib inline\nfrom matplotlib.figure import Figure")
+    body = "# Draw\nfig = Figure()\nfig.subplots().plot([1, 2], label='a')\nfig"
+    book.must(f"%%tool figure() --approve auto\n{body}")
+    (run,) = call(book, "figure").transcript.tools
+    assert sum("image/png" in bundle for bundle in run.outputs) == 1
+    assert "1 line" in (run.result or "")
+
+
+def test_scratch_keeps_what_the_run_assigns_and_deletes_to_itself(book: Notebook) -> None:
+    book.must("kept = [1]\nalso = 'here'")
+    body = "# Try\nkept = kept + [2]\ndel also\nlen(kept)"
+    book.must(f"%%tool attempt() --approve auto --scratch\n{body}")
+    (run,) = call(book, "attempt").transcript.tools
+    assert run.result == "2"
+    assert (book.value("kept"), book.value("also")) == ("[1]", "'here'")
+
+
+@pytest.mark.parametrize(("option", "states"), [("", ["done", "refused"]), ("--repeats", ["done", "done"])])
+def test_a_cell_that_gives_something_new_each_time_says_so(book: Notebook, option: str, states: list[str]) -> None:
+    book.must("drawn = iter(range(9))")
+    book.must(f"%%tool draw_one() --approve auto {option}\n# Draw\nnext(drawn)")
+    book.must("draws = ScriptedModel([ToolCall('draw_one', '{}'), ToolCall('draw_one', '{}'), 'done'])\n%load_model draws")
+    try:
+        shown = book.must("%%chat -t draw_one --thread draws\ndraw twice").transcript
+    finally:
+        book.must("%load_model model")
+    assert [run.state for run in shown.tools] == states
+
+
+def test_outputs_appear_in_the_target_cell_too(book: Notebook) -> None:
+    """A cell on the page gets the run's outputs as its own: messages whose parent is the request that ran it last."""
+    book.must("%%tool target() --approve auto\n# Say\nprint('into the target')\n7")
+    ran = call(book, "target")
+    assert ran.transcript.tools[0].result == "into the target\n7"
+    assert "stream" in ran.stray or "display_data" in ran.stray or "execute_result" in ran.stray
