@@ -24,7 +24,7 @@ def weather(city: str) -> str:
     return f"It rains in {city}."
 model = ScriptedModel([ToolCall("weather", '{"city": "Oslo"}'), "Take an umbrella.\\n\\n```python\\nprint(6 * 7)\\n```"] * 2)"""
 ASK = "%%chat -m model -t weather\nHow is the weather?"
-SLOW = SETUP.replace("tokens_per_second=60", "tokens_per_second=20")
+SLOW = SETUP.replace("tokens_per_second=60", "tokens_per_second=15")
 RELOADS = int(os.environ.get("LLM_MAGICS_RELOADS", "2"))
 
 
@@ -146,7 +146,7 @@ def test_a_kernel_that_dies_leaves_what_there_was(open_notebook: Open) -> None:
 
 
 def test_every_save_of_a_running_turn_is_valid_and_holds_the_turn_so_far(open_notebook: Open) -> None:
-    notebook = open_notebook([SLOW, CHAT])
+    notebook = open_notebook([SLOW.replace("second=15", "second=10"), CHAT])
     notebook.run(0)
     notebook.run(1, wait=False)
     notebook.wait_for_text(1, WORDS[0])
