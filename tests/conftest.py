@@ -22,6 +22,12 @@ def qwen() -> Path:
     return _model("qwen2.5-coder-0.5b")
 
 
+@pytest.fixture(scope="session")
+def qwen_large() -> Path:
+    """Qwen2.5-Coder-1.5B's file, likewise: for what the smaller one honestly cannot do."""
+    return _model("qwen2.5-coder-1.5b")
+
+
 def _model(name: str) -> Path:
     from llm_magics.models.fetch import pull
 

@@ -199,7 +199,7 @@ def describe_figure(figure: Any) -> str:
     axes = figure.get_axes()
     lines = [f"A figure with {len(axes)} plot{'s' if len(axes) != 1 else ''}."]
     for ax in axes:
-        kinds = {"line": ax.lines, "bar": ax.patches, "set of points or areas": ax.collections, "image": ax.images}
+        kinds = {"line": ax.lines, "bar": ax.patches, "set of shapes": ax.collections, "image": ax.images}
         counts = {kind: len(found) for kind, found in kinds.items()}
         drawn = ", ".join(f"{n} {kind}{'s' if n != 1 else ''}" for kind, n in counts.items() if n) or "nothing"
         labels = ", ".join(f"{side} axis: {text}" for side, text in (("x", ax.get_xlabel()), ("y", ax.get_ylabel())) if text)

@@ -178,9 +178,10 @@ def _annotate(
         _try_alone(annotation)
     except Exception as error:  # pydantic, typing and the annotation's own code raise many kinds; here all mean the same
         spelled = "no annotation" if parameter.annotation is parameter.empty else inspect.formatannotation(parameter.annotation)
-        why = (str(error).splitlines() or [type(error).__name__])[0]
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        why = first.partition(". ")[0].rstrip(".")  # what pydantic advises next is meant for pydantic's own users
         raise ToolError(
-            f"{name}: the parameter {parameter.name!r} ({spelled}) cannot be described to a model: {why}",
+            f"{name}: the parameter {parameter.name!r} ({spelled}) cannot be described to a model: {why}.",
             "Annotate it with str, int, float, bool, list, dict, Literal, an Enum, a dataclass or a pydantic model.",
         ) from error
     return annotation
