@@ -185,6 +185,25 @@ def test_a_sure_call_is_one_and_a_doubtful_one_is_text() -> None:
     assert "not sure" in recovery.notes[0]
 
 
+def test_behind_results_a_doubtful_call_is_a_call_that_is_named_as_doubted_and_not_trusted() -> None:
+    for logprob, doubted in ((LEAST_LOGPROB - 0.1, [0]), (LEAST_LOGPROB + 0.1, [])):
+        recovery = Recovery(TOOLS, HERMES, after_results=True)
+        recovery.observe(ROME, logprob)
+        message = assemble([*recovery.feed(ROME), *recovery.finish()])
+        assert [call.name for call in message.tool_calls] == ["get_weather"]
+        assert (recovery.doubted, message.tool_calls[0].trusted) == (doubted, not doubted)
+        assert bool(recovery.notes) == bool(doubted)
+
+
+def test_behind_results_each_of_several_calls_is_a_choice_of_its_own() -> None:
+    oslo = ROME.replace("Rome", "Oslo")
+    for second, doubted in ((oslo, []), (ROME, [0, 1])):  # the same again is no choice more
+        recovery = Recovery(TOOLS, HERMES, after_results=True)
+        recovery.observe(ROME + "\n" + second, 1.5 * LEAST_LOGPROB)
+        assemble([*recovery.feed(ROME + "\n" + second), *recovery.finish()])
+        assert recovery.doubted == doubted
+
+
 def test_a_long_string_costs_no_more_than_a_short_one() -> None:
     head, key, tail = '{"name": "get_weather", "arguments": {', '"city": "', '"}}'
     words: list[tuple[str, float | None]] = [(f"word{i} ", -0.5) for i in range(40)]

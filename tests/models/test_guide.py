@@ -62,6 +62,8 @@ def test_the_same_call_over_and_over_is_stopped(call: str) -> None:
     assert 2 * len(call) < stopped < 5 * len(call)
     events = repeating.finish("stop").events
     assert any("again and again" in note for event in events if isinstance(event, ModelEnd) for note in event.notes)
+    (end,) = [event for event in events if isinstance(event, ModelEnd)]
+    assert end.doubted == tuple(range(1, len(end.message.tool_calls)))  # once may be meant
 
 
 def test_different_calls_of_one_tool_are_not_stopped() -> None:
