@@ -167,7 +167,7 @@ class Scheduler:
                 if not sequence.started:
                     sequence.start(len(slot.cached), lost)
             except Exception as error:
-                self._slots.vacate(slot)
+                self._leave(slot)
                 sequence.fail(error)
 
     def _has_place_for(self, priority: int) -> bool:
@@ -302,7 +302,7 @@ class Scheduler:
         except Exception as error:
             if part.draft:
                 self._slots.cut_back(slot, start + part.n)
-            self._slots.vacate(slot)
+            self._leave(slot)
             sequence.fail(error)
 
     def _check_draft(self, part: _Part) -> None:
@@ -331,10 +331,14 @@ class Scheduler:
 
     def _end(self, slot: Slot, reason: str = "") -> None:
         sequence = slot.sequence
-        self._slots.vacate(slot)
-        self._crowded = False
+        self._leave(slot)
         if sequence is not None:
             _finish(sequence, reason)
+
+    def _leave(self, slot: Slot) -> None:
+        """Let a sequence go that has ended, however it did: there is room for another one."""
+        self._slots.vacate(slot)
+        self._crowded = False
 
     def _recover(self, parts: list[_Part], code: int) -> None:
         """After a batch that was not done: forget what it left behind; then retry, make room, or fail."""
@@ -349,7 +353,7 @@ class Scheduler:
         said = llama.recent_errors()
         what = f"llama.cpp failed to evaluate (code {code}){': ' + said if said else ''}."
         for part in parts:
-            self._slots.vacate(part.slot)
+            self._leave(part.slot)
             self._slots.forget(part.slot)
             part.sequence.fail(EngineError(what, "Ask again; if it repeats, load the model again."))
 

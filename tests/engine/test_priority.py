@@ -167,6 +167,22 @@ def test_a_cell_that_finds_the_memory_full_of_rows_does_not_wait_for_one_to_end(
     assert [len(row.tokens) - row.n_prompt for row in rows] == [120] * 4
 
 
+def test_those_who_wait_for_room_get_it_when_all_that_ran_have_failed(bench: Bench) -> None:
+    bench.context.room = 400
+    rows = [bench.add(tuple(range(i * 100, i * 100 + 90)), priority=5, max_tokens=120) for i in range(4)]
+    for _ in range(60):
+        bench.scheduler.step()
+    waiting = bench.scheduler.n_waiting
+    assert waiting > 0
+    evaluate, bench.context.decode = bench.context.decode, lambda batch: -3  # llama.cpp fails
+    bench.scheduler.step()
+    bench.context.decode = evaluate
+    while bench.scheduler.step():
+        pass
+    assert sum(len(row.tokens) - row.n_prompt == 120 for row in rows) == waiting
+    assert bench.scheduler.n_waiting == 0
+
+
 def test_a_conversation_keeps_its_slot_when_its_first_batch_is_cut_short(bench: Bench) -> None:
     sequence = bench.add((1, 2, 3), priority=5, conversation="mine")
     bench.context.decode, evaluate = lambda batch: 2, bench.context.decode  # aborted
