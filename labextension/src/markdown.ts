@@ -39,6 +39,8 @@ export interface IBlock {
   /** Offset in the source just behind the block. */
   end: number;
   html: string;
+  /** Set for a list and a table: `html` in pieces, one for each item or row, so that a long one need not be built anew. */
+  parts?: { before: string; items: string[]; after: string };
   /** Set for a code block, which the view draws itself: its text and language. */
   code?: { text: string; language: string };
 }
@@ -62,12 +64,51 @@ export function blocks(source: string): IBlock[] {
         code: { text: first.content, language }
       });
     } else {
-      const html = markdown.renderer.render(tokens.slice(start, stop), markdown.options, env);
-      found.push({ key: html, end, html });
+      const render = (from: number, to: number) =>
+        markdown.renderer.render(tokens.slice(from, to), markdown.options, env);
+      const parts = inParts(tokens, start, stop, render);
+      const html = parts ? [parts.before, ...parts.items, parts.after].join('') : render(start, stop);
+      found.push({ key: html, end, html, parts });
     }
     start = stop;
   }
   return found;
+}
+
+/** The tokens that begin an item and the level they are at, e.g. the rows in a table's body. */
+const ITEMS: Record<string, { type: string; level: number }> = {
+  bullet_list_open: { type: 'list_item_open', level: 1 },
+  ordered_list_open: { type: 'list_item_open', level: 1 },
+  table_open: { type: 'tr_open', level: 2 }
+};
+
+function inParts(
+  tokens: Token[],
+  start: number,
+  stop: number,
+  render: (from: number, to: number) => string
+): IBlock['parts'] {
+  const kind = ITEMS[tokens[start].type];
+  let at = start;
+  if (kind?.type === 'tr_open') {
+    while (at < stop && tokens[at].type !== 'tbody_open') {
+      at++;
+    }
+  }
+  while (kind && at < stop && !(tokens[at].type === kind.type && tokens[at].level === kind.level)) {
+    at++;
+  }
+  if (!kind || at === stop) {
+    return undefined;
+  }
+  const before = render(start, at);
+  const items: string[] = [];
+  while (tokens[at].type === kind.type) {
+    const next = blockEnd(tokens, at);
+    items.push(render(at, next));
+    at = next;
+  }
+  return { before, items, after: render(at, stop) };
 }
 
 function blockEnd(tokens: Token[], start: number): number {

@@ -38,11 +38,13 @@ export class MarkdownView {
       this._settledEnd = 0;
     }
     const kept = grows ? this._shown.filter(shown => shown.settled).length : 0;
-    const fresh = blocks(text.slice(this._settledEnd));
-    fresh.forEach((block, at) => this._place(kept + at, block, done || at < fresh.length - 1));
+    const rest = text.slice(this._settledEnd);
+    const fresh = blocks(rest);
+    const n = done ? fresh.length : nSettled(fresh, rest);
+    fresh.forEach((block, at) => this._place(kept + at, block, at < n));
     this._shown.splice(kept + fresh.length).forEach(shown => shown.node.remove());
-    if (fresh.length > 1) {
-      this._settledEnd += fresh[fresh.length - 2].end;
+    if (!done && n > 0) {
+      this._settledEnd += fresh[n - 1].end;
     }
     this._text = text;
     this._done = done;
@@ -61,7 +63,7 @@ export class MarkdownView {
       return;
     }
     if (old && !old.settled && !old.block.code && !block.code) {
-      grow(old.node, htmlBlock(block.html));
+      growBlock(old.node, old.block, block);
       old.block = block;
       this._settle(old, settled);
       return;
@@ -126,6 +128,15 @@ export async function colour(
   }
 }
 
+/**
+ * How many blocks of a growing text will not change: all but the last, and not a list before it whose next item may only have
+ * begun, e.g. with the `2` of `2. and so on`.
+ */
+function nSettled(found: IBlock[], text: string): number {
+  const n = Math.max(found.length - 1, 0);
+  return n > 0 && found[n - 1].parts && !/\S.*\n/.test(text.slice(found[n - 1].end)) ? n - 1 : n;
+}
+
 function extendsCode(old: IBlock, block: IBlock): boolean {
   return (
     !!old.code &&
@@ -137,6 +148,33 @@ function extendsCode(old: IBlock, block: IBlock): boolean {
 
 function codeOf(node: HTMLElement): HTMLElement {
   return node.querySelector('code')!;
+}
+
+/** Make the element of the block `old` that of `block`; of a list or a table only the items that are not the same are built. */
+function growBlock(node: HTMLElement, old: IBlock, block: IBlock): void {
+  const container = itemsOf(node);
+  if (!container || !old.parts || !block.parts || old.parts.before !== block.parts.before) {
+    grow(node, htmlBlock(block.html));
+    return;
+  }
+  const { before, items, after } = block.parts;
+  let same = 0;
+  while (same < items.length && items[same] === old.parts.items[same]) {
+    same++;
+  }
+  while (container.children.length > same) {
+    container.lastChild!.remove();
+  }
+  const fresh = itemsOf(htmlBlock(before + items.slice(same).join('') + after))!;
+  while (fresh.firstChild instanceof Text) {
+    fresh.firstChild.remove(); // the line end in front of the first item is there already
+  }
+  container.append(...Array.from(fresh.childNodes));
+}
+
+/** The element that holds the items of a list's or a table's block. */
+function itemsOf(node: HTMLElement): Element | null {
+  return node.querySelector(':scope > ul, :scope > ol, :scope > .llm-Table > table > tbody');
 }
 
 /** Make `old` what `fresh` is, and keep what is equal at its beginning: a list that grows keeps its items, and their selection. */

@@ -110,21 +110,28 @@ describe('an answer that streams', () => {
   });
 });
 
-describe('a long list', () => {
-  it('keeps its items while it grows', () => {
+describe('a long block', () => {
+  const lines = (line: (at: number) => string) => (n: number) =>
+    Array.from({ length: n }, (_, at) => line(at)).join('\n');
+
+  it.each([
+    ['list', 'li', '', lines(at => `- item ${at}, **bold**\n  - and in it ${at}`)],
+    ['loose list', 'li', '', lines(at => `${at + 1}. item ${at}\n`)],
+    ['table', 'tr', '| a | b |\n|---|---|\n', lines(at => `| cell ${at} | **bold** |`)],
+    ['paragraph', 'strong', '', lines(at => `word ${at} **bold**`)]
+  ])('%s keeps its %s while it grows', (_name, tag, head, items) => {
     const view = new MarkdownView(new NotingHost());
-    const items = (n: number) => Array.from({ length: n }, (_, at) => `- item ${at}, **bold**`).join('\n');
-    view.update(items(50), false);
-    const before = [...view.node.querySelectorAll('li')].slice(0, 49);
-    for (let n = 51; n < 60; n++) {
-      view.update(items(n), false);
+    view.update(head + items(50), false);
+    const before = [...view.node.querySelectorAll(tag)].slice(0, 45);
+    const text = head + items(60);
+    for (let end = (head + items(50)).length; end < text.length; end += 7) {
+      view.update(text.slice(0, end), false);
+      const whole = new MarkdownView(new NotingHost());
+      whole.update(text.slice(0, end), false);
+      expect(view.node.innerHTML).toBe(whole.node.innerHTML);
     }
-    expect([...view.node.querySelectorAll('li')].slice(0, 49)).toEqual(before);
-    expect(before.every((item, at) => item === view.node.querySelectorAll('li')[at])).toBe(true);
-    view.update(items(60), true);
-    const whole = new MarkdownView(new NotingHost());
-    whole.update(items(60), true);
-    expect(view.node.innerHTML).toBe(whole.node.innerHTML);
+    const after = view.node.querySelectorAll(tag);
+    expect(before.every((element, at) => element === after[at])).toBe(true);
   });
 });
 
