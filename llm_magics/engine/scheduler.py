@@ -9,6 +9,10 @@ is computed once for all.
 A prompt that matters more than what runs gets its first token as soon as on a quiet engine: the batch that is being evaluated
 is cut short, a sequence that matters less gives up its slot, and all such stand back until the first token is there.
 
+While nobody comes or goes, every step has the shape of the one before: as many tokens, of the same sequences in the same order.
+llama.cpp then keeps its graph, and on an NVIDIA GPU the CUDA graph that was recorded of it. A prompt, a forced run of tokens or
+a guess changes the shape, which costs the recording and no more: the second step of one shape is recorded again.
+
 All of this runs in the engine's thread, except :meth:`Scheduler.interrupt`.
 """
 

@@ -1,4 +1,4 @@
-"""What a prompt that matters more finds when it comes while others run: steps counted, over a stand-in for llama.cpp."""
+"""What is evaluated together, and what a prompt that matters more finds: counted in steps, over a stand-in for llama.cpp."""
 
 from __future__ import annotations
 
@@ -190,6 +190,16 @@ def test_a_conversation_keeps_its_slot_when_its_first_batch_is_cut_short(bench: 
     bench.context.decode = evaluate
     bench.until_first_token(sequence)
     assert [slot.conversation for slot in bench.scheduler._slots.all if slot.sequence is sequence] == ["mine"]
+
+
+def test_while_nobody_comes_or_goes_every_batch_has_the_same_shape(bench: Bench) -> None:
+    for i in range(3):
+        bench.add((i, 1, 2), priority=0, max_tokens=40)
+    bench.scheduler.step()
+    before = len(bench.context.batches)
+    for _ in range(30):
+        bench.scheduler.step()
+    assert [list(batch.items()) for batch in bench.context.batches[before:]] == [[(0, 1), (1, 1), (2, 1)]] * 30
 
 
 def test_an_outranked_prompt_gets_small_pieces_of_a_step(bench: Bench) -> None:
