@@ -5,9 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 import subprocess
+import threading
+import venv
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -123,6 +126,65 @@ def test_search_addresses_carry_the_query_escaped() -> None:
     assert toolbox.search_url("https://s.example/?x={query}&n={num_results}", "q", 3) == "https://s.example/?x=q&n=3"
     with pytest.raises(ToolError, match="https"):
         toolbox.configure(search="file:///etc/passwd")
+
+
+class Service(BaseHTTPRequestHandler):
+    """A search service: results as SearXNG words them at /search, as somebody else does at /other, and no JSON elsewhere."""
+
+    answers: ClassVar[dict[str, Any]] = {
+        "/search": {"query": "q", "results": [{"title": f"T{n}", "url": f"https://{n}.example", "content": "s" * 900}
+                                              for n in range(9)]},
+        "/other": [{"name": "N", "link": "https://n.example", "snippet": "short"}, {"no": "address"}],
+    }  # fmt: skip
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(self.answers[path]).encode() if path in self.answers else b"<html>")
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def service() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Service)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_any_service_that_answers_in_json_can_be_searched(service: str) -> None:
+    toolbox.configure(search=service)
+    found = json.loads(run("web_search", '{"query": "a & b", "num_results": 3}').result)
+    assert [hit["title"] for hit in found] == ["T0", "T1", "T2"]
+    assert len(found[0]["snippet"]) < 400
+    toolbox.configure(search=service + "/other?find={query}&n={num_results}")
+    assert json.loads(run("web_search", '{"query": "x"}').result) == [
+        {"title": "N", "url": "https://n.example", "snippet": "short"}
+    ]
+
+
+def test_a_search_that_fails_is_a_readable_result(service: str) -> None:
+    for address in (service + "/nothing?q={query}", "http://127.0.0.1:9/search?q={query}"):
+        toolbox.configure(search=address)
+        failed = run("web_search", '{"query": "x"}')
+        assert (failed.state, "did not answer" in failed.result) == ("failed", True)
+
+
+def test_a_script_runs_in_a_declared_virtual_environment_and_in_no_other(folder: Path, tmp_path: Path) -> None:
+    venv.create(tmp_path / "mine", with_pip=False)
+    (folder / "where.py").write_text("import sys\nprint(sys.prefix)\n")
+    toolbox.configure(venvs=[tmp_path / "mine"])
+    for given in ("mine", str(tmp_path / "mine")):
+        ran = run("execute_python", json.dumps({"script_name": "where", "venv_path": given}))
+        assert (ran.state, ran.result) == ("done", str(tmp_path / "mine"))
+    for given in ("../mine", "/usr", "", "mine/../mine"):
+        ran = run("execute_python", json.dumps({"script_name": "where", "venv_path": given}))
+        assert ran.result != str(tmp_path / "mine")
+        assert ran.state == ("failed" if given else "done")
 
 
 def test_namespace_tools_look_names_up_and_evaluate_nothing() -> None:
