@@ -5,9 +5,9 @@ guess is kept only where the draw gives the same token (https://arxiv.org/abs/22
 tokens, so the draws, and with them the sampled distribution and what a seed gives, are those of plain decoding; the price is
 that at high temperatures fewer guesses come true than if the draft's own draws were weighed against the large model's.
 
-Guessing stops where the draft is unsure, guesses grow while they come true, and a draft that is mostly wrong rests for longer
-and longer. All of that hangs on what was accepted and on no clock, so that the same request is evaluated in the same batches
-every time.
+Guessing stops where the draft is unsure, guesses grow while they come true, and a draft that is unsure or mostly wrong rests
+for longer and longer, because asking it costs time too. All of that hangs on what was accepted and on no clock, so that the
+same request is evaluated in the same batches every time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ _SURE = 0.75  # the least probability, under the draft, of a token that is guess
 _FIRST_LENGTH, _LEAST_LENGTH = 4, 2
 _CATCH_UP = 128  # tokens of a prompt that the draft reads in one step of the engine, so that nobody waits for it long
 _PAYS = 0.5  # share of guessed tokens that must come true
-_SHORTEST_REST, _LONGEST_REST = 16, 256  # tokens
+_SHORTEST_REST, _LONGEST_REST = 16, 256  # tokens, of a draft that is mostly wrong
+_LONGEST_DOUBT = 16  # tokens for which a draft that was unsure is not asked again, at most
 _PADDING = 128  # vocabularies of one family differ by unused tokens at their end
 
 
@@ -62,24 +63,25 @@ class Draft:
         """Return guesses for one sequence, over its own list of tokens."""
         return DraftGuesser(lambda limit: self.propose(tokens, limit))
 
-    def propose(self, tokens: list[int], limit: int) -> list[int]:
-        """Return up to ``limit`` tokens that the draft is sure of; none while it is still reading the prompt."""
+    def propose(self, tokens: list[int], limit: int) -> list[int] | None:
+        """Return up to ``limit`` tokens that the draft is sure of; None while it is still reading the prompt."""
         sequence = self._choose(tokens)
         cached = self._cached[sequence]
         common = prefix.keep_length(tokens, cached)
         if common < len(cached):
             self._context.cut(sequence, common)
             del cached[common:]
-        guessed: list[int] = []
         new = tokens[common : common + min(_CATCH_UP, self._batch.capacity)]
-        while new:
-            caught_up = len(cached) + len(new) == len(tokens) + len(guessed)
-            row = self._evaluate(sequence, new, output=caught_up)
-            token = self._sure_of(row) if caught_up and row >= 0 and len(guessed) < limit else -1
-            if token < 0:
-                break
+        caught_up = common + len(new) == len(tokens)
+        row = self._evaluate(sequence, new, output=caught_up)
+        if not caught_up:
+            return None
+        guessed: list[int] = []
+        while row >= 0 and (token := self._sure_of(row)) >= 0:
             guessed.append(token)
-            new = [token] if len(guessed) < limit else []
+            if len(guessed) == limit:
+                break
+            row = self._evaluate(sequence, [token], output=True)
         return guessed
 
     def _choose(self, tokens: list[int]) -> int:
@@ -119,19 +121,23 @@ class Draft:
 class DraftGuesser:
     """One sequence's guesses: how long they are, and when the draft had better rest."""
 
-    def __init__(self, propose: Callable[[int], list[int]]) -> None:
+    def __init__(self, propose: Callable[[int], list[int] | None]) -> None:
         self._propose = propose
         self._length = _FIRST_LENGTH
         self._accepted = 1.0  # lately, of 1
         self._rest = _SHORTEST_REST
         self._resting = 0
+        self._doubt = 1
 
     def propose(self, limit: int) -> list[int]:
         """Return up to ``limit`` tokens that may follow."""
         if self._resting > 0:
             self._resting -= 1
             return []
-        return self._propose(min(self._length, limit))
+        guess = self._propose(min(self._length, limit))
+        if guess is not None and not guess:
+            self._resting, self._doubt = self._doubt, min(_LONGEST_DOUBT, self._doubt * 2)
+        return guess or []
 
     def learn(self, proposed: int, accepted: int) -> None:
         """Take note of how many of the proposed tokens came true."""
@@ -139,7 +145,7 @@ class DraftGuesser:
         self._accepted = weight * self._accepted + (1 - weight) * accepted / proposed
         if accepted == proposed:
             self._length = min(MAX_DRAFT, self._length + 2)
-            self._rest = _SHORTEST_REST
+            self._rest, self._doubt = _SHORTEST_REST, 1
         elif accepted * 2 < proposed:
             self._length = max(_LEAST_LENGTH, self._length // 2)
         if self._accepted < _PAYS:

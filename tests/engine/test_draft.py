@@ -145,6 +145,23 @@ def test_a_draft_that_is_mostly_wrong_rests_ever_longer_and_is_tried_again() -> 
     assert pauses == sorted(pauses)
 
 
+def test_a_draft_that_is_unsure_is_asked_less_and_less_and_again_when_it_was_right() -> None:
+    answers: list[list[int] | None] = [None] * 3 + [[]] * 6 + [[1, 2]] + [[]] * 2
+    left = answers.copy()
+    guesser = DraftGuesser(lambda limit: left.pop(0))
+    asked = []
+    for step in itertools.count():
+        before = len(left)
+        if guess := guesser.propose(16):
+            guesser.learn(len(guess), len(guess))
+        if len(left) < before:
+            asked.append(step)
+        if not left:
+            break
+    pauses = [b - a - 1 for a, b in itertools.pairwise(asked)]
+    assert pauses == [0, 0, 0, 1, 2, 4, 8, 16, 16, 0, 1]
+
+
 def test_guesses_that_come_true_grow() -> None:
     guesser = DraftGuesser(lambda limit: [1] * limit)
     lengths = []
