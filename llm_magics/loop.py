@@ -89,10 +89,11 @@ class TurnLoop:
                     yield Notice(_why_cut_off(end.usage), "warning")
                 return "stop" if end.finish_reason == "tool_calls" else end.finish_reason
             if end.finish_reason not in ("tool_calls", "stop"):
-                yield from _not_run(end)
+                why = "the answer was cut off" if end.finish_reason == "length" else "the answer did not end properly"
+                yield from _not_run(end.message.tool_calls, why)
                 return end.finish_reason
             if stalled > 1:
-                yield Notice("The model called a tool again instead of answering from the results it has.", "warning")
+                yield from _not_run(end.message.tool_calls, "the model was to answer from the results it has")
                 return "tool_calls"
             urge = ANSWER if stalled or end.doubted else GO_ON
             ran = yield from _watched(runner.run(end.message.tool_calls, end.doubted, urge), end.message.tool_calls)
@@ -228,10 +229,9 @@ def _without_repetitions(messages: tuple[Message, ...], tools: tuple[ToolSegment
         yield message if calls == message.tool_calls else replace(message, tool_calls=calls, token_ids=())
 
 
-def _not_run(end: ModelEnd) -> Iterator[Event]:
-    """Answer the calls of a step that was cut off: what followed them is unknown, so none of them runs."""
-    why = "the answer was cut off" if end.finish_reason == "length" else "the answer did not end properly"
-    for index, call in enumerate(end.message.tool_calls):
+def _not_run(calls: tuple[ToolCall, ...], why: str) -> Iterator[Event]:
+    """Answer calls that nobody runs: the turn ends here."""
+    for index, call in enumerate(calls):
         yield ToolEnd(index, ToolResult(call.id, call.name, f"Not run: {why}.", True), "refused")
     yield Notice(f"Its tool calls were not run: {why}.", "warning")
 
