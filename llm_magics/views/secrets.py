@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..segments import Ask, Segment, Step, ToolSegment
+from ..segments import Ask, NoticeSegment, ReasoningSegment, Segment, Step, TextSegment, ToolSegment
 from ..transcript import Transcript
 
 MASK = "•••"
@@ -30,6 +30,7 @@ _TOKEN = re.compile(
     | -----BEGIN[ ][A-Z ]*PRIVATE[ ]KEY-----(?:(?!-----END)[\s\S])*(?:-----END[ A-Z]*-----)?
     """
 )
+_BLOCK = "-----BEGIN "
 _NAME = r"(?:pass(?:word|wd|phrase)?|pwd|secret|(?:api|access|private|auth|client)[_-]?(?:key|token|secret)|token|credentials?)"
 # e.g. DB_PASSWORD=hunter2, "api_key": "abc", Authorization: Bearer abc, https://user:hunter2@host
 _NAMED = re.compile(
@@ -64,20 +65,37 @@ def masked(transcript: Transcript) -> Transcript:
 
 
 class Masking:
-    """Masks a growing transcript: segments that did not change are not read again."""
+    """Masks a growing transcript: segments that did not change are not read again, nor whole lines of a text that grows."""
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[Segment, Segment]] = {}
+        self._lines: dict[int, tuple[str, str]] = {}  # whole lines of a text segment, as they are and masked
 
     def __call__(self, transcript: Transcript) -> Transcript:
         segments = []
         for at, segment in enumerate(transcript.segments):
             known = self._known.get(at)
             if known is None or known[0] is not segment:
-                known = self._known[at] = (segment, _segment(segment))
+                new = _segment(segment) if isinstance(segment, ToolSegment) else self._text(at, segment)
+                known = self._known[at] = (segment, new)
             segments.append(known[1])
         changed = any(new is not old for new, old in zip(segments, transcript.segments, strict=True))
         return replace(transcript, segments=tuple(segments)) if changed else transcript
+
+
+    def _text(self, at: int, segment: TextSegment | ReasoningSegment | NoticeSegment) -> Segment:
+        """Mask a text; no secret but a key's block goes over the end of a line."""
+        lines, shown = self._lines.get(at, ("", ""))
+        if not segment.text.startswith(lines):
+            lines = shown = ""
+        rest = segment.text[len(lines) :]
+        block = rest.find(_BLOCK)
+        cut = rest.rfind("\n", 0, block if block >= 0 else len(rest)) + 1
+        if cut:
+            shown += _TOKEN.sub(MASK, rest[:cut])
+            self._lines[at] = (segment.text[: len(lines) + cut], shown)
+        text = shown + _TOKEN.sub(MASK, rest[cut:])
+        return segment if text == segment.text else replace(segment, text=text)
 
 
 def _segment(segment: Segment) -> Segment:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llm_magics.segments import Ask, Step, TextSegment, ToolSegment
 from llm_magics.transcript import MIME_TYPE, Transcript
@@ -96,3 +98,14 @@ def test_masking_a_growing_transcript_reads_each_segment_once() -> None:
     once, again = masking(transcript), masking(transcript)
     assert [a is b for a, b in zip(once.segments, again.segments, strict=True)] == [True, True]
     assert KEY not in json.dumps(once.to_json(record=False))
+
+
+PIECES = [KEY, "AKIA" + "Z" * 16, "word ", "\n", "-----BEGIN PRIVATE KEY-----", "-----BEGIN ", "-----END PRIVATE KEY-----", "hf_"]
+
+
+@given(st.lists(st.sampled_from([*PIECES, *"ab1-"]), max_size=12).map("".join), st.integers(1, 9))
+def test_a_growing_text_is_masked_at_every_moment_as_the_whole_would_be(text: str, stride: int) -> None:
+    masking = Masking()
+    for end in (*range(0, len(text), stride), len(text), 0, len(text)):  # at last it begins anew
+        shown = Transcript(segments=(TextSegment(text[:end]),))
+        assert masking(shown) == masked(shown)
