@@ -100,7 +100,8 @@ def test_masking_a_growing_transcript_reads_each_segment_once() -> None:
     assert KEY not in json.dumps(once.to_json(record=False))
 
 
-PIECES = [KEY, "AKIA" + "Z" * 16, "word ", "\n", "-----BEGIN PRIVATE KEY-----", "-----BEGIN ", "-----END PRIVATE KEY-----", "hf_"]
+BLOCK = ["-----BEGIN PRIVATE KEY-----", "-----BEGIN ", "-----END PRIVATE KEY-----"]
+PIECES = [KEY, "AKIA" + "Z" * 16, "word ", "\n", "hf_", *BLOCK]
 
 
 @given(st.lists(st.sampled_from([*PIECES, *"ab1-"]), max_size=12).map("".join), st.integers(1, 9))
