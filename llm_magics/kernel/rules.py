@@ -156,7 +156,7 @@ def names_of(name: str) -> tuple[str, ...]:
     path = file_at(name)
     if path is not None:
         file = locate(path)
-        return (str(path.resolve()), *(file.entry.names if file.entry is not None and file.verified else ()))
+        return (path.resolve().as_posix(), *(file.entry.names if file.entry is not None and file.verified else ()))
     entry = find(name)
     return tuple(entry.names) if entry is not None else (name,)
 
@@ -166,4 +166,9 @@ def _both(name: str, *rules: Rules) -> list[float]:
 
 
 def _matches(name: str, groups: tuple[Patterns, ...]) -> bool:
-    return all(any(fnmatchcase(name, pattern) for pattern in group) for group in groups)
+    return all(any(_fits(name, pattern) for pattern in group) for group in groups)
+
+
+def _fits(name: str, pattern: str) -> bool:
+    """Whether a pattern means a name. One without a slash means no path: "*-135m" is not any file that ends like that."""
+    return pattern == "*" or ("/" in pattern or "/" not in name) and fnmatchcase(name, pattern)

@@ -104,6 +104,27 @@ def test_the_stricter_word_of_two_holds() -> None:
 
 
 @pytest.mark.parametrize(
+    ("pattern", "name", "allowed"),
+    [
+        ("smollm2-*", "smollm2-135m", True),
+        ("*-135m", "/home/me/evil-135m", False),
+        ("/srv/models/*", "/srv/models/a.gguf", True),
+        ("/srv/models/*", "/srv/other/a.gguf", False),
+        ("Qwen/*", "Qwen/Qwen3-4B-GGUF:Q4_K_M", True),
+        ("*", "/anywhere/a.gguf", True),
+        ("SmolLM2-*", "smollm2-135m", False),
+    ],
+)
+def test_a_pattern_without_a_slash_means_no_file(pattern: str, name: str, allowed: bool) -> None:
+    held = rules(allowed_models=[pattern])
+    if allowed:
+        held.check_model([name])
+    else:
+        with pytest.raises(OptionError, match="do not allow"):
+            held.check_model([name])
+
+
+@pytest.mark.parametrize(
     ("said", "about"),
     [
         ({"aprove": "ask"}, "aprove"),
@@ -132,7 +153,7 @@ def test_the_command_line_s_words_are_read_like_the_configuration_s() -> None:
 def test_a_file_is_known_by_its_path_and_never_by_a_name_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "smollm2-135m").write_bytes(b"GGUF")
-    assert names_of("smollm2-135m") == (str(tmp_path / "smollm2-135m"),)
+    assert names_of("smollm2-135m") == ((tmp_path / "smollm2-135m").resolve().as_posix(),)
     assert "qwen2.5-coder-0.5b" in names_of("qwen2.5-coder-0.5b")
     assert names_of("owner/repo:file.gguf") == ("owner/repo:file.gguf",)
 
