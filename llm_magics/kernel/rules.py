@@ -171,4 +171,4 @@ def _matches(name: str, groups: tuple[Patterns, ...]) -> bool:
 
 def _fits(name: str, pattern: str) -> bool:
     """Whether a pattern means a name. One without a slash means no path: "*-135m" is not any file that ends like that."""
-    return pattern == "*" or ("/" in pattern or "/" not in name) and fnmatchcase(name, pattern)
+    return pattern == "*" or (("/" in pattern or "/" not in name) and fnmatchcase(name, pattern))
