@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background of a shell; what is tested is interrupted
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _CACHE = os.environ.get("LLM_MAGICS_CACHE")  # before any test sets one of its own
 

@@ -12,6 +12,7 @@ import inspect
 import queue
 import threading
 from collections.abc import AsyncIterator, Generator
+from contextlib import suppress
 from typing import Any
 
 from ..errors import ToolError
@@ -65,7 +66,8 @@ def _run(loop: asyncio.AbstractEventLoop, work: Any, waiting: queue.SimpleQueue[
     except (Exception, SystemExit, KeyboardInterrupt) as error:  # raised again in the thread that waits
         waiting.put(("error", error))
     finally:
-        loop.run_until_complete(loop.shutdown_asyncgens())
+        with suppress(asyncio.CancelledError):  # asked for after the work was done, of whatever ran then
+            loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
 
 
