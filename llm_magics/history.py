@@ -79,6 +79,9 @@ class Turn:
         messages = trace.messages()
         if len(messages) < 2:
             return ()
+        # Where the model said nothing and was asked again, nothing was said.
+        *earlier, last = messages
+        messages = (*(m for m in earlier if m.role != "assistant" or m.text or m.reasoning or m.tool_calls), last)
         if messages[-1].role == "assistant":
             return messages
         reason: FinishReason = "interrupted" if trace.state == "running" else trace.state

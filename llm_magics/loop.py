@@ -84,6 +84,9 @@ class TurnLoop:
             end = yield from self._step(number, clock, in_words=stalled > 1)
             if end is None:
                 return "length"
+            if stalled == 1 and not (end.message.tool_calls or end.message.text.strip()):
+                stalled = 2  # reminded of a result, the model said nothing: it is asked once more, and for words
+                continue
             if not end.message.tool_calls:
                 if end.finish_reason == "length":
                     yield Notice(_why_cut_off(end.usage), "warning")
@@ -116,7 +119,7 @@ class TurnLoop:
         """Stream one answer of the model, ``in_words`` without tools; None where the turn's time ran out under it."""
         request = self.request(number)
         if in_words:
-            messages = tuple(_without_repetitions(request.messages, self.turn.trace.tools))
+            messages = tuple(_for_words(request.messages, self.turn.trace.tools))
             request = replace(request, messages=messages, tool_choice="none")
         stream = _with_ids(self.model.stream(request))
         end: ModelEnd | None = None
@@ -218,13 +221,19 @@ def _left_out(usage: Usage) -> str:
     return f"The {turns} left out: the context of {usage.context_size:,} tokens is full."
 
 
-def _without_repetitions(messages: tuple[Message, ...], tools: tuple[ToolSegment, ...]) -> Iterator[Message]:
-    """Leave out the calls that did not run, but for the last: a small model goes on with what it sees itself do."""
+def _for_words(messages: tuple[Message, ...], tools: tuple[ToolSegment, ...]) -> Iterator[Message]:
+    """Leave out the calls that did not run, but for the last, and let that one ask for words.
+
+    A small model goes on with what it sees itself do.
+    """
     unrun = [tool.id for tool in tools if tool.state == "refused" and not tool.is_error]
     left_out = set(unrun[:-1])
     for message in messages:
+        if message.tool_call_id in unrun:
+            message = replace(message, content=message.text.replace(GO_ON, ANSWER))
         calls = tuple(call for call in message.tool_calls if call.id not in left_out)
-        if message.tool_call_id in left_out or (message.tool_calls and not calls):
+        silent = message.role == "assistant" and not (calls or message.text.strip() or message.reasoning)
+        if message.tool_call_id in left_out or silent:
             continue
         yield message if calls == message.tool_calls else replace(message, tool_calls=calls, token_ids=())
 

@@ -81,6 +81,20 @@ def test_a_model_that_goes_on_repeating_is_asked_for_words_without_tools() -> No
     assert reply.text == "it is 0"
 
 
+def test_a_model_that_says_nothing_when_reminded_is_asked_for_words() -> None:
+    model = ScriptedModel([A, A_AGAIN, "", "it is 0"])
+    session = Session(model, World().tools())
+    reply = session.ask("go")
+    assert (reply.text, reply.finish_reason) == ("it is 0", "stop")
+    assert model.requests[-1].tool_choice == "none"
+    assert model.requests[-1].messages[-1].text.endswith("in words.")
+    assert [message.role for message in session.history] == ["user", "assistant", "tool", "assistant", "tool", "assistant"]
+
+
+def test_an_empty_answer_is_one_where_nothing_was_repeated() -> None:
+    assert Session(ScriptedModel([A, ""]), World().tools()).ask("go").finish_reason == "stop"
+
+
 def test_a_model_that_calls_even_then_ends_the_turn_and_the_next_turn_works() -> None:
     world = World()
     session = Session(ScriptedModel([A, A_AGAIN, A_AGAIN, A_AGAIN, "hello"]), world.tools())
