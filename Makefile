@@ -33,7 +33,7 @@ $(VENV)/.extension: $(EXTENSION)
 	@mkdir -p $(@D) && touch $@
 
 $(VENV)/.lab: $(VENV)/.base $(VENV)/.extension pyproject.toml
-	$(BIN)/python -m pip install --quiet -e .
+	$(BIN)/python -m pip install --quiet -e '.[lab]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.base $(VENV)/.extension pyproject.toml
@@ -52,6 +52,7 @@ endif
 models: $(VENV)/.lab
 	$(BIN)/llm-magics pull smollm2-135m
 	$(BIN)/llm-magics pull $(MODEL)
+	$(BIN)/llm-magics pull qwen2.5-coder-1.5b
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .
