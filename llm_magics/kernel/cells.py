@@ -172,8 +172,14 @@ def cell_tool(
         book: where the cell's runs are noted.
 
     Raises:
-        ToolError: a type or a default of the header means nothing here, or cannot be described to a model.
+        ToolError: a type or a default of the header means nothing here, or cannot be described to a model; or the cell is
+            no valid Python.
     """
+    try:
+        ast.parse(shell.transform_cell(cell.source))
+    except SyntaxError as error:
+        what = f"The cell {header.name} is not valid Python: {error.msg}{_where(error)}."
+        raise ToolError(what, "Mend it, and run it again.") from None
     listed = header.parameters if header.parameters is not None else _inferred(shell, cell, parameters or {})
     face = _face(shell, header.name, listed, header.returns)
     face.__doc__ = description or description_of(shell, cell.source)

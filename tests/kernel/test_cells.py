@@ -56,6 +56,13 @@ def test_an_error_names_its_line_and_the_kernel_goes_on(book: Notebook) -> None:
     assert book.alive
 
 
+def test_a_cell_that_is_no_valid_python_is_no_tool(book: Notebook) -> None:
+    ran = book.run("%%tool unfinished(n: int)\nn + 1\nn +")
+    assert ran.reply["ename"] == "ToolError"
+    assert "not valid Python: invalid syntax (line 2 of the cell)" in ran.reply["evalue"]
+    assert "unfinished" not in book.must("%tools").printed
+
+
 def test_magics_and_top_level_await_work(book: Notebook) -> None:
     body = "# Wait\nimport asyncio\nawait asyncio.sleep(0.01)\n!echo from the shell\n'awaited'"
     book.must(f"%%tool waits() --approve auto\n{body}")
