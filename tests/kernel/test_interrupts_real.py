@@ -56,7 +56,8 @@ def state():
 """
 LOAD = "real = Struck(load_model({path!r}, ctx=2048, batch=32))"
 LONG = "Tell a long story. " + " ".join(f"Let there be {n} ships in it." for n in range(20))
-PLAIN = "%%chat -m real --no-history --temp 0 --max-tokens 8\nWhat is the capital of France?"
+# An answer without near ties: logits differ a little with how a prompt was cut into batches.
+PLAIN = "%%chat -m real --no-history --temp 0 --max-tokens 8\nWrite the numbers 1, 2, 3, 4, 5, 6, 7, 8 again."
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def test_a_real_turn_interrupted_anywhere_stays_valid_and_the_next_answer_is_rig
 ) -> None:
     book.must("arm()", None)
     expected = book.must(PLAIN).transcript.text
-    assert expected
+    assert expected.startswith("1, 2, 3")
     dice = random.Random(phase)
     struck = 0
     for seed in range(100):

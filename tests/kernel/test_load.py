@@ -132,7 +132,7 @@ def test_a_prompt_that_does_not_fit_is_refused_with_the_counts(book: Notebook) -
 @pytest.mark.model
 def test_interrupts_in_prefill_and_decode_leave_the_model_right(book: Notebook) -> None:
     """Fourteen real interrupts at random moments; the greedy answer to a fixed question stays what it was."""
-    fixed = "%%chat r --temp 0 --max-tokens 8 --no-history\nName three colours."
+    fixed = "%%chat r --temp 0 --max-tokens 8 --no-history\nWrite the numbers 1, 2, 3, 4, 5, 6, 7, 8 again."  # no near ties
     expected = book.must(fixed).transcript.text
     book.must("long = ' '.join(f'item {n},' for n in range(300))")
     moments = random.Random(3)
