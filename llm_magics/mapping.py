@@ -154,7 +154,7 @@ def map_prompts(
         _Run(model, result, concurrency, progress).go()
     except KeyboardInterrupt as interrupt:
         _note_interrupted(model, result)
-        interrupt.partial = result  # type: ignore[attr-defined]
+        interrupt.partial = result  # type: ignore[attr-defined]  # a documented attribute of our own
         raise
     _warn_of_errors(result)
     return result if result.source.index is None else _series(result)

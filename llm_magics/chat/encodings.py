@@ -166,7 +166,7 @@ def _with_values(tagged: TaggedArguments, render: CallRenderer) -> TaggedArgumen
     raw = re.search(around, text)
     return replace(
         tagged,
-        constants=constants,  # type: ignore[arg-type]
+        constants=constants,  # type: ignore[arg-type]  # one of the two literals by construction
         nested=bool(mark),
         item=item,
         raw_start=raw.group(1) if raw else "",

@@ -31,7 +31,7 @@ from typing import Any
 
 from ..events import ModelEvent, TextDelta, ToolCallDelta, ToolCallEnd, ToolCallStart
 from ..messages import Message, ToolCall, ToolSpec
-from .near_miss import FoundCall, near_miss_grammar, read_calls
+from .near_miss import FoundCall, Reading, near_miss_grammar, read_calls
 from .regex import byte_tokenizer
 from .syntax import ToolSyntax
 from .validation import validate
@@ -292,8 +292,8 @@ def _compiled(grammar: str) -> Any:
 
 
 @lru_cache(maxsize=32)
-def _texts(key: _Key, reading: str, parallel: bool) -> str:
-    return near_miss_grammar(key.syntax, key.tools, reading, parallel=parallel)  # type: ignore[arg-type]
+def _texts(key: _Key, reading: Reading, parallel: bool) -> str:
+    return near_miss_grammar(key.syntax, key.tools, reading, parallel=parallel)
 
 
 class _Key:

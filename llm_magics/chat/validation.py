@@ -118,7 +118,7 @@ def _found(pattern: str, text: str) -> bool:
 
 def _may_explode(pattern: str) -> bool:
     """Does a pattern repeat something that itself repeats or branches? Only such patterns backtrack exponentially."""
-    from re import _parser  # type: ignore[attr-defined]
+    from re import _parser  # type: ignore[attr-defined]  # the parse tree has no public name
 
     def walk(items: Any, inside: bool) -> bool:
         for op, argument in items:

@@ -137,7 +137,7 @@ class Displayed(DisplayPublisher):
         self._bundles = bundles
         self._ids: dict[str, int] = {}
 
-    def publish(  # type: ignore[override]
+    def publish(  # type: ignore[override]  # IPython passes deprecated parameters too, which are of no use here
         self, data: Any, metadata: Any = None, *, transient: Any = None, update: bool = False, **_: Any
     ) -> None:
         display_id = (transient or {}).get("display_id")

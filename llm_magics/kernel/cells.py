@@ -204,7 +204,7 @@ def _face(shell: InteractiveShell, name: str, parameters: str, returns: str) -> 
 
     face.__name__ = face.__qualname__ = name
     face.__module__ = "__main__"
-    face.__signature__ = inspect.signature(scope[name])  # type: ignore[attr-defined]
+    face.__signature__ = inspect.signature(scope[name])  # type: ignore[attr-defined]  # what inspect reads first
     return face
 
 

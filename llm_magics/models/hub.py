@@ -121,7 +121,7 @@ def _bar(progress: Progress, what: str, have: int, total: int) -> type[Any]:
     """A tqdm that shows nothing itself and tells ``progress`` instead."""
     from tqdm import tqdm
 
-    class Bar(tqdm):  # type: ignore[type-arg]
+    class Bar(tqdm):  # type: ignore[type-arg]  # generic in its stub alone
         done = have
 
         def __init__(self, *args: Any, **options: Any) -> None:

@@ -137,7 +137,7 @@ class LocalModel(Mappable):
                             generated += ids
                             logprobs += probabilities
                             collected += events  # type: ignore[arg-type]  # the guide's events are ModelEvents
-                            yield from events  # type: ignore[misc]
+                            yield from events  # type: ignore[misc]  # likewise
                         case Finished():
                             collected += event.events  # type: ignore[arg-type]
                             yield from (e for e in event.events if not isinstance(e, ModelEnd))  # type: ignore[misc]
