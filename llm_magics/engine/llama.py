@@ -21,7 +21,7 @@ from typing import Any
 
 import llama_cpp.llama_cpp as lib
 
-from ..errors import EngineError, LLMMagicsError, MemoryFitError, ModelFileError, UnsupportedModelError
+from ..errors import EngineError, LLMMagicsError, MemoryFitError, ModelFileError, OptionError, UnsupportedModelError
 
 _LEVEL_INFO, _LEVEL_WARN, _LEVEL_ERROR, _LEVEL_CONT = 2, 3, 4, 5
 _KEPT_LINES = 4000  # a load of a large model logs about a thousand
@@ -96,6 +96,7 @@ _UNSUPPORTED = (
     "not supported",
     "invalid ggml type",
 )
+_CACHE = ("cache type", "cache quantization")  # e.g. "K cache type q8_0 with block size 32 does not divide n_embd_head_k=16"
 
 
 def load_error(path: str, lines: list[tuple[int, str]]) -> LLMMagicsError:
@@ -113,6 +114,8 @@ def load_error(path: str, lines: list[tuple[int, str]]) -> LLMMagicsError:
             f"This llama.cpp cannot run {name}: {said}.",
             "A newer llama-cpp-python may know this architecture; otherwise choose another model.",
         )
+    if any(words in low for words in _CACHE):
+        return OptionError(f"{name} cannot have such a KV cache: {said}.", "Load it with another type of the KV cache (--kv).")
     return ModelFileError(f"{name} cannot be loaded: {said}.", "The file may be damaged or incomplete; fetch it again.")
 
 

@@ -22,6 +22,7 @@ from . import switching
 from .constraint import ConstraintEngine
 from .context import Context, buffer_sizes
 from .draft import Draft
+from .exact import exactness
 from .filefacts import cache_dir
 from .llama import give_memory_back
 from .lookup import Guesser, Lookup
@@ -181,6 +182,8 @@ class LocalEngine:
             context = Context(model, config)
             on_failure.callback(context.free)
             draft = Draft(config, model) if config.draft else None
+            guessers = _guessers(config, model, draft)
+            exact = exactness(model, context, config) if guessers else None
             on_failure.pop_all()
         n_ctx = min(config.n_ctx or context.n_ctx, context.n_ctx)
         self._constraints = ConstraintEngine(model)
@@ -190,7 +193,8 @@ class LocalEngine:
             n_slots=config.n_slots,
             n_ctx=n_ctx,
             reuse=not config.deterministic,
-            guessers=_guessers(config, model, draft),
+            guessers=guessers,
+            exactness=exact,
             parking=parking,
             device_sampling=config.device_sampling,
         )

@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ..errors import ModelError, ModelFileError
+from ..errors import ModelError, ModelFileError, OptionError
 from .filefacts import recall, remember
 from .values import EngineConfig
 
@@ -132,13 +132,13 @@ class Child:
             return _NoVerdict(what, "Try again when the machine has time and memory to spare.")
         return ModelFileError(what, "The file is damaged, or of a kind that this llama.cpp cannot run; choose another.")
 
-    def _refused(self, why: str, lines: list[Line]) -> ModelError:
+    def _refused(self, why: str, lines: list[Line]) -> ModelError | OptionError:
         from .llama import load_error
 
         if why:
             return ModelFileError(f"{self._name} is damaged: {why}.", "Download it again, or check it against its sha256.")
         error = load_error(self._name, lines)
-        return error if isinstance(error, ModelError) else ModelFileError(str(error))
+        return error if isinstance(error, ModelError | OptionError) else ModelFileError(str(error))
 
 
 def _parse_log(text: str) -> list[Line]:

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from ..errors import EngineError
 from . import llama, prefix
 from .context import Batch, Context
+from .exact import Exactness
 from .lookup import MAX_DRAFT, Guesser
 from .model import Model
 from .parking import Parking
@@ -54,7 +55,7 @@ class _Part:
 
 class Scheduler:
     """Runs sequences over the slots of one context. ``n_ctx`` bounds one sequence; ``guessers`` make what guesses for it while
-    it runs alone, from its list of tokens."""
+    it runs alone, from its list of tokens, and ``exactness`` bounds the batches that these go into."""
 
     def __init__(
         self,
@@ -67,6 +68,7 @@ class Scheduler:
         guessers: tuple[Callable[[list[int]], Guesser], ...] = (),
         parking: Parking | None = None,
         device_sampling: bool = False,
+        exactness: Exactness | None = None,
     ) -> None:
         self._context = context
         self._batch = Batch(context.n_batch)
@@ -74,6 +76,7 @@ class Scheduler:
         self._waiting: list[Sequence] = []
         self._n_ctx = n_ctx
         self._guessers = guessers
+        self._exactness = exactness or Exactness()
         self._device_sampling = device_sampling
         self._numbered = 0
         self._crowded = False  # the memory was full: nobody is admitted until somebody has ended
@@ -255,7 +258,9 @@ class Scheduler:
             row = batch.extend(tokens[start:end], start, slot.index, output_last=last)
         draft: list[int] = []
         if guess and last:
-            draft = sequence.guess(self._guessers, min(MAX_DRAFT, batch.capacity - batch.n, self._n_ctx - end))
+            rows = self._exactness.rows(sum(len(other.cached) for other in self._slots.all))
+            room = min(rows - (end - start), MAX_DRAFT, batch.capacity - batch.n, self._n_ctx - end)
+            draft = sequence.guess(self._guessers, room)
             for i, token in enumerate(draft):
                 batch.add(token, end + i, slot.index)
         parts.append(_Part(slot, sequence, end - start, row if last else -1, draft))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import closing
+from dataclasses import replace
 
 from llm_magics.engine import open_engine
 from llm_magics.engine.values import EngineConfig
@@ -54,16 +55,18 @@ def main() -> int:
     asked = argparse.ArgumentParser()
     asked.add_argument("model", nargs="?", default="qwen2.5-coder-0.5b")
     asked.add_argument("--draft", default="")
+    asked.add_argument("--kv", default="f16", choices=("f16", "q8_0"))
     asked.add_argument("--first", type=int, default=0)
     asked.add_argument("--count", type=int, default=50)
     asked.add_argument("--tokens", type=int, default=64)
     options = asked.parse_args()
     path = str(locate(options.model).path)
     draft = str(locate(options.draft).path) if options.draft else ""
-    guessing_config = EngineConfig(path, n_ctx=1024, speculation="off" if draft else "auto", draft=draft)
+    plain_config = EngineConfig(path, n_ctx=1024, kv_type=options.kv)
+    guessing_config = replace(plain_config, speculation="off" if draft else "auto", draft=draft)
     chosen = prompts()[options.first : options.first + options.count]
     same = near = far = drafted = accepted = 0
-    with closing(open_engine(EngineConfig(path, n_ctx=1024))) as plain, closing(open_engine(guessing_config)) as guessing:
+    with closing(open_engine(plain_config)) as plain, closing(open_engine(guessing_config)) as guessing:
         for number, prompt in enumerate(chosen, options.first):
             expected, gaps = generate(plain, prompt, options.tokens, logprobs=2)
             found, _ = generate(guessing, prompt, options.tokens)

@@ -19,10 +19,14 @@ from pathlib import Path
 import pytest
 
 from llm_magics.engine import open_engine
+from llm_magics.engine.gguf import read_gguf
+from llm_magics.engine.memory import estimate
 from llm_magics.engine.sequence import RUN_AHEAD
 from llm_magics.engine.values import Engine, EngineConfig, Finished, GenerateRequest, Prefill, SamplerSettings, Tokens
 from llm_magics.errors import EngineError, ModelFileError, ModelNotFoundError, OptionError, UnsupportedModelError
 from tests.engine.guides import Recorder
+
+from .tiny_gguf import tiny_model
 
 pytestmark = pytest.mark.model
 
@@ -113,6 +117,15 @@ BAD_CONFIGS = {
 def test_a_size_that_makes_no_sense_is_refused(config: EngineConfig, message: str, changes: dict[str, int]) -> None:
     with pytest.raises(OptionError, match=message):
         open_engine(replace(config, **changes))
+
+
+def test_a_cache_type_that_a_model_cannot_have_is_refused_by_name(tmp_path: Path) -> None:
+    file = tiny_model().write(tmp_path / "tiny.gguf")  # its heads are smaller than a quantised block
+    chosen = EngineConfig(str(file), n_ctx=64, kv_type="q8_0")
+    with pytest.raises(OptionError, match="cannot have such a KV cache"):
+        open_engine(chosen)
+    with pytest.raises(OptionError, match="cannot have such a KV cache"):
+        estimate(read_gguf(file), chosen)
 
 
 def test_gpu_layers_without_a_gpu_build_are_refused(config: EngineConfig) -> None:

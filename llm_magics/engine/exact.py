@@ -1,0 +1,109 @@
+"""How many tokens may be evaluated together so that each gets the very bits that it would have got alone.
+
+Batches of different shapes go through different kernels, which add up in different orders; quantised activations make a whole
+quantum of the last bit, and after some layers the logits differ in their second digit. Then a guess that is checked in a batch
+is not checked against what plain decoding would have said. Up to which shape the kernels agree depends on the weights' types,
+the cache's types, the build and the processor, and no rule foresees it. So it is tried, once per file and configuration: a few
+tokens are evaluated one by one and then together, and both their keys and values and their logits are compared bit by bit.
+
+On the CPU, llama.cpp's attention goes one way for a single token behind more than 256 others and another way for several; only
+with quantised keys and values (``kv_type`` "q8_0") it goes the same way for all.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .context import Batch, Context
+from .filefacts import recall, remember
+from .lookup import MAX_DRAFT
+from .model import Model
+from .values import EngineConfig
+
+_WIDTHS = (2, 3, 4, 7, 8, MAX_DRAFT + 1)  # rows that are tried; kernels change at such numbers
+_SHORT, _LONG = 8, 300  # tokens in front of them
+_FEW = 256  # tokens up to which what was found for a short context holds
+
+
+@dataclass(frozen=True, slots=True)
+class Exactness:
+    """Rows up to which a batch is exact, where few tokens are cached and where many are; 1 where only single tokens are."""
+
+    few: int = 1
+    many: int = 1
+
+    def rows(self, cached: int) -> int:
+        """How many rows a batch with a guess may have while so many tokens are cached: as many as are exact, and any number
+        where no guess could be exact anyway."""
+        if self.many > 1:
+            return min(self.few, self.many)
+        return self.few if self.few > 1 and cached <= _FEW else MAX_DRAFT + 1
+
+
+def exactness(model: Model, context: Context, config: EngineConfig) -> Exactness:
+    """Find out, or remember. The context must be new; it is empty again afterwards."""
+    paths, key = [Path(config.path)], _key(config)
+    try:
+        return Exactness(*json.loads(recall(paths)[key]))
+    except (LookupError, ValueError, TypeError):
+        pass
+    few = _try(model, context, _SHORT)
+    found = Exactness(few, _try(model, context, _LONG) if few > 1 else 1)
+    remember(paths, **{key: json.dumps([found.few, found.many])})
+    return found
+
+
+def _try(model: Model, context: Context, n: int) -> int:
+    """The widest batch that is exact behind ``n`` tokens, with all narrower ones."""
+    if n + _WIDTHS[-1] > context.n_ctx:
+        return 1
+    batch = Batch(max(_LONG, _WIDTHS[-1]))
+    tokens = [(37 * i + 11) % model.n_vocab for i in range(n + _WIDTHS[-1])]
+    best = 1
+    try:
+        for at in range(0, n, context.n_batch):
+            batch.clear()
+            batch.extend(tokens[at : min(n, at + context.n_batch)], at, 0, output_last=False)
+            if context.decode(batch) != 0:
+                return best
+        for width in _WIDTHS:
+            alone = _evaluate(context, batch, tokens[n : n + width], n, 1)
+            together = _evaluate(context, batch, tokens[n : n + width], n, width)
+            if alone is None or alone != together:
+                break
+            best = width
+    finally:
+        context.forget(0)
+    return best
+
+
+def _evaluate(context: Context, batch: Batch, tokens: list[int], n: int, at_once: int) -> bytes | None:
+    """What tokens behind ``n`` others leave behind, keys, values and logits, when so many are evaluated at once."""
+    if len(tokens) > context.n_batch:
+        return None
+    found = []
+    for i in range(0, len(tokens), at_once):
+        batch.clear()
+        rows = [batch.add(token, n + i + j, 0) for j, token in enumerate(tokens[i : i + at_once])]
+        if context.decode(batch) != 0:
+            return None
+        found += [np.ascontiguousarray(context.logits(row)).tobytes() for row in rows]
+    found.append(context.save(0, partial=False))
+    context.cut(0, n)
+    return b"".join(found)
+
+
+def _key(config: EngineConfig) -> str:
+    from .. import __version__
+    from .context import default_threads
+    from .llama import version
+
+    where = f"{platform.node()} {platform.machine()}"
+    threads = config.n_threads or default_threads()
+    how = [config.kv_type, config.flash_attention, config.n_gpu_layers, config.tensor_split, threads]
+    return f"exact rows with {json.dumps(how)} on {where} in llm_magics {__version__}, llama-cpp-python {version()}"
