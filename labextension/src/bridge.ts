@@ -28,7 +28,7 @@ export class NotebookBridge {
     /** The kernels that were there before this page opened the notebook. */
     private readonly _before: Set<string>,
     private readonly _preferences: Preferences,
-    private readonly _onModels: (models: unknown) => void
+    private readonly _onModels: (models: unknown, gpus: unknown) => void
   ) {
     const session = _context.sessionContext;
     session.iopubMessage.connect((_, message) => this._onMessage(message as KernelMessage.IIOPubMessage));
@@ -149,7 +149,7 @@ export class NotebookBridge {
         this._answer(data);
         return;
       case 'models':
-        this._onModels(data.models);
+        this._onModels(data.models, data.gpus);
     }
   }
 

@@ -11,20 +11,28 @@ export interface IModelGauge {
   memory: Record<string, number>;
 }
 
-/** e.g. `qwen · 812/4,096 · 43 tok/s · GPU 1.5 GB · host 412 MB`: short, since the status bar is. */
-export function cardText(model: IModelGauge): string {
+/** A GPU, whoever uses it: bytes in use and in all, and percent busy lately (null where its driver does not tell). */
+export interface IGpuGauge {
+  name: string;
+  used: number;
+  total: number;
+  busy: number | null;
+}
+
+/** e.g. `qwen · 812/4,096 · 43 tok/s · GPU 1.5 GB, 63 % busy · host 412 MB`: short, since the status bar is. */
+export function cardText(model: IModelGauge, gpus: IGpuGauge[] = []): string {
   const { gpu, host } = memoryOf(model);
   return joined(
     model.name,
     model.context_size ? contextText(model) : '',
     model.tokens_per_second ? `${model.tokens_per_second.toFixed(0)} tok/s` : '',
-    gpu ? `GPU ${bytesText(gpu)}` : '',
+    gpu ? [`GPU ${bytesText(gpu)}`, busyText(gpus)].filter(Boolean).join(', ') : '',
     host ? `host ${bytesText(host)}` : ''
   );
 }
 
 /** The same in full words, for a screen reader and as the card's tooltip. */
-export function spokenText(model: IModelGauge): string {
+export function spokenText(model: IModelGauge, gpus: IGpuGauge[] = []): string {
   return joined(
     model.name,
     model.description,
@@ -32,8 +40,20 @@ export function spokenText(model: IModelGauge): string {
       ? `${count(model.context_used)} of ${count(model.context_size)} tokens of context used`
       : '',
     model.tokens_per_second ? `${model.tokens_per_second.toFixed(1)} tokens per second` : '',
-    ...Object.entries(model.memory).map(([device, bytes]) => `${bytesText(bytes)} on ${device}`)
+    ...Object.entries(model.memory).map(([device, bytes]) => `${bytesText(bytes)} on ${device}`),
+    ...gpus.map(gpu => [`${gpu.name}: ${usedText(gpu)} in use`, busyText([gpu])].filter(Boolean).join(', '))
   );
+}
+
+/** e.g. `40.0 GB of 141.0 GB` */
+export function usedText(gpu: IGpuGauge): string {
+  return `${bytesText(gpu.used) || '0 MB'} of ${bytesText(gpu.total)}`;
+}
+
+/** e.g. `63 % busy`, of the busiest one; nothing where no driver tells. */
+export function busyText(gpus: IGpuGauge[]): string {
+  const known = gpus.map(gpu => gpu.busy).filter(busy => busy !== null);
+  return known.length ? `${Math.max(...known)} % busy` : '';
 }
 
 /** e.g. `812/4,096` */
@@ -60,7 +80,17 @@ function joined(...parts: string[]): string {
   return parts.filter(Boolean).join(' · ');
 }
 
-/** Read what a kernel sent; what is missing or mistyped becomes empty. */
+/** Read what a kernel sent of its GPUs; what is missing or mistyped becomes empty. */
+export function readGpus(data: unknown): IGpuGauge[] {
+  return (Array.isArray(data) ? data : []).map(gpu => ({
+    name: String(gpu?.name ?? ''),
+    used: Number(gpu?.used) || 0,
+    total: Number(gpu?.total) || 0,
+    busy: typeof gpu?.busy === 'number' ? gpu.busy : null
+  }));
+}
+
+/** Read what a kernel sent of a model; what is missing or mistyped becomes empty. */
 export function readGauge(data: any): IModelGauge {
   const memory = Object.entries(data?.memory ?? {}).filter(([, bytes]) => typeof bytes === 'number');
   return {

@@ -53,8 +53,8 @@ const transcripts: JupyterFrontEndPlugin<void> = {
     notebooks.widgetAdded.connect((_, { context }) => {
       if (!bridges.has(context)) {
         const before = new Set(Array.from(app.serviceManager.kernels.running(), kernel => kernel.id));
-        const bridge = new NotebookBridge(context, live, before, preferences, models =>
-          gauges.set(context, models)
+        const bridge = new NotebookBridge(context, live, before, preferences, (models, gpus) =>
+          gauges.set(context, models, gpus)
         );
         bridges.set(context, bridge);
         context.disposed.connect(() => bridges.delete(context));

@@ -4,20 +4,41 @@ import { Popup, showPopup } from '@jupyterlab/statusbar';
 import { Signal } from '@lumino/signaling';
 import { Widget } from '@lumino/widgets';
 import { make, setText } from './dom';
-import { bytesText, cardText, contextText, type IModelGauge, memoryOf, readGauge, spokenText } from './gauge';
+import {
+  busyText,
+  bytesText,
+  cardText,
+  contextText,
+  type IGpuGauge,
+  type IModelGauge,
+  memoryOf,
+  readGauge,
+  readGpus,
+  spokenText,
+  usedText
+} from './gauge';
+
+/** What is loaded in one kernel, and the GPUs that it uses. */
+export interface ILoaded {
+  models: IModelGauge[];
+  gpus: IGpuGauge[];
+}
 
 /** What is loaded in the kernel of each notebook; `changed` is emitted with the notebook's key. */
 export class Gauges {
   readonly changed = new Signal<this, void>(this);
-  private _models = new WeakMap<object, IModelGauge[]>();
+  private _loaded = new WeakMap<object, ILoaded>();
 
-  set(notebook: object, models: unknown): void {
-    this._models.set(notebook, Array.isArray(models) ? models.map(readGauge) : []);
+  set(notebook: object, models: unknown, gpus: unknown): void {
+    this._loaded.set(notebook, {
+      models: Array.isArray(models) ? models.map(readGauge) : [],
+      gpus: readGpus(gpus)
+    });
     this.changed.emit();
   }
 
-  get(notebook: object | null): IModelGauge[] {
-    return (notebook && this._models.get(notebook)) || [];
+  get(notebook: object | null): ILoaded {
+    return (notebook && this._loaded.get(notebook)) || { models: [], gpus: [] };
   }
 }
 
@@ -25,48 +46,65 @@ export class Gauges {
 export class ModelCard extends Widget {
   private _button = make('button', 'llm-Card', { type: 'button' });
   private _popup: Popup | null = null;
+  private _panel: HTMLElement | null = null;
 
-  constructor(private readonly _shown: () => IModelGauge[]) {
+  constructor(private readonly _shown: () => ILoaded) {
     super();
     this.node.append(this._button);
     this._button.addEventListener('click', () => this._open());
     this.refresh();
   }
 
-  /** Bring the line up to date; `wanted` is whether the user wants it at all. */
+  /** Bring the line, and the panel if it is open, up to date; `wanted` is whether the user wants it at all. */
   refresh(wanted = true): void {
-    const models = this._shown();
+    const { models, gpus } = this._shown();
     const model = models.find(model => model.current) ?? models[0];
-    setText(this._button, model ? cardText(model) : '');
-    const spoken = model ? `Loaded model: ${spokenText(model)}` : '';
+    setText(this._button, model ? cardText(model, gpus) : '');
+    const spoken = model ? `Loaded model: ${spokenText(model, gpus)}` : '';
     this._button.setAttribute('aria-label', spoken);
     this._button.title = spoken;
     this.setHidden(!model || !wanted);
+    if (this._panel?.isConnected) {
+      this._panel.replaceChildren(...tables(this._shown()));
+    }
   }
 
   private _open(): void {
     this._popup?.dispose();
-    const body = new Widget({ node: panel(this._shown()) });
+    const attributes = { role: 'region', 'aria-label': 'Loaded models', tabindex: '0' };
+    this._panel = make('div', 'llm-CardPanel', attributes, ...tables(this._shown()));
+    const body = new Widget({ node: this._panel });
     this._popup = showPopup({ body, anchor: this, align: 'right' });
   }
 }
 
-function panel(models: IModelGauge[]): HTMLElement {
-  const heads = ['model', 'context', 'tokens/s', 'GPU', 'host'].map(head =>
-    make('th', '', { scope: 'col' }, head)
-  );
+/** The panel's tables: one of the models, and one of the GPUs where a model is on one. */
+function tables({ models, gpus }: ILoaded): HTMLElement[] {
+  const found = [table(['model', 'context', 'tokens/s', 'GPU', 'host'], models.map(panelRow))];
+  return gpus.length ? [...found, table(['GPU', 'memory in use', 'busy'], gpus.map(gpuRow))] : found;
+}
+
+function table(heads: string[], rows: HTMLElement[]): HTMLElement {
+  const cells = heads.map(head => make('th', '', { scope: 'col' }, head));
   return make(
-    'div',
-    'llm-CardPanel',
-    { role: 'region', 'aria-label': 'Loaded models', tabindex: '0' },
-    make(
-      'table',
-      '',
-      {},
-      make('thead', '', {}, make('tr', '', {}, ...heads)),
-      make('tbody', '', {}, ...models.map(panelRow))
-    )
+    'table',
+    '',
+    {},
+    make('thead', '', {}, make('tr', '', {}, ...cells)),
+    make('tbody', '', {}, ...rows)
   );
+}
+
+function gpuRow(gpu: IGpuGauge): HTMLElement {
+  const share = gpu.total ? Math.min(gpu.used / gpu.total, 1) : 0;
+  const memory = make('td', '', {}, usedText(gpu));
+  memory.append(meter(share, 'share of the memory that is in use'));
+  const busy = make('td', '', {}, gpu.busy === null ? '–' : busyText([gpu]));
+  return make('tr', '', {}, make('th', '', { scope: 'row' }, gpu.name), memory, busy);
+}
+
+function meter(share: number, label: string): HTMLElement {
+  return make('meter', '', { value: String(share), 'aria-label': label });
 }
 
 function panelRow(model: IModelGauge): HTMLElement {
@@ -82,9 +120,7 @@ function panelRow(model: IModelGauge): HTMLElement {
   const context = cell(model.context_size ? contextText(model) : '–');
   if (model.context_size) {
     const share = Math.min(model.context_used / model.context_size, 1);
-    context.append(
-      make('meter', '', { value: String(share), 'aria-label': 'share of the context that is used' })
-    );
+    context.append(meter(share, 'share of the context that is used'));
   }
   const speed = model.tokens_per_second ? model.tokens_per_second.toFixed(1) : '';
   const figures = [speed, bytesText(gpu), bytesText(host)].map(figure => cell(figure || '–'));

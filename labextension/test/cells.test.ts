@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { cardText, memoryOf, readGauge, spokenText } from '../src/gauge';
+import { cardText, memoryOf, readGauge, readGpus, spokenText } from '../src/gauge';
 import { nameError, storedTool, toolName } from '../src/toolmetadata';
 
 describe('a cell', () => {
@@ -43,5 +43,19 @@ describe('the model card', () => {
     expect(spokenText(whole)).toContain('812 of 4,096 tokens of context used');
     expect(spokenText(whole)).toContain('500 MB on CUDA1');
     expect(cardText(readGauge(null))).toBe('');
+  });
+
+  it('tells how the GPUs fare, where a model is on one', () => {
+    const gpus = readGpus([
+      { name: 'A', used: 40e9, total: 141e9, busy: 12 },
+      { name: 'B', used: 0, total: 24e9, busy: 63 },
+      { name: 'C', used: 1, total: 'much', busy: 'very' }
+    ]);
+    const onGpu = readGauge({ name: 'qwen', memory: { CUDA0: 1.5e9, host: 412e6 } });
+    expect(cardText(onGpu, gpus)).toBe('qwen · GPU 1.5 GB, 63 % busy · host 412 MB');
+    expect(spokenText(onGpu, gpus)).toContain('A: 40.0 GB of 141.0 GB in use, 12 % busy');
+    expect(cardText(onGpu, readGpus([{ name: 'MIG' }]))).toBe('qwen · GPU 1.5 GB · host 412 MB');
+    expect(readGpus('none')).toEqual([]);
+    expect(cardText(readGauge({ name: 'qwen', memory: { host: 412e6 } }), gpus)).toBe('qwen · host 412 MB');
   });
 });

@@ -20,7 +20,8 @@ class GpuProcess:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """An NVIDIA GPU as its driver sees it; bytes. ``pci`` identifies it to llama.cpp as well, e.g. "0000:17:00.0"."""
+    """An NVIDIA GPU as its driver sees it; bytes. ``pci`` identifies it to llama.cpp as well, e.g. "0000:17:00.0".
+    ``busy`` is how much of the last moments something ran on it, in percent; None where the driver does not tell (MIG)."""
 
     name: str
     pci: str
@@ -28,6 +29,7 @@ class Gpu:
     total: int
     processes: tuple[GpuProcess, ...] = ()
     driver: str = ""
+    busy: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +114,13 @@ def _gpu(pynvml: Any, handle: Any, driver: str) -> Gpu:
     except pynvml.NVMLError:
         running = []
     processes = tuple(GpuProcess(p.pid, _process_name(p.pid), int(p.usedGpuMemory or 0)) for p in running)
+    try:
+        busy = int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+    except pynvml.NVMLError:
+        busy = None
     pci = normal_pci(_text(pynvml.nvmlDeviceGetPciInfo(handle).busId))
-    return Gpu(_text(pynvml.nvmlDeviceGetName(handle)), pci, int(memory.free), int(memory.total), processes, driver)
+    name = _text(pynvml.nvmlDeviceGetName(handle))
+    return Gpu(name, pci, int(memory.free), int(memory.total), processes, driver, busy)
 
 
 def normal_pci(address: str) -> str:

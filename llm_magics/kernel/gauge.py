@@ -1,35 +1,88 @@
-"""What is loaded, told to the page after each cell where it changed: the status bar's model card is drawn from it."""
+"""What is loaded, told to the page: after each cell where it changed, and of a GPU that is used, every few moments.
+
+The status bar's model card is drawn from it.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
 from .context import parent_metadata
 from .runtime import Resident, Runtime
 
+SECONDS = 2.0  # between two looks at the GPUs
 
-def gauge(runtime: Runtime) -> list[dict[str, Any]]:
+
+class Gauge:
+    """Tells the page what is loaded, and while a model is on a GPU, how that fares. Ends with :meth:`stop`."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._models: list[dict[str, Any]] = []
+        self._told: tuple[Any, Any] = ([], [])
+        self._lock = threading.Lock()  # the main thread and the one that watches both tell
+        self._over = threading.Event()
+        self._watch: threading.Thread | None = None
+
+    def cell_ended(self, *_: Any) -> None:
+        """Tell what changed, and begin to watch the GPUs where a model is on one."""
+        if parent_metadata(self._runtime.shell).get("cellId") is None:
+            return  # no page that could draw it
+        self._models = models(self._runtime)
+        self._tell()
+        if self._on_gpu and self._watch is None:
+            self._watch = threading.Thread(target=self._look_on, name="llm-magics-gauge", daemon=True)
+            self._watch.start()
+
+    def stop(self) -> None:
+        """Tell nothing any more."""
+        self._over.set()
+
+    @property
+    def _on_gpu(self) -> bool:
+        return any(set(model["memory"]) - {"host"} for model in self._models)
+
+    def _look_on(self) -> None:
+        while not self._over.wait(SECONDS):
+            if self._on_gpu:
+                self._tell()
+
+    def _tell(self) -> None:
+        gpus = gpu_figures() if self._on_gpu else []
+        with self._lock:
+            link, now = self._runtime.link, (self._models, gpus)
+            if link is not None and now != self._told:
+                self._told = now
+                link.send("models", models=now[0], gpus=now[1])
+
+
+def models(runtime: Runtime) -> list[dict[str, Any]]:
     """One object for each loaded model: name, whether it answers by default, tokens, speed, and bytes of memory by device."""
-    return [_gauge_of(runtime, resident) for resident in runtime.residents.values()]
+    return [_model(runtime, resident) for resident in runtime.residents.values()]
+
+
+def gpu_figures() -> list[dict[str, Any]]:
+    """One object for each NVIDIA GPU: name, bytes used by anybody and in all, and percent busy (None where unknown)."""
+    from ..engine.free import nvidia_gpus
+
+    return [{"name": gpu.name, "used": gpu.total - gpu.free, "total": gpu.total, "busy": gpu.busy} for gpu in nvidia_gpus()]
 
 
 def start_gauge(runtime: Runtime) -> Callable[[], None]:
     """Begin to tell the page; gives what ends it."""
-    told: list[Any] = [[]]
+    gauge = Gauge(runtime)
+    runtime.shell.events.register("post_run_cell", gauge.cell_ended)
 
-    def tell(*_: Any) -> None:
-        link = runtime.link if parent_metadata(runtime.shell).get("cellId") else None
-        now = gauge(runtime)
-        if link is not None and now != told[0]:
-            told[0] = now
-            link.send("models", models=now)
+    def end() -> None:
+        runtime.shell.events.unregister("post_run_cell", gauge.cell_ended)
+        gauge.stop()
 
-    runtime.shell.events.register("post_run_cell", tell)
-    return lambda: runtime.shell.events.unregister("post_run_cell", tell)
+    return end
 
 
-def _gauge_of(runtime: Runtime, resident: Resident) -> dict[str, Any]:
+def _model(runtime: Runtime, resident: Resident) -> dict[str, Any]:
     info = getattr(getattr(resident.model, "engine", None), "info", None)
     memory: dict[str, int] = {}
     for device, _, size in info.buffers if info is not None else ():

@@ -102,3 +102,27 @@ def test_the_status_bar_tells_what_is_loaded_and_how_fast_it_is(open_notebook: O
     notebook.page.keyboard.press("Escape")
     notebook.run(2)
     card.wait_for(state="hidden")
+
+
+ON_A_GPU = """
+import itertools
+from types import SimpleNamespace
+from llm_magics.engine import free
+from llm_magics.kernel import gauge
+gauge.SECONDS = 0.3
+busy = itertools.count(1)
+free.nvidia_gpus = lambda: (free.Gpu("NVIDIA Test", "0", 100 * 10**9, 141 * 10**9, busy=min(next(busy), 77)),)
+model.engine = SimpleNamespace(info=SimpleNamespace(buffers=[("CUDA0", "model", 2 * 10**9)], description="told to be on a GPU"))
+"""
+
+
+def test_the_status_bar_tells_how_a_gpu_fares_while_no_cell_runs(open_notebook: Open) -> None:
+    notebook = open_notebook([SETUP + "\n%load_model model\n" + ON_A_GPU])
+    card = notebook.page.locator(".llm-Card")
+    notebook.run(0)
+    card.get_by_text("GPU 2.0 GB").wait_for()
+    card.click()
+    panel = notebook.page.get_by_role("region", name="Loaded models")
+    panel.get_by_text("41.0 GB of 141.0 GB").wait_for()
+    panel.get_by_text("77 % busy").wait_for(timeout=60_000)  # the open panel goes on with it
+    card.get_by_text("77 % busy").wait_for()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -62,11 +63,15 @@ def test_more_used_than_allowed_is_nothing_free(tmp_path: Path) -> None:
     assert free_under(tmp_path, "0::/\n") == 0
 
 
-def test_no_driver_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse() -> None:
-        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+def refuse(code: int) -> Callable[..., None]:
+    def call(*_: object) -> None:
+        raise pynvml.NVMLError(code)
 
-    monkeypatch.setattr(pynvml, "nvmlInit", refuse)
+    return call
+
+
+def test_no_driver_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pynvml, "nvmlInit", refuse(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND))
     assert nvidia_gpus() == ()
 
 
@@ -81,12 +86,15 @@ def test_a_gpu_and_who_uses_it_are_named(monkeypatch: pytest.MonkeyPatch) -> Non
         "nvmlDeviceGetName": "NVIDIA H200",
         "nvmlDeviceGetMemoryInfo": SimpleNamespace(free=40 * GB, total=141 * GB),
         "nvmlDeviceGetPciInfo": SimpleNamespace(busId=b"00000000:17:00.0"),
+        "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=63, memory=20),
         "nvmlDeviceGetComputeRunningProcesses": [SimpleNamespace(pid=own.pid, usedGpuMemory=100 * GB)],
     }
     for name, answer in answers.items():
         monkeypatch.setattr(pynvml, name, lambda *_, answer=answer: answer)
-    gpu = Gpu("NVIDIA H200", "0000:17:00.0", 40 * GB, 141 * GB, (GpuProcess(own.pid, own.name(), 100 * GB),), "580.1")
+    gpu = Gpu("NVIDIA H200", "0000:17:00.0", 40 * GB, 141 * GB, (GpuProcess(own.pid, own.name(), 100 * GB),), "580.1", 63)
     assert nvidia_gpus() == (gpu,)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetUtilizationRates", refuse(pynvml.NVML_ERROR_NOT_SUPPORTED))
+    assert nvidia_gpus()[0].busy is None
     assert FreeMemory(0, (gpu,)).gpu("0000:17:00.0") is gpu
 
 
