@@ -2,19 +2,20 @@
 
 Batches of different shapes go through different kernels, which add up in different orders; quantised activations make a whole
 quantum of the last bit, and after some layers the logits differ in their second digit. Then a guess that is checked in a batch
-is not checked against what plain decoding would have said. Up to which shape the kernels agree depends on the weights' types,
-the cache's types, the build and the processor, and no rule foresees it. So it is tried, once per file and configuration: a few
-tokens are evaluated one by one and then together, and both their keys and values and their logits are compared bit by bit.
+is not checked against what plain decoding would have said, and what the batch leaves in the cache turns later near ties too.
+Up to which shape the kernels agree depends on the weights' types, the cache's types, the build and the processor, and no rule
+foresees it. So it is tried, once per file and configuration: a few tokens are evaluated one by one and then together, and both
+their keys and values and their logits are compared bit by bit.
 
 On the CPU, llama.cpp's attention goes one way for a single token behind more than 256 others and another way for several; only
-with quantised keys and values (``kv_type`` "q8_0") it goes the same way for all.
+with quantised keys and values (``kv_type`` "q8_0") it goes the same way for all. Where nothing wider than one token is exact,
+the scheduler checks guesses in any batch and makes near ties again from single tokens.
 """
 
 from __future__ import annotations
 
 import json
 import platform
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,43 +27,26 @@ from .model import Model
 from .values import EngineConfig
 
 _WIDTHS = (2, 3, 4, 7, 8, MAX_DRAFT + 1)  # rows that are tried; kernels change at such numbers
-_SHORT, _LONG = 8, 300  # tokens in front of them
-_FEW = 256  # tokens up to which what was found for a short context holds
+_BEHIND = 300  # tokens in front of them: more than 256, where kernels change too
 
 
-@dataclass(frozen=True, slots=True)
-class Exactness:
-    """Rows up to which a batch is exact, where few tokens are cached and where many are; 1 where only single tokens are."""
+def exact_rows(model: Model, context: Context, config: EngineConfig) -> int:
+    """How many rows a batch may have to be exact; 1 where only single tokens are. Found out once, then remembered.
 
-    few: int = 1
-    many: int = 1
-
-    def rows(self, cached: int) -> int:
-        """How many rows a batch with a guess may have while so many tokens are cached: as many as are exact, and any number
-        where no guess could be exact anyway."""
-        if self.many > 1:
-            return min(self.few, self.many)
-        return self.few if self.few > 1 and cached <= _FEW else MAX_DRAFT + 1
-
-
-def exactness(model: Model, context: Context, config: EngineConfig) -> Exactness:
-    """Find out, or remember. The context must be new; it is empty again afterwards."""
+    The context must be new; it is empty again afterwards.
+    """
     paths, key = [Path(config.path)], _key(config)
-    try:
-        return Exactness(*json.loads(recall(paths)[key]))
-    except (LookupError, ValueError, TypeError):
-        pass
-    few = _try(model, context, _SHORT)
-    found = Exactness(few, _try(model, context, _LONG) if few > 1 else 1)
-    remember(paths, **{key: json.dumps([found.few, found.many])})
+    known = recall(paths).get(key, "")
+    if known.isdecimal():
+        return int(known)
+    found = _try(model, context, max(0, min(_BEHIND, context.n_ctx - _WIDTHS[-1])))
+    remember(paths, **{key: str(found)})
     return found
 
 
 def _try(model: Model, context: Context, n: int) -> int:
     """The widest batch that is exact behind ``n`` tokens, with all narrower ones."""
-    if n + _WIDTHS[-1] > context.n_ctx:
-        return 1
-    batch = Batch(max(_LONG, _WIDTHS[-1]))
+    batch = Batch(max(context.n_batch, _WIDTHS[-1]))
     tokens = [(37 * i + 11) % model.n_vocab for i in range(n + _WIDTHS[-1])]
     best = 1
     try:

@@ -22,7 +22,7 @@ from . import switching
 from .constraint import ConstraintEngine
 from .context import Context, buffer_sizes
 from .draft import Draft
-from .exact import exactness
+from .exact import exact_rows
 from .filefacts import cache_dir
 from .llama import give_memory_back
 from .lookup import Guesser, Lookup
@@ -183,7 +183,7 @@ class LocalEngine:
             on_failure.callback(context.free)
             draft = Draft(config, model) if config.draft else None
             guessers = _guessers(config, model, draft)
-            exact = exactness(model, context, config) if guessers else None
+            exact = exact_rows(model, context, config) if guessers else 1
             on_failure.pop_all()
         n_ctx = min(config.n_ctx or context.n_ctx, context.n_ctx)
         self._constraints = ConstraintEngine(model)
@@ -194,7 +194,7 @@ class LocalEngine:
             n_ctx=n_ctx,
             reuse=not config.deterministic,
             guessers=guessers,
-            exactness=exact,
+            exact_rows=exact,
             parking=parking,
             device_sampling=config.device_sampling,
         )

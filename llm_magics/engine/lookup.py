@@ -15,7 +15,7 @@ from typing import Protocol
 
 MAX_DRAFT = 16
 _GRAM = 3  # shorter repetitions are not looked for
-_FIRST_RUN = 5
+_FIRST_RUN = 8
 _LONGEST_RUN = 48
 _FIRST_DRAFT = 8
 

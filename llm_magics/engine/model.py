@@ -8,23 +8,18 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import llama_cpp.llama_cpp as lib
 
-from ..errors import EngineError, ModelError, ModelNotFoundError, OptionError, UnsupportedModelError
+from ..errors import EngineError, ModelNotFoundError, OptionError, UnsupportedModelError
 from . import llama
-from .gguf import GGML_TYPES, read_gguf
 from .values import EngineConfig
 
 Progress = Callable[[float], "bool | None"]
 _ALL_LAYERS = 10_000
-_REPACKED = ("Q4_0", "Q4_K", "Q2_K", "IQ4_NL", "MXFP4")  # what llama.cpp can repack on x86
-_LEAST_REPACKED = 0.25  # of the bytes
 
 
 class Shape(NamedTuple):
@@ -190,7 +185,6 @@ def model_params(config: EngineConfig, relay: ProgressRelay) -> Any:
     params.n_gpu_layers = _ALL_LAYERS if config.n_gpu_layers < 0 else config.n_gpu_layers
     params.main_gpu = config.main_gpu
     params.load_mode = 1 if config.use_mmap else 0
-    params.use_extra_bufts = config.n_gpu_layers != 0 or _worth_repacking(config.path)
     params.progress_callback = relay.callback
     if config.tensor_split:
         room = int(lib.llama_max_devices())
@@ -202,22 +196,6 @@ def model_params(config: EngineConfig, relay: ProgressRelay) -> Any:
     elif config.main_gpu > 0:
         params.split_mode = lib.LLAMA_SPLIT_MODE_NONE  # llama.cpp reads main_gpu only then
     return params
-
-
-def _worth_repacking(path: str) -> bool:
-    """Whether enough of a file's weights can be repacked for the CPU.
-
-    llama.cpp keeps a second copy of such weights, in which several rows lie interleaved, and multiplies them by kernels of its
-    own, which are faster for one token and round otherwise for four and more. Where they are a small part nothing is gained.
-    """
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        return True  # elsewhere more types are repacked, and more is gained
-    try:
-        matrices = [tensor for tensor in read_gguf(Path(path)).tensors if len(tensor.shape) > 1]
-    except ModelError:
-        return True  # llama.cpp will say what is wrong
-    repacked = sum(tensor.n_bytes for tensor in matrices if GGML_TYPES[tensor.type][0] in _REPACKED)
-    return repacked >= _LEAST_REPACKED * sum(tensor.n_bytes for tensor in matrices)
 
 
 def _text(read: Any, pointer: Any, index: int) -> str:

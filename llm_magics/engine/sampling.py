@@ -34,6 +34,7 @@ class Sampler:
         self.seed = (secrets.randbelow(_SEEDS) if settings.seed is None else settings.seed) % _SEEDS
         self._bias_ids = np.array([token for token, _ in settings.logit_bias], dtype=np.int64)
         self._bias = np.array([value for _, value in settings.logit_bias], dtype=np.float32)
+        self._greedy = settings.temperature <= 0
         self._penalties: Any = None
         self._before: Any = None  # the penalties' state before the latest draw
         self._chain: Any = None
@@ -68,6 +69,17 @@ class Sampler:
         if self._bias_ids.size:
             context.logits(row)[self._bias_ids] += self._bias
         return self._draw(context, row)
+
+    def near_tie(self, context: Context, row: int, distance: float) -> bool:
+        """Whether the choice at a batch row is a greedy one between two logits that lie so near each other."""
+        if not self._greedy:
+            return False
+        logits = context.logits(row)
+        if self._bias_ids.size:
+            logits = logits.copy()
+            logits[self._bias_ids] += self._bias
+        best = int(logits.argmax())
+        return bool(max(logits[:best].max(initial=-np.inf), logits[best + 1 :].max(initial=-np.inf)) > logits[best] - distance)
 
     def sample_again(self, context: Context, row: int, allowed: np.ndarray[Any, np.dtype[np.bool_]]) -> int:
         """Draw again from the same row, among the ``allowed`` tokens only, as if the first draw had not been.

@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from ..errors import EngineError
 from . import llama, prefix
 from .context import Batch, Context
-from .exact import Exactness
 from .lookup import MAX_DRAFT, Guesser
 from .model import Model
 from .parking import Parking
@@ -38,24 +37,30 @@ _SHORT_STEP = 0.25  # seconds that a step may take while somebody generates
 _SHORTER_STEP = 0.1  # the same where who generates matters more than the prompts
 _LEAST_CHUNK = 32  # tokens of prompts that a step takes in any case
 _LEAST_OUTRANKED_CHUNK = 8
+_NEAR = 0.5  # between two logits: more than rounding was ever seen to move them towards each other
+_LONGEST_REPAIR = 48  # tokens that are evaluated once more at most
 _WORTH_WAITING = 32  # shared tokens for which a prompt waits until another sequence has evaluated them
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
     """One slot's share of a batch: ``n`` tokens, ``draft`` guessed ones behind them; ``row`` is where the logits of the last of
-    the ``n`` are, -1 for none, and the draft's follow it."""
+    the ``n`` are, -1 for none, and the draft's follow it. ``exact`` says that they round as single tokens do."""
 
     slot: Slot
     sequence: Sequence
     n: int
     row: int
     draft: list[int]
+    exact: bool = True
 
 
 class Scheduler:
     """Runs sequences over the slots of one context. ``n_ctx`` bounds one sequence; ``guessers`` make what guesses for it while
-    it runs alone, from its list of tokens, and ``exactness`` bounds the batches that these go into."""
+    it runs alone, from its list of tokens, and batches of up to ``exact_rows`` tokens check them exactly.
+
+    Where no wider batch is exact, guesses are checked in any, and greedy choices that rounding could turn are made again from
+    tokens that were evaluated one by one, as long as those are few."""
 
     def __init__(
         self,
@@ -68,7 +73,7 @@ class Scheduler:
         guessers: tuple[Callable[[list[int]], Guesser], ...] = (),
         parking: Parking | None = None,
         device_sampling: bool = False,
-        exactness: Exactness | None = None,
+        exact_rows: int = 1,
     ) -> None:
         self._context = context
         self._batch = Batch(context.n_batch)
@@ -76,7 +81,7 @@ class Scheduler:
         self._waiting: list[Sequence] = []
         self._n_ctx = n_ctx
         self._guessers = guessers
-        self._exactness = exactness or Exactness()
+        self._exact_rows = exact_rows
         self._device_sampling = device_sampling
         self._numbered = 0
         self._crowded = False  # the memory was full: nobody is admitted until somebody has ended
@@ -247,6 +252,8 @@ class Scheduler:
         end = min(len(tokens), start + min(budget, batch.capacity - batch.n))
         if not self._slots.cuttable and start < sequence.n_prompt - 1 < end:
             end = sequence.n_prompt - 1  # stop where a checkpoint is of most use
+        if slot.singly > start:
+            end, guess = min(end, start + 1), False
         if end <= start:
             return 0
         last = end == len(tokens)
@@ -257,13 +264,14 @@ class Scheduler:
         else:
             row = batch.extend(tokens[start:end], start, slot.index, output_last=last)
         draft: list[int] = []
+        exact = True
         if guess and last:
-            rows = self._exactness.rows(sum(len(other.cached) for other in self._slots.all))
-            room = min(rows - (end - start), MAX_DRAFT, batch.capacity - batch.n, self._n_ctx - end)
-            draft = sequence.guess(self._guessers, room)
+            exact = self._exact_rows > 1
+            most = self._exact_rows - (end - start) if exact else MAX_DRAFT
+            draft = sequence.guess(self._guessers, min(most, MAX_DRAFT, batch.capacity - batch.n, self._n_ctx - end))
             for i, token in enumerate(draft):
                 batch.add(token, end + i, slot.index)
-        parts.append(_Part(slot, sequence, end - start, row if last else -1, draft))
+        parts.append(_Part(slot, sequence, end - start, row if last else -1, draft, exact))
         return end - start
 
     def _waits_for_a_prefix(self, slot: Slot) -> bool:
@@ -300,6 +308,12 @@ class Scheduler:
                 if not self._slots.cuttable and len(slot.cached) == sequence.n_prompt - 1:
                     self._slots.checkpoint(slot)
             if part.row >= 0:
+                if part.draft and not part.exact and slot.rounded is None:
+                    slot.rounded = start
+                if self._again_singly(slot, part.row):
+                    if part.draft:
+                        sequence.guessed(len(part.draft), 0)
+                    return
                 if not sequence.reason:
                     sequence.draw(self._context, part.row)
                 if part.draft:
@@ -324,10 +338,28 @@ class Scheduler:
             right = prefix.common_prefix(draft, sequence.tokens[base:])
             if sequence.reason or right < len(sequence.tokens) - base:
                 break
+            if self._again_singly(slot, part.row + right):
+                sequence.guessed(len(draft), right)
+                return
             sequence.draw(self._context, part.row + right)
         sequence.guessed(len(draft), right)
         if right < len(draft):
             self._slots.cut_back(slot, base + right)
+        if right * 2 < len(draft):
+            self._again_singly(slot)  # what was gained by it is less than what its rounding may cost later
+
+    def _again_singly(self, slot: Slot, row: int = -1) -> bool:
+        """Have the last tokens evaluated once more, one by one, if their batches rounded otherwise and they are few: for the
+        choice at a row, if it is a near tie, or in any case."""
+        sequence, rounded = slot.sequence, slot.rounded
+        assert sequence is not None
+        if rounded is None or len(slot.cached) - rounded > _LONGEST_REPAIR or sequence.reason:
+            return False
+        if row >= 0 and not sequence.near_tie(self._context, row, _NEAR):
+            return False
+        self._slots.cut_back(slot, rounded)
+        slot.rounded, slot.singly = None, len(sequence.tokens)
+        return True
 
     def _shift(self, slot: Slot) -> None:
         """Where the context is full, drop the oldest turns that may be dropped; :class:`Sequence` ends what is too long yet."""

@@ -168,6 +168,10 @@ class Sequence:
         if self._guesser is not None:
             self._guesser.learn(proposed, accepted)
 
+    def near_tie(self, context: Context, row: int, distance: float) -> bool:
+        """Whether the next token hangs on a difference of logits smaller than that."""
+        return not self.reason and self._sampler.near_tie(context, row, distance)
+
     def draw(self, context: Context, row: int) -> None:
         """Draw the next token from a batch row, and take it and all that it forces."""
         n = self.request.logprobs

@@ -28,6 +28,9 @@ class Slot:
 
     ``shifted`` is the length from which on its keys and values were computed behind turns that have been dropped since: what
     is there still carries something of them, and serves this conversation only. None where there is no such part.
+
+    ``rounded`` is the length from which on they were computed in batches that round otherwise than single tokens, since the
+    running sequence began; None where there is no such part. Up to ``singly`` tokens are evaluated one by one.
     """
 
     index: int
@@ -37,6 +40,8 @@ class Slot:
     sequence: Sequence | None = None
     checkpoints: list[tuple[int, bytes]] = field(default_factory=list)
     shifted: int | None = None
+    rounded: int | None = None
+    singly: int = 0
 
     @property
     def exact(self) -> list[int]:
@@ -90,6 +95,7 @@ class Slots:
         self._clock += 1
         slot.last_used = self._clock
         slot.sequence = None
+        slot.rounded, slot.singly = None, 0
 
     # --- coming back --------------------------------------------------------------------------------------------------------
 
@@ -102,6 +108,8 @@ class Slots:
             slot.checkpoints = [saved for saved in slot.checkpoints if saved[0] <= length]
             if slot.shifted is not None and length <= slot.shifted:
                 slot.shifted = None
+            if slot.rounded is not None and length <= slot.rounded:
+                slot.rounded = None
         elif not self._restore_checkpoint(slot, length):
             self.forget(slot)
 
@@ -129,7 +137,8 @@ class Slots:
         self._context.forget(slot.index)
         slot.cached.clear()
         slot.checkpoints.clear()
-        slot.shifted = None
+        slot.shifted = slot.rounded = None
+        slot.singly = 0
         if slot.sequence is None:
             slot.conversation = ""
         if self._recurrent and not any(other.cached for other in self.all):
@@ -152,6 +161,7 @@ class Slots:
             self.cut_back(other, end)
         self._context.close_up(slot.index, start, end)
         del slot.cached[start:end]
+        slot.rounded, slot.singly = None, 0
         slot.shifted = start if slot.shifted is None else min(slot.shifted, start)
 
     def checkpoint(self, slot: Slot) -> None:

@@ -57,8 +57,7 @@ class LoadSettings:
     seed of every turn. ``slots`` sequences share the context; "auto" is 8, or 1 for a deterministic model.
 
     ``speculation`` "lookup" guesses that text repeats itself, "auto" does so where the model's memory allows it; ``draft``
-    names a small model of the same family that guesses. Every guess is checked, so that only the speed changes; on a CPU and
-    behind more than 256 tokens, to the last bit only with ``kv`` "q8_0".
+    names a small model of the same family that guesses. Every guess is checked, so that only the speed changes.
     ``context_shift`` leaves the oldest turns out where a conversation outgrows the context; without it that is an error.
     ``park_memory`` and ``park_disk`` are how many MiB the states of conversations may take that have lost their slot; what goes
     to disk is as private as the conversation, so that none does unless asked. ``device_sampling`` draws tokens on the GPU where

@@ -6,36 +6,36 @@ import random
 
 from llm_magics.engine.lookup import MAX_DRAFT, Lookup
 
-RUN = [1, 2, 3, 4, 5]
+RUN = [1, 2, 3, 4, 5, 6, 7, 8]
 
 
 def test_it_guesses_what_followed_the_same_run_last_time() -> None:
-    assert Lookup([*RUN, 6, 7, 0, *RUN, 8, 9, 0, *RUN]).propose(3) == [8, 9, 0]
+    assert Lookup([*RUN, 16, 17, 0, *RUN, 18, 19, 0, *RUN]).propose(3) == [18, 19, 0]
 
 
 def test_it_guesses_nothing_for_what_is_new_or_repeats_little() -> None:
-    for tokens in ([], [1], [1, 2, 3], [1, 2, 3, 4, 5, 6], [1, 2, 3, 9, 1, 2, 3], [0, *RUN[1:], 8, 9, *RUN[1:]]):
+    for tokens in ([], [1], [1, 2, 3], [1, 2, 3, 4, 5, 6], [1, 2, 3, 9, 1, 2, 3], [0, *RUN[1:], 18, 19, *RUN[1:]]):
         assert Lookup(tokens).propose(8) == []
 
 
 def test_it_keeps_up_with_tokens_as_they_come() -> None:
-    tokens = [*RUN, 6]
+    tokens = [*RUN, 16]
     lookup = Lookup(tokens)
     assert lookup.propose(2) == []
     tokens += RUN
-    assert lookup.propose(2) == [6, 1]
+    assert lookup.propose(2) == [16, 1]
 
 
 def test_a_failure_asks_for_a_longer_run_and_a_success_for_a_shorter_one() -> None:
-    tokens = [9, *RUN, 6, 7, 8, *RUN]
+    tokens = [9, *RUN, 16, 17, 18, *RUN]
     for accepted, guesses in ((0, False), (3, True)):
         lookup = Lookup(tokens.copy())
         lookup.learn(3, accepted)
         assert bool(lookup.propose(3)) is guesses
-    lookup = Lookup([1, 2, 3, 4, 9, 9, 1, 2, 3, 4])
+    lookup = Lookup([*RUN[1:], 9, 9, *RUN[1:]])
     assert lookup.propose(3) == []
     lookup.learn(3, 3)
-    assert lookup.propose(3) == [9, 9, 1]
+    assert lookup.propose(3) == [9, 9, 2]
 
 
 def test_guesses_grow_while_they_come_true_and_never_beyond_the_most() -> None:
