@@ -15,9 +15,9 @@ from typing import Protocol
 
 MAX_DRAFT = 16
 _GRAM = 3  # shorter repetitions are not looked for
-_FIRST_RUN = 8
+_FIRST_RUN = 12
 _LONGEST_RUN = 48
-_FIRST_DRAFT = 8
+_FIRST_DRAFT = 4
 
 
 class Guesser(Protocol):
@@ -63,5 +63,5 @@ class Lookup:
             self._length = min(MAX_DRAFT, self._length * 2)
             self._run = max(_GRAM, self._run - 1)
         elif accepted * 2 < proposed:
-            self._length = max(_FIRST_DRAFT // 2, self._length // 2)
+            self._length = max(_FIRST_DRAFT, self._length // 2)
             self._run = min(_LONGEST_RUN, self._run * 2)

@@ -6,7 +6,7 @@ import random
 
 from llm_magics.engine.lookup import MAX_DRAFT, Lookup
 
-RUN = [1, 2, 3, 4, 5, 6, 7, 8]
+RUN = list(range(1, 13))
 
 
 def test_it_guesses_what_followed_the_same_run_last_time() -> None:
