@@ -38,7 +38,7 @@ _SHORTER_STEP = 0.1  # the same where who generates matters more than the prompt
 _LEAST_CHUNK = 32  # tokens of prompts that a step takes in any case
 _LEAST_OUTRANKED_CHUNK = 8
 _NEAR = 0.5  # between two logits: more than rounding was ever seen to move them towards each other
-_LONGEST_REPAIR = 48  # tokens that are evaluated once more at most
+_LONGEST_REPAIR = 16  # tokens that are evaluated once more at most: more would cost what the guesses have gained
 _WORTH_WAITING = 32  # shared tokens for which a prompt waits until another sequence has evaluated them
 
 
@@ -88,6 +88,7 @@ class Scheduler:
         self._seconds_per_token = 0.0  # of long batches
         self._long_batch = False
         self._batch_priority: int | None = None  # of the batch that is being evaluated, where it can be cut short
+        self._calls: list[int | None] = []  # what interrupt() was asked since the last batch
 
     # --- from outside -------------------------------------------------------------------------------------------------------
 
@@ -99,10 +100,15 @@ class Scheduler:
 
     def interrupt(self, priority: int | None = None) -> None:
         """Cut a long evaluation short, so that a cancelled sequence is noticed, or one of this ``priority`` if all in the batch
-        matter less. Any thread may call this; an abort that comes too early or too late only repeats a step."""
-        running = self._batch_priority
-        if self._long_batch if priority is None else running is not None and priority < running:
+        matter less. Any thread may call this, once it has left word of what the engine is to do: where it comes before the
+        evaluation, that does not begin; where it comes too late, it only repeats a step."""
+        self._calls.append(priority)  # before looking, as the engine looks at the calls after saying what it evaluates
+        if self._cuts(priority):
             self._context.abort.set()
+
+    def _cuts(self, priority: int | None) -> bool:
+        running = self._batch_priority
+        return self._long_batch if priority is None else running is not None and priority < running
 
     @property
     def n_waiting(self) -> int:
@@ -135,8 +141,10 @@ class Scheduler:
         if long or self._slots.cuttable:  # another memory may lose more by being cut short than a short step takes
             self._batch_priority = min(part.sequence.request.priority for part in parts)
         begin = time.perf_counter() if long else 0.0
-        code = self._context.decode(self._batch)
+        called = bool(self._calls) and any(map(self._cuts, self._calls))  # while the batch was made up
+        code = _ABORTED if called else self._context.decode(self._batch)
         self._long_batch, self._batch_priority = False, None
+        self._calls.clear()
         if code != _DONE:
             self._recover(parts, code)
             return True

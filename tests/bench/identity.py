@@ -5,6 +5,9 @@
 Batches of different shapes round differently, so that where the two best logits lie within ``NEAR`` of each other either may
 win. Counted as the same are equal texts; a text that first differs at such a place is counted apart, at most twice in fifty;
 any other difference fails.
+
+Told along is how fast the same answers were, guesses over plain decoding: tokens per second of all prompts that copy, and of
+all others. Each is asked once, so its own ratio is rough.
 """
 
 from __future__ import annotations
@@ -15,11 +18,11 @@ from contextlib import closing
 from dataclasses import replace
 
 from llm_magics.engine import open_engine
-from llm_magics.engine.values import EngineConfig
+from llm_magics.engine.values import EngineConfig, Finished
 from llm_magics.models.locate import locate
 from tests.engine.test_greedy import PROMPTS as QUESTIONS
 
-from .common import Result, machine, report
+from .common import Result, machine, quartiles, report
 from .lookup import CODE, generate
 
 NEAR = 0.05
@@ -51,6 +54,18 @@ def prompts() -> list[str]:
     return [prompt for pair in zip(copying, other, strict=True) for prompt in pair]
 
 
+def speed(ends: list[Finished]) -> float:
+    """Tokens per second after the first, over several answers."""
+    return sum(len(end.ids) - 1 for end in ends) / sum(end.decode_seconds for end in ends)
+
+
+def against_plain(name: str, ends: list[tuple[Finished, Finished]]) -> Result:
+    """How fast the guessing engine was over all its answers, as a ratio to the plain one; one pair per prompt."""
+    mine, plain = (speed(list(column)) for column in zip(*ends, strict=True))
+    ratios = [speed([ours]) / speed([theirs]) for ours, theirs in ends]
+    return Result(name, mine, "tokens/s", "plain decoding", mine / plain, quartiles(ratios), len(ratios), machine())
+
+
 def main() -> int:
     asked = argparse.ArgumentParser()
     asked.add_argument("model", nargs="?", default="qwen2.5-coder-0.5b")
@@ -66,19 +81,27 @@ def main() -> int:
     guessing_config = replace(plain_config, speculation="off" if draft else "auto", draft=draft)
     chosen = prompts()[options.first : options.first + options.count]
     same = near = far = drafted = accepted = 0
+    speeds: dict[str, list[tuple[Finished, Finished]]] = {"copying": [], "other": []}
     with closing(open_engine(plain_config)) as plain, closing(open_engine(guessing_config)) as guessing:
         for number, prompt in enumerate(chosen, options.first):
-            expected, gaps = generate(plain, prompt, options.tokens, logprobs=2)
-            found, _ = generate(guessing, prompt, options.tokens)
+            engines = (plain, guessing) if number // 2 % 2 else (guessing, plain)
+            ends = {engine: generate(engine, prompt, options.tokens)[0] for engine in engines}
+            expected, found = ends[plain], ends[guessing]
+            if min(len(found.ids), len(expected.ids)) > 8:  # shorter ones tell nothing of speed
+                speeds["other" if number % 2 else "copying"].append((found, expected))
             drafted, accepted = drafted + found.drafted, accepted + found.accepted
             if found.ids == expected.ids:
                 same += 1
                 continue
+            _, gaps = generate(plain, prompt, options.tokens, logprobs=2)
             at = next(i for i, (a, b) in enumerate(zip(found.ids, expected.ids, strict=False)) if a != b)
             near, far = near + (gaps[at] <= NEAR), far + (gaps[at] > NEAR)
             print(f"prompt {number}: first different at token {at}, where the two best lie {gaps[at]:.3f} apart")
     print(f"{same} same, {near} first different at a near tie, {far} otherwise; {accepted} of {drafted} guesses came true")
-    name = f"greedy_same_with_{'draft' if draft else 'lookup'}_{options.first}_{options.model}"
+    who = "draft" if draft else "lookup"
+    for work, pairs in ((work, ends) for work, ends in speeds.items() if ends):
+        report(against_plain(f"{who}_vs_plain_{work}_prompts", pairs))
+    name = f"greedy_same_with_{who}_{options.first}_{options.model}"
     report(Result(name, float(same), "prompts", f"plain decoding of {len(chosen)}", machine=machine()))
     assert drafted, "nothing was guessed, so nothing was shown"
     return int(far > 0 or near > MOST_NEAR)

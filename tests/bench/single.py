@@ -100,7 +100,7 @@ def main() -> None:
     else:
         print("LLAMA_BENCH is not set: the bare loop was not compared with llama-bench.")
     against_the_loop("single_stream_long_vs_c_loop", path, TEXT * 20, 4096, pairs)
-    against_llama_cpp_python(path, max(1, pairs // 3))
+    against_llama_cpp_python(path, pairs)
 
 
 if __name__ == "__main__":

@@ -152,6 +152,28 @@ def test_a_batch_that_matters_less_is_cut_short_and_one_that_matters_as_much_is_
         assert bench.context.aborted == aborts
 
 
+def test_a_call_that_comes_while_a_batch_is_made_up_is_heard_before_it_is_evaluated(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill = bench.scheduler._fill
+    for i, (arriving, comes_first) in enumerate(((0, True), (None, True), (5, False))):
+        bench.add(tuple(range(i * 150, i * 150 + 150)), priority=5, max_tokens=1)
+        n = len(bench.context.batches)
+
+        def fill_and_be_called(arriving: int | None = arriving) -> Any:
+            parts = fill()
+            bench.scheduler.interrupt(arriving)
+            return parts
+
+        monkeypatch.setattr(bench.scheduler, "_fill", fill_and_be_called)
+        assert bench.scheduler.step()
+        assert (len(bench.context.batches) == n) == comes_first
+        monkeypatch.setattr(bench.scheduler, "_fill", fill)
+        while bench.scheduler.step():
+            pass
+        assert len(bench.context.batches) == n + 1  # the call is forgotten, and the batch is evaluated once
+
+
 def test_a_cell_that_finds_the_memory_full_of_rows_does_not_wait_for_one_to_end(bench: Bench) -> None:
     bench.context.room = 400
     rows = [bench.add(tuple(range(i * 100, i * 100 + 90)), priority=5, max_tokens=120) for i in range(4)]

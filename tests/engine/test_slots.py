@@ -151,7 +151,7 @@ def test_many_that_come_and_go_at_random_never_get_each_others_answers(plain: Pa
 
 
 def test_prompt_lookup_changes_nothing_but_the_number_of_steps(plain: Path) -> None:
-    prompt = prompts(1, 0, 20)[0] * 6
+    prompt = ((5,) * 30 + (6,)) * 3
     few = ((5, 42.0), (6, 40.0))  # text of two words, one of them rare, repeats itself and surprises
     for settings in (SamplerSettings(temperature=0, logit_bias=few), SamplerSettings(temperature=1, seed=5, logit_bias=few)):
         request = GenerateRequest(prompt, settings, max_tokens=120)
