@@ -35,6 +35,8 @@ def exact_rows(model: Model, context: Context, config: EngineConfig) -> int:
 
     The context must be new; it is empty again afterwards.
     """
+    if _hopeless(config):
+        return 1
     paths, key = [Path(config.path)], _key(config)
     known = recall(paths).get(key, "")
     if known.isdecimal():
@@ -42,6 +44,11 @@ def exact_rows(model: Model, context: Context, config: EngineConfig) -> int:
     found = _try(model, context, max(0, min(_BEHIND, context.n_ctx - _WIDTHS[-1])))
     remember(paths, **{key: str(found)})
     return found
+
+
+def _hopeless(config: EngineConfig) -> bool:
+    """Whether only single tokens can be exact, for the reason above, so that trying need not take its seconds."""
+    return config.kv_type == "f16" and config.n_gpu_layers == 0
 
 
 def _try(model: Model, context: Context, n: int) -> int:

@@ -14,6 +14,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import Literal
 
@@ -173,6 +174,7 @@ class LocalEngine:
 
     def __init__(self, config: EngineConfig, progress: Progress | None = None) -> None:
         _check(config)
+        config = _settled(config)
         started = time.perf_counter()
         parking = Parking(config.park_memory, config.park_disk, config.park_directory or str(cache_dir() / "parked"))
         with ExitStack() as on_failure:
@@ -292,10 +294,16 @@ def _check(config: EngineConfig) -> None:
         raise OptionError(f"n_threads is {config.n_threads}, but must be at least 1.")
     if config.deterministic and config.n_slots > 1:
         raise OptionError("A deterministic engine runs one sequence at a time.", "Leave n_slots at 1.")
-    if config.device_sampling and (config.speculation != "off" or config.draft):
+    if config.device_sampling and (config.speculation == "lookup" or config.draft):
         raise OptionError("Guesses are checked on the host: sampling cannot be the device's.", "Leave one of the two off.")
-    if config.deterministic and (config.speculation != "off" or config.draft):
+    if config.deterministic and (config.speculation == "lookup" or config.draft):
         raise OptionError("A deterministic engine guesses nothing: batches would differ in shape.", "Leave speculation off.")
+
+
+def _settled(config: EngineConfig) -> EngineConfig:
+    """Take "auto" for prompt lookup where it was not measured to help, or where guesses are out of place, for "off"."""
+    elsewhere = config.n_gpu_layers != 0 or config.deterministic or config.device_sampling
+    return replace(config, speculation="off") if config.speculation == "auto" and elsewhere else config
 
 
 def _check_model(config: EngineConfig, model: Model) -> None:

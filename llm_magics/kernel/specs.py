@@ -260,7 +260,10 @@ LOAD_MODEL = Spec(
         ),
         Option(("--chat-template-kwargs",), "template_kwargs", "variables for the template", json_object, "JSON"),
         Option(
-            ("--speculation",), "speculation", "guess that text repeats itself, and check", choices=("off", "lookup", "auto")
+            ("--speculation",),
+            "speculation",
+            "guess that text repeats itself, and check (auto: on a CPU)",
+            choices=("off", "lookup", "auto"),
         ),
         Option(
             ("--draft", "-md", "--model-draft"),

@@ -56,8 +56,9 @@ class LoadSettings:
     ``gpu_layers`` -1 means all. ``template`` is a file to use in place of the GGUF's own chat template. ``seed`` is the default
     seed of every turn. ``slots`` sequences share the context; "auto" is 8, or 1 for a deterministic model.
 
-    ``speculation`` "lookup" guesses that text repeats itself, "auto" does so where the model's memory allows it; ``draft``
-    names a small model of the same family that guesses. Every guess is checked, so that only the speed changes.
+    ``speculation`` "lookup" guesses that text repeats itself, "auto" does so where that was measured to help, which is on a
+    CPU, and where the model's memory can take a guess back; ``draft`` names a small model of the same family that guesses.
+    Every guess is checked, so that only the speed changes.
     ``context_shift`` leaves the oldest turns out where a conversation outgrows the context; without it that is an error.
     ``park_memory`` and ``park_disk`` are how many MiB the states of conversations may take that have lost their slot; what goes
     to disk is as private as the conversation, so that none does unless asked. ``device_sampling`` draws tokens on the GPU where
@@ -77,7 +78,7 @@ class LoadSettings:
     template: str | Path | None = None
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     seed: int | None = None
-    speculation: Speculation = "off"
+    speculation: Speculation = "auto"
     draft: str | Path = ""
     context_shift: bool = False
     park_memory: int = 256

@@ -10,7 +10,6 @@ import pytest
 
 from llm_magics.engine import exact, local, open_engine, scheduler
 from llm_magics.engine.context import Context
-from llm_magics.engine.exact import exact_rows
 from llm_magics.engine.lookup import Lookup
 from llm_magics.engine.model import Model
 from llm_magics.engine.values import EngineConfig, Finished, GenerateRequest, SamplerSettings, Tokens
@@ -27,6 +26,8 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_what_was_found_is_remembered_for_the_file_and_the_configuration(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert exact._hopeless(config(tiny))
+    monkeypatch.setattr(exact, "_hopeless", lambda _: False)  # this file cannot have another kind of cache
     tried: list[int] = []
     monkeypatch.setattr(exact, "_try", lambda model, context, n: tried.append(n) or 5)
     for changes, tries in (({}, 1), ({}, 0), ({"n_threads": 2}, 1), ({}, 0)):
@@ -35,12 +36,20 @@ def test_what_was_found_is_remembered_for_the_file_and_the_configuration(tiny: P
         tried.clear()
 
 
+def test_nothing_is_tried_where_it_is_known_that_only_single_tokens_are_exact(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exact, "_try", lambda *_: pytest.fail("it was tried"))
+    with closing(open_engine(config(tiny, speculation="lookup"))) as engine:
+        assert engine.info.n_ctx
+
+
 def test_trying_leaves_nothing_behind(tiny: Path) -> None:
     chosen = config(tiny, speculation="lookup")
     model = Model(chosen)
     context = Context(model, chosen)
     before = context.save(0, partial=False)
-    exact_rows(model, context, chosen)
+    exact._try(model, context, 300)
     assert context.save(0, partial=False) == before
     context.free()
     model.free()

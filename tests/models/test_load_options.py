@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llm_magics.engine.local import _settled
+from llm_magics.engine.values import EngineConfig, Finished, GenerateRequest, SamplerSettings
 from llm_magics.errors import OptionError, UnsupportedModelError
 from llm_magics.events import ModelEnd
 from llm_magics.messages import Message, user
@@ -56,18 +59,39 @@ def test_a_deterministic_model_reuses_nothing_and_says_the_same_again(file: Path
         assert ask(model, messages).usage.cached_tokens > 0
 
 
-@pytest.mark.parametrize("settings", [{"slots": 2}, {"speculation": "auto"}, {"draft": "tiny"}])
+@pytest.mark.parametrize("settings", [{"slots": 2}, {"speculation": "lookup"}, {"draft": "tiny"}])
 def test_deterministic_goes_with_nothing_that_changes_the_batches(file: Path, settings: dict[str, Any]) -> None:
     given = {name: str(file) if name == "draft" else value for name, value in settings.items()}
     with pytest.raises(OptionError, match="deterministic"):
         load_model(file, ctx=512, deterministic=True, **given)
 
 
+@pytest.mark.parametrize(
+    ("changes", "guesses"),
+    [({}, True), ({"deterministic": True}, False), ({"speculation": "off"}, False), ({"device_sampling": True}, False)],
+)
+def test_a_model_on_the_cpu_guesses_unless_told_otherwise(file: Path, changes: dict[str, Any], *, guesses: bool) -> None:
+    same = SamplerSettings(temperature=0, logit_bias=((265, 1000.0),))
+    with closing(load_model(file, ctx=512, **changes)) as model:
+        *_, end = model.engine.submit(GenerateRequest((265,) * 40, same, max_tokens=20))
+    assert isinstance(end, Finished)
+    assert (end.drafted > 0) == guesses
+
+
+def test_nothing_is_guessed_on_a_gpu_where_it_was_not_measured() -> None:
+    config = EngineConfig("m.gguf", n_gpu_layers=-1)
+    assert _settled(replace(config, speculation="auto")).speculation == "off"
+    assert _settled(replace(config, speculation="lookup")).speculation == "lookup"
+
+
 def test_a_draft_model_is_loaded_beside_and_its_acceptance_told(file: Path, tmp_path: Path) -> None:
     small = written(peaked(layers=1), tmp_path / "small.gguf")
     planned = prepare(file, ctx=512, draft=small).plan.config
     assert (planned.draft, planned.draft_gpu_layers) == (str(small), 0)
-    with closing(load_model(file, ctx=512)) as plain, closing(load_model(file, ctx=512, draft=file)) as drafted:
+    with (
+        closing(load_model(file, ctx=512, speculation="off")) as plain,
+        closing(load_model(file, ctx=512, draft=file)) as drafted,
+    ):
         assert drafted.engine.info.draft
         expected, found = (ask(model, (user("tell me something"),)) for model in (plain, drafted))
     assert found.message.token_ids == expected.message.token_ids
