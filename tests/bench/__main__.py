@@ -3,10 +3,10 @@
     python -m tests.bench [--pairs N] [--model NAME|PATH] [SUITE ...]
 
 Each prints its figures as ratios to a peer that ran in turn with it, and keeps them in ``bench.json``; the table of all comes
-last. How they are made comparable, and the environment that they read, stands in :mod:`tests.bench.common`. About an hour on
-two cores with the default of 15 pairs; ``--pairs 1`` shows in minutes that everything runs. On a machine with a GPU, set
-``BENCH_GPU_LAYERS=-1``, and name a model of a size that is worth it, e.g. ``--model 7b.gguf single streams chat20``; where none
-can be fetched, random weights of that shape will do for speeds.
+last. How they are made comparable, and the environment that they read, stands in :mod:`tests.bench.common`. An hour and a
+quarter on two cores with the default of 15 pairs; ``--pairs 1`` shows in minutes that everything runs. On a machine with a GPU,
+set ``BENCH_GPU_LAYERS=-1``, and name a model of a size that is worth it, e.g. ``--model 7b.gguf single streams chat20``; where
+none can be fetched, random weights of that shape will do for speeds.
 """
 
 from __future__ import annotations
