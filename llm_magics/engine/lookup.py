@@ -8,7 +8,8 @@ A wrong guess costs time: on a CPU, four tokens take as long as 2.3 single ones,
 Q4_K; others between are no cheaper, as llama.cpp's kernels go by four and eight rows). So a guess is made only where the run of
 tokens that repeats is already long, longer still where it repeats what the model itself has said, which is how lists and loops
 begin that soon go another way; longer after each failure and shorter again after each success; and guesses grow while they
-come true. The lengths are those under which none of 60 prompts became slower, from prose to copied programs.
+come true. The lengths are those under which, at these costs, none of 60 recorded answers would have become slower, from prose
+to copied programs.
 """
 
 from __future__ import annotations

@@ -93,19 +93,17 @@ def test_what_rounding_could_turn_is_drawn_again_from_single_tokens(
 
 @pytest.mark.model
 def test_greedy_code_is_that_of_plain_decoding(qwen: Path) -> None:
-    """Two answers with near ties behind guesses, both longer than the context in which batches round as single tokens do."""
+    """Two copies, guessed rightly and wrongly, both longer than the context in which batches round as single tokens do."""
     from tests.bench.identity import prompts
     from tests.bench.lookup import generate
 
     chosen = EngineConfig(str(qwen), n_ctx=1024)
     with closing(open_engine(chosen)) as plain, closing(open_engine(replace(chosen, speculation="lookup"))) as guessing:
-        drafted = 0
-        for prompt in (prompts()[2], prompts()[8]):
-            expected, _ = generate(plain, prompt, 64)
-            found, _ = generate(guessing, prompt, 64)
+        for prompt in (prompts()[8], prompts()[18]):
+            expected, _ = generate(plain, prompt, 96)
+            found, _ = generate(guessing, prompt, 96)
             assert found.ids == expected.ids
-            drafted += found.drafted
-        assert drafted > 20
+            assert found.drafted > 0
 
 
 @pytest.mark.model
@@ -118,12 +116,12 @@ def test_copied_text_is_that_of_plain_decoding_at_any_length(qwen: Path) -> None
     for speculation in ("off", "lookup"):
         with closing(open_engine(EngineConfig(str(qwen), n_ctx=1024, kv_type="q8_0", speculation=speculation))) as engine:
             prompt = engine.tokenize(text, special=True)
-            request = GenerateRequest(prompt, SamplerSettings(temperature=0), max_tokens=80, logprobs=2)
+            request = GenerateRequest(prompt, SamplerSettings(temperature=0), max_tokens=160, logprobs=2)
             ends.append(list(engine.submit(request)))
     assert len(prompt) > 256
     plainly, guessing = (events[-1] for events in ends)
     assert plainly.ids == guessing.ids
-    assert guessing.accepted > 10
+    assert guessing.accepted > 20
     logprobs = [[item for event in events for item in getattr(event, "logprobs", ())] for events in ends]
     assert logprobs[0] == logprobs[1]  # to the last bit
     model = Model(plain)
