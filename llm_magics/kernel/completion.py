@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
 from ..errors import OptionError
+from ..tools.registry import registered
 from .options import Option, Spec, split
 from .specs import SPECS
+from .tool_options import options_begun
 
 if TYPE_CHECKING:
     from .runtime import Runtime
@@ -35,7 +37,9 @@ def complete_line(runtime: Runtime, line: str) -> tuple[str, list[str]]:
     found = re.match(r"\s*%%?(\w+)\s(.*)", line, re.DOTALL)
     if found is None or found[1] not in SPECS or "\n" in line:
         return "", []
-    spec, before = SPECS[found[1]], found[2]
+    spec, before = SPECS[found[1]], options_begun(found[2]) if found[1] == "tool" else found[2]
+    if before is None:
+        return "", []  # in a signature
     word = "" if not before or before[-1].isspace() else before.split()[-1]
     try:
         words = split(before[: len(before) - len(word)])
@@ -47,15 +51,17 @@ def complete_line(runtime: Runtime, line: str) -> tuple[str, list[str]]:
 def _offers(runtime: Runtime, spec: Spec[object], words: list[str], word: str) -> Iterable[str]:
     option = spec.by_name.get(words[-1]) if words else None
     if option is not None and not option.flag:
-        return _values(runtime, option.complete, option)
+        return _values(runtime, option.complete, word, option)
     if word.startswith("-"):
-        name, equals, _ = word.partition("=")
+        name, equals, value = word.partition("=")
         if equals and name in spec.by_name:
-            return [f"{name}={value}" for value in _values(runtime, spec.by_name[name].complete, spec.by_name[name])]
+            named = spec.by_name[name]
+            return [f"{name}={offer}" for offer in _values(runtime, named.complete, value, named)]
         return [name for name in spec.by_name if name.startswith("--") or len(word) == 1]
     n_words = _plain_words(spec, words)
     if n_words < len(spec.words):
-        return _values(runtime, spec.words[n_words].complete)
+        expected = spec.words[n_words]
+        return _values(runtime, expected.complete, word) if not expected.after or words[0] in expected.after else []
     return spec.by_name if not word else []
 
 
@@ -69,7 +75,8 @@ def _plain_words(spec: Spec[object], words: list[str]) -> int:
     return n
 
 
-def _values(runtime: Runtime, kind: str, option: Option | None = None) -> Iterable[str]:
+def _values(runtime: Runtime, kind: str, word: str, option: Option | None = None) -> Iterable[str]:
+    """What a word of that kind may become; ``word`` is what there is of it, e.g. the list of tools "weather,plo"."""
     if option is not None and option.choices:
         return option.choices
     match kind:
@@ -85,9 +92,13 @@ def _values(runtime: Runtime, kind: str, option: Option | None = None) -> Iterab
         case "threads":
             return runtime.threads
         case "tools":
-            from ..tools.registry import registered
-
-            return [*(tool.name for tool in registered), *(f"@{name}" for name in registered.sets), "@toolbox", "none"]
+            return _listed(word, [*_tools(), *(f"@{name}" for name in registered.sets), "@toolbox", "none"])
+        case "tool-names":
+            return _tools()
+        case "tool-lists":
+            return _listed(word, _tools())
+        case "tools-actions":
+            return ["list", "test", "why", "set", "forget"]
         case "contexts":
             return ["none", "prev", "above", "all", *(f"tag:{tag}" for run in runtime.cells.runs for tag in run.tags)]
         case "thread-actions":
@@ -95,3 +106,13 @@ def _values(runtime: Runtime, kind: str, option: Option | None = None) -> Iterab
         case "llm-actions":
             return ["status", "doctor", "strip"]
     return []
+
+
+def _tools() -> list[str]:
+    return [tool.name for tool in registered]
+
+
+def _listed(word: str, names: Iterable[str]) -> list[str]:
+    """The names behind what is listed already, e.g. "weather,plot" for "weather,plo"."""
+    before = word[: word.rfind(",") + 1]
+    return [f"{before}{name}" for name in names]

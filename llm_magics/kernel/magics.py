@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
+
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
 
 from ..errors import OptionError
+from .cellbook import CellBook
 from .completion import start_completion
 from .gauge import start_gauge
-from .options import Spec, near
+from .options import near
 from .plainly import plainly
+from .registration import documented, register
 from .runtime import Runtime
-from .specs import CHAT, COMPARE, LLM, LOAD_MODEL, MODELS, SPECS, THREAD, UNLOAD_MODEL
-from .tool_magics import register as register_tools
-
-if TYPE_CHECKING:
-    from IPython.core.interactiveshell import InteractiveShell
+from .specs import CHAT, COMPARE, LLM, LOAD_MODEL, MODELS, THREAD, UNLOAD_MODEL
+from .tool_magics import ToolMagics, start_tools
 
 _HELD = "_llm_magics_runtime"  # on the shell, so that models outlive %reload_ext
 
@@ -24,26 +26,21 @@ def load(shell: InteractiveShell) -> None:
     """Register the magics on a shell. Loading again replaces them; models and conversations stay."""
     unload(shell)
     runtime = runtime_of(shell)
-    magics = Magics(runtime)
-    for name, spec in SPECS.items():
-        magic = _documented(getattr(magics, name), spec)
-        shell.magics_manager.register_function(magic, _kind(spec), name)
+    book = CellBook(shell)
     runtime.cells.start()
     runtime.undo.append(runtime.cells.stop)
-    runtime.undo.append(register_tools(shell, runtime))
+    runtime.undo.append(start_tools(shell, runtime, book))
     runtime.undo.append(start_gauge(runtime))
     runtime.undo.append(start_completion(runtime))
+    for magics in (LanguageModelMagics(shell, runtime), ToolMagics(shell, runtime, book)):
+        runtime.undo.append(register(shell, magics))
 
 
 def unload(shell: InteractiveShell) -> None:
     """Take the magics away. Models stay resident until the kernel ends or %unload_model."""
     runtime = getattr(shell, _HELD, None)
-    if runtime is None:
-        return
-    while runtime.undo:
+    while runtime is not None and runtime.undo:
         runtime.undo.pop()()
-    for name, spec in SPECS.items():
-        shell.magics_manager.magics[_kind(spec)].pop(name, None)
 
 
 def runtime_of(shell: Any) -> Runtime:
@@ -55,30 +52,40 @@ def runtime_of(shell: Any) -> Runtime:
     return runtime
 
 
-class Magics:
+@magics_class
+class LanguageModelMagics(Magics):
     """One method for each magic. Errors of ours show as one sentence, and stop Run All like any other."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, shell: InteractiveShell, runtime: Runtime) -> None:
+        super().__init__(shell)
         self.runtime = runtime
 
+    @cell_magic
+    @documented(CHAT)
     def chat(self, line: str, cell: str) -> None:
         from .chat import chat
 
         with plainly(interrupted="what came so far is kept."):
             chat(self.runtime, CHAT.parse(self._filled(line)), cell)
 
+    @cell_magic
+    @documented(COMPARE)
     def compare(self, line: str, cell: str) -> None:
         from .compare import compare
 
         with plainly(interrupted="what came so far is kept."):
             compare(self.runtime, COMPARE.parse(self._filled(line)), cell)
 
+    @line_magic
+    @documented(LOAD_MODEL)
     def load_model(self, line: str) -> None:
         from .loads import load_model
 
         with plainly():
             load_model(self.runtime, LOAD_MODEL.parse(self._filled(line)))
 
+    @line_magic
+    @documented(UNLOAD_MODEL)
     def unload_model(self, line: str) -> None:
         with plainly():
             options = UNLOAD_MODEL.parse(line)
@@ -87,6 +94,8 @@ class Magics:
                 self.runtime.unload(name)
             self._say(f"Unloaded {', '.join(names) or 'nothing'}.")
 
+    @line_magic
+    @documented(MODELS)
     def models(self, line: str) -> None:
         from .loads import show_models
 
@@ -94,12 +103,16 @@ class Magics:
             MODELS.parse(line)
             show_models(self.runtime)
 
+    @line_magic
+    @documented(THREAD)
     def thread(self, line: str) -> None:
         from .conversations import thread_action
 
         with plainly():
             thread_action(self.runtime, THREAD.parse(line))
 
+    @line_magic
+    @documented(LLM)
     def llm(self, line: str) -> None:
         with plainly():
             options = LLM.parse(line)
@@ -146,19 +159,3 @@ class Magics:
         from ..views.card import card_bundle
 
         self.runtime.shell.display_pub.publish(card_bundle(text, ()))
-
-
-def _kind(spec: Spec[Any]) -> Literal["line", "cell"]:
-    return "cell" if spec.magic.startswith("%%") else "line"
-
-
-def _documented(method: Callable[..., None], spec: Spec[Any]) -> Callable[..., None]:
-    """A function whose docstring is the magic's help, for ``%%chat?``; lines reach it as they were typed."""
-
-    def magic(*arguments: str) -> None:
-        method(*arguments)
-
-    magic.__name__ = spec.magic.lstrip("%")
-    magic.__doc__ = spec.help()
-    magic.__dict__["_ipython_magic_no_var_expand"] = True
-    return magic

@@ -67,13 +67,17 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word that stands without an option's name, e.g. the model's name of ``%load_model``."""
+    """A word that stands without an option's name, e.g. the model's name of ``%load_model``.
+
+    ``after`` are the first words behind which Tab completes it; none named is any.
+    """
 
     field: str
     metavar: str
     help: str
     required: bool = False
     complete: str = ""
+    after: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""The options of every magic of this room, said once: the dataclasses they parse to and the Specs that parse them."""
+"""The options of every magic, said once: the dataclasses they parse to and the Specs that parse them.
+
+Those of ``%%tool`` and ``%tools`` are in :mod:`.tool_options`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from itertools import product
 from typing import Any, Literal
 
 from .options import Option, Spec, Word, auto_or, json_object, number, numbers, on_off
+from .tool_options import TOOL, TOOLS
 
 # What %%compare can vary.
 VARIED = ("model", "system", "temperature", "top_p", "top_k", "min_p", "repeat_penalty", "seed", "think")
@@ -330,4 +334,6 @@ SPECS: Mapping[str, Spec[Any]] = {
     "models": MODELS,
     "thread": THREAD,
     "llm": LLM,
+    "tool": TOOL,
+    "tools": TOOLS,
 }

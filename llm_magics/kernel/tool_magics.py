@@ -1,7 +1,4 @@
-"""``%%tool`` and ``%tools``: cells made tools, and what there is to know about tools.
-
-:func:`register` puts both on a shell, together with the book of cells that they need.
-"""
+"""``%%tool`` and ``%tools``: cells made tools, and what there is to know about tools."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from html import escape
 from typing import Any, Protocol
 
 from IPython.core.interactiveshell import InteractiveShell
-from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
+from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
 
 from ..errors import OptionError
 from ..events import ToolEnd, ToolProgress
@@ -24,16 +21,11 @@ from ..views.widgets import ShellAsker
 from .cellbook import CellBook
 from .cells import Cell, CellTool
 from .plainly import plainly
+from .registration import documented
 from .rules import Rules
 from .surroundings import displays_into
-from .tool_options import TOOL, read_header
+from .tool_options import TOOL, TOOLS, read_header
 from .why import explain
-
-USAGE = """%tools                     list the registered tools
-%tools test NAME {json}    run one as the model would
-%tools why                 explain the last turn
-%tools set NAME a,b,c      name a set of tools, for %%chat -t @NAME
-%tools forget NAME         take a tool away"""
 
 
 class Host(Protocol):
@@ -49,25 +41,23 @@ class Host(Protocol):
 
 @magics_class
 class ToolMagics(Magics):
-    """The magics about tools. Make them with :func:`register`."""
+    """The magics about tools. They need the ``book`` to be attached, see :func:`start_tools`."""
 
     def __init__(self, shell: InteractiveShell, host: Host, book: CellBook) -> None:
         super().__init__(shell)
         self.host = host
         self.book = book
 
-    @no_var_expand
     @cell_magic
+    @documented(TOOL)
     def tool(self, line: str, cell: str) -> None:
         with plainly():
             current = self.book.current
             made = self.book.define(read_header(line), Cell(cell, current.id, current.tags, current.parent))
             self._show([made])
 
-    tool.__doc__ = TOOL.help()
-
-    @no_var_expand
     @line_magic
+    @documented(TOOLS)
     def tools(self, line: str) -> None:
         action, _, rest = line.strip().partition(" ")
         actions: dict[str, Callable[[str], None]] = {
@@ -75,10 +65,8 @@ class ToolMagics(Magics):
         }  # fmt: skip
         with plainly():
             if action not in actions:
-                raise OptionError(f"%tools does not know {action!r}.", f"It knows:\n{USAGE}")
+                raise OptionError(f"%tools does not know {action!r}.", f"It knows:\n{TOOLS.notes}")
             actions[action](rest.strip())
-
-    tools.__doc__ = USAGE
 
     def _list(self, rest: str) -> None:
         self.book.refresh()
@@ -171,18 +159,14 @@ def _table(rows: list[tuple[str, str, str, str]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def register(shell: InteractiveShell, host: Host) -> Callable[[], None]:
-    """Put the magics on a shell and let its sessions ask for approval; gives what takes all that away again."""
-    book = CellBook(shell)
+def start_tools(shell: InteractiveShell, host: Host, book: CellBook) -> Callable[[], None]:
+    """Have the book listen, and the shell's sessions ask for approval; gives what ends that."""
     book.attach()
     host.asker = ShellAsker(shell, page=lambda: book.page)
     stop_displays = displays_into(shell)
-    shell.register_magics(ToolMagics(shell, host, book))
 
-    def unregister() -> None:
+    def stop() -> None:
         book.detach()
         stop_displays()
-        shell.magics_manager.magics["cell"].pop("tool", None)
-        shell.magics_manager.magics["line"].pop("tools", None)
 
-    return unregister
+    return stop

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 from ..errors import OptionError
 from ..tools.policy import Approve
-from .options import Option, Spec, number
+from .options import Option, Spec, Word, number
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OPTION = re.compile(r"(?:^|\s)--?[A-Za-z]")  # e.g. " --approve"
+_OPTIONS_BEGUN = re.compile(r"\s(-(?!>).*)?$")  # e.g. " --app", " --approve ask ", " "
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,15 @@ class ToolHeader:
     options: CellOptions
 
 
+@dataclass(frozen=True, slots=True)
+class ToolsOptions:
+    """What one ``%tools`` line asks for; ``rest`` is read as it stands, since JSON is no list of words."""
+
+    action: str = ""
+    name: str = ""
+    rest: str = ""
+
+
 TOOL: Spec[CellOptions] = Spec(
     magic="%%tool",
     summary="Make this cell a tool: a model may run it with arguments, and reads what it prints, shows and ends with.",
@@ -53,6 +63,22 @@ TOOL: Spec[CellOptions] = Spec(
     notes="The cell's first comment or string tells the model what the tool does. Parameters are variables during the run.",
 )
 
+TOOLS: Spec[ToolsOptions] = Spec(
+    magic="%tools",
+    summary="List the registered tools, run one, explain the last turn, name a set of tools, or take a tool away.",
+    make=ToolsOptions,
+    words=(
+        Word("action", "ACTION", "list, test, why, set, forget; list if not said", complete="tools-actions"),
+        Word("name", "NAME", "test, forget: the tool; set: the new set", complete="tool-names", after=("test", "forget")),
+        Word("rest", "REST", "test: arguments as JSON; set: tools with commas", complete="tool-lists", after=("set",)),
+    ),
+    notes="""%tools                     list the registered tools
+%tools test NAME {json}    run one as the model would
+%tools why                 explain the last turn
+%tools set NAME a,b,c      name a set of tools, for %%chat -t @NAME
+%tools forget NAME         take a tool away""",
+)
+
 
 def read_header(line: str) -> ToolHeader:
     """Read ``name(parameters) -> type --options``; raises OptionError."""
@@ -65,6 +91,22 @@ def read_header(line: str) -> ToolHeader:
         parameters, rest = _parameters(name, rest)
     returns, rest = _returns(name, rest)
     return ToolHeader(name, parameters, returns, TOOL.parse(rest))
+
+
+def options_begun(line: str) -> str | None:
+    """What a line that is being typed has behind its signature, e.g. "--app"; None while the signature is being written."""
+    match = _NAME.match(line.strip())
+    if match is None:
+        return None
+    rest = line.lstrip()[match.end() :]
+    if rest.lstrip().startswith("("):
+        try:
+            _, after = _parameters(match[0], rest.lstrip())
+        except OptionError:
+            return None
+        rest = f" {after}" if after or line[-1:].isspace() else ""
+    found = _OPTIONS_BEGUN.search(rest)
+    return None if found is None or rest.strip() == "->" else found[1] or ""
 
 
 def _parameters(name: str, text: str) -> tuple[str, str]:

@@ -29,6 +29,16 @@ def book(shared: Notebook) -> Notebook:
     return shared
 
 
+@pytest.fixture
+def tools(book: Notebook) -> Iterator[Notebook]:
+    """The notebook with two tools."""
+    for name in ("look_up", "look_out"):
+        book.must(f"%%tool {name}(what: str)\n# Look.\nwhat")
+    yield book
+    for name in ("look_up", "look_out"):
+        book.must(f"%tools forget {name}")
+
+
 def shown(cell: Cell) -> str:
     return "\n".join(bundle["text/plain"] for bundle in cell.bundles)
 
@@ -151,13 +161,42 @@ def test_tab_completes_options_values_and_names(book: Notebook) -> None:
     assert "--temp" not in book.complete("x = --te")
 
 
+def test_unloading_brings_back_the_magics_that_had_the_names_before(book: Notebook) -> None:
+    book.must("%unload_ext llm_magics")
+    book.must("get_ipython().register_magic_function(lambda line: 'of another', 'line', 'models')", None)
+    try:
+        book.must("%load_ext llm_magics")
+        assert "echo" in shown(book.must("%models"))
+        book.must("%unload_ext llm_magics")
+        assert "of another" in shown(book.must("%models"))
+        assert not book.run("%tools").ok
+    finally:
+        book.must("del get_ipython().magics_manager.magics['line']['models']", None)
+        book.must("%load_ext llm_magics")
+
+
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
         ("%%chat --approve ", ["ask", "auto", "deny"]),
         ("%%chat --approve=a", ["--approve=ask", "--approve=auto"]),
         ("%load_model smollm2-1", ["smollm2-135m", "smollm2-135m-instruct"]),
+        ("%tools ", ["forget", "list", "set", "test", "why"]),
+        ("%tools t", ["test"]),
+        ("%tools forget look", ["look_out", "look_up"]),
+        ("%tools set words look_up,look_o", ["look_up,look_out"]),
+        ("%%chat -t look_up,look_o", ["look_up,look_out"]),
+        ("%%chat --tools=look_o", ["--tools=look_out"]),
+        ("%%tool plot(a: str, b=')', c: int = 3) --appr", ["--approve"]),
+        ("%%tool plot(a: str) -> dict[str, int] --approve ", ["ask", "auto", "deny"]),
+        ("%%tool plot() -> dict --t", ["--timeout"]),
+        ("%%tool plot --scr", ["--scratch"]),
     ],
 )
-def test_tab_offers_nothing_of_python_s_on_a_magic_s_line(book: Notebook, line: str, offered: list[str]) -> None:
-    assert book.complete(line) == offered
+def test_tab_offers_nothing_of_python_s_on_a_magic_s_line(tools: Notebook, line: str, offered: list[str]) -> None:
+    assert tools.complete(line) == offered
+
+
+@pytest.mark.parametrize("line", ["%tools set look", "%tools why look", "%%tool plot(a: str, --appr", "%%tool look"])
+def test_tab_offers_no_tool_and_no_option_where_neither_can_stand(tools: Notebook, line: str) -> None:
+    assert not {"look_up", "look_out", "--approve"} & set(tools.complete(line))
