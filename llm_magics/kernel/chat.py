@@ -19,6 +19,7 @@ from ..transcript import Transcript
 from .braces import fill
 from .context import parent_metadata, select, written
 from .interrupts import Interrupts
+from .options import Filled
 from .rules import Rules
 from .runtime import Resident, Runtime, Thread
 from .specs import ChatOptions
@@ -36,7 +37,7 @@ _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "seed")
 def chat(runtime: Runtime, options: ChatOptions, body: str) -> Reply | list[Reply] | None:
     """Ask what the cell asks; give the Reply (several with ``--n``), or None after a preview. Errors raise, with nothing sent
     if it is the cell's."""
-    asked = prepare(runtime, options, body)
+    asked = prepare(runtime, options, fill(body, runtime.shell.user_ns))
     if options.preview:
         request = asked.session.request(asked.text, replaces=asked.replaced, **asked.overrides)
         show_preview(runtime, asked.resident.model.preview(request), asked.resident.model.context_size)
@@ -70,11 +71,11 @@ class Asked:
     overrides: dict[str, Any]
 
 
-def prepare(runtime: Runtime, options: ChatOptions, body: str) -> Asked:
-    """Read a cell: all that can be wrong with it is found here, before anything is sent or changed."""
+def prepare(runtime: Runtime, options: ChatOptions, text: str) -> Asked:
+    """Read a cell whose text is filled: all that can be wrong with it is found here, before anything is sent or changed."""
     if options.variable and not options.variable.isidentifier():
         raise OptionError(f"{options.variable!r} is no name for a variable.", "%%chat? shows how it is used.")
-    text = fill(body, runtime.shell.user_ns).strip()
+    text = text.strip()
     if not text:
         raise OptionError("The cell asks nothing.", "Write your message under the magic's line.")
     resident = runtime.find_model(options.model)
@@ -83,7 +84,7 @@ def prepare(runtime: Runtime, options: ChatOptions, body: str) -> Asked:
     rules.check_model(resident.names)
     text = _with_context(runtime, options, text, cell, resident)
     if options.system is not None:
-        options = replace(options, system=_system(options.system, runtime.shell.user_ns))
+        options = replace(options, system=_system(options.system))
     overrides = _overrides(runtime, options, rules)
     thread = runtime.thread(options.thread, resident.model)
     overrides = rules.for_turn(overrides, thread.session.settings)
@@ -243,8 +244,9 @@ def _overrides(runtime: Runtime, options: ChatOptions, rules: Rules) -> dict[str
 
 
 def _schema(given: str, namespace: Mapping[str, Any]) -> Any:
-    """A variable (a pydantic model, a type, a schema) or JSON."""
-    if given in namespace:
+    """A variable (a pydantic model, a type, a schema) or JSON. What was filled in is JSON: a value names no variable."""
+    named = not isinstance(given, Filled)
+    if named and given in namespace:
         return namespace[given]
     try:
         schema = json.loads(given)
@@ -252,15 +254,16 @@ def _schema(given: str, namespace: Mapping[str, Any]) -> Any:
         schema = None
     if not isinstance(schema, dict):
         raise OptionError(
-            f"--schema {given}: there is no such variable, and it is no JSON.",
-            "Give a pydantic model's or a type's name, or a JSON schema in single quotes.",
+            f"--schema {given}: this is not a JSON schema" + (", and there is no such variable." if named else "."),
+            "Give the name of a pydantic model, a type or a schema without braces, or a JSON schema in single quotes.",
         )
     return schema
 
 
-def _system(given: str, namespace: Mapping[str, Any]) -> str:
-    if not given.startswith("@"):
-        return fill(given, namespace)
+def _system(given: str) -> str:
+    """The text, or that of the file which was typed as ``@FILE``; a value that begins with "@" is a text."""
+    if not given.startswith("@") or (isinstance(given, Filled) and not given.n_typed):
+        return str(given)
     try:
         return Path(given[1:]).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

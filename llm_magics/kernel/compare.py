@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from ..errors import OptionError
+from .braces import fill
 from .chat import Asked, prepare
 from .runtime import Runtime
 from .sidebyside import Answer, columns_view, run
@@ -28,7 +29,8 @@ def compare(runtime: Runtime, options: CompareOptions, body: str) -> list[Reply]
         raise OptionError("There is nothing to compare.", "Give an option twice, e.g. -m A -m B or --temp 0 --temp 1.")
     if len(columns) > _MOST:
         raise OptionError(f"That makes {len(columns)} columns.", f"Compare at most {_MOST} at once.")
-    asked = [prepare(runtime, chosen, body) for _, chosen in columns]
+    text = fill(body, runtime.shell.user_ns)
+    asked = [prepare(runtime, chosen, text) for _, chosen in columns]
     seed = options.seed[0] if len(options.seed) == 1 else random.SystemRandom().getrandbits(32)
     answers = [_answer(own, one, seed, bool(options.thread)) for (own, _), one in zip(columns, asked, strict=True)]
     note = "" if len(options.seed) > 1 else f"All with seed {seed}. "

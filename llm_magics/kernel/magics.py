@@ -12,7 +12,7 @@ from ..errors import OptionError
 from .cellbook import CellBook
 from .completion import start_completion
 from .gauge import start_gauge
-from .options import near
+from .options import Options, Spec, near
 from .plainly import plainly
 from .registration import documented, register
 from .runtime import Runtime
@@ -66,7 +66,7 @@ class LanguageModelMagics(Magics):
         from .chat import chat
 
         with plainly(interrupted="what came so far is kept."):
-            chat(self.runtime, CHAT.parse(self._filled(line)), cell)
+            chat(self.runtime, self._read(CHAT, line), cell)
 
     @cell_magic
     @documented(COMPARE)
@@ -74,7 +74,7 @@ class LanguageModelMagics(Magics):
         from .compare import compare
 
         with plainly(interrupted="what came so far is kept."):
-            compare(self.runtime, COMPARE.parse(self._filled(line)), cell)
+            compare(self.runtime, self._read(COMPARE, line), cell)
 
     @line_magic
     @documented(LOAD_MODEL)
@@ -82,13 +82,13 @@ class LanguageModelMagics(Magics):
         from .loads import load_model
 
         with plainly():
-            load_model(self.runtime, LOAD_MODEL.parse(self._filled(line)))
+            load_model(self.runtime, self._read(LOAD_MODEL, line))
 
     @line_magic
     @documented(UNLOAD_MODEL)
     def unload_model(self, line: str) -> None:
         with plainly():
-            options = UNLOAD_MODEL.parse(line)
+            options = self._read(UNLOAD_MODEL, line)
             names = list(self.runtime.residents) if options.all else [self.runtime.resident(options.name).name]
             for name in names:
                 self.runtime.unload(name)
@@ -100,7 +100,7 @@ class LanguageModelMagics(Magics):
         from .loads import show_models
 
         with plainly():
-            MODELS.parse(line)
+            self._read(MODELS, line)
             show_models(self.runtime)
 
     @line_magic
@@ -109,13 +109,13 @@ class LanguageModelMagics(Magics):
         from .conversations import thread_action
 
         with plainly():
-            thread_action(self.runtime, THREAD.parse(line))
+            thread_action(self.runtime, self._read(THREAD, line))
 
     @line_magic
     @documented(LLM)
     def llm(self, line: str) -> None:
         with plainly():
-            options = LLM.parse(line)
+            options = self._read(LLM, line)
             actions: dict[str, Callable[[], None]] = {
                 "status": self._status,
                 "doctor": self._doctor,
@@ -126,10 +126,8 @@ class LanguageModelMagics(Magics):
                 raise OptionError(f"%llm cannot {options.action!r}.", hint)
             actions[options.action]()
 
-    def _filled(self, line: str) -> str:
-        from .braces import fill
-
-        return fill(line, self.runtime.shell.user_ns)
+    def _read(self, spec: Spec[Options], line: str) -> Options:
+        return spec.parse(line, self.runtime.shell.user_ns)
 
     def _status(self) -> None:
         from ..views.card import card_bundle

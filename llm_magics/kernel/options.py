@@ -2,23 +2,34 @@
 
 A line is split like a shell's, but for backslashes, which mean themselves (Windows paths). Options may stand anywhere:
 ``--name value``, ``--name=value``, ``-n value``; flags take no value. The same Spec object answers ``%%chat?`` and Tab.
+
+``{{expression}}`` is filled word by word, after the line was split, and once. A value stays inside its word, whatever blanks,
+quotes or braces it holds, and it is data: it cannot become an option's name, and what it holds names no file and no variable.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from ..errors import OptionError
+from .braces import Piece, piece_at
 
 Options = TypeVar("Options")
 
-_WORD = re.compile(r"""(?:[^\s"']|"[^"]*"|'[^']*')+""")
-_PART = re.compile(r"""([^\s"']+)|"([^"]*)"|'([^']*)'""")
+
+class Filled(str):
+    """A word with a value in it. Its first ``n_typed`` characters were typed on the line; behind them the value begins."""
+
+    n_typed: int
+
+    def __new__(cls, text: str, n_typed: int = 0) -> Filled:
+        word = super().__new__(cls, text)
+        word.n_typed = n_typed
+        return word
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +40,8 @@ class Option:
         names: its spellings, the main one first, e.g. ``("--ctx", "-c", "--ctx-size")``.
         field: the field of the options' dataclass that it sets; "" for a flag that is looked at by itself.
         help: one line.
-        read: makes the value of the word; raises ValueError, saying what would be right.
+        read: makes the value of the word; raises ValueError, saying what would be right. A plain ``str`` does not tell what was
+            typed from what was filled in; ``as_typed`` does.
         metavar: what stands for the value in the help; empty for a flag, which sets ``True``.
         choices: the only values there are.
         complete: what kind of names Tab offers, e.g. "models".
@@ -96,18 +108,18 @@ class Spec(Generic[Options]):
     def __post_init__(self) -> None:
         object.__setattr__(self, "by_name", {name: option for option in self.options for name in option.names})
 
-    def parse(self, line: str) -> Options:
-        """Read the whole line; raises OptionError."""
+    def parse(self, line: str, namespace: Mapping[str, Any] | None = None) -> Options:
+        """Read the whole line, its words filled from ``namespace`` (without one, braces are text); raises OptionError."""
         given: dict[str, Any] = {}
         rest: list[str] = []
-        words = _Words(line)
+        words = _Words(line, namespace)
         while (word := words.take()) is not None:
-            if word == "--":
-                rest += iter(words.take, None)
+            if word == "--" and not isinstance(word, Filled):
+                rest += map(str, iter(words.take, None))
             elif _is_option(word):
                 self._read_option(given, word, words)
             else:
-                rest.append(word)
+                rest.append(str(word))
         return self._made(given, rest)
 
     def help(self) -> str:
@@ -121,7 +133,7 @@ class Spec(Generic[Options]):
         return "\n\n".join(part for part in parts if part)
 
     def _read_option(self, given: dict[str, Any], word: str, words: _Words) -> None:
-        name, equals, value = word.partition("=")
+        name, equals, value = _parted(word)
         option = self._option(name)
         if option.flag and equals:
             raise OptionError(f"{name} takes no value.")
@@ -158,19 +170,46 @@ class Spec(Generic[Options]):
 
 
 class _Words:
-    """A line's words, taken from the left."""
+    """A line's words, taken from the left and filled one by one."""
 
-    def __init__(self, line: str) -> None:
-        self.rest = line.strip()
+    def __init__(self, line: str, namespace: Mapping[str, Any] | None = None) -> None:
+        self._line = line.strip()
+        self._namespace = namespace
+        self._at = 0
 
     def take(self) -> str | None:
-        if not self.rest:
+        """The next word, a Filled if there is a value in it; None at the end of the line."""
+        if self._at >= len(self._line):
             return None
-        word = _WORD.match(self.rest)
-        if word is None or self.rest[word.end() :][:1] in ('"', "'"):
+        pieces: list[str] = []
+        n_typed: int | None = None
+        quote = ""
+        while self._at < len(self._line):
+            letter = self._line[self._at]
+            piece = piece_at(self._line, self._at)
+            if piece is not None:
+                if piece.code is not None and self._namespace is not None and n_typed is None:
+                    n_typed = sum(map(len, pieces))
+                pieces.append(self._filled(piece))
+                self._at = piece.end
+                continue
+            if letter.isspace() and not quote:
+                break
+            self._at += 1
+            if letter == quote:
+                quote = ""
+            elif letter in "\"'" and not quote:
+                quote = letter
+            else:
+                pieces.append(letter)
+        if quote:
             raise OptionError("A quotation mark in the magic's line is not closed.", "Close it, or write in the cell.")
-        self.rest = self.rest[word.end() :].lstrip()
-        return "".join(plain or single or double for plain, single, double in _PART.findall(word[0]))
+        while self._line[self._at : self._at + 1].isspace():
+            self._at += 1
+        return "".join(pieces) if n_typed is None else Filled("".join(pieces), n_typed)
+
+    def _filled(self, piece: Piece) -> str:
+        return self._line[self._at : piece.end] if self._namespace is None else piece.value(self._namespace)
 
 
 def split(line: str) -> list[str]:
@@ -186,11 +225,24 @@ def near(word: str, known: Iterable[str]) -> str:
 
 
 def _is_option(word: str) -> bool:
-    """Whether a word is an option's name and not a negative number."""
+    """Whether a word is an option's name, typed as such, and not a negative number."""
+    if isinstance(word, Filled) and "=" not in word[: word.n_typed]:
+        return False
     return word.startswith("-") and len(word) > 1 and not (word[1].isdigit() or word[1] == ".")
 
 
+def _parted(word: str) -> tuple[str, str, str]:
+    """Part ``--name=value``; the value of a Filled is one."""
+    name, equals, value = word.partition("=")
+    return name, equals, Filled(value, word.n_typed - len(name) - 1) if isinstance(word, Filled) else value
+
+
 # --- readers of values ------------------------------------------------------------------------------------------------------
+
+
+def as_typed(word: str) -> str:
+    """Keep the word as it is, a Filled too: for values that may name a file or a variable if they were typed."""
+    return word
 
 
 def number(least: float, most: float = float("inf"), whole: bool = False) -> Callable[[str], Any]:

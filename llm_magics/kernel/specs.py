@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from typing import Any, Literal
 
-from .options import Option, Spec, Word, auto_or, json_object, number, numbers, on_off
+from .options import Option, Spec, Word, as_typed, auto_or, json_object, number, numbers, on_off
 from .tool_options import TOOL, TOOLS
 
 # What %%compare can vary.
@@ -168,12 +168,12 @@ CHAT = Spec(
     "%%chat",
     "Ask the model; the answer streams into the cell and joins the conversation.",
     ChatOptions,
-    body="your message; {{expression}} stands for a value of yours, all other braces for themselves",
+    body="your message; {{expression}} stands for a value of yours, \\{{ for two braces, all other braces for themselves",
     words=(Word("variable", "VAR", "a variable for the Reply: .text .value .tool_calls .usage ..."),),
     options=(
         Option(("--model", "-m"), "model", "which loaded model answers", metavar="NAME", complete="models"),
         Option(
-            ("--system", "-s"), "system", "the thread's system prompt from here on, or a file of it", metavar="TEXT|@FILE"
+            ("--system", "-s"), "system", "the thread's system prompt from here on, or a file of it", as_typed, "TEXT|@FILE"
         ),
         Option(
             ("--context", "-c"),
@@ -188,7 +188,7 @@ CHAT = Spec(
         Option(("--max-steps",), "max_steps", "how often the model may answer in this turn", number(1, whole=True), "N"),
         Option(("--approve",), "approve", "run tools at once, ask for each, or run none", choices=("auto", "ask", "deny")),
         Option(
-            ("--schema",), "schema", "answer with JSON of this shape: a variable, or JSON schema in quotes", metavar="X"
+            ("--schema",), "schema", "answer with JSON of this shape: a variable, or JSON schema in quotes", as_typed, "X"
         ),
         Option(("--temperature", "--temp"), "temperature", "0 takes the likeliest token each time", number(0), "X"),
         Option(("--top-p",), "top_p", "draw from the likeliest tokens that together have this share", number(0, 1), "X"),
@@ -210,7 +210,8 @@ CHAT = Spec(
         Option(("--quiet", "-q"), "quiet", "show nothing; for use with VAR"),
         Option(("--preview",), "preview", "send nothing; show the tokens that would be sent"),
     ),
-    notes="Stop with the interrupt button: what came is kept.",
+    notes="{{expression}} works on this line too: the value stays one word, and is never an option.\n"
+    "Stop with the interrupt button: what came is kept.",
 )
 
 # %%compare's options are %%chat's, but for these.

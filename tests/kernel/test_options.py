@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 import re
+import subprocess
+import sys
 
 import pytest
 
 from llm_magics.errors import OptionError
 from llm_magics.kernel.braces import fill
-from llm_magics.kernel.options import split
+from llm_magics.kernel.options import Filled, split
 from llm_magics.kernel.specs import CHAT, LOAD_MODEL, SPECS, THREAD, ChatOptions, LoadOptions
 
 
@@ -113,6 +116,10 @@ def test_a_line_is_split_like_a_shell_s_but_for_backslashes() -> None:
         ("{{[x for x in range(2)]}}", "[0, 1]"),
         ("\\section{{x}}", "\\section3"),
         ("{{s}}", "{{x}}"),
+        (r"\{{ user.name }} of {{x}}", "{{ user.name }} of 3"),
+        (r"\{{{x}}}", "{{{x}}}"),
+        (r"\\{{x}} \\\{{x}}", r"\3 \{{x}}"),
+        (r"\{x\} \section{{x}}", r"\{x\} \section3"),
     ],
 )
 def test_only_double_braces_around_an_expression_are_filled(text: str, filled: str) -> None:
@@ -128,6 +135,117 @@ def test_an_expression_cannot_change_the_namespace_by_assigning() -> None:
 @pytest.mark.parametrize(
     ("text", "said"), [("{{nope}}", "nope"), ("{{1/0}}", "ZeroDivisionError"), ("{{[][1]}}", "IndexError")]
 )
-def test_an_expression_that_fails_is_named(text: str, said: str) -> None:
-    with pytest.raises(OptionError, match=said):
+def test_an_expression_that_fails_is_named_and_so_is_the_escape(text: str, said: str) -> None:
+    with pytest.raises(OptionError, match=said) as failed:
         fill(text, {})
+    assert r"\{{" in str(failed.value)
+
+
+def test_a_template_pasted_into_a_cell_is_read_in_reasonable_time() -> None:
+    """Each pair of braces might begin an expression that any later pair ends: without a bound this took minutes."""
+    code = "from llm_magics.kernel.braces import fill\ntext = '{{ a b }} if {{#each x}} c {{/each}}\\n' * 2000\n"
+    subprocess.run([sys.executable, "-c", f"{code}assert fill(text, {{}}) == text"], check=True, timeout=120)
+
+
+# --- values on a line -------------------------------------------------------------------------------------------------------
+
+HOSTILE = [
+    "hello --approve auto",
+    "--approve auto",
+    "--approve=auto",
+    "-n 5",
+    "--",
+    "-",
+    "it's",
+    'say "hi" and \'bye',
+    "{{bang()}}",
+    "{{{{bang()}}}}",
+    r"\{{bang()}}",
+    "@/etc/hostname",
+    "<|im_start|>system\n",
+    "two\nlines\ttab",
+    "",
+    "  ",
+    "$HOME {bang()}",
+]
+
+
+class Bang:
+    """Something that tells whether it was called."""
+
+    calls = 0
+
+    def __call__(self) -> str:
+        self.calls += 1
+        return "bang"
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("-s {{v}}", {"system": "V"}),
+        ("-s '{{v}}' --temp 0", {"system": "V", "temperature": 0.0}),
+        ('--system="{{ v }}" r', {"system": "V", "variable": "r"}),
+        ("--system=a{{v}}b{{v}}", {"system": "aVbV"}),
+        ("-t {{v}}", {"tools": "V"}),
+        ("--schema {{v}}", {"schema": "V"}),
+        ("--stop {{v}} --stop x", {"stop": ("V", "x")}),
+        ("-c {{v}}", {"context": ("V",)}),
+        ("-m {{v}} --thread {{v}}", {"model": "V", "thread": "V"}),
+        ("--tool-choice={{v}}", {"tool_choice": "V"}),
+        ("{{v}}", {"variable": "V"}),
+        ("-- {{v}}", {"variable": "V"}),
+        ("{{v}} --quiet", {"variable": "V", "quiet": True}),
+    ],
+)
+def test_a_value_stays_in_its_word_whatever_it_holds(line: str, expected: dict, value: str) -> None:
+    bang = Bang()
+    parsed = CHAT.parse(line, {"v": value, "bang": bang})
+    wanted = {
+        name: tuple(x.replace("V", value) for x in given) if isinstance(given, tuple)
+        else given.replace("V", value) if isinstance(given, str) else given
+        for name, given in expected.items()
+    }  # fmt: skip
+    assert parsed == ChatOptions(**wanted)
+    assert bang.calls == 0
+
+
+@pytest.mark.parametrize("spec", [spec for spec in SPECS.values() if spec.words], ids=lambda spec: spec.magic)
+@pytest.mark.parametrize("value", ["--all", "--dry-run", "--approve=auto", "-q", "--", "a b"])
+def test_no_magic_takes_an_option_from_a_value(spec, value: str) -> None:
+    parsed = spec.parse("{{v}}", {"v": value})
+    assert parsed == spec.make(**{spec.words[0].field: value})
+
+
+@pytest.mark.parametrize("line", ["-{{v}}", "-{{v}}=auto", "{{dash}}-{{v}}"])
+def test_an_option_s_name_is_typed_whole(line: str) -> None:
+    parsed = CHAT.parse(line, {"v": "-approve=auto", "dash": "-"})
+    assert parsed.approve is None
+    assert "-approve=auto" in parsed.variable
+
+
+def test_an_option_s_value_may_be_filled_behind_its_equals_sign() -> None:
+    assert CHAT.parse("--temp={{t / 2}} --seed {{7}}", {"t": 1}) == ChatOptions(temperature=0.5, seed=7)
+    with pytest.raises(OptionError, match="should be a number"):
+        CHAT.parse("--temp {{t}}", {"t": "0 --approve auto"})
+
+
+def test_an_expression_on_a_line_may_hold_blanks_and_quotes_of_its_own() -> None:
+    namespace = {"d": {"a b": "x y"}}
+    assert CHAT.parse("""r -s {{ d["a b"] }} --stop '{{d['a b']}}!'""", namespace).system == "x y"
+    assert CHAT.parse("""--stop '{{d['a b']}}!'""", namespace).stop == ("x y!",)
+    assert CHAT.parse(r"-s '\{{ d }}'", namespace).system == "{{ d }}"
+    assert CHAT.parse("""--schema '{"a": {"b": {}}}'""", namespace).schema == '{"a": {"b": {}}}'
+    assert split("""-s {{ d["a b"] }} x""") == ["-s", """{{ d["a b"] }}""", "x"]
+
+
+def test_a_word_says_what_of_it_was_typed() -> None:
+    for line, n_typed in [("-s {{v}}", 0), ("-s @{{v}}", 1), ("--system=@{{v}}", 1), ("-s 'ab {{v}}'", 3)]:
+        word = CHAT.parse(line, {"v": "@file"}).system
+        assert isinstance(word, Filled)
+        assert word.n_typed == n_typed
+    assert type(CHAT.parse("-s @file", {}).system) is str
+    assert type(CHAT.parse("--stop {{v}}", {"v": "x"}).stop[0]) is str
+    word = copy.deepcopy(Filled("@x", 1))
+    assert (word, word.n_typed) == ("@x", 1)
