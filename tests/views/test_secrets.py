@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from llm_magics.segments import Ask, Step, TextSegment, ToolSegment
 from llm_magics.transcript import MIME_TYPE, Transcript
 from llm_magics.views.notebook import bundle_of
-from llm_magics.views.secrets import MASK, Masking, masked, masked_text
+from llm_magics.views.secrets import MASK, Masking, masked, masked_data, masked_text
 
 KEY = "sk-proj-abcdefghij0123456789"
 
@@ -31,6 +33,37 @@ KEY = "sk-proj-abcdefghij0123456789"
         ("Authorization: Bearer abc.def", f"Authorization: Bearer {MASK}"),
         ("postgres://me:hunter2@db/x", f"postgres://me:{MASK}@db/x"),
         ("password: swordfish", f"password: {MASK}"),
+        ("sk_live_" + "4" * 24, MASK),
+        ("curl -H 'X-Api: Bearer abcdefgh1234'", f"curl -H 'X-Api: Bearer {MASK}'"),
+        ("postgres://me:p@ss@db/x redis://:hunter2@h", f"postgres://me:{MASK}@db/x redis://:{MASK}@h"),
+        ("https://x.y/z?token=abc123&n=1", f"https://x.y/z?token={MASK}&n=1"),
+        # literals
+        ('password = "hunter2"', f'password = "{MASK}"'),
+        ("password='correct horse, (really)'", f"password='{MASK}'"),
+        ('password: str = "hunter2"', f'password: str = "{MASK}"'),
+        ("def login(token: str = 'abc'):", f"def login(token: str = '{MASK}'):"),
+        ('if password == "hunter2":', f'if password == "{MASK}":'),
+        ('connect("db", password="hun\\"ter2", n=1)', f'connect("db", password="{MASK}", n=1)'),
+        ('secret = b"abcdef" + suffix', f'secret = b"{MASK}" + suffix'),
+        ('secret = ("abcdef"\n  "ghijk")', f'secret = ("{MASK}"\n  "{MASK}")'),
+        ("key = 1; private_key = \'\'\'a\nb\'\'\'", f"key = 1; private_key = \'\'\'{MASK}\'\'\'"),
+        ('password = f"hunter{n}-horse{m:>3}"', f'password = f"{MASK}{{n}}{MASK}{{m:>3}}"'),
+        ('os.environ["API_KEY"] = "abc123"', f'os.environ["API_KEY"] = "{MASK}"'),
+        ('os.environ.setdefault("API_KEY", "abc123")', f'os.environ.setdefault("API_KEY", "{MASK}")'),
+        ("{'token': 'abc', 'n': 1}", f"{{'token': '{MASK}', 'n': 1}}"),
+        ('{"password": 12345678}', f'{{"password": {MASK}}}'),
+        ('{"password": "hunt', f'{{"password": "{MASK}'),
+        ('"{\\"token\\": \\"a\\\\\\"b\\", \\"n\\": 1}"', f'"{{\\"token\\": \\"{MASK}\\", \\"n\\": 1}}"'),
+        # lines of configuration
+        ("export SECRET_KEY=p(ss,w0rd)x", f"export SECRET_KEY={MASK}"),
+        ("password=hunter2", f"password={MASK}"),
+        ('{"command": "mysql --password=hunter2"}', f'{{"command": "mysql --password={MASK}"}}'),
+        ("host=db user=me password=hunter2", f"host=db user=me password={MASK}"),
+        ("Server=x;Password=hunter2;User=y", f"Server=x;Password={MASK};User=y"),
+        ("aws_secret_access_key=wJalr/K7MD+EXAMPLE", f"aws_secret_access_key={MASK}"),
+        ("db:\n  password: hunter2  # old\n", f"db:\n  password: {MASK}  # old\n"),
+        ('{"text": "user: me\\npassword: hunter2\\n"}', f'{{"text": "user: me\\npassword: {MASK}\\n"}}'),
+        ("X-API-Key: abc123", f"X-API-Key: {MASK}"),
     ],
 )
 def test_a_secret_is_masked(text: str, shown: str) -> None:
@@ -47,10 +80,77 @@ def test_a_secret_is_masked(text: str, shown: str) -> None:
         "https://example.com/a:b@c",
         "task-force-one-two-three-four",
         "def login(password: str) -> None:",
+        # an expression says where a secret comes from
+        "token = next(stream)",
+        "token=next(stream)",
+        "    token=next(x for x in stream),",
+        "TOKEN=next(stream)",
+        "token = b64(\"x y\")",
+        "f(token=b64('x y'), n=1)",
+        "password = getpass()",
+        "password = settings.password",
+        "login(user, password=pw)",
+        "login(\n    user,\n    password=password,\n    token=token\n)",
+        "f(token=tok,n=3)",
+        'api_key = os.environ["API_KEY"]',
+        'f"Bearer {token}"',
+        'headers = {"Authorization": "Bearer " + token}',
+        '{"headers": {"Authorization": f"Bearer {token}"}}',
+        'token = f"{prefix}{n}"',
+        'f"postgres://{user}:{password}@{host}/x"',
+        "TOKEN=$OTHER PASSWORD=${PW} SECRET=$(cat file)",
+        "    token: Token | None = None",
+        "    password: SecretStr",
+        "    secret: Optional[str] = None",
+        "    token: the one to use.",
+        "password: required",
+        "for token in tokens: print(token)",
+        'tokenizer.pad_token = "<pad>"',
+        "eos_token=151645",
+        '{"token": 151645, "secret": true}',
+        'bypass = "the town"',
+        'token == ""',
+        "if token: use(token)",
     ],
 )
 def test_what_is_no_secret_is_left_alone(text: str) -> None:
     assert masked_text(text) == text
+
+
+def test_what_the_environment_holds_under_a_secret_s_name_is_one_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLM_MAGICS_TEST_TOKEN", "not-a-known-shape")
+    monkeypatch.setenv("LLM_MAGICS_TEST_TOKENS", "nor-is-this-one")
+    assert masked_text("it said not-a-known-shape, nor-is-this-one") == f"it said {MASK}, nor-is-this-one"
+    assert Masking()(Transcript(segments=(TextSegment("not-a-known-shape"),))).segments[0] == TextSegment(MASK)
+    monkeypatch.delenv("LLM_MAGICS_TEST_TOKEN")
+    assert masked_text("it said not-a-known-shape") == "it said not-a-known-shape"
+
+
+def test_data_is_masked_by_the_names_of_its_members() -> None:
+    data = {"password": "hunter2", "n": [1, {"api_key": "abc"}], "token": 5, "secret": None, "image/png": "token=abcdef"}
+    shown = {"password": MASK, "n": [1, {"api_key": MASK}], "token": 5, "secret": None, "image/png": "token=abcdef"}
+    assert masked_data(data) == shown
+    assert masked_data(shown) is shown
+
+
+BITS = ["token", "password", "=", ": ", '"', "'", "\\", "(", ")", ",", "f", "{", "}", "\n", " ", "ab1"]
+
+
+@given(st.lists(st.sampled_from(BITS)))
+def test_masking_what_is_masked_changes_nothing(pieces: list[str]) -> None:
+    once = masked_text("".join(pieces))
+    assert masked_text(once) == once
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["token " * 40_000, "a-" * 100_000, "://a:" * 40_000, 'token="' * 30_000, "password=x(" * 20_000, "token:" + " " * 100_000,
+     "token: a|" * 20_000, "\\" * 200_000 + '"token"', "password=\\" * 20_000],
+    ids=lambda text: text[:12],
+)  # fmt: skip
+def test_masking_takes_reasonable_time_whatever_the_text(text: str) -> None:
+    code = "import sys\nfrom llm_magics.views.secrets import masked_text\nmasked_text(sys.stdin.read())"
+    subprocess.run([sys.executable, "-c", code], input=text.encode(), check=True, timeout=60)
 
 
 def secretive() -> Transcript:
@@ -101,7 +201,7 @@ def test_masking_a_growing_transcript_reads_each_segment_once() -> None:
 
 
 BLOCK = ["-----BEGIN PRIVATE KEY-----", "-----BEGIN ", "-----END PRIVATE KEY-----"]
-PIECES = [KEY, "AKIA" + "Z" * 16, "word ", "\n", "hf_", *BLOCK]
+PIECES = [KEY, "Bearer ", "abcdefgh1", "https://a:b@c ", "AKIA" + "Z" * 16, "word ", "\n", "hf_", *BLOCK]
 
 
 @given(st.lists(st.sampled_from([*PIECES, *"ab1-"]), max_size=12).map("".join), st.integers(1, 9))
