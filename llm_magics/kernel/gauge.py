@@ -1,11 +1,14 @@
 """What is loaded, told to the page: after each cell where it changed, and of a GPU that is used, every few moments.
 
-The status bar's model card is drawn from it.
+The status bar's model card is drawn from it. Some time after the last cell the gauge falls silent: to a server that ends idle
+kernels each message is a sign of life, and nobody would ever get the GPU's memory back.
 """
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +16,7 @@ from .context import parent_metadata
 from .runtime import Resident, Runtime
 
 SECONDS = 2.0  # between two looks at the GPUs
+LISTENS = 60.0  # seconds after a cell's end for which somebody is taken to look at the card
 
 
 class Gauge:
@@ -22,19 +26,21 @@ class Gauge:
         self._runtime = runtime
         self._models: list[dict[str, Any]] = []
         self._told: tuple[Any, Any] = ([], [])
+        self._until = 0.0  # on the monotonic clock: when to fall silent
         self._lock = threading.Lock()  # the main thread and the one that watches both tell
         self._over = threading.Event()
         self._watch: threading.Thread | None = None
 
+    def cell_begins(self, *_: Any) -> None:
+        """Watch the GPUs while a cell runs, however long."""
+        self._listen(math.inf)
+
     def cell_ended(self, *_: Any) -> None:
-        """Tell what changed, and begin to watch the GPUs where a model is on one."""
-        if parent_metadata(self._runtime.shell).get("cellId") is None:
-            return  # no page that could draw it
-        self._models = models(self._runtime)
-        self._tell()
-        if self._on_gpu and self._watch is None:
-            self._watch = threading.Thread(target=self._look_on, name="llm-magics-gauge", daemon=True)
-            self._watch.start()
+        """Tell what changed, and go on watching the GPUs for a while if a model is on one."""
+        if parent_metadata(self._runtime.shell).get("cellId") is not None:  # else there is no page that could draw it
+            self._models = models(self._runtime)
+            self._tell()
+        self._listen(time.monotonic() + LISTENS)
 
     def stop(self) -> None:
         """Tell nothing any more."""
@@ -44,15 +50,27 @@ class Gauge:
     def _on_gpu(self) -> bool:
         return any(set(model["memory"]) - {"host"} for model in self._models)
 
+    def _listen(self, until: float) -> None:
+        with self._lock:
+            self._until = until
+            if self._on_gpu and self._watch is None and not self._over.is_set():
+                self._watch = threading.Thread(target=self._look_on, name="llm-magics-gauge", daemon=True)
+                self._watch.start()
+
     def _look_on(self) -> None:
         while not self._over.wait(SECONDS):
-            if self._on_gpu:
-                self._tell()
+            with self._lock:
+                last = time.monotonic() >= self._until
+                self._watch = None if last else self._watch
+            self._tell(last)
+            if last:
+                return
 
-    def _tell(self) -> None:
+    def _tell(self, last: bool = False) -> None:
+        """Tell what changed; the ``last`` word before silence does not say how busy a GPU is, which would soon be wrong."""
         gpus = gpu_figures() if self._on_gpu else []
         with self._lock:
-            link, now = self._runtime.link, (self._models, gpus)
+            link, now = self._runtime.link, (self._models, [{**gpu, "busy": None} for gpu in gpus] if last else gpus)
             if link is not None and now != self._told:
                 self._told = now
                 link.send("models", models=now[0], gpus=now[1])
@@ -73,9 +91,11 @@ def gpu_figures() -> list[dict[str, Any]]:
 def start_gauge(runtime: Runtime) -> Callable[[], None]:
     """Begin to tell the page; gives what ends it."""
     gauge = Gauge(runtime)
+    runtime.shell.events.register("pre_run_cell", gauge.cell_begins)
     runtime.shell.events.register("post_run_cell", gauge.cell_ended)
 
     def end() -> None:
+        runtime.shell.events.unregister("pre_run_cell", gauge.cell_begins)
         runtime.shell.events.unregister("post_run_cell", gauge.cell_ended)
         gauge.stop()
 

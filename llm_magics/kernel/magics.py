@@ -9,6 +9,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
 
 from ..errors import OptionError
+from ..views.live import link_of
 from .cellbook import CellBook
 from .completion import start_completion
 from .gauge import start_gauge
@@ -26,6 +27,7 @@ def load(shell: InteractiveShell) -> None:
     """Register the magics on a shell. Loading again replaces them; models and conversations stay."""
     unload(shell)
     runtime = runtime_of(shell)
+    link_of(getattr(shell, "kernel", None))  # now, while it can see which cell runs
     book = CellBook(shell)
     runtime.cells.start()
     runtime.undo.append(runtime.cells.stop)

@@ -36,12 +36,13 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Protocol
 
 from ..segments import Segment, listed, segment_to_json
 from ..transcript import Transcript
+from .busy import Busy
 from .html import ShowReasoning
 
 COMM_ID = "llm_magics"
@@ -63,11 +64,13 @@ class Kernel(Protocol):
 class Link:
     """The link of one kernel to whatever pages have the extension. Make it with :func:`link_of`.
 
-    ``heard`` says whether a page has ever said anything; until then it is not worth while to ask one.
+    ``heard`` says whether a page has ever said anything; until then it is not worth while to ask one. ``answered`` is called on
+    the control thread for each message that a page sends.
     """
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, answered: Callable[[], None] = lambda: None) -> None:
         self._kernel = kernel
+        self._answered = answered
         self.heard = False
         self._settings: Mapping[str, Any] = {}
         self._began = time.monotonic()
@@ -78,7 +81,7 @@ class Link:
         self._decisions: dict[str, str] = {}
         self._replies: dict[str, Any] = {}
         self._expected: set[str] = set()
-        kernel.control_handlers[CONTROL_TYPE] = self._receive
+        kernel.control_handlers[CONTROL_TYPE] = self._take
         self.send("here")
 
     def send(self, kind: str, **data: Any) -> None:
@@ -145,7 +148,7 @@ class Link:
                 self._expected.discard(digest)
             return decision
 
-    def _receive(self, stream: Any, ident: Any, message: Mapping[str, Any]) -> None:
+    def _receive(self, message: Mapping[str, Any]) -> None:
         """Note what a page said; runs on ipykernel's control thread. What is malformed or unasked for is ignored."""
         content = message["content"]
         kind, key = content.get("kind"), content.get("turn") or content.get("digest") or content.get("id")
@@ -171,6 +174,13 @@ class Link:
         for turn, (cell, bundle) in missed.items():
             self.send("finished", turn=turn, cell=cell, bundle=bundle)
 
+    def _take(self, stream: Any, ident: Any, message: Mapping[str, Any]) -> None:
+        """Handle a control message of ours; ipykernel says "busy" before it and "idle" after it."""
+        try:
+            self._receive(message)
+        finally:
+            self._answered()
+
 
 _LINK_ATTRIBUTE = "_llm_magics_link"
 
@@ -181,7 +191,8 @@ def link_of(kernel: Any) -> Link | None:
         return None
     link: Link | None = kernel.__dict__.get(_LINK_ATTRIBUTE)
     if link is None:
-        link = kernel.__dict__[_LINK_ATTRIBUTE] = Link(kernel)
+        answered = Busy(kernel).answered if hasattr(kernel, "shell") else lambda: None
+        link = kernel.__dict__[_LINK_ATTRIBUTE] = Link(kernel, answered)
     return link
 
 

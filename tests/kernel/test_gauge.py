@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from types import SimpleNamespace
 from typing import Any
@@ -66,6 +67,23 @@ def test_a_gpu_is_told_of_while_no_cell_runs_and_only_where_it_changed(monkeypat
     assert [sent["gpus"][0]["busy"] for sent in given.link.sent] == [5, 80, None]
     assert given.link.sent[0]["gpus"] == [{"name": "H", "used": 41, "total": 141, "busy": 5}]
     assert given.link.sent[0]["models"][0]["memory"] == {"CUDA0": 10, "host": 10}
+
+
+def test_it_falls_silent_some_time_after_the_last_cell_and_begins_again_with_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = itertools.count(1)
+    monkeypatch.setattr(free, "nvidia_gpus", lambda: (Gpu("H", "0", 100, 141, busy=next(busy)),))
+    monkeypatch.setattr(gauge, "LISTENS", 0.1)
+    given = runtime("CUDA0")
+    told = Gauge(given)
+    told.cell_ended()
+    watch = told._watch
+    assert watch is not None
+    watch.join(20)
+    assert not watch.is_alive()
+    assert given.link.sent[-1]["gpus"][0]["busy"] is None  # what is not looked at any more is not told
+    told.cell_begins()
+    given.link.wait_for(len(given.link.sent) + 20)  # for as long as the cell runs
+    told.stop()
 
 
 def test_without_a_page_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
