@@ -15,10 +15,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-import llama_cpp.llama_cpp as lib
 import numpy as np
 
 from ..errors import EngineError, SchemaError
+from .library import lib
 from .model import Model
 from .values import Grammar
 

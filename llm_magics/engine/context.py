@@ -7,15 +7,15 @@ that is too long or a token that does not exist, so sizes and ids are checked be
 from __future__ import annotations
 
 import ctypes
-import os
 import re
 from collections.abc import Sequence
 from typing import Any
 
-import llama_cpp.llama_cpp as lib
 import numpy as np
 
 from . import llama
+from .cpus import default_threads
+from .library import lib
 from .lookup import MAX_DRAFT
 from .model import Model
 from .values import EngineConfig
@@ -202,14 +202,6 @@ def context_params(model: Model, config: EngineConfig, abort: llama.AbortFlag) -
     params.abort_callback_data = abort.address
     params.no_perf = True
     return params
-
-
-def default_threads() -> int:
-    """Return how many threads serve best: the physical cores this process may use."""
-    import psutil
-
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(psutil.cpu_count(logical=False) or allowed, allowed))
 
 
 # e.g. "load_tensors:   CPU_Mapped model buffer size =   462.96 MiB", "llama_context: CPU  output buffer size =     0.58 MiB"

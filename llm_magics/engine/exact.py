@@ -91,7 +91,7 @@ def _evaluate(context: Context, batch: Batch, tokens: list[int], n: int, at_once
 
 def _key(config: EngineConfig) -> str:
     from .. import __version__
-    from .context import default_threads
+    from .cpus import default_threads
     from .llama import version
 
     where = f"{platform.node()} {platform.machine()}"

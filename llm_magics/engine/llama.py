@@ -19,9 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import llama_cpp.llama_cpp as lib
-
 from ..errors import EngineError, LLMMagicsError, MemoryFitError, ModelFileError, OptionError, UnsupportedModelError
+from .library import lib
 
 _LEVEL_INFO, _LEVEL_WARN, _LEVEL_ERROR, _LEVEL_CONT = 2, 3, 4, 5
 _KEPT_LINES = 4000  # a load of a large model logs about a thousand

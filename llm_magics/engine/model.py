@@ -12,10 +12,9 @@ import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import llama_cpp.llama_cpp as lib
-
 from ..errors import EngineError, ModelNotFoundError, OptionError, UnsupportedModelError
 from . import llama
+from .library import lib
 from .values import EngineConfig
 
 Progress = Callable[[float], "bool | None"]

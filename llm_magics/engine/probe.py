@@ -27,6 +27,7 @@ from types import TracebackType
 from typing import Any
 
 from ..errors import ModelError, ModelFileError, OptionError
+from .cpus import default_threads
 from .filefacts import recall, remember
 from .values import EngineConfig
 
@@ -162,7 +163,7 @@ def _status(status: int) -> str:
 
 def main() -> None:
     """Answer requests until stdin ends."""
-    import llama_cpp.llama_cpp as lib
+    from .library import lib
 
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints must not look like an answer
@@ -196,7 +197,7 @@ def _evaluate(lib: Any, path: str) -> str | None:
         return ""
     params = lib.llama_context_default_params()
     params.n_ctx, params.n_batch, params.n_ubatch = 64, 8, 8
-    params.n_threads = params.n_threads_batch = 2
+    params.n_threads = params.n_threads_batch = min(2, default_threads())
     context = lib.llama_init_from_model(model, params)
     if not context:
         return ""
@@ -249,10 +250,7 @@ def _cpu_buffer_type(lib: Any) -> int:
     """The very object that llama.cpp compares with: a wheel may hold several copies of the library that defines it."""
     function = getattr(lib._lib, "ggml_backend_cpu_buffer_type", None)  # found through libllama's own dependencies
     if function is None:  # Windows looks into the one library only, and there is one copy
-        import llama_cpp
-        from llama_cpp._ctypes_extensions import load_shared_library
-
-        function = load_shared_library("ggml-base", Path(llama_cpp.__file__).parent / "lib").ggml_backend_cpu_buffer_type
+        function = lib.load_shared_library("ggml-base", Path(lib.__file__).parent / "lib").ggml_backend_cpu_buffer_type
     function.restype = ctypes.c_void_p
     return int(function())
 

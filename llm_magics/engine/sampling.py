@@ -12,12 +12,12 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-import llama_cpp.llama_cpp as lib
 import numpy as np
 
 from ..errors import EngineError, OptionError
 from . import llama
 from .context import Context
+from .library import lib
 from .values import SamplerSettings, TokenLogprob
 
 Row = np.ndarray[Any, np.dtype[np.float32]]

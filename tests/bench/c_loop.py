@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import llama_cpp.llama_cpp as lib
+from llm_magics.engine.library import lib
 
 from .common import GPU_LAYERS
 

@@ -1,0 +1,120 @@
+"""How many threads compute: the physical cores, less what this process may not use.
+
+Two things limit a process on a shared machine. Affinity (``taskset``, cpusets, some batch systems) names the processors that it
+may run on. A quota of its control group (containers, Kubernetes, JupyterHub's spawners) limits the processor time that it gets:
+"2 CPUs" is 200 ms of it in each 100 ms, on however many processors. A process that computes on more threads than that is
+stopped for the rest of each period.
+
+Control groups nest, and each level may have a quota; the least one counts. Version 2 writes ``cpu.max`` ("200000 100000", or
+"max 100000"), version 1 ``cpu.cfs_quota_us`` (-1 is no limit) and ``cpu.cfs_period_us``.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+
+@dataclass(frozen=True, slots=True)
+class Cpus:
+    """What there is to compute with. ``quota`` is in CPUs' worth of time, None if nothing limits it."""
+
+    physical: int
+    allowed: int
+    quota: float | None = None
+
+    @property
+    def threads(self) -> int:
+        """How many threads serve best. A part of a CPU counts as a whole one: else that part would never be used."""
+        limit = self.allowed if self.quota is None else min(self.allowed, math.ceil(self.quota))
+        return max(1, min(self.physical, limit))
+
+
+def cpus() -> Cpus:
+    """Look at this process now. macOS and Windows have neither affinity nor quotas here: all cores count."""
+    import psutil
+
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Cpus(psutil.cpu_count(logical=False) or allowed, allowed, cpu_quota())
+
+
+def default_threads() -> int:
+    """Return how many threads compute unless an option says otherwise."""
+    return cpus().threads
+
+
+def cpu_quota(root: Path = Path("/")) -> float | None:
+    """Return how many CPUs' worth of time this process may use; None if no control group limits it, or there are none."""
+    try:
+        groups = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="replace")
+        mounts = (root / "proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    limits = (_limit(root / directory.lstrip("/")) for directory in group_directories(groups, mounts))
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def group_directories(groups: str, mounts: str) -> Iterator[str]:
+    """Yield the directories of the control groups that a process is in, each group's own first, then those around it.
+
+    Args:
+        groups: ``/proc/self/cgroup``, e.g. "0::/user.slice/x" (version 2) or "4:cpu,cpuacct:/docker/ab" (version 1).
+        mounts: ``/proc/self/mountinfo``.
+    """
+    paths = _group_paths(groups)
+    for version, top, mounted_at in _group_mounts(mounts):
+        path = paths.get(version)
+        if path is None:
+            continue
+        # A container sees its own group as the mount's root. What lies outside (another path, "/..") cannot be seen from here.
+        inside = PurePosixPath(path)
+        parts = inside.relative_to(top).parts if inside.is_relative_to(top) else ()
+        for n in range(0 if ".." in parts else len(parts), -1, -1):
+            yield str(PurePosixPath(mounted_at, *parts[:n]))
+
+
+def _group_paths(groups: str) -> dict[int, str]:
+    """The process's group in the hierarchy of version 2, and in that of version 1 which governs processor time."""
+    paths: dict[int, str] = {}
+    for line in groups.splitlines():
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number == "0" and not controllers:
+            paths[2] = path
+        elif "cpu" in controllers.split(","):
+            paths[1] = path
+    return paths
+
+
+# e.g. "34 31 0:31 / /sys/fs/cgroup/cpu rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct"
+_MOUNT = re.compile(r"\S+ \S+ \S+ (\S+) (\S+) .*?- (cgroup2?) \S+ (\S+)")
+_OCTAL = re.compile(r"\\([0-7]{3})")  # e.g. "\040" is a space
+
+
+def _group_mounts(mounts: str) -> Iterator[tuple[int, str, str]]:
+    """(version, the group at the mount's root, where it is mounted) of each hierarchy that may govern processor time."""
+    for line in mounts.splitlines():
+        match = _MOUNT.match(line)
+        if match is None:
+            continue
+        top, mounted_at = (_OCTAL.sub(lambda code: chr(int(code[1], 8)), text) for text in match.group(1, 2))
+        if match[3] == "cgroup2":
+            yield 2, top, mounted_at
+        elif "cpu" in match[4].split(","):
+            yield 1, top, mounted_at
+
+
+def _limit(directory: Path) -> float | None:
+    """The quota that one control group's own files set, in CPUs; None if they set none."""
+    try:
+        if (directory / "cpu.max").exists():
+            quota, period = (directory / "cpu.max").read_text().split()
+        else:
+            quota, period = ((directory / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return int(quota) / int(period) if int(quota) > 0 else None
+    except (OSError, ValueError, ZeroDivisionError):  # "max" is not a number; a controller may be off at this level
+        return None

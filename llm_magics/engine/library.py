@@ -1,0 +1,19 @@
+"""The one place that imports llama_cpp: what must be set before its libraries are loaded is set here."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from . import openmp
+
+with openmp.short_spins():
+    import llama_cpp.llama_cpp as lib
+
+__all__ = ["cpu_library", "lib"]
+
+
+def cpu_library() -> Path | None:
+    """Return the file with llama.cpp's CPU code; None if it is not beside llama.cpp's own."""
+    directory = Path(os.path.dirname(os.path.abspath(lib._lib._name)))
+    return next(iter(sorted(directory.glob("*ggml-cpu*"))), None)
