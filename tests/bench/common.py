@@ -24,7 +24,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from llm_magics.engine.context import default_threads
+from llm_magics.engine.cpus import default_threads
+from llm_magics.engine.library import lib as lib  # before a peer imports llama_cpp: both sides wait as the engine does
 from llm_magics.engine.values import EngineConfig
 from llm_magics.models.locate import locate
 

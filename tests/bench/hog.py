@@ -13,7 +13,7 @@ import threading
 from contextlib import closing
 
 from llm_magics.engine import open_engine
-from llm_magics.engine.context import default_threads
+from llm_magics.engine.cpus import default_threads
 from llm_magics.engine.values import Engine, EngineConfig, Finished, GenerateRequest, SamplerSettings
 from llm_magics.models.locate import locate
 
