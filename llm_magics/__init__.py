@@ -50,6 +50,11 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
     load(shell)
 
 
+def _jupyter_labextension_paths() -> list[dict[str, str]]:
+    """Say where the JupyterLab extension's bundle is; asked by Jupyter's own build tools."""
+    return [{"src": "labextension", "dest": "llm-magics"}]
+
+
 def unload_ipython_extension(shell: InteractiveShell) -> None:
     """Take the magics away again; called by ``%unload_ext`` and ``%reload_ext``. Loaded models stay resident."""
     from .kernel.magics import unload

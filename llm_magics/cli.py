@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from . import __version__
@@ -110,6 +111,10 @@ def _lab(arguments: argparse.Namespace) -> int:
     target = Path(arguments.notebook)
     if not target.exists():
         print(f"llm-magics: there is no {target}.", file=sys.stderr)
+        return 1
+    if find_spec("jupyterlab") is None:
+        advice = f"{sys.executable} -m pip install 'llm_magics[lab]'"
+        print(f"llm-magics: JupyterLab is not in this environment. {advice}", file=sys.stderr)
         return 1
     return subprocess.run([sys.executable, "-m", "jupyter", "lab", str(target)], check=False).returncode
 

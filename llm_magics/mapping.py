@@ -27,6 +27,7 @@ from .errors import LLMMagicsError, OptionError
 from .events import Usage
 from .messages import FinishReason, Message
 from .models.base import Model
+from .models.progress import front_end_bar
 from .rows import Rows, read_rows
 from .session import Reply, Session
 from .settings import TurnSettings
@@ -198,10 +199,8 @@ class _Run:
 
     def go(self) -> None:
         """Answer every row that is left, in this thread or in several."""
-        from tqdm.auto import tqdm
-
         total = len(self.result)
-        with tqdm(total=total, initial=total - len(self.todo), unit="row", disable=not self.progress) as bar:
+        with front_end_bar()(total=total, initial=total - len(self.todo), unit="row", disable=not self.progress) as bar:
             for at in self._in_this_thread() if self.width <= 1 else self._in_threads():
                 bar.update()
                 row = self.result.rows[at]

@@ -42,6 +42,14 @@ def test_doctor_prints_its_report(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.rstrip().splitlines()[-1].startswith("next")
 
 
+def test_lab_without_jupyterlab_says_what_to_install(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    assert cli.main(["lab", str(tmp_path)]) == 1
+    assert "pip install 'llm_magics[lab]'" in capsys.readouterr().err
+
+
 def test_formats_show_describes_a_template_file_and_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tiny_model()
     template = "{% for m in messages %}<s>{{ m.role }}\n{{ m.content }}</s>{% endfor %}"

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from ..engine.cpus import cpus
 from ..engine.free import FreeMemory, free_memory
 from ..errors import LLMMagicsError
+from . import frontend
 from .catalog import catalog, default_model
 from .stores import StoredFile, models_dir, stored_files
 
-_PACKAGES = ("llm_magics", "llama-cpp-python", "llguidance", "ipykernel", "ipywidgets", "jupyterlab", "huggingface-hub")
+_PACKAGES = ("llm_magics", "llama-cpp-python", "llguidance", "ipykernel", "huggingface-hub")
+_LAB = "'llm_magics[lab]'"  # quoted: some shells read the brackets
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class Finding:
 def report() -> tuple[Finding, ...]:
     """Look at everything now. Never raises for what it finds amiss: that is what it is for."""
     memory, models = free_memory(), list(stored_files())
-    findings = [*_software(), *_llama_cpp(memory), *_machine(memory), *_models(models)]
+    findings = [*_software(), *_front_end(), *_llama_cpp(memory), *_machine(memory), *_models(models)]
     if models:
         findings += _template(_first_choice(models))
     return (*findings, _next(models, findings))
@@ -43,10 +46,42 @@ def report() -> tuple[Finding, ...]:
 def _software() -> Iterator[Finding]:
     yield Finding("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}, {sys.executable}")
     for package in _PACKAGES:
-        try:
-            yield Finding(package, version(package))
-        except PackageNotFoundError:
-            yield Finding(package, "not installed", f"{sys.executable} -m pip install {package}")
+        found = _version(package)
+        yield Finding(package, found or "not installed", "" if found else f"{sys.executable} -m pip install {package}")
+
+
+def _front_end() -> Iterator[Finding]:
+    """JupyterLab, its extension and widgets. None is needed: each line says what happens without it."""
+    install = f"{sys.executable} -m pip install {_LAB}"
+    lab, widgets = _version("jupyterlab"), _version("ipywidgets")
+    elsewhere = "not in this environment; the notebook may run in another JupyterLab, in VS Code or in a terminal"
+    yield Finding("JupyterLab", lab or elsewhere, "" if lab else f"To have it here: {install}")
+    yield Finding("ipywidgets", widgets or "not here; approvals are asked by the extension or by a prompt")
+    yield _extension(needed=bool(lab))
+
+
+def _extension(*, needed: bool) -> Finding:
+    """Whether this environment's JupyterLab would find our extension. ``needed``: there is a JupyterLab here."""
+    found, ours = frontend.installed(), _version("llm_magics")
+    without = "answers are static HTML, and approvals are asked by a prompt"
+    if found is not None and frontend.version(found) in (ours, ""):
+        return Finding("extension", f"{frontend.NAME} {frontend.version(found)} in {found}")
+    if found is not None:
+        said = f"{found} has version {frontend.version(found)}, but llm_magics is {ours}"
+        return Finding("extension", said, "Install llm_magics again, then reload the page.")
+    if frontend.bundle() is not None:
+        said = f"not among this environment's JupyterLab extensions: {without}"
+        return Finding("extension", said, "Install llm_magics into JupyterLab's own environment, too." if needed else "")
+    said = f"missing: this llm_magics was built without Node, so {without}"
+    return Finding("extension", said, "Install Node 20 or newer, then build and install llm_magics again.")
+
+
+def _version(package: str) -> str:
+    """A package's version; empty if it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def _llama_cpp(memory: FreeMemory) -> Iterator[Finding]:
@@ -62,15 +97,42 @@ def _llama_cpp(memory: FreeMemory) -> Iterator[Finding]:
     said = llama.lib.llama_print_system_info().decode("utf-8", "replace")  # type: ignore[attr-defined]  # the engine's own import
     features = [name for name, _, value in (item.strip().partition(" = ") for item in said.split("|")) if value == "1"]
     yield Finding("CPU features", ", ".join(f.rpartition(":")[2].strip() for f in features) or "none")
+    yield _waiting()
     if not memory.gpus and gpu:
         yield Finding("GPU", "one that llama.cpp knows (not NVIDIA's)")
+
+
+def _waiting() -> Finding:
+    """How the threads wait for each other, which decides what several kernels on one machine do to each other."""
+    from ..engine.library import cpu_library
+    from ..engine.openmp import SETTING, SPINS, waiting
+
+    found = waiting(cpu_library())
+    settings = ", ".join(found.settings)
+    if found.runtime == "":
+        return Finding("threads wait", "in llama.cpp itself, which has no OpenMP here")
+    if found.chosen_by == "user":
+        return Finding("threads wait", f"in {found.runtime}, as you set: {settings}")
+    if found.chosen_by == "us":
+        return Finding("threads wait", f"in {found.runtime}, shortly ({settings}), so that kernels can share this machine")
+    if found.runtime == "vcomp":
+        said = "in Visual C++'s OpenMP, which spins and has no setting for it: kernels that share this machine slow each other"
+        return Finding("threads wait", said, "If kernels share this machine, load with fewer threads: %load_model NAME -t 2")
+    long = f"spinning: kernels that share this machine can slow each other by ten times and more ({found.runtime})"
+    if found.runtime != "libgomp":
+        return Finding("threads wait", long, "If kernels share this machine, set KMP_BLOCKTIME=0 where Jupyter is started.")
+    first = f"; {found.earlier} was loaded before llama.cpp, by another package" if found.earlier else ""
+    how = f"Load the model before importing that package, or set {SETTING}={SPINS} where Jupyter is started."
+    return Finding("threads wait", long + first, how)
 
 
 def _machine(memory: FreeMemory) -> Iterator[Finding]:
     import psutil
 
-    cores = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
-    yield Finding("CPU", f"{_cpu_name()}, {cores} cores")
+    found = cpus()
+    quota = "" if found.quota is None else f", and a control group grants {found.quota:g} CPUs' worth of time"
+    allowed = f"this process may run on {found.allowed} processors{quota}"
+    yield Finding("CPU", f"{_cpu_name()}, {found.physical} cores; {found.threads} threads compute ({allowed})")
     total = psutil.virtual_memory().total
     yield Finding("memory", f"{memory.host / 1e9:.1f} GB of {total / 1e9:.1f} GB free")
     for gpu in memory.gpus:

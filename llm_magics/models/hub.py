@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from ..engine.filefacts import sha256_of
 from ..errors import DownloadError, ModelNotFoundError
 from .catalog import SPLIT_NAME, HubFile
-from .progress import Progress, need_disk
+from .progress import Progress, front_end_bar, need_disk
 
 # Seconds to wait for the hub to say what it has; one that cannot be reached must not keep us from the next source.
 _PATIENCE = 5.0
@@ -35,6 +35,7 @@ class HubMetadata:
 
 def metadata(file: HubFile) -> HubMetadata:
     """Ask the hub about a file. Raises DownloadError saying what stands in the way (gated, absent, unreachable)."""
+    front_end_bar()  # huggingface_hub imports it
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # public, but missing in its __all__
 
@@ -84,6 +85,7 @@ def resolve(file: HubFile) -> HubFile:
     """
     if file.file.endswith(".gguf"):
         return file
+    front_end_bar()
     from huggingface_hub import HfApi
 
     try:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..errors import DownloadError
 
@@ -19,6 +20,18 @@ class Progress(Protocol):
 
 def silent(what: str, done: int, total: int, /) -> None:
     """Tell nobody."""
+
+
+def front_end_bar() -> Any:
+    """Return the tqdm that suits the front end: a widget, or text if there is no ipywidgets.
+
+    The first import of it in a kernel warns of ipywidgets that is missing, from ours or from a library that uses it: ask here
+    before such a library is imported. Nothing is missing: ipywidgets is optional.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        from tqdm.auto import tqdm
+    return tqdm
 
 
 def need_disk(target: Path, needed: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -76,14 +77,17 @@ class Notebook:
         cell: str | None = "",
         tags: tuple[str, ...] = (),
         on_message: Callable[[str, dict[str, Any]], None] | None = None,
+        typed: Callable[[str], str] | None = None,
     ) -> Cell:
-        """Run one cell and wait for its end; ``on_message`` sees each message as it comes."""
+        """Run one cell and wait for its end; ``on_message`` sees each message as it comes, ``typed`` answers the input line."""
         self.n_cells += 1
         cell = f"cell-{self.n_cells}" if cell == "" else cell
         metadata = {} if cell is None else {"cellId": cell, "tags": list(tags)}
-        content = {"code": code, "silent": False, "store_history": True, "user_expressions": {}, "allow_stdin": False}
+        content = {"code": code, "silent": False, "store_history": True, "user_expressions": {}, "allow_stdin": bool(typed)}
         message = self.client.session.msg("execute_request", content, metadata=metadata)
         self.client.shell_channel.send(message)
+        if typed is not None:
+            threading.Thread(target=self._type, args=(typed,), daemon=True).start()
         ran = Cell()
         deadline = time.monotonic() + TIMEOUT
         while True:
@@ -122,6 +126,10 @@ class Notebook:
     @property
     def alive(self) -> bool:
         return bool(self.manager.is_alive())
+
+    def _type(self, typed: Callable[[str], str]) -> None:
+        prompt = self.client.get_stdin_msg(timeout=TIMEOUT)["content"]["prompt"]
+        self.client.input(typed(prompt))
 
     def _reply(self, message_id: str) -> dict[str, Any]:
         while True:

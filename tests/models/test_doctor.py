@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import builtins
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llm_magics import __version__
+from llm_magics.engine.cpus import Cpus
 from llm_magics.engine.free import FreeMemory, Gpu, GpuProcess
+from llm_magics.engine.openmp import Waiting
 from llm_magics.models import doctor
 from llm_magics.models.catalog import default_model, find
 from llm_magics.models.stores import StoredFile
@@ -55,6 +59,92 @@ def test_what_the_template_lacks_is_told(stored: list[StoredFile], smollm: Path)
 def test_a_missing_package_comes_first(stored: list[StoredFile], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_PACKAGES", ("no-such-package",))
     assert "pip install no-such-package" in findings("next")[0].found
+
+
+def test_what_is_optional_is_never_the_next_thing_to_do(stored: list[StoredFile], monkeypatch: pytest.MonkeyPatch) -> None:
+    real = doctor.version
+
+    def without(package: str) -> str:
+        if package in ("jupyterlab", "ipywidgets"):
+            raise PackageNotFoundError(package)
+        return real(package)
+
+    monkeypatch.setattr(doctor, "version", without)
+    assert "llm_magics[lab]" in findings("JupyterLab")[0].advice
+    assert "by a prompt" in findings("ipywidgets")[0].found
+    assert findings("next")[0].found == f"llm-magics pull {default_model()}"
+
+
+def bundle(directory: Path, version: str) -> Path:
+    directory.mkdir(parents=True)
+    (directory / "package.json").write_text(f'{{"name": "llm-magics", "version": "{version}"}}')
+    return directory
+
+
+@pytest.fixture
+def jupyter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The only place where JupyterLab looks for extensions, empty."""
+    place = tmp_path / "labextensions"
+    monkeypatch.setattr("jupyter_core.paths.jupyter_path", lambda *_: [str(tmp_path / "nowhere"), str(place)])
+    return place
+
+
+def test_the_extension_is_found_where_jupyterlab_finds_it(stored: list[StoredFile], jupyter: Path) -> None:
+    place = bundle(jupyter / "llm-magics", __version__)
+    assert findings("extension") == [doctor.Finding("extension", f"llm-magics {__version__} in {place}")]
+
+
+def test_an_extension_of_another_version_is_told(stored: list[StoredFile], jupyter: Path) -> None:
+    bundle(jupyter / "llm-magics", "0.0.1")
+    (found,) = findings("extension")
+    assert f"has version 0.0.1, but llm_magics is {__version__}" in found.found
+    assert "Install llm_magics again" in found.advice
+
+
+def test_a_package_that_was_built_without_node_says_so(
+    stored: list[StoredFile], jupyter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor.frontend, "bundle", lambda: None)
+    (found,) = findings("extension")
+    assert found.found.startswith("missing: this llm_magics was built without Node")
+    assert "Install Node" in found.advice
+
+
+def test_an_extension_that_no_jupyterlab_of_this_environment_finds_is_told(
+    stored: list[StoredFile], jupyter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor.frontend, "bundle", lambda: jupyter)
+    (found,) = findings("extension")
+    assert found.found.startswith("not among this environment's JupyterLab extensions")
+    assert "JupyterLab's own environment" in found.advice
+
+
+@pytest.mark.parametrize(
+    ("waiting", "said", "advice"),
+    [
+        (Waiting("libgomp", ("GOMP_SPINCOUNT=300",), "us"), "shortly (GOMP_SPINCOUNT=300)", ""),
+        (Waiting("libgomp", ("OMP_WAIT_POLICY=passive",), "user"), "as you set: OMP_WAIT_POLICY=passive", ""),
+        (Waiting("libgomp", earlier="/usr/lib/libgomp.so.1"), "/usr/lib/libgomp.so.1 was loaded before", "GOMP_SPINCOUNT=300"),
+        (Waiting("libomp"), "spinning", "KMP_BLOCKTIME=0"),
+        (Waiting("vcomp"), "no setting for it", "-t 2"),
+        (Waiting(""), "no OpenMP here", ""),
+    ],
+)
+def test_how_threads_wait_is_told_for_every_openmp(
+    stored: list[StoredFile], monkeypatch: pytest.MonkeyPatch, waiting: Waiting, said: str, advice: str
+) -> None:
+    monkeypatch.setattr("llm_magics.engine.openmp.waiting", lambda _: waiting)
+    (found,) = findings("threads wait")
+    assert said in found.found
+    assert advice in found.advice
+    assert bool(advice) == bool(found.advice)
+
+
+def test_a_quota_and_the_threads_that_it_leaves_are_told(stored: list[StoredFile], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "cpus", lambda: Cpus(physical=64, allowed=128, quota=2.0))
+    said = findings("CPU")[0].found
+    assert "64 cores; 2 threads compute (this process may run on 128 processors" in said
+    assert "grants 2 CPUs' worth of time" in said
 
 
 def test_a_llama_cpp_that_does_not_load_is_a_finding_and_no_crash(
