@@ -132,6 +132,8 @@ export class NotebookBridge {
       case 'begin':
       case 'snapshot':
       case 'delta':
+      case 'question':
+      case 'answered':
         this._live.receive(
           data,
           cell => this._cell(cell) !== undefined,

@@ -77,7 +77,7 @@ async function setLanguage(
 }
 
 const decorator = new MatchDecorator({
-  regexp: /^%%(?:chat|compare)\b.*|\{\{[^{}\n]*\}\}/g,
+  regexp: /^%%(?:chat|compare)\b.*|(?<!\\)\{\{[^{}\n]*\}\}/g, // but not \{{an escape}}
   decoration: match => (match[0].startsWith('%%') ? MAGIC : EXPRESSION)
 });
 

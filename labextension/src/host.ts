@@ -1,3 +1,4 @@
+import type { Decision, IQuestion } from './live';
 import type { ILook } from './preferences';
 
 /** What a page can do for a drawn transcript. The views know JupyterLab only through this. */
@@ -14,6 +15,6 @@ export interface IHost {
   insertBelow(code: string, from: HTMLElement): boolean;
   /** Interrupt the kernel that writes this turn. */
   stop(turn: string): void;
-  /** Tell the kernel what the person decided on the call with this digest. */
-  decide(turn: string, digest: string, decision: 'approve' | 'deny' | 'always'): void;
+  /** Tell the kernel what the person decided on this question. */
+  decide(turn: string, question: IQuestion, decision: Decision): void;
 }

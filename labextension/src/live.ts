@@ -7,12 +7,27 @@
 import { Signal } from '@lumino/signaling';
 import { applyOperations, type Operation } from './transcript';
 
+/** A call that waits for a person. It is never part of a turn's JSON, because that is saved and this is not masked. */
+export interface IQuestion {
+  readonly id: string;
+  /** The number of the segment that is asked about. */
+  readonly at: number;
+  readonly digest: string;
+  /** Exactly what would run. */
+  readonly shown: string;
+  readonly reason: string;
+}
+
+export type Decision = 'approve' | 'deny' | 'always';
+
 export interface ILiveTurn {
   readonly cell: string;
   /** Number of the last message taken in; 0 while there is no snapshot. */
   n: number;
   /** The transcript's JSON as it grows; null before the first snapshot. */
   json: Record<string, any> | null;
+  /** The question that is open, if one is. */
+  question: IQuestion | null;
 }
 
 /** Ask the kernel for everything so far of a turn. */
@@ -25,22 +40,28 @@ export class LiveTurns {
   private _turns = new Map<string, ILiveTurn>();
   private _asked = new Map<string, number>();
 
-  /** Take one message of kind begin, snapshot or delta. `wanted` says whether this page shows that cell. */
+  /** Take one message of kind begin, snapshot, delta, question or answered. `wanted` says whether this page shows that cell. */
   receive(message: Record<string, any>, wanted: (cell: string) => boolean, hello: Hello): void {
     const { kind, turn, cell, n } = message;
     const known = this._turns.get(turn);
     if (kind === 'snapshot') {
       if (known || wanted(cell)) {
-        this._turns.set(turn, { cell, n, json: message.transcript });
+        this._turns.set(turn, { cell, n, json: message.transcript, question: known?.question ?? null });
         this._asked.delete(turn);
         this.changed.emit(turn);
       }
     } else if (kind === 'begin' && wanted(cell)) {
-      this._turns.set(turn, { cell, n: 0, json: null });
+      this._turns.set(turn, { cell, n: 0, json: null, question: null });
       this._ask(turn, hello);
       this.changed.emit(turn);
     } else if (kind === 'delta' && (known || wanted(cell))) {
       this._delta(known, message.ops, turn, n, hello);
+    } else if (kind === 'question' && known) {
+      known.question = readQuestion(message);
+      this.changed.emit(turn);
+    } else if (kind === 'answered' && known?.question?.id === message.id) {
+      known!.question = null;
+      this.changed.emit(turn);
     }
   }
 
@@ -91,4 +112,15 @@ export class LiveTurns {
       hello(turn);
     }
   }
+}
+
+function readQuestion(message: Record<string, any>): IQuestion {
+  const text = (value: unknown) => (typeof value === 'string' ? value : '');
+  return {
+    id: text(message.id),
+    at: typeof message.at === 'number' ? message.at : -1,
+    digest: text(message.digest),
+    shown: text(message.shown),
+    reason: text(message.reason)
+  };
 }

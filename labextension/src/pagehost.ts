@@ -6,6 +6,7 @@ import type { INotebookTracker, NotebookPanel } from '@jupyterlab/notebook';
 import type { IRenderMimeRegistry } from '@jupyterlab/rendermime';
 import type { NotebookBridge } from './bridge';
 import type { IHost } from './host';
+import type { Decision, IQuestion } from './live';
 import type { ILook, Preferences } from './preferences';
 
 export class PageHost implements IHost {
@@ -48,8 +49,8 @@ export class PageHost implements IHost {
     this._bridge(turn)?.interrupt();
   }
 
-  decide(turn: string, digest: string, decision: 'approve' | 'deny' | 'always'): void {
-    this._bridge(turn)?.send({ kind: 'decision', digest, decision });
+  decide(turn: string, { id, digest }: IQuestion, decision: Decision): void {
+    this._bridge(turn)?.send({ kind: 'decision', id, digest, decision });
   }
 
   private _bridge(turn: string): NotebookBridge | undefined {

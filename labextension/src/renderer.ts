@@ -93,6 +93,6 @@ export class TranscriptRenderer extends Widget implements IRenderMime.IRenderer 
     const saved = this._saved!;
     const live = saved.state === 'running' ? this._live.get(saved.turn) : undefined;
     const transcript = (live?.json && readTranscript(live.json)) || saved;
-    this._view.update(transcript, live !== undefined);
+    this._view.update(transcript, live !== undefined, live?.question ?? null);
   }
 }

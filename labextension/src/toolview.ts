@@ -2,6 +2,7 @@
 
 import { button, make, setText } from './dom';
 import type { IHost } from './host';
+import type { Decision, IQuestion } from './live';
 import { colour } from './markdownview';
 import { drawOutput, preformatted } from './outputs';
 import type { IToolSegment } from './transcript';
@@ -17,6 +18,9 @@ const STATES: Record<string, { icon: string; label: string }> = {
   interrupted: { icon: '◼', label: 'interrupted' },
   cut: { icon: '◼', label: 'cut off' }
 };
+
+/** What the kernel puts in a secret's place. */
+const MASK = '•••';
 
 /** A decision that has not taken effect after this time was lost on the way, e.g. with the connection: it can be made again. */
 const ASK_AGAIN_MS = 5000;
@@ -39,8 +43,8 @@ export class ToolView {
     this.node.append(this._summary, this._body);
   }
 
-  /** Show the call; `live` says that its turn is being written in this page. */
-  update(segment: IToolSegment, turn: string, live: boolean): void {
+  /** Show the call; `question` is there while a decision on it can be made in this page. */
+  update(segment: IToolSegment, turn: string, question: IQuestion | null): void {
     this._segment = segment;
     this.node.dataset.state = segment.state;
     setText(this._icon, STATES[segment.state]?.icon ?? '');
@@ -54,14 +58,17 @@ export class ToolView {
     this._part('source', segment.source, () => this._code('What ran', segment.source));
     const asks = segment.state === 'asking' && segment.ask ? segment.ask : null;
     this._parts.get('arguments')?.node.toggleAttribute('hidden', asks !== null); // they stand in what would run
-    this._part('ask', asks && `${asks.digest}${live}`, () => this._approval(asks!, turn, live));
+    const open = asks && question;
+    this._part('ask', asks && (open?.id || 'saved'), () =>
+      open ? this._approval(open, turn) : this._waiting(asks!)
+    );
     this._part('printed', segment.printed, () => labelled('Printed', preformatted(segment.printed)));
     segment.outputs.forEach((output, at) =>
       this._part(`output ${at}`, JSON.stringify(output), () => drawOutput(output, this._host))
     );
     this._part('result', segment.result, () => modelRead(segment.result ?? '', segment.is_error));
     this._part('warnings', segment.warnings.join('\n'), () => remark(segment.warnings.join('\n')));
-    this._unfoldOnce(segment, asks !== null);
+    this._unfoldOnce(segment, asks !== null, open?.id ?? '');
   }
 
   /** Bring the seconds up to date; called every second while the turn runs. */
@@ -78,9 +85,9 @@ export class ToolView {
   }
 
   /** What needs or deserves the reader's eye opens by itself, once: a question, a picture. */
-  private _unfoldOnce(segment: IToolSegment, asking: boolean): void {
+  private _unfoldOnce(segment: IToolSegment, asking: boolean, question: string): void {
     const showing = segment.outputs.length > 0 && this._host.look.openPictures;
-    const reason = asking ? `ask ${segment.ask!.digest}` : showing ? 'outputs' : '';
+    const reason = asking ? `ask ${question}` : showing ? 'outputs' : '';
     if (reason && reason !== this._asked) {
       this._asked = reason;
       this.node.open = true;
@@ -116,28 +123,34 @@ export class ToolView {
     );
   }
 
-  private _approval(
-    ask: { shown: string; digest: string; reason: string },
-    turn: string,
-    live: boolean
-  ): HTMLElement {
+  /** The question as the kernel asks it: what would run is shown as it is, and the buttons decide on that. */
+  private _approval(question: IQuestion, turn: string): HTMLElement {
+    const node = this._question(question.reason, 'What would run', question.shown);
+    const decide = (decision: Decision) => {
+      const enable = (enabled: boolean) =>
+        node.querySelectorAll('button').forEach(b => (b.disabled = !enabled));
+      this._summary.focus(); // the buttons go: whoever came by keyboard stays here
+      enable(false);
+      window.setTimeout(() => enable(true), ASK_AGAIN_MS);
+      this._host.decide(turn, question, decision);
+    };
+    node.append(
+      button('Approve', 'Approve this call', () => decide('approve')),
+      button('Deny', 'Deny this call', () => decide('deny')),
+      button('Always for this turn', 'Approve this tool for the rest of the turn', () => decide('always'))
+    );
+    return node;
+  }
+
+  /** A question that is asked elsewhere, or was open when the notebook was saved: the masked form is all there is. */
+  private _waiting(ask: { shown: string; reason: string }): HTMLElement {
+    const masked = ask.shown.includes(MASK) ? ', with what looks like a secret masked' : '';
+    return this._question(ask.reason, `What would run${masked}`, ask.shown);
+  }
+
+  private _question(reason: string, label: string, shown: string): HTMLElement {
     const node = make('div', 'llm-Approval', { role: 'group', 'aria-label': 'approval' });
-    node.append(make('p', '', {}, ask.reason || 'May this run?'), this._code('What would run', ask.shown));
-    if (live) {
-      const decide = (decision: 'approve' | 'deny' | 'always') => {
-        const enable = (enabled: boolean) =>
-          node.querySelectorAll('button').forEach(b => (b.disabled = !enabled));
-        this._summary.focus(); // the buttons go: whoever came by keyboard stays here
-        enable(false);
-        window.setTimeout(() => enable(true), ASK_AGAIN_MS);
-        this._host.decide(turn, ask.digest, decision);
-      };
-      node.append(
-        button('Approve', 'Approve this call', () => decide('approve')),
-        button('Deny', 'Deny this call', () => decide('deny')),
-        button('Always for this turn', 'Approve this tool for the rest of the turn', () => decide('always'))
-      );
-    }
+    node.append(make('p', '', {}, reason || 'May this run?'), this._code(label, shown));
     return node;
   }
 }

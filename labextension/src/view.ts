@@ -2,6 +2,7 @@
 
 import { button, make, setText } from './dom';
 import type { IHost } from './host';
+import type { IQuestion } from './live';
 import { MarkdownView } from './markdownview';
 import { statusText } from './status';
 import { ToolView } from './toolview';
@@ -10,8 +11,8 @@ import type { INoticeSegment, ITextSegment, ITranscript, Segment } from './trans
 interface ISegmentView {
   readonly type: string;
   readonly node: HTMLElement;
-  /** `last` says that this is the segment which is being written. */
-  update(segment: Segment, transcript: ITranscript, last: boolean, live: boolean): void;
+  /** `last` says that this is the segment which is being written; `question` is the open one about it. */
+  update(segment: Segment, transcript: ITranscript, last: boolean, question: IQuestion | null): void;
   tick?(): void;
 }
 
@@ -31,13 +32,13 @@ export class TranscriptView {
     this.node.append(this._segments, make('div', 'llm-Status', {}, this._status, this._elapsed, this._stop));
   }
 
-  /** Show the transcript; `live` says that it is being written in this page. */
-  update(transcript: ITranscript, live: boolean): void {
+  /** Show the transcript; `live` says that it is being written in this page, `question` what waits for a person in it. */
+  update(transcript: ITranscript, live: boolean, question: IQuestion | null = null): void {
     const running = transcript.state === 'running';
     this._turn = transcript.turn;
     this.node.setAttribute('aria-label', transcript.model ? `Answer of ${transcript.model}` : 'Answer');
     this.node.dataset.state = transcript.state;
-    this._drawSegments(transcript, running, live);
+    this._drawSegments(transcript, running, question);
     setText(this._status, statusText(transcript, live));
     this._stop.hidden = !(running && live);
     this._time(running && live);
@@ -47,7 +48,7 @@ export class TranscriptView {
     this._time(false);
   }
 
-  private _drawSegments(transcript: ITranscript, running: boolean, live: boolean): void {
+  private _drawSegments(transcript: ITranscript, running: boolean, question: IQuestion | null): void {
     const { segments } = transcript;
     let writing = segments.length - 1;
     while (writing > 0 && segments[writing].type === 'notice') {
@@ -60,7 +61,8 @@ export class TranscriptView {
         this._views.push(view);
         this._segments.append(view.node);
       }
-      this._views[at].update(segment, transcript, running && at >= writing, live);
+      const asked = question?.at === at ? question : null;
+      this._views[at].update(segment, transcript, running && at >= writing, asked);
     });
     this._views.splice(segments.length).forEach(view => view.node.remove());
   }
@@ -97,7 +99,7 @@ function viewOf(type: Segment['type'], host: IHost): ISegmentView {
       return {
         type,
         node: view.node,
-        update: (s, transcript, _last, live) => s.type === 'tool' && view.update(s, transcript.turn, live),
+        update: (s, transcript, _last, asked) => s.type === 'tool' && view.update(s, transcript.turn, asked),
         tick: () => view.tick()
       };
     }

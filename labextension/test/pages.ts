@@ -1,6 +1,7 @@
 /** A page that notes what it is asked to do, and transcripts to show on it. */
 
 import type { IHost } from '../src/host';
+import type { Decision, IQuestion } from '../src/live';
 import { type ILook, Preferences } from '../src/preferences';
 import type { IToolSegment, ITranscript, Segment } from '../src/transcript';
 
@@ -28,8 +29,8 @@ export class NotingHost implements IHost {
   stop(turn: string): void {
     this.noted.push(`stop ${turn}`);
   }
-  decide(turn: string, digest: string, decision: string): void {
-    this.noted.push(`${decision} ${digest} of ${turn}`);
+  decide(turn: string, { id, digest }: IQuestion, decision: Decision): void {
+    this.noted.push(`${decision} ${id} ${digest} of ${turn}`);
   }
 }
 

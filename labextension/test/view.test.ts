@@ -96,23 +96,36 @@ describe('a turn that runs', () => {
 
   it('asks, once, and shows exactly what would run', () => {
     vi.useFakeTimers();
-    const ask = { shown: "rm('x')", digest: 'd1', reason: 'It deletes.' };
-    const { view, host } = open(transcript([call({ state: 'asking', ask, result: null })], 'running'), true);
+    const ask = { shown: 'rm(token="•••")', digest: '', reason: 'It deletes.' };
+    const question = { id: 'q1', at: 0, digest: 'd1', shown: 'rm(token="x")', reason: 'It deletes.' };
+    const asking = transcript([call({ state: 'asking', ask, result: null })], 'running');
+    const { view, host } = open(asking, true, question);
     expect(view.node.querySelector('details')!.open).toBe(true);
-    expect(view.node.querySelector('.llm-Approval')?.textContent).toContain("rm('x')");
+    expect(view.node.querySelector('.llm-Approval')?.textContent).toContain('rm(token="x")');
+    expect(text(view)).not.toContain('•••');
     const deny = button(view, 'Deny this call')!;
     deny.click();
     deny.click();
-    expect(host.noted.filter(n => n.startsWith('deny'))).toEqual(['deny d1 of t1']);
+    expect(host.noted.filter(n => n.startsWith('deny'))).toEqual(['deny q1 d1 of t1']);
     vi.advanceTimersByTime(5000);
     expect(deny.disabled).toBe(false); // the decision was lost on the way
+    view.update(asking, true, null);
+    expect(button(view, 'Deny this call')).toBeNull();
+    expect(text(view)).toContain('with what looks like a secret masked');
+    expect(text(view)).not.toContain('rm(token="x")');
     view.dispose();
     vi.useRealTimers();
   });
 
   it('has no buttons for a question that nobody waits for', () => {
     const ask = { shown: 'x', digest: 'd1', reason: '' };
-    const { view } = open(transcript([call({ state: 'asking', ask })], 'running'), false);
+    const asking = transcript([call({ state: 'asking', ask })], 'running');
+    const { view } = open(asking, true);
+    expect(button(view, 'Approve this call')).toBeNull();
+    const another = { id: 'q1', at: 1, digest: 'd1', shown: 'x', reason: '' };
+    view.update(asking, true, another);
+    expect(button(view, 'Approve this call')).toBeNull();
+    view.update(transcript([call()], 'running'), true, { ...another, at: 0 });
     expect(button(view, 'Approve this call')).toBeNull();
   });
 
@@ -195,6 +208,22 @@ describe('deltas', () => {
     receive({ kind: 'snapshot', n: 4, transcript: json() });
     receive({ kind: 'delta', n: 5, ops: [['+', 0, 'text', 'y']] });
     expect(live.get('t1')!.json!.segments[0].text).toBe('Hey');
+  });
+
+  it('leave a question beside the turn, where nothing saves it, until it is answered', () => {
+    const { live, receive } = page();
+    const question = { kind: 'question', id: 'q1', at: 0, digest: 'd1', shown: 'secret', reason: '' };
+    receive({ ...question, turn: 'unknown' });
+    expect(live.get('unknown')).toBeUndefined();
+    receive({ kind: 'snapshot', n: 1, transcript: json() });
+    receive(question);
+    receive({ kind: 'snapshot', n: 2, transcript: json() }); // another page said hello
+    expect(live.get('t1')!.question!.shown).toBe('secret');
+    expect(JSON.stringify(live.get('t1')!.json)).not.toContain('secret');
+    receive({ kind: 'answered', id: 'q0' });
+    expect(live.get('t1')!.question).not.toBeNull();
+    receive({ kind: 'answered', id: 'q1' });
+    expect(live.get('t1')!.question).toBeNull();
   });
 
   it('that do not fit are thrown away, and the whole is asked for', () => {

@@ -19,6 +19,7 @@ from ..errors import LLMMagicsError
 from ..tools.registry import registered
 from ..tools.results import ToolOutput
 from ..views.live import Link, link_of, notebook_cells, write_outputs
+from ..views.secrets import masked_data, masked_text
 from .cells import Cell, CellTool, cell_tool, description_of, parameters_of
 from .names import Ledger, names_of
 from .tool_options import CellOptions, ToolHeader, read_header
@@ -163,11 +164,11 @@ class CellBook:
 
 
 def _as_notebook(printed: str, output: ToolOutput) -> list[dict[str, Any]]:
-    """Write a run's outputs in the notebook format."""
+    """Write a run's outputs in the notebook format, masked as in the turn that made them."""
     found: list[dict[str, Any]] = []
     if printed:
-        found.append({"output_type": "stream", "name": "stdout", "text": printed})
-    found += [{"output_type": "display_data", "data": dict(bundle), "metadata": {}} for bundle in output.outputs]
+        found.append({"output_type": "stream", "name": "stdout", "text": masked_text(printed)})
+    found += [{"output_type": "display_data", "data": masked_data(dict(bundle)), "metadata": {}} for bundle in output.outputs]
     return found
 
 

@@ -204,14 +204,15 @@ def make_view(runtime: Runtime, options: ChatOptions, turn: str, cell: str) -> N
 
     link = runtime.link if cell else None
     live = LiveTurn(link, turn, cell, options.show_reasoning) if link is not None else None
-    if isinstance(runtime.asker, ShellAsker):
-        runtime.asker.page = lambda: live is not None and live.watched
-    return NotebookView(
+    view = NotebookView(
         runtime.shell.display_pub.publish,
         reasoning=options.show_reasoning,
         live=live,
         updates=bool(cell) or "google.colab" in sys.modules,
     )
+    if isinstance(runtime.asker, ShellAsker):
+        runtime.asker.live, runtime.asker.cleared = live, view.forget
+    return view
 
 
 def _with_context(runtime: Runtime, options: ChatOptions, text: str, cell: str, resident: Resident) -> str:

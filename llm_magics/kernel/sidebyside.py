@@ -152,9 +152,13 @@ def run(answers: Sequence[Answer], text: str, view: ColumnsView | None, note: st
 def columns_view(runtime: Runtime, options: ChatOptions, cell: str) -> ColumnsView:
     """The view for whatever front end this is."""
     from ..views.columns import ColumnsView
+    from ..views.widgets import ShellAsker
 
     updates = bool(cell) or "google.colab" in sys.modules
-    return ColumnsView(runtime.shell.display_pub.publish, reasoning=options.show_reasoning, updates=updates)
+    view = ColumnsView(runtime.shell.display_pub.publish, reasoning=options.show_reasoning, updates=updates)
+    if isinstance(runtime.asker, ShellAsker):
+        runtime.asker.cleared = view.forget
+    return view
 
 
 def _may_share(answers: Sequence[Answer]) -> bool:

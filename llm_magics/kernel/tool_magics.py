@@ -17,6 +17,7 @@ from ..tools.execute import Runner
 from ..tools.policy import Asker, Gate, Limits
 from ..tools.registry import registered
 from ..tools.tool import Tool
+from ..views.secrets import masked_data, masked_text
 from ..views.widgets import ShellAsker
 from .cellbook import CellBook
 from .cells import Cell, CellTool
@@ -79,7 +80,7 @@ class ToolMagics(Magics):
         tool = registered.select(name)[0]
         end = test(tool, arguments.strip() or "{}", self.host.asker, self._print)
         for bundle in end.outputs:
-            self._publish(dict(bundle))
+            self._publish(masked_data(dict(bundle)))
         self._print(f"{end.state} in {end.seconds:.2f} s; the model reads:\n{end.result.content}\n")
         for warning in end.warnings:
             self._print(f"({warning})\n")
@@ -114,7 +115,7 @@ class ToolMagics(Magics):
         self.book.shell.display_pub.publish(bundle)
 
     def _print(self, text: str) -> None:
-        print(text, end="")  # noqa: T201 (a magic's own output)
+        print(masked_text(text), end="")  # noqa: T201 (a magic's own output)
 
 
 def test(tool: Tool, arguments: str, asker: Asker, say: Callable[[str], None]) -> ToolEnd:
@@ -162,7 +163,7 @@ def _table(rows: list[tuple[str, str, str, str]]) -> str:
 def start_tools(shell: InteractiveShell, host: Host, book: CellBook) -> Callable[[], None]:
     """Have the book listen, and the shell's sessions ask for approval; gives what ends that."""
     book.attach()
-    host.asker = ShellAsker(shell, page=lambda: book.page)
+    host.asker = ShellAsker(shell)
     stop_displays = displays_into(shell)
 
     def stop() -> None:

@@ -135,7 +135,7 @@ class Runner:
         with self.clock.pause():
             decision = self.asker(ask)
         if decision.verdict not in ("approve", "always"):
-            return "the person did not approve this call"
+            return "the person did not approve this call" if decision.asked else "nobody could be asked to approve this call"
         if decision.digest != ask.digest or digest_of(call, tool.shown(call)) != ask.digest:
             return "what would run is not what was approved"
         self.gate.remember(decision, call, tool.source)

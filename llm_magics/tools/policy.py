@@ -46,10 +46,14 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Somebody's answer to a ToolAsk: it holds for that ``digest`` alone. ``always`` lasts to the end of the turn."""
+    """Somebody's answer to a ToolAsk: it holds for that ``digest`` alone. ``always`` lasts to the end of the turn.
+
+    ``asked`` is False if there was nobody who could be asked.
+    """
 
     verdict: Verdict
     digest: str
+    asked: bool = True
 
 
 @runtime_checkable
@@ -61,7 +65,7 @@ class Asker(Protocol):
 
 def nobody(ask: ToolAsk) -> Decision:
     """Deny: the asker of a session where nobody can be asked."""
-    return Decision("deny", ask.digest)
+    return Decision("deny", ask.digest, asked=False)
 
 
 def digest_of(call: ToolCall, shown: str) -> str:

@@ -109,14 +109,14 @@ class Tool:
         return ""
 
     def shown(self, call: ToolCall) -> str:
-        """Write out exactly what would run, for a person to approve."""
+        """Write out exactly what would run, for a person to approve; characters that cannot be seen are written as escapes."""
         try:
             given = json.loads(call.arguments or "{}")
             arguments = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in given.items())
         except (ValueError, AttributeError, RecursionError):
             arguments = call.arguments
         header = f"{self.name}({arguments})"
-        return f"{header}\n\n{self.source}" if self.source else header
+        return _visible(f"{header}\n\n{self.source}" if self.source else header)
 
     def bind(self, arguments: str) -> dict[str, Any]:
         """Validate and convert a call's arguments; raises ToolError, worded for the model to correct itself."""
@@ -138,6 +138,11 @@ class Tool:
             return self.signature.call(self.function, arguments)
         mock = self.options.mock
         return mock(**arguments) if callable(mock) else mock
+
+
+def _visible(text: str) -> str:
+    """Escape what is not printed or turns text around, e.g. U+202E, which shows "txt.exe" as "exe.txt"."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
 def collect(steps: Generator[Any, None, Any]) -> Generator[Any, None, Any]:

@@ -21,7 +21,7 @@ from .markdown import NO_MATHS, printable
 from .notebook import Pace, Publish
 from .plain import transcript_markdown, transcript_plain
 from .remark import escaped
-from .secrets import masked
+from .secrets import masked, masked_text
 from .style import STYLE
 
 MIME_TYPE = "application/vnd.llm-magics.columns+json"
@@ -43,7 +43,7 @@ def columns_bundle(
     columns: Sequence[Column], *, note: str = "", chosen: int | None = None, reasoning: ShowReasoning = "fold"
 ) -> dict[str, Any]:
     """Every form of the columns, by MIME type. ``chosen`` is the one that the conversation goes on with."""
-    safe = [replace(column, transcript=masked(column.transcript)) for column in columns]
+    safe = [_safe(column) for column in columns]
     emphasised, bracketed = (f"*{escaped(printable(note))}*", f"[{printable(note)}]") if note else ("", "")
     return {
         "text/html": columns_html(safe, note, [GrowingHtml(reasoning, growing=False) for _ in safe], marked=True),
@@ -71,6 +71,10 @@ def columns_html(columns: Sequence[Column], note: str, writers: Sequence[Growing
     return f'{STYLE}<div class="llm-magics lm-wide {NO_MATHS}"><div class="lm-columns">\n{"".join(cells)}</div>{last}</div>'
 
 
+def _safe(column: Column) -> Column:
+    return Column(masked_text(column.heading), masked(column.transcript), masked_text(column.error))
+
+
 class ColumnsView:
     """Draws columns while they grow, and the final bundle, all in one display."""
 
@@ -94,10 +98,14 @@ class ColumnsView:
         """Show how far the answers are."""
         began = self._pace.now()
         self._writers += [GrowingHtml(self._reasoning) for _ in columns[len(self._writers) :]]
-        safe = [replace(column, transcript=masked(column.transcript)) for column in columns]
+        safe = [_safe(column) for column in columns]
         html = columns_html(safe, note, self._writers)
         self._display({"text/html": html, "text/plain": ""})
         self._pace.spent(began, len(html))
+
+    def forget(self) -> None:
+        """Take note that the cell's outputs were cleared: the next drawing is a display of its own."""
+        self._shown = False
 
     def close(self, columns: Sequence[Column], note: str, chosen: int | None = None) -> None:
         """Write the final bundle; may be called again when another column is chosen."""

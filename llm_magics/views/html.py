@@ -17,6 +17,7 @@ from ..transcript import Transcript
 from .lines import call_line, losses_line, state_line, status_line
 from .markdown import NO_MATHS, GrowingMarkdown, code_html, markdown_html, printable
 from .sanitize import sanitized
+from .secret_text import MASK
 from .style import STYLE
 
 ShowReasoning: TypeAlias = Literal["fold", "full", "hide"]
@@ -75,7 +76,8 @@ def tool_html(segment: ToolSegment) -> str:
     parts = []
     if segment.ask is not None and segment.state == "asking":
         shown = code_html(printable(segment.ask.shown), "python")
-        parts.append(_labelled("Waits for approval. This would run:", shown, segment.ask.reason))
+        some = ", with what looks like a secret masked" if MASK in segment.ask.shown else ""
+        parts.append(_labelled(f"Waits for approval. This would run{some}:", shown, segment.ask.reason))
     if segment.arguments:
         parts.append(_labelled("Arguments", code_html(printable(_pretty(segment.arguments)), "json")))
     if segment.printed:

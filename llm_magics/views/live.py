@@ -11,12 +11,18 @@ says ``hello`` again and is sent everything so far; one that has just been opene
 runs. A turn that ended while no page was there would be lost with the page: its final bundle is kept until a page says
 ``saved``, and is sent to pages that come before that.
 
+A call that waits for a person is asked about by a message of its own, ``question``, which holds what would run as it is. The
+transcript, which pages save, holds the masked form. A page that comes while the question is open is sent it too; a decision
+counts for the question and the digest that it names, once.
+
 Messages out, each ``{"kind": ..., ...}``::
 
     here                                                   the kernel has llm_magics now; pages answer with hello
     begin     turn, cell                                   a turn starts in that cell
     snapshot  turn, cell, n, transcript                    everything so far, as :func:`running_json` writes it
     delta     turn, cell, n, ops                           what changed since message n - 1
+    question  turn, cell, id, at, digest, shown, reason    segment "at" waits for a decision; never part of the transcript
+    answered  turn, cell, id                               that question is closed
     finished  turn, cell, bundle                           a turn that ended, for a page that may have missed it
     ask       id, what, ...                                "cells" or "outputs", answered by ``reply``
     models    models                                       what is loaded, for the status bar
@@ -27,7 +33,7 @@ Operations of a delta, in order::
     ["=", i, {...}]           set these fields of segment i, which is new where i is the number of segments
     ["head", {...}]           set these fields of the transcript itself
 
-Messages in (content of a control message of type ``llm_magics``): ``hello`` (turn), ``saved`` (turn), ``decision`` (digest,
+Messages in (content of a control message of type ``llm_magics``): ``hello`` (turn), ``saved`` (turn), ``decision`` (id, digest,
 decision), ``reply`` (id, data) and ``settings`` (turn ``*``, settings), which a page sends when it hears ``here``.
 """
 
@@ -40,7 +46,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Protocol
 
-from ..segments import Segment, listed, segment_to_json
+from ..events import ToolAsk
+from ..segments import Segment, ToolSegment, listed, segment_to_json
 from ..transcript import Transcript
 from .busy import Busy
 from .html import ShowReasoning
@@ -49,6 +56,7 @@ COMM_ID = "llm_magics"
 CONTROL_TYPE = "llm_magics"
 
 _KEPT = 32
+_WAIT = 0.1  # seconds; between two looks the main thread takes interrupts
 _FIRST_MOMENTS = 0.5  # seconds in which a page answers "here"
 _APPENDED = ("text", "arguments", "printed")
 
@@ -78,7 +86,8 @@ class Link:
         self._running: set[str] = set()
         self._hellos: set[str] = set()
         self._finished: dict[str, tuple[str, Mapping[str, Any]]] = {}
-        self._decisions: dict[str, str] = {}
+        self._questions: dict[str, str] = {}  # open ones, with the digest of what they show
+        self._decisions: dict[str, str] = {}  # on them
         self._replies: dict[str, Any] = {}
         self._expected: set[str] = set()
         kernel.control_handlers[CONTROL_TYPE] = self._take
@@ -133,25 +142,29 @@ class Link:
             self._expected.discard(question)
             return self._replies.pop(question, None)
 
-    def expect_decision(self, digest: str) -> None:
-        """Take decisions on what has this digest from now on; those that came before count for nothing."""
+    def open_question(self, digest: str) -> str:
+        """Take a decision on what has this digest from now on; gives the question's id, which is new each time."""
         with self._changed:
-            self._decisions.pop(digest, None)
-            self._expected.add(digest)
+            question = uuid.uuid4().hex
+            self._questions[question] = digest
+            return question
 
-    def decision(self, digest: str, timeout: float = 0.1) -> str | None:
+    def decision(self, question: str, timeout: float = 0.1) -> str | None:
         """Wait a little for the person's decision, the text that the page sent ("approve", "deny", "always")."""
         with self._changed:
-            self._changed.wait_for(lambda: digest in self._decisions, timeout)
-            decision = self._decisions.pop(digest, None)
-            if decision is not None:
-                self._expected.discard(digest)
-            return decision
+            self._changed.wait_for(lambda: question in self._decisions, timeout)
+            return self._decisions.get(question)
+
+    def close_question(self, question: str) -> None:
+        """Take no more decisions on it."""
+        with self._changed:
+            self._questions.pop(question, None)
+            self._decisions.pop(question, None)
 
     def _receive(self, message: Mapping[str, Any]) -> None:
         """Note what a page said; runs on ipykernel's control thread. What is malformed or unasked for is ignored."""
         content = message["content"]
-        kind, key = content.get("kind"), content.get("turn") or content.get("digest") or content.get("id")
+        kind, key = content.get("kind"), content.get("turn") or content.get("id")
         if not isinstance(key, str):
             return
         missed: dict[str, tuple[str, Mapping[str, Any]]] = {}
@@ -164,8 +177,8 @@ class Link:
                 self._hellos.add(key)
             elif kind == "saved":
                 self._finished.pop(key, None)
-            elif kind == "decision" and key in self._expected:
-                self._decisions[key] = str(content.get("decision"))
+            elif kind == "decision" and key in self._questions and content.get("digest") == self._questions[key]:
+                self._decisions.setdefault(key, str(content.get("decision")))  # the first one counts
             elif kind == "settings" and isinstance(content.get("settings"), Mapping):
                 self._settings = content["settings"]
             elif kind == "reply" and key in self._expected:
@@ -218,8 +231,7 @@ class LiveTurn:
     def update(self, transcript: Transcript) -> bool:
         """Send what changed since the last call; False where no page has asked for this turn."""
         if self._link.hello(self._turn):
-            self._number += 1
-            self._send("snapshot", transcript=running_json(transcript, self._reasoning))
+            self._snapshot(transcript)
         elif self._sent is None:
             return False
         elif ops := changes(self._sent, transcript):
@@ -228,10 +240,34 @@ class LiveTurn:
         self._sent = transcript
         return True
 
+    def ask(self, ask: ToolAsk) -> str:
+        """Put a question before the pages, also those that come while it is open, and wait for the first decision."""
+        question = self._link.open_question(ask.digest)
+        shown = {"id": question, "at": self._place(ask), "digest": ask.digest, "shown": ask.shown, "reason": ask.reason}
+        self._send("question", **shown)
+        try:
+            while (said := self._link.decision(question, _WAIT)) is None:
+                if self._sent is not None and self._link.hello(self._turn):
+                    self._snapshot(self._sent)
+                    self._send("question", **shown)
+            return said
+        finally:
+            self._link.close_question(question)
+            self._send("answered", id=question)
+
     def finish(self, bundle: Mapping[str, Any]) -> None:
         """Call once when the turn is over for any reason, with the MIME bundle of its last display."""
         self._sent = None
         self._link.finish(self._turn, self._cell, bundle)
+
+    def _place(self, ask: ToolAsk) -> int:
+        """The number of the segment that is asked about: the latest call with its index."""
+        segments = self._sent.segments if self._sent is not None else ()
+        return max((at for at, s in enumerate(segments) if isinstance(s, ToolSegment) and s.index == ask.index), default=-1)
+
+    def _snapshot(self, transcript: Transcript) -> None:
+        self._number += 1
+        self._send("snapshot", transcript=running_json(transcript, self._reasoning))
 
     def _send(self, kind: str, **data: Any) -> None:
         self._link.send(kind, turn=self._turn, cell=self._cell, n=self._number, **data)

@@ -107,6 +107,10 @@ class NotebookView:
         self._display(data)
         self._pace.spent(began, len(html) * (2 if MIME_TYPE in data else 1))
 
+    def forget(self) -> None:
+        """Take note that the cell's outputs were cleared: the next drawing is a display of its own."""
+        self._shown = self._watched = False
+
     def close(self, transcript: Transcript, reason: FinishReason = "interrupted") -> None:
         """Write the final bundle of the whole ``transcript``; ``reason`` is why a turn without a TurnEnd ended."""
         self.transcript = transcript.finish(reason)

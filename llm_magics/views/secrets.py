@@ -12,7 +12,7 @@ from ..segments import Ask, NoticeSegment, ReasoningSegment, Segment, Step, Text
 from ..transcript import Transcript
 from .secret_text import BLOCK, MASK, masked_data, masked_shapes, masked_text
 
-__all__ = ["MASK", "Masking", "masked", "masked_data", "masked_text"]
+__all__ = ["MASK", "Masking", "masked", "masked_data", "masked_segment", "masked_text"]
 
 
 def masked(transcript: Transcript) -> Transcript:
@@ -65,9 +65,14 @@ class Masking:
 
 
 def _segment(segment: Segment) -> Segment:
-    if not isinstance(segment, ToolSegment):
-        text = masked_text(segment.text) if isinstance(segment, NoticeSegment) else masked_shapes(segment.text)
-        return segment if text == segment.text else replace(segment, text=text)
+    if isinstance(segment, ToolSegment):
+        return masked_segment(segment)
+    text = masked_text(segment.text) if isinstance(segment, NoticeSegment) else masked_shapes(segment.text)
+    return segment if text == segment.text else replace(segment, text=text)
+
+
+def masked_segment(segment: ToolSegment) -> ToolSegment:
+    """Mask a call and all that came of it; the same object if there is nothing to mask."""
     new = replace(
         segment,
         arguments=masked_text(segment.arguments),

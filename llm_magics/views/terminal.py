@@ -15,7 +15,7 @@ from .html import ShowReasoning
 from .lines import call_line, state_line, status_line
 from .markdown import parse, printable, settled
 from .remark import markdown_markdown
-from .secrets import masked_text
+from .secrets import masked_segment, masked_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -101,9 +101,9 @@ class TerminalView:
             case Notice(text, level):
                 self._line(text, _LEVELS[level])
             case ToolCallEnd():
-                self._line(masked_text(f"→ {call_line(self.transcript.tools[-1])}"), "cyan")
-            case ToolAsk(shown=shown, reason=reason):
-                self._line(masked_text(f"waits for approval {reason}\n{shown}"), "yellow")
+                self._line(f"→ {call_line(masked_segment(self.transcript.tools[-1]))}", "cyan")
+            case ToolAsk():
+                self._line("waits for approval", "yellow")  # whoever asks shows what would run, as it is
             case ToolEnd(index=index, result=result):
                 segment = next(s for s in reversed(self.transcript.tools) if s.index == index)
                 self._line(f"  {state_line(segment)}", "dim" if segment.state == "done" else "red")

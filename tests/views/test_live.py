@@ -29,6 +29,7 @@ from llm_magics.events import (
 from llm_magics.messages import ToolCall, ToolResult, assistant
 from llm_magics.transcript import Transcript
 from llm_magics.views.live import LiveTurn, changes, link_of, notebook_cells, write_outputs
+from llm_magics.views.secrets import MASK, masked
 
 CALL = ToolCall("weather", '{"city": "Oslo"}', "c1")
 TURN = [
@@ -171,15 +172,109 @@ def test_a_turn_that_ended_unseen_is_kept_until_a_page_has_saved_it(kernel: Fake
     assert kernel.kinds() == ["here", "begin", "finished"]
 
 
-def test_a_decision_counts_only_for_what_was_shown_and_after_it_was_shown(kernel: FakeKernel) -> None:
+SECRET = ToolCall("login", '{"password": "hunter2"}', "c1")
+QUESTION = ToolAsk(0, SECRET, 'login(password="hunter2")', "d1", "it may be a quotation")
+ASKING = [*TURN[:6], ToolCallStart(0, "c1", "login"), ToolCallEnd(0, SECRET), QUESTION]
+
+
+class Asked:
+    """A turn whose question is open, asked from a thread as the kernel's main thread would."""
+
+    def __init__(self, kernel: FakeKernel) -> None:
+        self.kernel = kernel
+        self.turn = LiveTurn(link_of(kernel), "t1", "cell1")
+        kernel.receive(kind="hello", turn="t1")
+        assert self.turn.update(masked(Transcript.of(ASKING)))
+        self.said: list[str] = []
+        before = kernel.kinds().count("question")
+        self.thread = threading.Thread(target=lambda: self.said.append(self.turn.ask(QUESTION)))
+        self.thread.start()
+        self.question = self.wait_for("question", before + 1)
+
+    def wait_for(self, kind: str, n: int) -> dict[str, Any]:
+        """The ``n``-th message of a kind, waited for."""
+        while len(found := [data for data in self.kernel.session.sent if data["kind"] == kind]) < n:
+            assert self.thread.is_alive()
+            self.thread.join(0.01)
+        return found[n - 1]
+
+    def decide(self, **content: Any) -> None:
+        self.kernel.receive(**{"kind": "decision", "id": self.question["id"], "digest": "d1", **content})
+
+    def end(self, decision: str = "deny") -> str:
+        self.decide(decision=decision)
+        self.thread.join()
+        (said,) = self.said
+        return said
+
+
+def test_a_question_shows_the_call_as_it_is_and_the_transcript_beside_it_does_not(kernel: FakeKernel) -> None:
+    asked = Asked(kernel)
+    shown = {name: asked.question[name] for name in ("turn", "cell", "at", "digest", "shown", "reason")}
+    assert shown == {
+        "turn": "t1", "cell": "cell1", "at": 2, "digest": "d1", "shown": 'login(password="hunter2")',
+        "reason": "it may be a quotation",
+    }  # fmt: skip
+    assert asked.end("always") == "always"
+    others = [data for data in kernel.session.sent if data["kind"] != "question"]
+    assert others[-1] == {"kind": "answered", "turn": "t1", "cell": "cell1", "n": 1, "id": asked.question["id"]}
+    assert "hunter2" not in str(others)
+
+
+def test_a_page_that_comes_while_a_question_is_open_is_asked_too(kernel: FakeKernel) -> None:
+    asked = Asked(kernel)
+    kernel.receive(kind="hello", turn="*")
+    assert asked.wait_for("question", 2) | {"n": 1} == asked.question
+    assert asked.wait_for("snapshot", 2)["transcript"]["segments"][2]["ask"]["shown"] == f'login(password="{MASK}")'
+    assert asked.end("approve") == "approve"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"decision": "approve", "digest": "d2"},
+        {"decision": "approve", "digest": None},
+        {"decision": "approve", "id": "another"},
+        {"decision": "approve", "id": "d1"},
+        {"kind": "reply", "data": "approve"},
+        {"kind": "hello", "turn": "t1", "decision": "approve"},
+    ],
+)
+def test_a_decision_counts_only_for_the_question_and_digest_it_names(kernel: FakeKernel, content: dict[str, Any]) -> None:
+    asked = Asked(kernel)
+    asked.decide(**content)
+    assert asked.end("deny") == "deny"
+
+
+def test_the_first_decision_counts_and_only_once(kernel: FakeKernel) -> None:
+    first = Asked(kernel)
+    assert first.end("deny") == "deny"
+    first.decide(decision="approve")  # a second click, or one from another tab, that comes too late
+    second = Asked(kernel)  # the same call once more: the same digest, another question
+    first.decide(decision="approve")
+    assert second.question["id"] != first.question["id"]
+    assert second.end("deny") == "deny"
     link = link_of(kernel)
-    kernel.receive(kind="decision", digest="d1", decision="approve")
-    link.expect_decision("d1")
-    kernel.receive(kind="decision", digest="d2", decision="approve")
-    assert link.decision("d1", 0.0) is None
-    kernel.receive(kind="decision", digest="d1", decision="deny")
-    assert link.decision("d1", 0.0) == "deny"
-    assert link.decision("d1", 0.0) is None
+    question = link.open_question("d1")
+    for decision in ("deny", "approve"):
+        kernel.receive(kind="decision", id=question, digest="d1", decision=decision)
+    assert link.decision(question, 0.0) == "deny"
+    link.close_question(question)
+    assert link.decision(question, 0.0) is None
+
+
+def test_an_interrupt_closes_the_question(kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    turn = LiveTurn(link_of(kernel), "t1", "cell1")
+    kernel.receive(kind="hello", turn="t1")
+    turn.update(Transcript.of(ASKING))
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(link_of(kernel), "decision", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        turn.ask(QUESTION)
+    assert kernel.kinds()[-2:] == ["question", "answered"]
 
 
 @pytest.mark.parametrize("content", [{}, {"kind": "hello"}, {"kind": "hello", "turn": 3}, {"kind": "reply", "id": "unasked"}])
