@@ -1,5 +1,6 @@
 # Two commands do everything, set-up included:   make lab    and    make test
 #   make lab HEADLESS=1   executes the first lab and prints the conversation, for machines with no browser
+#   Node builds the JupyterLab extension; without Node, `make lab` works without it. `make test` needs Node.
 #   make bench            prints every figure as a ratio to its peer, and writes bench.json (about an hour; PAIRS=1 for minutes)
 
 PYTHON   ?= python3
@@ -25,11 +26,14 @@ $(VENV)/.base:
 	$(BUILD_ENV) $(BIN)/python -m pip install $(BUILD_FLAGS) "$$(sed -n 's/^ *"\(llama-cpp-python==[^"]*\)".*/\1/p' pyproject.toml)"
 	@touch $@
 
-# Installing builds the JupyterLab extension where its bundle is missing, so a bundle older than its source is taken away first.
+# Installing builds the JupyterLab extension if its bundle is missing, so a bundle older than its source is removed first, unless
+# there is no Node to build another.
 EXTENSION := $(filter-out %/lib %/node_modules,$(wildcard labextension/*)) $(wildcard labextension/src/* labextension/style/* labextension/schema/*)
 
 $(VENV)/.extension: $(EXTENSION)
-	rm -rf llm_magics/labextension
+	@if command -v node >/dev/null; then rm -rf llm_magics/labextension; \
+	elif [ ! -e llm_magics/labextension/package.json ]; then \
+	  echo "Node was not found: no JupyterLab extension is built, and answers are static HTML. To have it, install Node 20 or newer."; fi
 	@mkdir -p $(@D) && touch $@
 
 $(VENV)/.lab: $(VENV)/.base $(VENV)/.extension pyproject.toml

@@ -22,7 +22,8 @@ class ExtensionHook(jupyter_builder.JupyterBuildHook):
         elif not bundle.exists():
             self.app.display_warning(
                 "Node was not found, so llm_magics is built without its JupyterLab extension. Answers are static HTML then, "
-                "and approvals are asked by a prompt. To have the extension, install Node 20 or newer and build again."
+                "and approvals are asked by ipywidgets' buttons or by a prompt. To have the extension, install Node 20 or "
+                "newer and build again."
             )
         if self.target_name == "wheel" and bundle.exists():
             install = "labextension/install.json"

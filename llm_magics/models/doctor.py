@@ -63,7 +63,7 @@ def _front_end() -> Iterator[Finding]:
 def _extension(*, needed: bool) -> Finding:
     """Whether this environment's JupyterLab would find our extension. ``needed``: there is a JupyterLab here."""
     found, ours = frontend.installed(), _version("llm_magics")
-    without = "answers are static HTML, and approvals are asked by a prompt"
+    without = "answers are static HTML, and approvals are asked by ipywidgets' buttons or by a prompt"
     if found is not None and frontend.version(found) in (ours, ""):
         return Finding("extension", f"{frontend.NAME} {frontend.version(found)} in {found}")
     if found is not None:

@@ -1,7 +1,8 @@
 """Running coroutines and async generators to their end from synchronous code.
 
-The kernel's main thread usually runs an event loop already, so the coroutine gets a loop and a thread of its own; the main
-thread waits on a queue, which an interrupt and a deadline can break, and then cancels the task.
+The kernel's event loop runs the cell and is busy until the cell ends, so the coroutine gets a loop and a thread of its own; the
+main thread waits on a queue, which an interrupt and a deadline can break, and then cancels the task. What is bound to the
+kernel's loop (a session, a lock, a queue that a cell made and used there) cannot be awaited on this one: a tool makes its own.
 """
 
 from __future__ import annotations

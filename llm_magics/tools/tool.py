@@ -194,6 +194,10 @@ def tool(
     docstring's parameter section: Google, NumPy or reST). Arguments are validated and converted before the call. A generator's
     yields stream into the trace. Decorating again replaces the tool of that name.
 
+    A coroutine function runs in a thread with an event loop of its own, because the kernel's loop is busy with the cell. What
+    is bound to the kernel's loop (an HTTP session, an asyncio lock or queue that a cell has used) fails there; make it inside
+    the function.
+
     Args:
         name: what the model calls it; the function's name by default.
         description: what the model is told of it; the docstring's by default.

@@ -99,6 +99,27 @@ def test_progress_streams_into_the_trace(function: Any, printed: str, result: st
     assert (ran.state, ran.printed, ran.result) == ("done", printed, result)
 
 
+def test_an_async_tool_runs_on_a_loop_of_its_own_beside_the_kernels() -> None:
+    """As ``@tool`` and the README say: what is bound to the kernel's loop fails in a tool, what the tool makes works."""
+
+    async def cell() -> tuple[Any, Any]:
+        kernels: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+        async def bound() -> str:
+            return await kernels
+
+        async def its_own() -> str:
+            made: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+            made.get_loop().call_soon(made.set_result, "its own")
+            return await made
+
+        return run(bound), run(its_own)
+
+    bound, its_own = asyncio.run(cell())
+    assert (bound.state, "attached to a different loop" in (bound.result or "")) == ("failed", True)
+    assert (its_own.state, its_own.result) == ("done", "its own")
+
+
 def test_an_async_tool_that_does_not_end_is_stopped() -> None:
     async def endless() -> None:
         await asyncio.Event().wait()
