@@ -123,7 +123,8 @@ class ToolCallEnd:
 class ModelEnd:
     """The step is over. ``record`` is what replay needs (JSON-able): prompt, hashes of model and template, settings, token
     ids, the raw text, logprobs where asked for. ``notes`` explain the parser's decisions, e.g. why something was no call.
-    ``doubted`` are the indices of recovered calls that the model probably did not mean: they are never run."""
+    ``doubted`` are the indices of recovered calls that the model probably did not mean: they are never run. ``stopped`` says
+    why the answer was ended in front of more calls, e.g. "after 8 calls, ..."; empty if the model ended it."""
 
     message: Message
     finish_reason: FinishReason
@@ -131,6 +132,7 @@ class ModelEnd:
     record: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     doubted: tuple[int, ...] = ()
+    stopped: str = ""
 
 
 ModelEvent: TypeAlias = PromptProgress | TextDelta | ReasoningDelta | ToolCallStart | ToolCallDelta | ToolCallEnd | ModelEnd

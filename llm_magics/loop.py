@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
-from .errors import ModelError
+from .asking import Asking, ways_to_ask
+from .errors import ContextFullError, ModelError
 from .events import (
     Event,
     ModelEnd,
@@ -34,10 +35,13 @@ from .tools.answered import key_of
 from .tools.deadline import Clock
 from .tools.execute import ANSWER, GO_ON, Runner
 from .tools.policy import Asker, Gate
-from .transcript import INTERRUPTED_RESULT, ToolSegment
+from .tools.runaway import bounded
+from .transcript import INTERRUPTED_RESULT
 
 _CHARS_PER_TOKEN = 3  # a careful guess for English and code, only to keep one result from filling the context
 _MIN_RESULT_CHARS = 500
+# what the model reads behind the last result of an answer that had too many calls
+_STOPPED = "[Your answer was stopped here. Answer from these results, or make the calls that are still needed.]"
 
 
 @dataclass(slots=True)
@@ -77,37 +81,31 @@ class TurnLoop:
         yield self._end(reason, clock)
 
     def _steps(self, clock: Clock, runner: Runner) -> Generator[Event, None, FinishReason]:
-        limits = self.settings.limits
-        failed_before: dict[tuple[str, str], ToolEnd] = {}
-        stalled = 0  # steps in a row whose calls all went without a run, because they repeat or were not meant
+        course, limits = _Course(), self.settings.limits
         for number in range(limits.steps):
-            end = yield from self._step(number, clock, in_words=stalled > 1)
+            end = yield from self._step(number, clock, course)
             if end is None:
                 return "length"
-            if stalled == 1 and not (end.message.tool_calls or end.message.text.strip()):
-                stalled = 2  # reminded of a result, the model said nothing: it is asked once more, and for words
+            calls = end.message.tool_calls
+            if course.fell_silent(end.message):
                 continue
-            if not end.message.tool_calls:
-                if end.finish_reason == "length":
-                    yield Notice(_why_cut_off(end.usage), "warning")
-                return "stop" if end.finish_reason == "tool_calls" else end.finish_reason
+            if not calls:
+                return (yield from _answered(end))
             if end.finish_reason not in ("tool_calls", "stop"):
                 why = "the answer was cut off" if end.finish_reason == "length" else "the answer did not end properly"
-                yield from _not_run(end.message.tool_calls, why)
+                yield from _not_run(calls, why)
                 return end.finish_reason
-            if stalled > 1:
-                yield from _not_run(end.message.tool_calls, "the model was to answer from the results it has")
+            if course.final:
+                yield from _not_run(calls, "the model was to answer from the results it has")
                 return "tool_calls"
-            urge = ANSWER if stalled or end.doubted else GO_ON
-            ran = yield from _watched(runner.run(end.message.tool_calls, end.doubted, urge), end.message.tool_calls)
-            failed = {key_of(end.message.tool_calls[i]): one for i, one in ran.items() if one.result.is_error}
-            moved = any(one.state != "refused" or one.result.is_error for one in ran.values())
-            stalled = 0 if moved else 2 if urge == ANSWER else 1
-            again = next((key for key in failed if key in failed_before), None)
-            if again is not None:
-                yield Notice(f"{again[0]} failed twice with the same arguments: {failed[again].result.content}", "error")
+            urge = course.urge(end)
+            ran = yield from _watched(runner.run(calls, end.doubted, urge), calls, _STOPPED if end.stopped else "")
+            if end.stopped:
+                yield Notice(f"The answer was stopped {end.stopped}.", "warning")
+            failure = course.take(calls, ran, urge)
+            if failure:
+                yield Notice(failure, "error")
                 return "error"
-            failed_before = failed
             hit = self._limit_hit(clock)
             if hit:
                 yield Notice(hit, "warning")
@@ -115,15 +113,14 @@ class TurnLoop:
         yield Notice(f"Stopped after {limits.steps} steps, the limit of a turn; max_steps allows more.", "warning")
         return "tool_calls"
 
-    def _step(self, number: int, clock: Clock, in_words: bool) -> Generator[Event, None, ModelEnd | None]:
-        """Stream one answer of the model, ``in_words`` without tools; None where the turn's time ran out under it."""
-        request = self.request(number)
-        if in_words:
-            messages = tuple(_for_words(request.messages, self.turn.trace.tools))
-            request = replace(request, messages=messages, tool_choice="none")
-        stream = _with_ids(self.model.stream(request))
+    def _step(self, number: int, clock: Clock, course: _Course) -> Generator[Event, None, ModelEnd | None]:
+        """Stream one answer of the model; None if the turn's time ran out under it."""
+        asking, stream = self._begin(number, course.in_words)
+        course.final = asking.final
         end: ModelEnd | None = None
         with contextlib.closing(stream):
+            if asking.remark:
+                yield Notice(f"The context of {self.model.context_size:,} tokens is nearly full: {asking.remark}.", "warning")
             for event in stream:
                 yield event
                 if isinstance(event, ModelEnd):
@@ -137,6 +134,22 @@ class TurnLoop:
         if end is None:
             raise ModelError(f"The stream of {self.model.name} broke off without an end.", "Ask again.")
         return end
+
+    def _begin(self, number: int, in_words: bool) -> tuple[Asking, Generator[ModelEvent, None, None]]:
+        """Ask in the fullest way that has room in the model's context. Raises ContextFullError for a question without any."""
+        request, trace = self.request(number), self.turn.trace
+        n_own = len(trace.messages()) - 1  # what the turn has added to its question
+        *ways, shortest = ways_to_ask(self.model, request, n_own, trace.tools, in_words) if n_own else [Asking(request)]
+        for asking in ways:
+            with contextlib.suppress(ContextFullError):
+                return asking, self._stream(asking.request)
+        return shortest, self._stream(shortest.request)
+
+    def _stream(self, request: Request) -> Generator[ModelEvent, None, None]:
+        """The answer's events, begun: a request that is refused is refused here. Too many calls end it."""
+        events = _with_ids(bounded(self.model.stream(request), self.settings.limits.of_calls))
+        first = next(events, None)
+        return _chained(first, events)
 
     def request(self, number: int) -> Request:
         """What the model is asked in the step of that number."""
@@ -158,6 +171,7 @@ class TurnLoop:
             template_kwargs=settings.template_kwargs,
             conversation=self.thread,
             priority=settings.priority,
+            call_limit=settings.limits.of_calls,
         )
 
     def _max_tokens(self) -> int | None:
@@ -189,24 +203,74 @@ class TurnLoop:
         return TurnEnd(reason, trace.usage, clock.seconds, max(len(trace.steps), 1))
 
 
+@dataclass(slots=True)
+class _Course:
+    """What the steps so far say of the next one.
+
+    ``stalled`` counts steps in a row whose calls all went without a run, because they repeat or were not meant; ``failed``
+    holds the calls that failed in the last step; ``final`` says that the step under way was asked for words.
+    """
+
+    stalled: int = 0
+    failed: dict[tuple[str, str], ToolEnd] = field(default_factory=dict)
+    final: bool = False
+
+    @property
+    def in_words(self) -> bool:
+        return self.stalled > 1
+
+    def fell_silent(self, message: Message) -> bool:
+        """Whether the model, reminded of a result, said nothing: it is then asked once more, and for words."""
+        silent = self.stalled == 1 and not (message.tool_calls or message.text.strip())
+        self.stalled += silent
+        return silent
+
+    def urge(self, end: ModelEnd) -> str:
+        """What calls that do not run are answered with."""
+        return ANSWER if self.stalled or end.doubted else GO_ON
+
+    def take(self, calls: tuple[ToolCall, ...], ran: Mapping[int, ToolEnd], urge: str) -> str:
+        """Note what came of a step's calls. Says why the turn must end if one failed a second time, else nothing."""
+        failed = {key_of(calls[index]): one for index, one in ran.items() if one.result.is_error}
+        moved = any(one.state != "refused" or one.result.is_error for one in ran.values())
+        self.stalled = 0 if moved else 2 if urge == ANSWER else 1
+        again = next((key for key in failed if key in self.failed), None)
+        self.failed = failed
+        return f"{again[0]} failed twice with the same arguments: {failed[again].result.content}" if again else ""
+
+
 def _watched(
-    events: Generator[ToolEvent, None, None], calls: tuple[ToolCall, ...]
+    events: Generator[ToolEvent, None, None], calls: tuple[ToolCall, ...], remark: str
 ) -> Generator[ToolEvent, None, dict[int, ToolEnd]]:
-    """Pass tool events on and give the ends of the calls. An interrupt ends the calls it hit, visibly."""
+    """Pass tool events on and give the ends of the calls, the last one's with a remark for the model. An interrupt ends the
+    calls it hit, visibly."""
     open_calls = dict(enumerate(calls))
     ends: dict[int, ToolEnd] = {}
     with contextlib.closing(events):
         try:
             for event in events:
-                yield event
                 if isinstance(event, ToolEnd):
+                    if remark and event.index == len(calls) - 1:
+                        event = replace(event, result=replace(event.result, content=f"{event.result.content}\n{remark}"))
+                    yield event
                     del open_calls[event.index]
                     ends[event.index] = event
+                else:
+                    yield event
         except KeyboardInterrupt:
             for index, call in open_calls.items():
                 yield ToolEnd(index, ToolResult(call.id, call.name, INTERRUPTED_RESULT, True), "interrupted")
             raise
     return ends
+
+
+def _answered(end: ModelEnd) -> Generator[Event, None, FinishReason]:
+    """The turn's end where the model has answered in words."""
+    if end.stopped:
+        yield Notice(f"The answer was stopped {end.stopped}.", "warning")
+    if end.finish_reason == "length":
+        yield Notice(_why_cut_off(end.usage), "warning")
+    return "stop" if end.finish_reason == "tool_calls" else end.finish_reason
 
 
 def _why_cut_off(usage: Usage) -> str:
@@ -221,28 +285,19 @@ def _left_out(usage: Usage) -> str:
     return f"The {turns} left out: the context of {usage.context_size:,} tokens is full."
 
 
-def _for_words(messages: tuple[Message, ...], tools: tuple[ToolSegment, ...]) -> Iterator[Message]:
-    """Leave out the calls that did not run, but for the last, and let that one ask for words.
-
-    A small model goes on with what it sees itself do.
-    """
-    unrun = [tool.id for tool in tools if tool.state == "refused" and not tool.is_error]
-    left_out = set(unrun[:-1])
-    for message in messages:
-        if message.tool_call_id in unrun:
-            message = replace(message, content=message.text.replace(GO_ON, ANSWER))
-        calls = tuple(call for call in message.tool_calls if call.id not in left_out)
-        silent = message.role == "assistant" and not (calls or message.text.strip() or message.reasoning)
-        if message.tool_call_id in left_out or silent:
-            continue
-        yield message if calls == message.tool_calls else replace(message, tool_calls=calls, token_ids=())
-
-
 def _not_run(calls: tuple[ToolCall, ...], why: str) -> Iterator[Event]:
     """Answer calls that nobody runs: the turn ends here."""
     for index, call in enumerate(calls):
-        yield ToolEnd(index, ToolResult(call.id, call.name, f"Not run: {why}.", True), "refused")
+        yield ToolEnd(index, ToolResult(call.id, call.name, f"Not run: {why}."), "refused")
     yield Notice(f"Its tool calls were not run: {why}.", "warning")
+
+
+def _chained(first: ModelEvent | None, events: Generator[ModelEvent, None, None]) -> Generator[ModelEvent, None, None]:
+    """Put the first event back in front; closing closes the events."""
+    with contextlib.closing(events):
+        if first is not None:
+            yield first
+        yield from events
 
 
 def _with_ids(events: Iterator[ModelEvent]) -> Generator[ModelEvent, None, None]:

@@ -94,7 +94,8 @@ class Session:
         limits: how far one turn may go.
         approve: "auto" runs what would ask, "ask" asks for every call, "deny" runs none; None leaves it to each tool.
         asker: puts approvals before a person. Without one nobody can be asked, and what needs a yes is refused.
-        settings: any other field of :class:`~llm_magics.settings.TurnSettings`, as the default of every turn.
+        settings: any other field of :class:`~llm_magics.settings.TurnSettings`, as the default of every turn, and ``max_calls``
+            (most calls in one answer).
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class Session:
         )
         self.nested: list[Session] = []
         self._turns: tuple[Turn, ...] = ()
+        self._failed: Turn | None = None  # the latest turn, if it failed before anything was said
         self._running: GeneratorType[Event, None, None] | None = None
         self._runs_in = 0
 
@@ -140,11 +142,12 @@ class Session:
             text: the user's message.
             turn: a name for the turn, e.g. its cell's. A turn of that name is replaced, and those behind it are dropped.
             replaces: the name of the turn to replace, where it is another one.
-            overrides: fields of TurnSettings for this turn alone, and ``seed`` and ``max_steps``.
+            overrides: fields of TurnSettings for this turn alone, and ``seed``, ``max_steps`` and ``max_calls``.
 
         Raises:
             OptionError: at once, for an override that cannot be understood or met.
             LLMMagicsError: while iterating, when the model fails. KeyboardInterrupt passes through. Both after a TurnEnd.
+                A turn that failed before the model had said anything does not join the conversation; ``reply`` tells of it.
         """
         settings = self.settings.override(**overrides)
         settings.json_schema  # noqa: B018 (a schema that is none is the caller's mistake: say it before anything runs)
@@ -167,11 +170,13 @@ class Session:
     @property
     def reply(self) -> Reply | None:
         """What came of the latest turn, also of one that failed or still runs; None before the first."""
-        return Reply.of(self._turns[-1]) if self._turns else None
+        latest = self._failed or (self._turns[-1] if self._turns else None)
+        return Reply.of(latest) if latest else None
 
     def reply_to(self, turn: str) -> Reply | None:
         """What came of the turn of that name, also of a nested one; None where there is none."""
-        found = next((Reply.of(one) for one in self._turns if one.id == turn), None)
+        known = (*self._turns, *([self._failed] if self._failed else []))
+        found = next((Reply.of(one) for one in known if one.id == turn), None)
         return found or next((reply for one in self.nested if (reply := one.reply_to(turn))), None)
 
     def request(self, text: str, *, replaces: str | None = None, **overrides: Any) -> Request:
@@ -186,13 +191,17 @@ class Session:
     ) -> Generator[Event, None, None]:
         dropped = self.rewind(replaces or turn.id)
         loop = TurnLoop(self.model, settings, self.history, turn, self.thread, self.asker, self)
-        self._turns = (*self._turns, turn)
+        self._turns, self._failed = (*self._turns, turn), None
         self._runs_in = threading.get_ident()
         try:
             with contextlib.closing(loop.run(text)) as events:
                 for event in _after_first(events, _stale(dropped)):
                     turn.record(event)
                     yield event
+        except Exception:
+            if not turn.messages:
+                self._turns, self._failed = tuple(one for one in self._turns if one is not turn), turn
+            raise
         finally:
             turn.cut()
 
@@ -244,13 +253,13 @@ class Session:
     def reset(self) -> None:
         """Forget the conversation; model, tools and settings stay."""
         self._finish_open_turn()
-        self._turns = ()
+        self._turns, self._failed = (), None
         self.nested.clear()
 
     def restore(self, traces: Iterable[Transcript]) -> None:
         """Go on from saved turns, e.g. those of a notebook's outputs."""
         self._finish_open_turn()
-        self._turns = tuple(Turn(trace.turn, trace.finish("interrupted")) for trace in traces)
+        self._turns, self._failed = tuple(Turn(trace.turn, trace.finish("interrupted")) for trace in traces), None
 
     def adopt(self, turn: Turn) -> None:
         """Put a fork's turn in the place of the newest turn, which has the same name; raises OptionError where it has not."""

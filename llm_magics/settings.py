@@ -20,7 +20,8 @@ _AGAIN = "Ask again, or allow more tokens."
 class TurnSettings:
     """Everything a turn is asked with besides its text. All but the last three go to the model as they are (see Request).
 
-    Beside these names, a turn takes short ones: each field of Sampling, e.g. ``seed``, and ``max_steps`` for ``limits.steps``.
+    Beside these names, a turn takes short ones: each field of Sampling, e.g. ``seed``, ``max_steps`` for ``limits.steps``, and
+    ``max_calls`` for both ``limits.calls`` and ``limits.recovered_calls``.
     ``tools`` may be plain functions. ``response_schema`` is a JSON schema or anything that pydantic makes one of: a model, a
     dataclass, ``list[int]``. ``approve`` None leaves the policy to each tool.
     """
@@ -134,4 +135,5 @@ def _sets_sampling(name: str) -> Callable[[TurnSettings, Any], TurnSettings]:
 _SHORT: dict[str, Callable[[TurnSettings, Any], TurnSettings]] = {
     **{f.name: _sets_sampling(f.name) for f in fields(Sampling)},
     "max_steps": lambda settings, steps: replace(settings, limits=replace(settings.limits, steps=steps)),
+    "max_calls": lambda settings, most: replace(settings, limits=replace(settings.limits, calls=most, recovered_calls=most)),
 }

@@ -34,6 +34,7 @@ from ..messages import Message, ToolCall, ToolSpec
 from .near_miss import FoundCall, Reading, near_miss_grammar, read_calls
 from .regex import byte_tokenizer
 from .syntax import ToolSyntax
+from .units import Units
 from .validation import validate
 
 LEAST_LOGPROB = -1.8
@@ -88,6 +89,8 @@ class Recovery:
         self._key = _Key(syntax, tuple(tools))
         self._held = ""  # what may be a near miss, from the beginning of its line
         self._complete = 0  # how much of it is a complete one
+        self._units = Units()  # the calls in it so far
+        self._read: list[FoundCall] = []
         self._matchers: tuple[Any, Any] | None = None
         self._line = ""  # the line so far, where nothing is held
         self._fence = False  # inside a code block that is none of ours
@@ -148,6 +151,7 @@ class Recovery:
                 events += self._refused(text[i:])
                 return
             self._held += char
+            self._units.take(char)
             if char in _ENDINGS and reading.is_accepting():
                 self._complete = len(self._held)
         self._look_whether_opened()
@@ -174,7 +178,30 @@ class Recovery:
 
     def _drop(self) -> str:
         held, self._held, self._complete, self._matchers, self.opened = self._held, "", 0, None, None
+        self._units, self._read = Units(), []
         return held
+
+    # --- calls without end --------------------------------------------------------------------------------------------------
+
+    def written(self) -> list[ToolCall]:
+        """The complete calls that are held back so far, those of the near miss that is being written included."""
+        for start, end in self._units.spans[len(self._read) :]:
+            line = max(self._held.rfind(sign, 0, start) for sign in "\n[, ") + 1  # a keyword call's name stands there
+            call = read_calls(self._held[line:end], self._syntax, list(self._tools))[:1]
+            self._read += call or [FoundCall("", "", "no call")]
+        found = [*(call for call, _, _ in self._waiting), *self._read]
+        return [ToolCall(call.name, call.arguments, recovered=call.wrapper) for call in found]
+
+    @property
+    def another_begun(self) -> bool:
+        """Whether behind those calls another one has begun."""
+        return self._units.begun
+
+    def stop(self) -> None:
+        """End the near miss behind its last complete call, although its wrapper is still open."""
+        if self._units.spans:
+            self._complete = self._units.spans[-1][1]
+            self._held = self._held[: self._complete]
 
     def _pass(self, text: str, events: list[ModelEvent]) -> None:
         """Let text through, keeping track of lines and code blocks."""

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from ..events import ModelEvent
 from ..messages import JsonSchema, Message, ToolChoice, ToolSpec
+from ..tools.runaway import CallLimit
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Request:
 
     ``thinking`` None leaves it to the template. ``response_schema`` asks for JSON valid under it. ``continue_final`` says that
     the last message is an assistant's whose content or reasoning is to go on. ``conversation`` names the thread, for the cache.
+    ``call_limit`` is the most calls that the answer may hold; a model need not look at it, the session does.
     """
 
     messages: tuple[Message, ...]
@@ -48,6 +50,7 @@ class Request:
     continue_final: Literal["content", "reasoning"] | None = None
     conversation: str = ""
     priority: int = 0
+    call_limit: CallLimit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,19 @@ class Model(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+def room_for(model: Model, request: Request) -> int | None:
+    """How many tokens an answer to this request may have in the model's context, less than 0 if the prompt does not fit.
+
+    None if the model does not know its context. A model that can make room by itself says so with a method ``room(request)``.
+    """
+    if not model.context_size:
+        return None
+    own = getattr(model, "room", None)
+    if own is not None:
+        return int(own(request))
+    return model.context_size - sum(len(part.token_ids) for part in model.preview(request))
 
 
 class Mappable:

@@ -28,7 +28,9 @@ from ..engine.values import Grammar, GuideStep
 from ..errors import SchemaError
 from ..events import ModelEnd, ModelEvent, ReasoningDelta, TextDelta, ToolCallStart
 from ..messages import FinishReason
+from ..tools.runaway import CallLimit
 from .base import Request
+from .brake import Brake
 
 if TYPE_CHECKING:
     from ..chat.parser import StreamParser
@@ -58,7 +60,8 @@ def make_guide(format: ChatFormat, prompt: Prompt, request: Request, specials: f
         )
     constraint = constraint_for(format, prompt, request)
     names = frozenset(tool.name for tool in request.tools)
-    return ChatGuide(parser, constraint, recovery, specials, thinking=_opens_reasoning(format, prompt), names=names)
+    thinking = _opens_reasoning(format, prompt)
+    return ChatGuide(parser, constraint, recovery, specials, thinking=thinking, names=names, limit=request.call_limit)
 
 
 def constraint_for(format: ChatFormat, prompt: Prompt, request: Request) -> Constraint:
@@ -105,6 +108,7 @@ class ChatGuide:
         *,
         thinking: bool = False,
         names: frozenset[str] = frozenset(),
+        limit: CallLimit | None = None,
     ) -> None:
         self._parser = parser
         self._constraint = constraint
@@ -115,6 +119,7 @@ class ChatGuide:
         self._raw = ""  # the end of the answer so far, from where a call can begin
         self._armed = False
         self._notes: list[str] = []
+        self._brake = Brake(limit, recovery) if limit is not None else None
         self._repeats = False  # it was stopped because it wrote the same call without end
         self._logprob: float | None = None
 
@@ -151,6 +156,10 @@ class ChatGuide:
             self._notes.append("The model wrote the same call again and again, and was stopped.")
             self._repeats = True
             return GuideStep(events=tuple(events), stop=True)
+        if self._brake is not None:
+            events = self._brake.take(events)
+            if self._brake.stopped:
+                return GuideStep(events=tuple(events), stop=True)
         return GuideStep(events=tuple(events), arm=self._to_arm(events))
 
     def _stuck(self) -> bool:
@@ -164,6 +173,8 @@ class ChatGuide:
     def finish(self, reason: str) -> GuideStep:
         *events, end = self._parser.finish(cast(FinishReason, reason))
         assert isinstance(end, ModelEnd)
+        if self._brake is not None:
+            events, end = self._brake.finish(events, end)
         notes = (*end.notes, *self._notes, *(self._recovery.notes if self._recovery is not None else ()))
         doubted = tuple(self._recovery.doubted) if self._recovery is not None else ()
         if self._repeats:

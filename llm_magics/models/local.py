@@ -104,6 +104,13 @@ class LocalModel(Mappable):
         """How many tokens the request's prompt has."""
         return len(self._render(request).ids)
 
+    def room(self, request: Request) -> int:
+        """How many tokens its answer may have in the context, without the turns that may be dropped; less than 0 if it does
+        not fit."""
+        fitted = self._shift.fit(request) if self._shift else Fitted(request, self._render(request))
+        dropped = sum(end - start for start, end in fitted.droppable)
+        return self.context_size - len(fitted.rendered.ids) + dropped
+
     def stream(self, request: Request) -> Iterator[ModelEvent]:
         """Answer one request. Raises TemplateError, SchemaError, ContextFullError before anything is evaluated."""
         fitted = self._shift.fit(request) if self._shift else Fitted(request, self._render(request))
@@ -195,7 +202,7 @@ class LocalModel(Mappable):
             prompt_seconds=done.prompt_seconds,
             completion_seconds=done.decode_seconds,
             time_to_first_token=done.time_to_first_token,
-            context_used=done.n_past,
+            context_used=min(done.n_past, done.n_ctx),  # the last token may be one that was not evaluated any more
             context_size=done.n_ctx,
             losses=losses + done.losses,
             drafted_tokens=done.drafted,

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from ..errors import EngineError, ModelError
+from ..errors import ContextFullError, EngineError, ModelError
 from ..events import (
     ModelEnd,
     ModelEvent,
@@ -51,7 +51,8 @@ class ScriptedModel(Mappable):
         template: a chat template's source or a ChatFormat.
         name: what the model is called.
         tokens_per_second: the pace to write at; 0 is as fast as it goes.
-        context_size: in tokens; a longer answer ends with finish reason "length". 0 has no limit.
+        context_size: in tokens; a longer answer ends with finish reason "length", a longer prompt is refused with
+            ContextFullError, and uses up no step. 0 has no limit.
         parallel: how many requests it says to answer at once. Steps go to requests in the order in which those come.
 
     ``requests`` holds every Request received. A script that has come to its end raises ModelError.
@@ -109,8 +110,8 @@ class ScriptedModel(Mappable):
             raise EngineError(f"The model {self._name!r} is closed.", "Load it again.")
         with self._lock:
             self.requests.append(request)
-            step = self._next_step(request)
             usage = self._read_prompt(request)
+            step = self._next_step(request)
         if isinstance(step, BaseException):
             raise step
         yield PromptProgress(usage.evaluated_tokens, usage.evaluated_tokens)
@@ -136,6 +137,13 @@ class ScriptedModel(Mappable):
                 break
             common += 1
         common = min(common, max(len(prompt) - 1, 0))
+        if self._context_size and len(prompt) > self._context_size:
+            raise ContextFullError(
+                f"The prompt has {len(prompt)} tokens, but the context holds {self._context_size}.",
+                "Shorten the conversation.",
+                n_prompt=len(prompt),
+                n_ctx=self._context_size,
+            )
         self._cached[request.conversation] = prompt
         return Usage(
             prompt_tokens=len(prompt),

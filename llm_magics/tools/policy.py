@@ -18,6 +18,7 @@ from typing import Literal, Protocol, TypeAlias, get_args, runtime_checkable
 from ..errors import OptionError
 from ..events import ToolAsk
 from ..messages import ToolCall
+from .runaway import CallLimit
 
 Approve: TypeAlias = Literal["auto", "ask", "deny"]
 Verdict: TypeAlias = Literal["approve", "deny", "always"]
@@ -27,21 +28,29 @@ Verdict: TypeAlias = Literal["approve", "deny", "always"]
 class Limits:
     """How far one turn may go; ``None`` is no limit. Whatever limit is hit, the turn says so.
 
-    ``steps`` are answers of the model, the last one included. ``tokens`` counts what the model generated in the whole turn.
-    ``seconds`` is wall-clock without the time somebody took to approve. ``result_chars`` caps what the model reads of one
-    result; a tool's own ``max_chars`` stands before it.
+    ``steps`` are answers of the model, the last one included. ``calls`` are those of one answer in the template's own syntax,
+    ``recovered_calls`` those that were read from near misses (see :mod:`.runaway`). ``tokens`` counts what the model generated
+    in the whole turn. ``seconds`` is wall-clock without the time somebody took to approve. ``result_chars`` caps what the model
+    reads of one result; a tool's own ``max_chars`` stands before it.
     """
 
     steps: int = 10
+    calls: int = 32
+    recovered_calls: int = 8
     tokens: int | None = 16_384
     seconds: float | None = 900.0
     result_chars: int = 8_000
 
     def __post_init__(self) -> None:
-        for name in ("steps", "tokens", "seconds", "result_chars"):
+        for name in ("steps", "calls", "recovered_calls", "tokens", "seconds", "result_chars"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0):
                 raise OptionError(f"The limit {name} must be a positive number, not {value!r}.")
+
+    @property
+    def of_calls(self) -> CallLimit:
+        """The limit of one answer's calls."""
+        return CallLimit(self.calls, self.recovered_calls)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,54 @@
+"""Stops an answer whose calls do not end: where its limit of calls is reached, with what has come by then as the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ..chat.recover import Recovery
+from ..events import ModelEnd, ModelEvent, ToolCallEnd, ToolCallStart, assemble
+from ..messages import ToolCall
+from ..tools.runaway import CallLimit
+
+
+class Brake:
+    """Counts the calls of one answer beside its parser. ``stopped`` says why the answer must end; empty while it may go on.
+
+    Calls in the template's own syntax are seen as events. A near miss comes out as a whole only when it is over, so the calls
+    in it are counted by its recovery, which is then told to end it.
+    """
+
+    def __init__(self, limit: CallLimit, recovery: Recovery | None) -> None:
+        self.stopped = ""
+        self._limit = limit
+        self._recovery = recovery
+        self._calls: list[ToolCall] = []
+        self._given: list[ModelEvent] = []
+        self._between_calls = False  # it was stopped behind a call that came as an event: what follows is no part of the answer
+
+    def take(self, events: Sequence[ModelEvent]) -> list[ModelEvent]:
+        """The events up to where the answer must end."""
+        for at, event in enumerate(events):
+            if isinstance(event, ToolCallStart):
+                self.stopped = self._limit.exceeded(self._calls)
+            if self.stopped:
+                self._between_calls = True
+                return list(events[:at])
+            self._given.append(event)
+            if isinstance(event, ToolCallEnd):
+                self._calls.append(event.call)
+                self.stopped = self._limit.full(self._calls)
+        self._between_calls = bool(self.stopped)
+        if not self.stopped and self._recovery is not None and (written := self._recovery.written()):
+            ends = self._limit.exceeded if self._recovery.another_begun else self._limit.full
+            self.stopped = ends([*self._calls, *written])
+            if self.stopped:
+                self._recovery.stop()
+        return list(events)
+
+    def finish(self, events: Sequence[ModelEvent], end: ModelEnd) -> tuple[list[ModelEvent], ModelEnd]:
+        """The answer's last events and its end, without what came too much."""
+        if not self._between_calls:
+            return list(events), replace(end, stopped=self.stopped)
+        message = assemble(self._given, "tool_calls")
+        return [], replace(end, message=message, finish_reason="tool_calls", stopped=self.stopped)
