@@ -234,6 +234,7 @@ def _overrides(runtime: Runtime, options: ChatOptions, rules: Rules) -> dict[str
         "tools": rules.tools_for(registered.select(options.tools), named=options.tools is not None),
         "tool_choice": options.tool_choice,
         "max_steps": options.max_steps,
+        "max_calls": options.max_calls,
         "approve": options.approve,
         "max_tokens": options.max_tokens,
         "stop": options.stop or None,

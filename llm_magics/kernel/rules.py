@@ -40,6 +40,7 @@ class LLMMagics(Configurable):
         config=True
     )
     max_steps = Int(0, min=0, help="Most answers of the model in a turn; 0 leaves it as it is.").tag(config=True)
+    max_calls = Int(0, min=0, help="Most tool calls in one answer; 0 leaves it as it is.").tag(config=True)
     max_tokens = Int(0, min=0, help="Most tokens generated in a turn; 0 leaves it as it is.").tag(config=True)
     max_seconds = Float(0.0, min=0.0, help="Longest turn, in seconds; 0 leaves it as it is.").tag(config=True)
     max_result_chars = Int(0, min=0, help="Most characters that the model reads of a result; 0 leaves it as it is.").tag(
@@ -70,7 +71,7 @@ class Rules:
             traits = LLMMagics(config=Config({"LLMMagics": dict(said)}))
         except (TraitError, ValueError) as error:
             raise OptionError(f"{where} cannot be used: {error}") from error
-        limits = {name: getattr(traits, f"max_{name}") for name in ("steps", "tokens", "seconds", "result_chars")}
+        limits = {name: getattr(traits, f"max_{name}") for name in ("steps", "calls", "tokens", "seconds", "result_chars")}
         return cls(
             traits.approve,
             (tuple(traits.allowed_models),) if traits.allowed_models else (),
@@ -108,7 +109,7 @@ class Rules:
         asked = given.get("approve")
         if asked is not None and STRICTNESS[asked] < STRICTNESS[self.approve]:
             raise OptionError(f"--approve {asked} is looser than the rules of this kernel: at least {self.approve}.", _WHERE)
-        for name, option in (("steps", "max_steps"), ("tokens", "max_tokens")):
+        for name, option in (("steps", "max_steps"), ("calls", "max_calls"), ("tokens", "max_tokens")):
             most = self.limits.get(name)
             if most is not None and (given.get(option) or 0) > most:
                 spelling = option.replace("_", "-")
@@ -120,6 +121,8 @@ class Rules:
     def _limits(self, limits: Limits) -> Limits:
         usual = {name: getattr(limits, name) for name in self.limits}
         held: dict[str, Any] = {n: most if usual[n] is None else min(usual[n], most) for n, most in self.limits.items()}
+        if "calls" in held:
+            held["recovered_calls"] = min(limits.recovered_calls, held["calls"])
         return replace(limits, **held)
 
     def rows(self) -> list[tuple[str, str]]:

@@ -26,6 +26,7 @@ class ChatOptions:
     tools: str | None = None
     tool_choice: str | None = None
     max_steps: int | None = None
+    max_calls: int | None = None
     approve: Literal["auto", "ask", "deny"] | None = None
     system: str | None = None
     context: tuple[str, ...] = ()
@@ -56,6 +57,7 @@ class CompareOptions:
     tools: str | None = None
     tool_choice: str | None = None
     max_steps: int | None = None
+    max_calls: int | None = None
     approve: Literal["auto", "ask", "deny"] | None = None
     system: tuple[str, ...] = ()
     schema: str = ""
@@ -186,6 +188,7 @@ CHAT = Spec(
         Option(("--tools", "-t"), "tools", "tools to offer: names with commas, @set, none", metavar="TOOLS", complete="tools"),
         Option(("--tool-choice",), "tool_choice", "auto, none, required, or the one tool to call", metavar="CHOICE"),
         Option(("--max-steps",), "max_steps", "how often the model may answer in this turn", number(1, whole=True), "N"),
+        Option(("--max-calls",), "max_calls", "how many tools one answer may call", number(1, whole=True), "N"),
         Option(("--approve",), "approve", "run tools at once, ask for each, or run none", choices=("auto", "ask", "deny")),
         Option(
             ("--schema",), "schema", "answer with JSON of this shape: a variable, or JSON schema in quotes", as_typed, "X"

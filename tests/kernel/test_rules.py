@@ -65,7 +65,14 @@ def test_limits_take_the_smaller_number_and_keep_what_no_rule_names() -> None:
     assert "limits" not in rules().for_turn({}, USUAL)
 
 
-@pytest.mark.parametrize(("rule", "option"), [("max_steps", "max_steps"), ("max_tokens", "max_tokens")])
+def test_a_limit_of_calls_holds_for_recovered_ones_too_and_loosens_neither() -> None:
+    held = [rules(max_calls=most).for_turn({}, TurnSettings())["limits"] for most in (5, 20, 50)]
+    assert [(one.calls, one.recovered_calls) for one in held] == [(5, 5), (20, 8), (32, 8)]
+    turn = TurnSettings().override(**rules(max_calls=20).for_turn({"max_calls": 12}, TurnSettings()))
+    assert (turn.limits.calls, turn.limits.recovered_calls) == (12, 12)
+
+
+@pytest.mark.parametrize(("rule", "option"), [("max_steps", "max_steps"), ("max_calls", "max_calls"), ("max_tokens", "max_tokens")])
 def test_asking_for_more_than_a_limit_is_refused_and_for_less_is_not(rule: str, option: str) -> None:
     assert rules(**{rule: 5}).for_turn({option: 5}, USUAL)[option] == 5
     with pytest.raises(OptionError, match=f"--{option.replace('_', '-')} 6 is more than .* 5"):
