@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any, Literal, TypeAlias
 
-from ..segments import NoticeSegment, ReasoningSegment, Segment, TextSegment, ToolSegment
+from ..segments import NoticeSegment, ReasoningSegment, TextSegment, ToolSegment
 from ..transcript import Transcript
+from .folding import Item, NotRun, folded
 from .lines import call_line, losses_line, state_line, status_line
 from .markdown import NO_MATHS, GrowingMarkdown, code_html, markdown_html, printable
 from .sanitize import sanitized
@@ -37,21 +38,21 @@ class GrowingHtml:
 
     reasoning: ShowReasoning = "fold"
     growing: bool = True
-    _known: dict[int, tuple[Segment, str]] = field(default_factory=dict)
+    _known: dict[int, tuple[Item, str]] = field(default_factory=dict)
     _texts: dict[int, GrowingMarkdown] = field(default_factory=dict)
 
     def html(self, transcript: Transcript) -> str:
-        body = "".join(self._segment(at, segment) for at, segment in enumerate(transcript.segments))
+        body = "".join(self._item(at, item) for at, item in enumerate(folded(transcript.segments)))
         return f'{STYLE}<div class="llm-magics {NO_MATHS}">\n{body}{_status(transcript)}</div>'
 
-    def _segment(self, at: int, segment: Segment) -> str:
+    def _item(self, at: int, item: Item) -> str:
         known = self._known.get(at)
-        if known is None or known[0] is not segment:
-            known = self._known[at] = (segment, _unbroken(self._write(at, segment)))
+        if known is None or not (known[0] is item or (isinstance(item, NotRun) and item.is_same(known[0]))):
+            known = self._known[at] = (item, _unbroken(self._write(at, item)))
         return known[1]
 
-    def _write(self, at: int, segment: Segment) -> str:
-        match segment:
+    def _write(self, at: int, item: Item) -> str:
+        match item:
             case TextSegment(text):
                 return f'<div class="lm-text">{self._markdown(at, text)}</div>\n'
             case ReasoningSegment(text) if self.reasoning == "hide":
@@ -63,7 +64,10 @@ class GrowingHtml:
             case NoticeSegment(text, level):
                 return f'<div class="lm-notice lm-{level}">{escape(printable(text))}</div>\n'
             case ToolSegment():
-                return tool_html(segment)
+                return tool_html(item)
+            case NotRun(calls):
+                rows = "".join(map(tool_html, calls))
+                return f'<details class="lm-notrun"><summary>{item.line}</summary>{rows}</details>\n'
 
     def _markdown(self, at: int, text: str) -> str:
         return self._texts.setdefault(at, GrowingMarkdown()).html(text) if self.growing else markdown_html(text)

@@ -62,7 +62,9 @@ def call_line(segment: ToolSegment, limit: int = 100) -> str:
 
 def state_line(segment: ToolSegment) -> str:
     """Say where the call stands, e.g. ``done · 0.31 s · read from fenced JSON``."""
-    parts = [_STATES.get(segment.state, segment.state)]
+    denied = segment.state == "refused" and segment.ask is not None
+    not_run = segment.state == "refused" and not segment.is_error
+    parts = ["not approved" if denied else "not run" if not_run else _STATES.get(segment.state, segment.state)]
     if segment.seconds:
         parts.append(f"{segment.seconds:.2f} s")
     if segment.recovered:

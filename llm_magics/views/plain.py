@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ..segments import NoticeSegment, ReasoningSegment, Segment, TextSegment, ToolSegment
+from ..segments import NoticeSegment, ReasoningSegment, TextSegment, ToolSegment
 from ..transcript import Transcript
+from .folding import Item, NotRun, folded
 from .html import ShowReasoning
 from .lines import call_line, state_line, status_line
 from .markdown import printable
@@ -12,20 +13,20 @@ from .remark import escaped, fenced, markdown_markdown
 
 def transcript_markdown(transcript: Transcript, reasoning: ShowReasoning = "fold") -> str:
     """Write the transcript as markdown that is harmless also where raw HTML is trusted."""
-    blocks = [_markdown(segment, reasoning) for segment in transcript.segments]
+    blocks = [_markdown(item, reasoning) for item in folded(transcript.segments)]
     line = status_line(transcript)
     return "\n\n".join(block.rstrip("\n") for block in (*blocks, f"*{escaped(line)}*" if line else "") if block)
 
 
 def transcript_plain(transcript: Transcript, reasoning: ShowReasoning = "fold") -> str:
     """Write the transcript as plain text; the answer's own text stands as the model wrote it."""
-    blocks = [_plain(segment, reasoning) for segment in transcript.segments]
+    blocks = [_plain(item, reasoning) for item in folded(transcript.segments)]
     line = status_line(transcript)
     return "\n\n".join(block.strip("\n") for block in (*blocks, f"[{line}]" if line else "") if block)
 
 
-def _markdown(segment: Segment, reasoning: ShowReasoning) -> str:
-    match segment:
+def _markdown(item: Item, reasoning: ShowReasoning) -> str:
+    match item:
         case TextSegment(text):
             return markdown_markdown(text)
         case ReasoningSegment(text):
@@ -36,13 +37,15 @@ def _markdown(segment: Segment, reasoning: ShowReasoning) -> str:
         case NoticeSegment(text):
             return f"*{escaped(printable(text))}*"
         case ToolSegment():
-            head = f"**{escaped(printable(call_line(segment)))}** · {escaped(printable(state_line(segment)))}"
-            parts = [head, *(fenced(printable(text)) for text in (segment.printed, segment.result) if text)]
+            head = f"**{escaped(printable(call_line(item)))}** · {escaped(printable(state_line(item)))}"
+            parts = [head, *(fenced(printable(text)) for text in (item.printed, item.result) if text)]
             return "\n\n".join(parts)
+        case NotRun(calls):
+            return "\n".join([f"*{item.line}:*", "", *(f"- {escaped(printable(call_line(call)))}" for call in calls)])
 
 
-def _plain(segment: Segment, reasoning: ShowReasoning) -> str:
-    match segment:
+def _plain(item: Item, reasoning: ShowReasoning) -> str:
+    match item:
         case TextSegment(text):
             return printable(text)
         case ReasoningSegment(text):
@@ -50,8 +53,10 @@ def _plain(segment: Segment, reasoning: ShowReasoning) -> str:
         case NoticeSegment(text):
             return f"[{printable(text)}]"
         case ToolSegment():
-            texts = (printable(text) for text in (segment.printed, segment.result) if text)
-            return "\n".join((printable(f"[{call_line(segment)} · {state_line(segment)}]"), *map(_indented, texts)))
+            texts = (printable(text) for text in (item.printed, item.result) if text)
+            return "\n".join((printable(f"[{call_line(item)} · {state_line(item)}]"), *map(_indented, texts)))
+        case NotRun(calls):
+            return "\n".join([f"[{item.line}]", *(_indented(printable(call_line(call))) for call in calls)])
 
 
 def _indented(text: str) -> str:

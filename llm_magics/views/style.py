@@ -18,6 +18,7 @@ max-height:30em;white-space:pre-wrap;overflow-wrap:anywhere;border-radius:3px;ma
 .llm-magics blockquote{border-left:3px solid var(--jp-border-color2,#8886);margin:.4em 0;padding-left:.8em}
 .llm-magics a{color:var(--jp-content-link-color,#4a80d8)}
 .llm-magics img{max-width:100%}
+.llm-magics .lm-notrun,.llm-magics .lm-notrun>summary{color:var(--jp-content-font-color2,#777);font-size:.93em}
 .llm-magics .lm-prose{color:var(--jp-content-font-color2,inherit)}
 .llm-magics .lm-status,.llm-magics .lm-notice{color:var(--jp-content-font-color2,#777);font-size:.86em}
 .llm-magics .lm-status{margin-top:.4em}
@@ -25,6 +26,8 @@ max-height:30em;white-space:pre-wrap;overflow-wrap:anywhere;border-radius:3px;ma
 .llm-magics .lm-columns{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(19em,100%),1fr));gap:.4em 1.4em}
 .llm-magics .lm-column{min-width:0;border-top:2px solid var(--jp-border-color2,#8886);padding-top:.2em}
 .llm-magics .lm-differs{text-decoration:none;background:var(--jp-warn-color3,#fc63);border-radius:2px}
+.llm-magics .lm-refused>summary{color:var(--jp-warn-color0,#b35900)}
+.llm-magics .lm-notrun .lm-refused>summary{color:inherit}
 .llm-magics .lm-warning{color:var(--jp-warn-color0,#b35900)}
 .llm-magics .lm-error,.llm-magics .lm-failed>summary{color:var(--jp-error-color0,#c33)}
 .llm-magics [class^=lm-k],.llm-magics .lm-ow{color:var(--jp-mirror-editor-keyword-color,#1a8754)}

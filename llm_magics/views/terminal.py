@@ -1,16 +1,33 @@
 """A turn in a terminal: the answer as rich text, tool calls as rows, a quiet last line.
 
 A terminal cannot redraw what has scrolled away. So a block of markdown is drawn once it is complete; while it is being written
-its last lines stand below as the model writes them. What is no terminal, a file or a pipe, gets the plain text.
+its last lines stand below as the model writes them. A call is told when it runs or is asked about, and calls that do not run
+are told together, when something else comes. What is no terminal, a file or a pipe, gets the plain text.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..events import Event, Notice, ReasoningDelta, TextDelta, ToolAsk, ToolCallEnd, ToolEnd, ToolProgress
+from ..events import (
+    Event,
+    ModelEnd,
+    Notice,
+    PromptProgress,
+    ReasoningDelta,
+    TextDelta,
+    ToolAsk,
+    ToolCallDelta,
+    ToolCallEnd,
+    ToolCallStart,
+    ToolEnd,
+    ToolProgress,
+    ToolStart,
+)
 from ..messages import FinishReason
+from ..segments import ToolSegment
 from ..transcript import Transcript
+from .folding import NotRun, did_not_run, folded
 from .html import ShowReasoning
 from .lines import call_line, state_line, status_line
 from .markdown import parse, printable, settled
@@ -22,6 +39,7 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 _LEVELS = {"info": "dim", "warning": "yellow", "error": "red"}
+_SILENT = (ModelEnd, PromptProgress, ToolCallStart, ToolCallDelta, ToolCallEnd)  # they print nothing themselves
 _TAIL = 8  # lines of an unfinished block
 
 
@@ -81,6 +99,9 @@ class TerminalView:
         self._console = console or Console(highlight=False)
         self._reasoning = reasoning
         self._open = False
+        self._unrun = False  # calls that did not run are still to be told
+        self._blank = ""  # what was written behind them, as long as it is blank
+        self._told: set[tuple[int, int]] = set()  # the calls whose line is there, by step and index
         self._prose = Prose(self._console) if self._console.is_terminal else None
 
     def handle(self, event: Event) -> None:
@@ -88,6 +109,11 @@ class TerminalView:
         self.transcript = self.transcript.fold(event)
         if self._prose is not None and not isinstance(event, TextDelta):
             self._prose.end()
+        if self._unrun and not isinstance(event, (*_SILENT, ToolEnd)):
+            if isinstance(event, TextDelta) and not event.text.strip():
+                self._blank += event.text
+                return
+            self._tell_unrun()
         match event:
             case TextDelta(text) if self._prose is not None:
                 self._line("")
@@ -100,13 +126,18 @@ class TerminalView:
                 self._write(masked_text(text), "dim")
             case Notice(text, level):
                 self._line(text, _LEVELS[level])
-            case ToolCallEnd():
-                self._line(f"→ {call_line(masked_segment(self.transcript.tools[-1]))}", "cyan")
-            case ToolAsk():
+            case ToolStart(index=index):
+                self._call(index)
+            case ToolAsk(index=index):
+                self._call(index)
                 self._line("waits for approval", "yellow")  # whoever asks shows what would run, as it is
+            case ToolEnd(index=index) if did_not_run(self._segment(index)):
+                self._unrun = True
             case ToolEnd(index=index, result=result):
-                segment = next(s for s in reversed(self.transcript.tools) if s.index == index)
-                self._line(f"  {state_line(segment)}", "dim" if segment.state == "done" else "red")
+                self._tell_unrun()
+                segment = self._call(index)
+                style = {"done": "dim", "refused": "yellow"}.get(segment.state, "red")
+                self._line(f"  {state_line(segment)}", style)
                 self._line(masked_text(result.content), "dim")
 
     def close(self, transcript: Transcript, reason: FinishReason = "interrupted") -> None:
@@ -114,7 +145,30 @@ class TerminalView:
         self.transcript = transcript.finish(reason)
         if self._prose is not None:
             self._prose.end()
+        self._tell_unrun()
         self._line(status_line(self.transcript), "dim")
+
+    def _segment(self, index: int) -> ToolSegment:
+        """The latest call of that index."""
+        return next(segment for segment in reversed(self.transcript.tools) if segment.index == index)
+
+    def _call(self, index: int) -> ToolSegment:
+        """Tell of a call, once."""
+        segment = self._segment(index)
+        if (segment.step, index) not in self._told:
+            self._told.add((segment.step, index))
+            self._line(f"→ {call_line(masked_segment(segment))}", "cyan")
+        return segment
+
+    def _tell_unrun(self) -> None:
+        """Tell of the calls that did not run, in one line."""
+        if self._unrun:
+            self._unrun = False
+            unrun = [item for item in folded(self.transcript.segments) if isinstance(item, NotRun)]
+            self._line(f"  {unrun[-1].line}", "dim")
+            blank, self._blank = self._blank, ""
+            if blank:
+                self._write(blank)
 
     def _write(self, text: str, style: str = "") -> None:
         self._console.print(printable(text), style=style or None, end="", markup=False, highlight=False, soft_wrap=True)

@@ -72,7 +72,9 @@ def test_a_limit_of_calls_holds_for_recovered_ones_too_and_loosens_neither() -> 
     assert (turn.limits.calls, turn.limits.recovered_calls) == (12, 12)
 
 
-@pytest.mark.parametrize(("rule", "option"), [("max_steps", "max_steps"), ("max_calls", "max_calls"), ("max_tokens", "max_tokens")])
+@pytest.mark.parametrize(
+    ("rule", "option"), [("max_steps", "max_steps"), ("max_calls", "max_calls"), ("max_tokens", "max_tokens")]
+)
 def test_asking_for_more_than_a_limit_is_refused_and_for_less_is_not(rule: str, option: str) -> None:
     assert rules(**{rule: 5}).for_turn({option: 5}, USUAL)[option] == 5
     with pytest.raises(OptionError, match=f"--{option.replace('_', '-')} 6 is more than .* 5"):

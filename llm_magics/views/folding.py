@@ -1,0 +1,66 @@
+"""Calls that did not run, folded into one quiet row: a small model may repeat one over and over, and none of that went wrong.
+
+A call that a person denied, or that a rule forbids, is an error for the model and keeps its own row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from ..segments import Segment, TextSegment, ToolSegment
+from ..tools.answered import key_of
+
+
+@dataclass(frozen=True, slots=True)
+class NotRun:
+    """Neighbouring calls that did not run; ``repeated`` says that each had been made before in the turn."""
+
+    calls: tuple[ToolSegment, ...]
+    repeated: bool
+
+    @property
+    def line(self) -> str:
+        """Say it in words, e.g. ``4 repeated calls, not run``."""
+        n = len(self.calls)
+        return f"{n}{' repeated' if self.repeated else ''} call{'s' if n > 1 else ''}, not run"
+
+    def is_same(self, other: object) -> bool:
+        """Whether nothing has changed since ``other``."""
+        return isinstance(other, NotRun) and len(self.calls) == len(other.calls) and self.repeated == other.repeated and all(
+            mine is theirs for mine, theirs in zip(self.calls, other.calls, strict=True)
+        )
+
+
+Item: TypeAlias = Segment | NotRun
+
+
+def did_not_run(segment: Segment) -> bool:
+    """Whether this is a call that nobody objected to, and that did not run all the same."""
+    return isinstance(segment, ToolSegment) and segment.state == "refused" and not segment.is_error
+
+
+def folded(segments: Iterable[Segment]) -> list[Item]:
+    """The segments in order, with neighbouring calls that did not run as one item; blank text between them goes with them."""
+    items: list[Item] = []
+    made: set[tuple[str, str]] = set()
+    blank: list[Segment] = []
+    for segment in segments:
+        if isinstance(segment, TextSegment) and not segment.text.strip() and items and isinstance(items[-1], NotRun):
+            blank.append(segment)
+            continue
+        if isinstance(segment, ToolSegment) and did_not_run(segment):
+            repeated = key_of(segment.call) in made
+            last = items[-1] if items else None
+            if isinstance(last, NotRun):
+                items[-1] = NotRun((*last.calls, segment), last.repeated and repeated)
+            else:
+                items.append(NotRun((segment,), repeated))
+            blank.clear()
+        else:
+            items += [*blank, segment]
+            blank.clear()
+        if isinstance(segment, ToolSegment):
+            made.add(key_of(segment.call))
+    return [*items, *blank]
