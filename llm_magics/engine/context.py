@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from . import llama
+from .chains import Attached, DeviceChain
 from .cpus import default_threads
 from .library import lib
 from .lookup import MAX_DRAFT
@@ -85,8 +86,12 @@ class Context:
         self._model = model
         self.abort = llama.AbortFlag()
         self._pointer: Any = None
+        params = context_params(model, config, self.abort)
+        self._attached = Attached(config.n_slots) if config.device_sampling else None
+        if self._attached is not None:
+            self._attached.write_to(params)
         with llama.captured_log() as lines:
-            self._pointer = lib.llama_init_from_model(model.pointer, context_params(model, config, self.abort))
+            self._pointer = lib.llama_init_from_model(model.pointer, params)
         if not self._pointer:
             raise llama.load_error(config.path, lines)
         self.log = lines
@@ -95,7 +100,6 @@ class Context:
         self.n_batch = int(lib.llama_n_batch(self._pointer))
         self.can_shift = bool(lib.llama_memory_can_shift(self.memory))
         self.on_gpu = config.n_gpu_layers != 0
-        self._chains: dict[int, Any] = {}
         self._rows: dict[int, np.ndarray[Any, np.dtype[np.float32]]] = {}
 
     @property
@@ -121,16 +125,22 @@ class Context:
             self._rows[address] = view
         return view
 
-    def sample_with(self, sequence: int, chain: Any) -> None:
-        """Let llama.cpp draw a sequence's tokens by this chain where the logits are; None ends it. A chain must be new, and may
-        be freed only when it has been taken away again: llama.cpp aborts on one that is attached twice."""
-        if self._chains.get(sequence) is not chain:
-            self._chains[sequence] = chain
-            lib.llama_set_sampler(self._pointer, sequence, chain)
+    def sample_with(self, sequence: int, chain: DeviceChain | None) -> None:
+        """Let llama.cpp draw a sequence's tokens by this chain where the logits are; None ends it. Else the host draws."""
+        if self._attached is not None:
+            self._attached.draw_by(self._pointer, sequence, chain)
 
     def sampled(self, row: int) -> int:
         """The token that llama.cpp has drawn from a batch row by itself; negative where it has not."""
         return int(llama.get_sampled_token_ith(self._pointer, row))
+
+    def device_logits(self, row: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """What is left of a batch row's logits behind the filters by which llama.cpp has drawn from it; empty if not known."""
+        n = int(llama.get_sampled_logits_count_ith(self._pointer, row))
+        address = llama.get_sampled_logits_ith(self._pointer, row) if n else None
+        if not address:
+            return np.empty(0, np.float32)
+        return np.ctypeslib.as_array((ctypes.c_float * n).from_address(address))
 
     def cut(self, sequence: int, position: int) -> bool:
         """Forget a sequence from ``position`` on; False where this memory cannot be cut there (and nothing changed)."""
@@ -181,6 +191,8 @@ class Context:
         self._rows.clear()
         if pointer:
             lib.llama_free(pointer)
+        if self._attached is not None:
+            self._attached.free()
 
 
 def context_params(model: Model, config: EngineConfig, abort: llama.AbortFlag) -> Any:

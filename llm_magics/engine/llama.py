@@ -153,6 +153,8 @@ _quick_library = ctypes.PyDLL(lib._lib._name, handle=lib._lib._handle)
 _ptr, _i32 = ctypes.c_void_p, ctypes.c_int32
 get_logits_ith = _quick("llama_get_logits_ith", [_ptr, _i32], _ptr)
 get_sampled_token_ith = _quick("llama_get_sampled_token_ith", [_ptr, _i32], _i32)
+get_sampled_logits_ith = _quick("llama_get_sampled_logits_ith", [_ptr, _i32], _ptr)
+get_sampled_logits_count_ith = _quick("llama_get_sampled_logits_count_ith", [_ptr, _i32], ctypes.c_uint32)
 sampler_sample = _quick("llama_sampler_sample", [_ptr, _ptr, _i32], _i32)
 sampler_accept = _quick("llama_sampler_accept", [_ptr, _i32], None)
 sampler_copy = _quick("llama_sampler_copy", [_ptr, _ptr], None)

@@ -143,7 +143,6 @@ _TAKES_NOTHING = (
     "path",
     "n_threads",
     "deterministic",
-    "device_sampling",
     "draft_gpu_layers",
     "park_memory",
     "park_disk",

@@ -218,6 +218,7 @@ def _plan_buffers(lib: Any, config: EngineConfig, *, overridden: bool) -> str | 
     ``overridden`` sends every weight to the CPU by an override, because llama.cpp logs for each overridden tensor which of the
     CPU's buffer types it went to; without it, layers go where the configuration says.
     """
+    from .chains import Attached
     from .context import context_params
     from .llama import AbortFlag
     from .model import ProgressRelay, model_params
@@ -233,9 +234,15 @@ def _plan_buffers(lib: Any, config: EngineConfig, *, overridden: bool) -> str | 
     if not model:
         return ""
     holder = type("Loaded", (), {"pointer": model})()
-    context = lib.llama_init_from_model(model, context_params(holder, config, AbortFlag()))
+    wanted = context_params(holder, config, AbortFlag())
+    chains = Attached(config.n_slots) if config.device_sampling else None
+    if chains is not None:
+        chains.write_to(wanted)
+    context = lib.llama_init_from_model(model, wanted)
     if context:
         lib.llama_free(context)
+    if chains is not None:
+        chains.free()
     lib.llama_model_free(model)
     return None if context else ""
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
 
 import numpy as np
 
 from ..errors import EngineError, OptionError
 from . import llama
+from .chains import DeviceChain, chain_of, penalises, stages_of
 from .context import Context
 from .library import lib
 from .values import SamplerSettings, TokenLogprob
@@ -38,15 +40,15 @@ class Sampler:
         self._penalties: Any = None
         self._before: Any = None  # the penalties' state before the latest draw
         self._chain: Any = None
-        if settings.temperature > 0 or _penalises(settings):
+        if settings.temperature > 0 or penalises(settings):
             self._build(settings, n_vocab, prompt)
-        self._device: Any = None  # a chain of its own: one that llama.cpp has drawn by on the device cannot draw on the host
-        if on_device and not settings.logit_bias and not _penalises(settings):
-            self._device = _chain(_stages(settings, self.seed))
+        self._device: DeviceChain | None = None  # one that llama.cpp has drawn by on the device cannot draw on the host
+        if on_device and not settings.logit_bias and not penalises(settings):
+            self._device = DeviceChain(settings, self.seed)
 
     def _build(self, settings: SamplerSettings, n_vocab: int, prompt: Sequence[int]) -> None:
-        chain = self._chain = _chain([])
-        if _penalises(settings):
+        chain = self._chain = chain_of([])
+        if penalises(settings):
             s = settings
             args = (n_vocab, s.penalty_last_n, s.repeat_penalty, s.frequency_penalty, s.presence_penalty)
             self._penalties = llama.must(lib.llama_sampler_init_penalties(*args), "make the penalties sampler")
@@ -54,20 +56,27 @@ class Sampler:
                 llama.sampler_accept(self._penalties, token)
             self._before = llama.must(lib.llama_sampler_clone(self._penalties), "copy the penalties sampler")
             lib.llama_sampler_chain_add(chain, self._penalties)
-        for stage in _stages(settings, self.seed):
+        for stage in stages_of(settings, self.seed):
             lib.llama_sampler_chain_add(chain, llama.must(stage, "make a sampler"))
 
     @property
-    def device_chain(self) -> Any:
+    def device_chain(self) -> DeviceChain | None:
         """What llama.cpp may draw by on the device; None where the host must draw."""
         return self._device
 
     def sample(self, context: Context, row: int) -> int:
         """Draw the token that follows a batch row."""
         if self._device is not None and (token := context.sampled(row)) >= 0:
+            _must_be_finite(context.device_logits(row).max(initial=-np.inf))
             return token
+        logits = context.logits(row)
+        if self._chain is None and not self._bias_ids.size:
+            best = int(logits.argmax())
+            _must_be_finite(logits[best])  # argmax finds a NaN wherever there is one
+            return best
+        _must_be_finite(logits.max())  # so does max
         if self._bias_ids.size:
-            context.logits(row)[self._bias_ids] += self._bias
+            logits[self._bias_ids] += self._bias
         return self._draw(context, row)
 
     def near_tie(self, context: Context, row: int, distance: float) -> bool:
@@ -113,36 +122,29 @@ class Sampler:
 
     def free(self) -> None:
         """Give the C memory back; harmless when called twice."""
-        owned = (self._chain, self._before, self._device)
+        owned, device = (self._chain, self._before), self._device
         self._chain = self._before = self._penalties = self._device = None
+        if device is not None:
+            device.free()
         for sampler in owned:
             if sampler:
                 lib.llama_sampler_free(sampler)
 
 
-def _chain(stages: list[Any]) -> Any:
-    chain = llama.must(lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params()), "make a sampler chain")
-    for stage in stages:
-        lib.llama_sampler_chain_add(chain, llama.must(stage, "make a sampler"))
-    return chain
+class NotANumberError(EngineError):
+    """The model's logits are no numbers, so that nothing can be chosen by them."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The model computed NaN or infinity where its logits should be, so no next token can be chosen.",
+            "Ask again; if it repeats, load the model with other settings (--kv f16, --flash-attn off, --gpu-layers 0), "
+            "and if it repeats with those too, fetch the file again: its weights are damaged.",
+        )
 
 
-def _penalises(s: SamplerSettings) -> bool:
-    active = s.repeat_penalty != 1.0 or s.frequency_penalty != 0.0 or s.presence_penalty != 0.0
-    return active and s.penalty_last_n != 0
-
-
-def _stages(s: SamplerSettings, seed: int) -> list[Any]:
-    if s.temperature <= 0:
-        return [lib.llama_sampler_init_greedy()]
-    stages = []
-    if s.top_k > 0:
-        stages.append(lib.llama_sampler_init_top_k(s.top_k))
-    if s.top_p < 1:
-        stages.append(lib.llama_sampler_init_top_p(s.top_p, 1))
-    if s.min_p > 0:
-        stages.append(lib.llama_sampler_init_min_p(s.min_p, 1))
-    return [*stages, lib.llama_sampler_init_temp(s.temperature), lib.llama_sampler_init_dist(seed)]
+def _must_be_finite(highest: np.float32) -> None:
+    if not isfinite(highest):
+        raise NotANumberError
 
 
 def _check(s: SamplerSettings, n_vocab: int) -> None:

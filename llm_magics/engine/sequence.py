@@ -9,9 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from queue import SimpleQueue
-from typing import Any
 
 from ..errors import EngineError, LLMMagicsError
+from .chains import DeviceChain
 from .constraint import Constraint, ConstraintEngine
 from .context import Context
 from .lookup import Guesser
@@ -124,7 +124,7 @@ class Sequence:
         self.channel.queue.put(Prefill(max(0, n - self.n_cached), self.n_prompt - self.n_cached, self.n_cached))
 
     @property
-    def device_chain(self) -> Any:
+    def device_chain(self) -> DeviceChain | None:
         """What the next token may be drawn by on the device; None where the host needs its logits."""
         if self._constraint is not None or self._scoring is not None:
             self._on_device = False

@@ -90,8 +90,7 @@ class Slots:
         return max(0, wanted - len(slot.cached))
 
     def vacate(self, slot: Slot) -> None:
-        """Let a slot's sequence go; its cache stays, and nothing of its sampler with llama.cpp."""
-        self._context.sample_with(slot.index, None)
+        """Let a slot's sequence go; its cache stays."""
         self._clock += 1
         slot.last_used = self._clock
         slot.sequence = None

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from llm_magics.engine import open_engine
+from llm_magics.engine import llama, open_engine
 from llm_magics.engine.context import Context
+from llm_magics.engine.gguf_check import read_model
+from llm_magics.engine.memory import estimate
 from llm_magics.engine.values import Engine, Finished, GenerateRequest, SamplerSettings
 from llm_magics.errors import OptionError
 
@@ -127,3 +129,39 @@ def test_many_that_come_and_go_and_lose_their_slots_are_served(file: Path, drawn
 def test_it_does_not_go_with_speculation(file: Path) -> None:
     with pytest.raises(OptionError, match="Guesses"):
         open_engine(config(file, device_sampling=True, speculation="lookup"))
+
+
+# --- what it costs ----------------------------------------------------------------------------------------------------------
+
+
+def plans() -> int:
+    """How often llama.cpp has planned its graphs anew since a model was loaded. A failed allocation there ends the process."""
+    return sum("sched_reserve: reserving ..." in line for _, line in llama._lines)
+
+
+def test_requests_that_differ_in_the_seed_draw_by_the_chain_that_is_there(file: Path) -> None:
+    with closing(open_engine(config(file, n_slots=2, device_sampling=True))) as engine:
+        for seed in range(6):
+            list(engine.submit(GenerateRequest(PROMPT, SamplerSettings(seed=seed), max_tokens=3, conversation=str(seed))))
+        assert plans() == 0
+        for _ in range(3):
+            run(engine, GREEDY, conversation="greedy")
+        assert plans() == 1
+
+
+def test_a_kept_chain_draws_what_a_new_one_would(file: Path) -> None:
+    settings = [SamplerSettings(20.0, 5, 1.0, 0.0, seed=seed) for seed in (3, 4, 3)]
+    with closing(open_engine(config(file, device_sampling=True))) as engine:
+        after_others = [run(engine, s).ids for s in settings]
+    with closing(open_engine(config(file, device_sampling=True))) as engine:
+        alone = run(engine, settings[2]).ids
+    assert after_others[0] == after_others[2] == alone
+    assert after_others[1] != alone
+
+
+def test_the_memory_plan_counts_what_drawing_on_the_device_takes(file: Path) -> None:
+    plain, drawing = (estimate(read_model(file), config(file, n_slots=4, device_sampling=on)) for on in (False, True))
+    assert drawing.of("output") > 3.9 * plain.of("output")  # logits, filtered logits, probabilities, candidates
+    with closing(open_engine(config(file, n_slots=4, device_sampling=True))) as engine:
+        reported = sum(size for _, kind, size in engine.info.buffers if kind == "output")
+    assert drawing.of("output") == reported
