@@ -28,6 +28,7 @@ from .context import Batch, Context
 from .lookup import MAX_DRAFT, Guesser
 from .model import Model
 from .parking import Parking
+from .sampling import NotANumberError
 from .sequence import Sequence
 from .slots import Slot, Slots
 
@@ -87,6 +88,8 @@ class Scheduler:
         self._crowded = False  # the memory was full: nobody is admitted until somebody has ended
         self._seconds_per_token = 0.0  # of long batches
         self._long_batch = False
+        self._tainted = False  # the memory holds what is no number
+        self._n_failed = 0  # sequences, while the batch is made up
         self._batch_priority: int | None = None  # of the batch that is being evaluated, where it can be cut short
         self._calls: list[int | None] = []  # what interrupt() was asked since the last batch
 
@@ -134,9 +137,10 @@ class Scheduler:
         until somebody asks, cancels, or catches up with what came."""
         self._drop_cancelled()
         self._admit()
+        self._n_failed = 0
         parts = self._fill()
         if not parts:
-            return False
+            return self._n_failed > 0  # then somebody else may have the slot
         self._long_batch = long = self._batch.n > _LONG_BATCH
         if long or self._slots.cuttable:  # another memory may lose more by being cut short than a short step takes
             self._batch_priority = min(part.sequence.request.priority for part in parts)
@@ -153,6 +157,9 @@ class Scheduler:
             self._seconds_per_token = seconds if not self._seconds_per_token else 0.7 * self._seconds_per_token + 0.3 * seconds
         for part in parts:
             self._advance(part)
+        if self._tainted:
+            self._tainted = False
+            self._slots.wipe()
         return True
 
     def _drop_cancelled(self) -> None:
@@ -180,14 +187,16 @@ class Scheduler:
             if sequence is None or not self._has_place_for(sequence.request.priority):
                 return
             self._waiting.remove(sequence)
-            slot = self._slots.choose(sequence)
+            slot: Slot | None = None
             try:
+                slot = self._slots.choose(sequence)
                 lost = self._slots.seat(slot, sequence)
                 self._shift(slot)
                 if not sequence.started:
                     sequence.start(len(slot.cached), lost)
             except Exception as error:
-                self._leave(slot)
+                if slot is not None:
+                    self._leave(slot)
                 sequence.fail(error)
 
     def _has_place_for(self, priority: int) -> bool:
@@ -217,7 +226,10 @@ class Scheduler:
         """Put a sequence back into the queue, and park its state."""
         sequence = slot.sequence
         assert sequence is not None
-        self._slots.park(slot, sequence.parking)
+        try:
+            self._slots.park(slot, sequence.parking)
+        except Exception as error:
+            sequence.lose(f"its state could not be kept aside: {error}")
         self._slots.vacate(slot)
         sequence.draw_on_host()
         self._queue(sequence)
@@ -237,15 +249,15 @@ class Scheduler:
             prompting = [slot for slot in prompting if _rank(slot.sequence)[0] == urgent]
             generating = [slot for slot in generating if _rank(slot.sequence)[0] <= urgent]
         guess = bool(self._guessers) and len(generating) == 1 and not prompting
+        first = min((_rank(slot.sequence)[0] for slot in generating), default=urgent)
         for slot in generating:
             self._put(parts, slot, self._batch.capacity, guess=guess)
         budget = self._batch.capacity
         if generating and prompting:
-            outranked = min(_rank(slot.sequence)[0] for slot in generating) < urgent
+            outranked = first < urgent
             budget = self._chunk(*((_SHORTER_STEP, _LEAST_OUTRANKED_CHUNK) if outranked else (_SHORT_STEP, _LEAST_CHUNK)))
         for slot in sorted(prompting, key=lambda slot: _rank(slot.sequence)):
-            if not self._waits_for_a_prefix(slot):
-                budget -= self._put(parts, slot, budget)
+            budget -= self._put(parts, slot, budget)
         return parts
 
     def _chunk(self, seconds: float, least: int) -> int:
@@ -253,9 +265,23 @@ class Scheduler:
         return max(least, int(seconds / self._seconds_per_token)) if self._seconds_per_token else least
 
     def _put(self, parts: list[_Part], slot: Slot, budget: int, *, guess: bool = False) -> int:
-        """Put a slot's next tokens into the batch, at most ``budget`` of them; return how many."""
-        sequence, batch = slot.sequence, self._batch
+        """Put a slot's next tokens into the batch, at most ``budget`` of them; return how many. What goes wrong there ends this
+        sequence and no other."""
+        sequence, n = slot.sequence, self._batch.n
         assert sequence is not None
+        try:
+            if len(slot.cached) < sequence.n_prompt and self._waits_for_a_prefix(slot):
+                return 0
+            return self._put_tokens(parts, slot, sequence, budget, guess=guess)
+        except Exception as error:
+            self._batch.n = n
+            self._n_failed += 1
+            self._leave(slot)
+            sequence.fail(error)
+            return 0
+
+    def _put_tokens(self, parts: list[_Part], slot: Slot, sequence: Sequence, budget: int, *, guess: bool) -> int:
+        batch = self._batch
         tokens, start = sequence.tokens, len(slot.cached)
         end = min(len(tokens), start + min(budget, batch.capacity - batch.n))
         if not self._slots.cuttable and start < sequence.n_prompt - 1 < end:
@@ -333,6 +359,7 @@ class Scheduler:
         except Exception as error:
             if part.draft:
                 self._slots.cut_back(slot, start + part.n)
+            self._tainted |= isinstance(error, NotANumberError)
             self._leave(slot)
             sequence.fail(error)
 

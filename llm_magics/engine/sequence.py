@@ -86,6 +86,7 @@ class Sequence:
         self._scorer = request.guide if isinstance(request.guide, ScoringGuide) else None
         self._text: list[str] = []
         self._n_masked = self._n_forced = self._n_drafted = self._n_accepted = 0
+        self._guesses = True
         self._guessers: list[Guesser] | None = None
         self._guesser: Guesser | None = None  # whose guess is being checked
         self._submitted = time.perf_counter()
@@ -153,20 +154,42 @@ class Sequence:
 
     def guess(self, makers: Iterable[Callable[[list[int]], Guesser]], limit: int) -> list[int]:
         """Guess what may follow: the first guess that one of the guessers ventures, which ``makers`` make over the tokens."""
-        if self._guessers is None:
-            self._guessers = [make(self.tokens) for make in makers]
-        for guesser in self._guessers if limit > 0 else ():
-            if found := guesser.propose(limit):
-                self._guesser = guesser
-                return found
+        if limit <= 0 or not self._guesses:
+            return []
+        try:
+            if self._guessers is None:
+                self._guessers = [make(self.tokens) for make in makers]
+            for guesser in self._guessers:
+                if found := guesser.propose(limit):
+                    self._guesser = guesser
+                    return self._checked(found, limit)
+        except Exception as error:  # a guess only makes it faster
+            self._stop_guessing(error)
         return []
+
+    def _checked(self, guess: list[int], limit: int) -> list[int]:
+        """A guess that may be evaluated: llama.cpp refuses the whole batch for a token that does not exist."""
+        if len(guess) > limit or min(guess) < 0 or max(guess) >= self._model.n_vocab:
+            raise EngineError(f"It was no guess of at most {limit} tokens below {self._model.n_vocab}.")
+        return guess
+
+    def _stop_guessing(self, error: Exception) -> None:
+        self._guesses, self._guesser = False, None
+        self.lose(f"guessing ended with {type(error).__name__}: {error}")
+
+    def lose(self, what: str) -> None:
+        """Take note of work that is done twice, or without help."""
+        self.losses.append(what)
 
     def guessed(self, proposed: int, accepted: int) -> None:
         """Take note of how a guess turned out."""
         self._n_drafted += proposed
         self._n_accepted += accepted
         if self._guesser is not None:
-            self._guesser.learn(proposed, accepted)
+            try:
+                self._guesser.learn(proposed, accepted)
+            except Exception as error:
+                self._stop_guessing(error)
 
     def near_tie(self, context: Context, row: int, distance: float) -> bool:
         """Whether the next token hangs on a difference of logits smaller than that."""

@@ -133,6 +133,18 @@ class Slots:
         llama.cpp clears a recurrent state that it uses again by multiplying it with zero, which keeps a NaN that a long or
         broken run may have left; so its bytes are cleared too, as soon as no other slot needs its own.
         """
+        self._empty(slot)
+        if self._recurrent and not any(other.cached for other in self.all):
+            self._context.wipe()
+
+    def wipe(self) -> None:
+        """Forget everything, bytes included: what is no number spreads to other sequences, as attention multiplies it by zero
+        where it is masked. Sequences that run are evaluated anew; what is parked stays, as it was saved before."""
+        for slot in self.all:
+            self._empty(slot)
+        self._context.wipe()
+
+    def _empty(self, slot: Slot) -> None:
         self._context.forget(slot.index)
         slot.cached.clear()
         slot.checkpoints.clear()
@@ -140,8 +152,6 @@ class Slots:
         slot.singly = 0
         if slot.sequence is None:
             slot.conversation = ""
-        if self._recurrent and not any(other.cached for other in self.all):
-            self._context.wipe()
 
     def close_up(self, slot: Slot, start: int, end: int) -> None:
         """Forget the tokens from ``start`` to ``end``, and keep those behind them where that is possible.
