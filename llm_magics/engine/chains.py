@@ -5,9 +5,8 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-from .library import lib
-
 from . import llama
+from .library import lib
 from .values import SamplerSettings
 
 
@@ -72,8 +71,9 @@ class Attached:
     def __init__(self, n_sequences: int) -> None:
         self._chains = {sequence: DeviceChain(SamplerSettings(), 0) for sequence in range(n_sequences)}
         self._drawing: dict[int, DeviceChain] = {}  # whose first state each chain was given
-        pairs = [(sequence, ctypes.cast(chain.pointer, ctypes.c_void_p)) for sequence, chain in self._chains.items()]
-        self._configs = (lib.llama_sampler_seq_config * n_sequences)(*pairs)
+        self._configs = (lib.llama_sampler_seq_config * n_sequences)()
+        for config, (sequence, chain) in zip(self._configs, self._chains.items(), strict=True):
+            config.seq_id, config.sampler = sequence, ctypes.cast(chain.pointer, ctypes.c_void_p)
 
     def write_to(self, params: Any) -> None:
         """Have a context that is made of these parameters begin with the chains."""

@@ -90,17 +90,23 @@ class Context:
         self._attached = Attached(config.n_slots) if config.device_sampling else None
         if self._attached is not None:
             self._attached.write_to(params)
-        with llama.captured_log() as lines:
-            self._pointer = lib.llama_init_from_model(model.pointer, params)
-        if not self._pointer:
-            raise llama.load_error(config.path, lines)
-        self.log = lines
+        self._rows: dict[int, np.ndarray[Any, np.dtype[np.float32]]] = {}
+        self.on_gpu = config.n_gpu_layers != 0
+        try:
+            with llama.captured_log() as self.log:
+                self._pointer = lib.llama_init_from_model(model.pointer, params)
+            if not self._pointer:
+                raise llama.load_error(config.path, self.log)
+            self._read_sizes()
+        except BaseException:
+            self.free()
+            raise
+
+    def _read_sizes(self) -> None:
         self.memory = llama.must(lib.llama_get_memory(self._pointer), "make a memory for this model")
         self.n_ctx = int(lib.llama_n_ctx(self._pointer))
         self.n_batch = int(lib.llama_n_batch(self._pointer))
         self.can_shift = bool(lib.llama_memory_can_shift(self.memory))
-        self.on_gpu = config.n_gpu_layers != 0
-        self._rows: dict[int, np.ndarray[Any, np.dtype[np.float32]]] = {}
 
     @property
     def pointer(self) -> Any:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
@@ -22,7 +23,7 @@ from ..errors import OptionError, UnsupportedModelError
 from . import prefix
 from .context import Batch, Context
 from .lookup import MAX_DRAFT
-from .model import Model
+from .model import Model, Progress
 from .values import EngineConfig
 
 _SURE = 0.75  # the least probability, under the draft, of a token that is guessed
@@ -37,10 +38,11 @@ _PADDING = 128  # vocabularies of one family differ by unused tokens at their en
 class Draft:
     """The small model and its own context, as many sequences as the large one's. Belongs to the engine's thread; free it."""
 
-    def __init__(self, config: EngineConfig, target: Model) -> None:
+    def __init__(self, config: EngineConfig, target: Model, progress: Progress | None = None) -> None:
         own = replace(config, path=config.draft, n_gpu_layers=config.draft_gpu_layers, draft="", speculation="off")
-        self._model = Model(own)
-        try:
+        with ExitStack() as on_failure:
+            self._model = Model(own, progress)
+            on_failure.callback(self._model.free)
             check_vocabularies(target, self._model, os.path.basename(config.path), os.path.basename(config.draft))
             if self._model.recurrent or self._model.n_swa:
                 raise UnsupportedModelError(
@@ -48,16 +50,15 @@ class Draft:
                     "Choose a draft model with plain attention.",
                 )
             self._context = Context(self._model, own)
-        except BaseException:
-            self._model.free()
-            raise
-        self.description = self._model.description()
-        self.log = [*self._model.log, *self._context.log]
-        self._n_vocab = target.n_vocab
-        self._batch = Batch(self._context.n_batch)
-        self._cached: list[list[int]] = [[] for _ in range(config.n_slots)]
-        self._used = [0] * config.n_slots
-        self._clock = 0
+            on_failure.callback(self._context.free)
+            self.description = self._model.description()
+            self.log = [*self._model.log, *self._context.log]
+            self._n_vocab = target.n_vocab
+            self._batch = Batch(self._context.n_batch)
+            self._cached: list[list[int]] = [[] for _ in range(config.n_slots)]
+            self._used = [0] * config.n_slots
+            self._clock = 0
+            on_failure.pop_all()
 
     def guesser(self, tokens: list[int]) -> DraftGuesser:
         """Return guesses for one sequence, over its own list of tokens."""

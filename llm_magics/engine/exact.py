@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +31,10 @@ _WIDTHS = (2, 3, 4, 7, 8, MAX_DRAFT + 1)  # rows that are tried; kernels change 
 _BEHIND = 300  # tokens in front of them: more than 256, where kernels change too
 
 
-def exact_rows(model: Model, context: Context, config: EngineConfig) -> int:
+def exact_rows(model: Model, context: Context, config: EngineConfig, check: Callable[[], None] = lambda: None) -> int:
     """How many rows a batch may have to be exact; 1 where only single tokens are. Found out once, then remembered.
 
-    The context must be new; it is empty again afterwards.
+    The context must be new; it is empty again afterwards. ``check`` is called now and then, and may raise to end the search.
     """
     if _hopeless(config):
         return 1
@@ -41,7 +42,7 @@ def exact_rows(model: Model, context: Context, config: EngineConfig) -> int:
     known = recall(paths).get(key, "")
     if known.isdecimal():
         return int(known)
-    found = _try(model, context, max(0, min(_BEHIND, context.n_ctx - _WIDTHS[-1])))
+    found = _try(model, context, max(0, min(_BEHIND, context.n_ctx - _WIDTHS[-1])), check)
     remember(paths, **{key: str(found)})
     return found
 
@@ -51,18 +52,20 @@ def _hopeless(config: EngineConfig) -> bool:
     return config.kv_type == "f16" and config.n_gpu_layers == 0
 
 
-def _try(model: Model, context: Context, n: int) -> int:
+def _try(model: Model, context: Context, n: int, check: Callable[[], None] = lambda: None) -> int:
     """The widest batch that is exact behind ``n`` tokens, with all narrower ones."""
     batch = Batch(max(context.n_batch, _WIDTHS[-1]))
     tokens = [(37 * i + 11) % model.n_vocab for i in range(n + _WIDTHS[-1])]
     best = 1
     try:
         for at in range(0, n, context.n_batch):
+            check()
             batch.clear()
             batch.extend(tokens[at : min(n, at + context.n_batch)], at, 0, output_last=False)
             if context.decode(batch) != 0:
                 return best
         for width in _WIDTHS:
+            check()
             alone = _evaluate(context, batch, tokens[n : n + width], n, 1)
             together = _evaluate(context, batch, tokens[n : n + width], n, width)
             if alone is None or alone != together:

@@ -25,6 +25,8 @@ from .context import Context, buffer_sizes
 from .draft import Draft
 from .exact import exact_rows
 from .filefacts import cache_dir
+from .interrupts import Held, held
+from .limits import check_cache
 from .llama import give_memory_back
 from .lookup import Guesser, Lookup
 from .model import Model, Progress
@@ -109,8 +111,8 @@ class _Core:
 
     def shut_down(self) -> None:
         """End what runs and free everything. Returns when that is done, except in the engine's own thread. In a forked child
-        it does nothing: the thread and what it owns are the parent's."""
-        if os.getpid() != self.pid:
+        it does nothing: the thread and what it owns are the parent's. Nor does it where the thread was never started."""
+        if os.getpid() != self.pid or self.thread.ident is None:
             return
         self.closing.set()
         self.inbox.put("close")
@@ -175,36 +177,18 @@ class LocalEngine:
     def __init__(self, config: EngineConfig, progress: Progress | None = None) -> None:
         _check(config)
         config = _settled(config)
-        started = time.perf_counter()
-        parking = Parking(config.park_memory, config.park_disk, config.park_directory or str(cache_dir() / "parked"))
-        with ExitStack() as on_failure:
-            model = Model(config, progress)
-            on_failure.callback(model.free)
-            _check_model(config, model)
-            context = Context(model, config)
-            on_failure.callback(context.free)
-            draft = Draft(config, model) if config.draft else None
-            guessers = _guessers(config, model, draft)
-            exact = exact_rows(model, context, config) if guessers else 1
-            on_failure.pop_all()
-        n_ctx = min(config.n_ctx or context.n_ctx, context.n_ctx)
-        self._constraints = ConstraintEngine(model)
-        scheduler = Scheduler(
-            model,
-            context,
-            n_slots=config.n_slots,
-            n_ctx=n_ctx,
-            reuse=not config.deterministic,
-            guessers=guessers,
-            exact_rows=exact,
-            parking=parking,
-            device_sampling=config.device_sampling,
-        )
-        self._device_sampling = config.device_sampling
-        self._info = _describe(config, model, context, draft, n_ctx, time.perf_counter() - started)
-        self._core = _Core(model, context, draft, parking, scheduler)
-        self._core.thread.start()
-        self._finalizer = weakref.finalize(self, self._core.shut_down)  # also at the interpreter's exit
+        self._finalizer: Callable[[], object] = lambda: None
+        try:
+            with held() as interrupts, ExitStack() as owned:
+                self._core, self._info = _open(config, progress, interrupts, owned)
+                self._constraints = ConstraintEngine(self._core.model)
+                self._device_sampling = config.device_sampling
+                self._finalizer = weakref.finalize(self, self._core.shut_down)  # also at the interpreter's exit
+                self._core.thread.start()
+                owned.pop_all()  # from here on the thread owns them, and frees them when it ends
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def info(self) -> EngineInfo:
@@ -267,6 +251,45 @@ class LocalEngine:
             raise _closed()
 
 
+def _open(config: EngineConfig, progress: Progress | None, interrupts: Held, owned: ExitStack) -> tuple[_Core, EngineInfo]:
+    """Load everything. What was loaded is ``owned`` at once; an interrupt waits for that."""
+
+    def loading(fraction: float) -> bool | None:
+        interrupts.check()
+        return progress(fraction) if progress is not None else None
+
+    started = time.perf_counter()
+    parking = Parking(config.park_memory, config.park_disk, config.park_directory or str(cache_dir() / "parked"))
+    owned.callback(parking.close)
+    model = Model(config, loading)
+    owned.callback(model.free)
+    _check_model(config, model)
+    interrupts.check()
+    context = Context(model, config)
+    owned.callback(context.free)
+    interrupts.check()
+    draft = Draft(config, model, lambda _: interrupts.check()) if config.draft else None
+    if draft is not None:
+        owned.callback(draft.free)
+    guessers = _guessers(config, model, draft)
+    exact = exact_rows(model, context, config, interrupts.check) if guessers else 1
+    interrupts.check()
+    n_ctx = min(config.n_ctx or context.n_ctx, context.n_ctx)
+    scheduler = Scheduler(
+        model,
+        context,
+        n_slots=config.n_slots,
+        n_ctx=n_ctx,
+        reuse=not config.deterministic,
+        guessers=guessers,
+        exact_rows=exact,
+        parking=parking,
+        device_sampling=config.device_sampling,
+    )
+    info = _describe(config, model, context, draft, n_ctx, time.perf_counter() - started)
+    return _Core(model, context, draft, parking, scheduler), info
+
+
 def open_engine(config: EngineConfig, progress: Callable[[float], bool | None] | None = None) -> LocalEngine:
     """Load a model in this process.
 
@@ -288,6 +311,7 @@ def _check(config: EngineConfig) -> None:
     for name in ("park_memory", "park_disk"):
         if getattr(config, name) < 0:
             raise OptionError(f"{name} is {getattr(config, name)}, but must be 0 (keep nothing there) or more bytes.")
+    check_cache(config.kv_type, config.flash_attention)
     if config.n_ctx < 0:
         raise OptionError(f"n_ctx is {config.n_ctx}, but must be 0 (the model's own) or more.")
     if config.n_threads is not None and config.n_threads < 1:

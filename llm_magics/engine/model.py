@@ -36,7 +36,9 @@ class Model:
     def __init__(self, config: EngineConfig, progress: Progress | None = None) -> None:
         if not os.path.isfile(config.path):
             raise ModelNotFoundError(f"There is no file {config.path}.", "Check the path, or give a catalogue name.")
-        self._lock = threading.Lock()
+        # Held while the vocabulary is read, so that it is not freed meanwhile: one by short calls, one by long ones, as the
+        # engine's thread needs its pieces while a text of megabytes is tokenised, which takes seconds.
+        self._lock, self._tokenizing = threading.Lock(), threading.Lock()
         self._pointer: Any = None
         relay = ProgressRelay(progress)
         with llama.captured_log() as lines:
@@ -44,11 +46,11 @@ class Model:
                 raise _no_gpu(config)
             params = model_params(config, relay)
             self._pointer = lib.llama_model_load_from_file(os.fsencode(config.path), params)
-        relay.raise_stored()
-        if not self._pointer:
-            raise llama.load_error(config.path, lines)
         self.log = lines
         try:
+            relay.raise_stored()
+            if not self._pointer:
+                raise llama.load_error(config.path, lines)
             self._read_vocabulary()
         except BaseException:
             self.free()
@@ -111,7 +113,7 @@ class Model:
         """Return the token ids of ``text`` without BOS; ``special`` reads control strings as their tokens."""
         data = text.encode("utf-8", "replace")
         room = len(data) + 16
-        with self._lock:
+        with self._tokenizing:
             while True:
                 buffer = (ctypes.c_int32 * room)()
                 n = lib.llama_tokenize(self.vocab, data, len(data), buffer, room, False, special)
@@ -142,7 +144,7 @@ class Model:
 
     def free(self) -> None:
         """Give the memory back; harmless when called twice."""
-        with self._lock:
+        with self._tokenizing, self._lock:
             pointer, self._pointer = self._pointer, None
             if pointer:
                 lib.llama_model_free(pointer)
@@ -181,10 +183,13 @@ def _no_gpu(config: EngineConfig) -> OptionError:
 def model_params(config: EngineConfig, relay: ProgressRelay) -> Any:
     """Return llama.cpp's parameters for loading ``config``; ``relay`` must live until the load is over."""
     params = lib.llama_model_default_params()
-    params.n_gpu_layers = _ALL_LAYERS if config.n_gpu_layers < 0 else config.n_gpu_layers
-    params.main_gpu = config.main_gpu
     params.load_mode = 1 if config.use_mmap else 0
     params.progress_callback = relay.callback
+    if config.n_gpu_layers == 0:
+        hide_devices(params)
+        return params
+    params.n_gpu_layers = _ALL_LAYERS if config.n_gpu_layers < 0 else config.n_gpu_layers
+    params.main_gpu = config.main_gpu
     if config.tensor_split:
         room = int(lib.llama_max_devices())
         if len(config.tensor_split) > room:
@@ -195,6 +200,13 @@ def model_params(config: EngineConfig, relay: ProgressRelay) -> Any:
     elif config.main_gpu > 0:
         params.split_mode = lib.LLAMA_SPLIT_MODE_NONE  # llama.cpp reads main_gpu only then
     return params
+
+
+def hide_devices(params: Any) -> None:
+    """Keep every device out of a load. With no layers on a GPU llama.cpp would still open it and take memory there for long
+    prompts, and fail where it is full."""
+    params.n_gpu_layers = 0
+    params.split_mode, params.main_gpu = lib.LLAMA_SPLIT_MODE_NONE, -1
 
 
 def _text(read: Any, pointer: Any, index: int) -> str:
