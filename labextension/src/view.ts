@@ -128,11 +128,11 @@ function notRunView(host: IHost): IItemView {
     }
     setText(summary, notRunLine(item));
     item.calls.forEach((call, at) => {
-      if (!views[at]) {
-        views.push(new ToolView(host));
-        node.append(views[at].node);
+      const view = (views[at] ??= new ToolView(host));
+      if (view.node.parentNode !== node) {
+        node.append(view.node);
       }
-      views[at].update(call, transcript.turn, null);
+      view.update(call, transcript.turn, null);
     });
     views.splice(item.calls.length).forEach(view => view.node.remove());
   };
