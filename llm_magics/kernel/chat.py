@@ -91,6 +91,7 @@ def prepare(runtime: Runtime, options: ChatOptions, text: str) -> Asked:
     overrides = _overrides(runtime, options, rules)
     thread = runtime.thread(options.thread, resident.model)
     overrides = rules.for_turn(overrides, thread.session.settings)
+    overrides = runtime.defaults.for_turn(overrides, thread.session.settings, rules)
     if options.no_history:
         session, replaced = thread.session.fork(f"{thread.name}/aside", turns=()), None
     else:
