@@ -1,4 +1,4 @@
-"""The command line: ``llm-magics pull | doctor | formats | lab``. Parses and calls; the work is done elsewhere."""
+"""The command line: ``llm-magics pull | doctor | formats | lab | strip``. Parses and calls; the work is done elsewhere."""
 
 from __future__ import annotations
 
@@ -48,6 +48,10 @@ def _parser() -> argparse.ArgumentParser:
     lab = commands.add_parser("lab", help="open JupyterLab on a notebook")
     lab.add_argument("notebook", nargs="?", default=".", help="a notebook or a directory (default: here)")
     lab.set_defaults(run=_lab)
+
+    strip = commands.add_parser("strip", help="take the records of conversations out of notebooks before they are shared")
+    strip.add_argument("notebook", nargs="+", help="a notebook; it is replaced in one step")
+    strip.set_defaults(run=_strip)
 
     formats = commands.add_parser("formats", help="what chat templates imply")
     show = formats.add_subparsers(required=True, metavar="ACTION").add_parser("show", help="what was read off one template")
@@ -117,6 +121,19 @@ def _lab(arguments: argparse.Namespace) -> int:
         print(f"llm-magics: JupyterLab is not in this environment. {advice}", file=sys.stderr)
         return 1
     return subprocess.run([sys.executable, "-m", "jupyter", "lab", str(target)], check=False).returncode
+
+
+def _strip(arguments: argparse.Namespace) -> int:
+    from .notebooks import strip
+
+    failed = 0
+    for name in arguments.notebook:
+        try:
+            print(strip(Path(name)))
+        except LLMMagicsError as error:  # the others are stripped all the same
+            print(f"llm-magics: {error}", file=sys.stderr)
+            failed = 1
+    return failed
 
 
 def _formats_show(arguments: argparse.Namespace) -> int:

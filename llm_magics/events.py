@@ -121,10 +121,14 @@ class ToolCallEnd:
 
 @dataclass(frozen=True, slots=True)
 class ModelEnd:
-    """The step is over. ``record`` is what replay needs (JSON-able): prompt, hashes of model and template, settings, token
-    ids, the raw text, logprobs where asked for. ``notes`` explain the parser's decisions, e.g. why something was no call.
-    ``doubted`` are the indices of recovered calls that the model probably did not mean: they are never run. ``stopped`` says
-    why the answer was ended in front of more calls, e.g. "after 8 calls, ..."; empty if the model ended it."""
+    """The step is over. ``notes`` explain the parser's decisions, e.g. why something was no call. ``doubted`` are the indices
+    of recovered calls that the model probably did not mean: they are never run. ``stopped`` says why the answer was ended in
+    front of more calls, e.g. "after 8 calls, ..."; empty if the model ended it.
+
+    Two JSON-able mappings say how the answer came about (:mod:`llm_magics.record` names their fields). ``record`` is small and
+    always saved: model, template, settings, hashes. ``recording`` is saved only where the turn is recorded: the model's raw
+    text, and where the request asks for it, what the prompt added.
+    """
 
     message: Message
     finish_reason: FinishReason
@@ -133,6 +137,7 @@ class ModelEnd:
     notes: tuple[str, ...] = ()
     doubted: tuple[int, ...] = ()
     stopped: str = ""
+    recording: Mapping[str, Any] = field(default_factory=dict)
 
 
 ModelEvent: TypeAlias = PromptProgress | TextDelta | ReasoningDelta | ToolCallStart | ToolCallDelta | ToolCallEnd | ModelEnd
@@ -189,10 +194,13 @@ ToolEvent: TypeAlias = ToolAsk | ToolStart | ToolProgress | ToolEnd
 
 @dataclass(frozen=True, slots=True)
 class TurnStart:
+    """``recorded`` says that the saved turn will hold what a replay needs."""
+
     turn: str
     thread: str
     model: str
     prompt: str
+    recorded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

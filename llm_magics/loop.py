@@ -30,6 +30,7 @@ from .events import (
 from .history import Turn
 from .messages import FinishReason, Message, ToolCall, ToolResult, system
 from .models.base import Model, Request
+from .record import Recorder
 from .settings import TurnSettings
 from .tools.answered import key_of
 from .tools.deadline import Clock
@@ -55,6 +56,7 @@ class TurnLoop:
     thread: str
     asker: Asker
     owner: object = None
+    recorder: Recorder = field(default_factory=Recorder)
     _told: int = 0  # of turns left out
 
     def run(self, text: str) -> Generator[Event, None, None]:
@@ -69,7 +71,7 @@ class TurnLoop:
             self.owner,
             self.settings.tool_choice,
         )
-        yield TurnStart(self.turn.id, self.thread, self.model.name, text)
+        yield TurnStart(self.turn.id, self.thread, self.model.name, text, self.settings.record)
         try:
             reason = yield from self._steps(clock, runner)
         except KeyboardInterrupt:
@@ -122,6 +124,8 @@ class TurnLoop:
             if asking.remark:
                 yield Notice(f"The context of {self.model.context_size:,} tokens is nearly full: {asking.remark}.", "warning")
             for event in stream:
+                if isinstance(event, ModelEnd):
+                    event = self.recorder.completed(event, asking.request, number)
                 yield event
                 if isinstance(event, ModelEnd):
                     end = event
@@ -137,7 +141,7 @@ class TurnLoop:
 
     def _begin(self, number: int, in_words: bool) -> tuple[Asking, Generator[ModelEvent, None, None]]:
         """Ask in the fullest way that has room in the model's context. Raises ContextFullError for a question without any."""
-        request, trace = self.request(number), self.turn.trace
+        request, trace = self.recorder.asking(self.request(number)), self.turn.trace
         n_own = len(trace.messages()) - 1  # what the turn has added to its question
         *ways, shortest = ways_to_ask(self.model, request, n_own, trace.tools, in_words) if n_own else [Asking(request)]
         for asking in ways:
@@ -275,7 +279,7 @@ def _answered(end: ModelEnd) -> Generator[Event, None, FinishReason]:
 
 def _why_cut_off(usage: Usage) -> str:
     if usage.context_size and usage.context_used >= usage.context_size:
-        more = "load the model with a larger context (ctx), or with context_shift to drop the oldest turns"
+        more = "load the model with a larger context (ctx), or let the oldest turns go (context_shift)"
         return f"The answer was cut off where the context of {usage.context_size:,} tokens ends; {more}."
     return "The answer was cut off at its limit of tokens; max_tokens allows more."
 

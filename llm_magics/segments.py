@@ -6,7 +6,7 @@ The JSON of each is described at the head of :mod:`llm_magics.transcript`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args
 
 from .errors import TranscriptError
@@ -86,13 +86,16 @@ Segment: TypeAlias = TextSegment | ReasoningSegment | NoticeSegment | ToolSegmen
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One finished model step; its words and calls are the segments with its number."""
+    """One finished model step; its words and calls are the segments with its number. The fields are those of ModelEnd."""
 
     finish_reason: FinishReason
     usage: Usage = field(default_factory=Usage)
     token_ids: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
     record: Mapping[str, Any] = field(default_factory=dict)
+    recording: Mapping[str, Any] = field(default_factory=dict)
+    doubted: tuple[int, ...] = ()
+    stopped: str = ""
 
 
 # --- JSON ---------------------------------------------------------------------------------------------------------------------
@@ -150,14 +153,44 @@ def segment_from_json(data: Any) -> Segment:
     )
 
 
+def step_to_json(step: Step, recorded: bool) -> dict[str, Any]:
+    """Encode a step; what only a replay needs is left out unless its turn is recorded."""
+    data = asdict(step)
+    if not recorded:
+        del data["token_ids"], data["recording"]
+    return data
+
+
 def step_from_json(data: Any) -> Step:
     return Step(
         finish_reason=cast(FinishReason, one_of(data, "finish_reason", get_args(FinishReason))),
         usage=usage_from_json(take(data, "usage", dict)),
-        token_ids=tuple(int(i) for i in take(data, "token_ids", list)),
+        token_ids=_numbers(data, "token_ids"),
         notes=tuple(str(n) for n in take(data, "notes", list, [])),
         record=take(data, "record", dict, {}),
+        recording=take(data, "recording", dict, {}),
+        doubted=_numbers(data, "doubted"),
+        stopped=take(data, "stopped", str, ""),
     )
+
+
+# What a step of version 1 recorded that version 2 keeps only in turns that are recorded.
+_HEAVY = ("prompt", "prompt_token_ids", "token_ids", "text", "logprobs", "tools", "response_schema")
+
+
+def step_from_json_1(data: Any) -> Step:
+    """Read a step of version 1. Its prompt holds all of the conversation again and is left out; its raw text stays."""
+    step = step_from_json(data)
+    record = {key: value for key, value in step.record.items() if key not in _HEAVY}
+    recording = {key: step.record[key] for key in ("text", "logprobs") if key in step.record}
+    return replace(step, record=record, recording=recording)
+
+
+def _numbers(data: Any, key: str) -> tuple[int, ...]:
+    found: list[Any] = take(data, key, list, [])
+    if not all(type(number) is int for number in found):
+        raise TranscriptError(f"A saved transcript is damaged: {key!r} holds something that is not a whole number.")
+    return tuple(found)
 
 
 def usage_from_json(data: Mapping[str, Any]) -> Usage:

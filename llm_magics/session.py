@@ -20,6 +20,7 @@ from .history import Turn, messages_of
 from .loop import TurnLoop
 from .messages import FinishReason, Message, ToolCall
 from .models.base import Model, Request, Sampling
+from .record import Recorder, SchemaBook
 from .settings import TurnSettings, value_of
 from .tools.execute import inside
 from .tools.policy import Approve, Asker, Limits, nobody
@@ -95,7 +96,10 @@ class Session:
         approve: "auto" runs what would ask, "ask" asks for every call, "deny" runs none; None leaves it to each tool.
         asker: puts approvals before a person. Without one nobody can be asked, and what needs a yes is refused.
         settings: any other field of :class:`~llm_magics.settings.TurnSettings`, as the default of every turn, and ``max_calls``
-            (most calls in one answer).
+            (most calls in one answer). ``record=True`` keeps in the saved ``reply.trace`` what a replay needs
+            (:mod:`llm_magics.record`).
+
+    ``schemas`` knows which recorded turn holds which tool's description; sessions of one notebook share one.
     """
 
     def __init__(
@@ -120,6 +124,7 @@ class Session:
             tools=tools, system=system, sampling=sampling, limits=limits, approve=approve, seed=seed, max_steps=max_steps,
             **settings
         )
+        self.schemas = SchemaBook()
         self.nested: list[Session] = []
         self._turns: tuple[Turn, ...] = ()
         self._failed: Turn | None = None  # the latest turn, if it failed before anything was said
@@ -190,7 +195,10 @@ class Session:
         self, text: str, turn: Turn, replaces: str | None, settings: TurnSettings
     ) -> Generator[Event, None, None]:
         dropped = self.rewind(replaces or turn.id)
-        loop = TurnLoop(self.model, settings, self.history, turn, self.thread, self.asker, self)
+        before = self.history
+        traces = (one.trace for one in self._turns)
+        recorder = Recorder.of(turn.id, traces, len(before), self.schemas if settings.record else None)
+        loop = TurnLoop(self.model, settings, before, turn, self.thread, self.asker, self, recorder)
         self._turns, self._failed = (*self._turns, turn), None
         self._runs_in = threading.get_ident()
         try:
@@ -247,12 +255,14 @@ class Session:
         for at, one in enumerate(self._turns):
             if one.id == turn:
                 dropped, self._turns = self._turns[at:], self._turns[:at]
+                self.schemas.release(one.id for one in dropped)
                 return dropped
         return ()
 
     def reset(self) -> None:
         """Forget the conversation; model, tools and settings stay."""
         self._finish_open_turn()
+        self.schemas.release(one.id for one in self._turns)
         self._turns, self._failed = (), None
         self.nested.clear()
 
@@ -270,7 +280,7 @@ class Session:
     def fork(self, thread: str | None = None, *, turns: Iterable[Turn] | None = None) -> Session:
         """Copy the session into a new thread: same model and settings, the conversation so far (or ``turns``)."""
         copy = Session(self.model, thread=thread or f"{self.thread}-fork-{uuid.uuid4().hex[:4]}", asker=self.asker)
-        copy.settings = self.settings
+        copy.settings, copy.schemas = self.settings, self.schemas
         copy._turns = tuple(one for one in self._turns if one.over) if turns is None else tuple(turns)
         return copy
 

@@ -18,12 +18,12 @@ _AGAIN = "Ask again, or allow more tokens."
 
 @dataclass(frozen=True, slots=True)
 class TurnSettings:
-    """Everything a turn is asked with besides its text. All but the last three go to the model as they are (see Request).
+    """Everything a turn is asked with besides its text. All but the last four go to the model as they are (see Request).
 
     Beside these names, a turn takes short ones: each field of Sampling, e.g. ``seed``, ``max_steps`` for ``limits.steps``, and
     ``max_calls`` for both ``limits.calls`` and ``limits.recovered_calls``.
     ``tools`` may be plain functions. ``response_schema`` is a JSON schema or anything that pydantic makes one of: a model, a
-    dataclass, ``list[int]``. ``approve`` None leaves the policy to each tool.
+    dataclass, ``list[int]``. ``approve`` None leaves the policy to each tool. ``record`` saves what a replay needs too.
     """
 
     system: str = ""
@@ -40,6 +40,7 @@ class TurnSettings:
     priority: int = 0
     limits: Limits = field(default_factory=Limits)
     approve: Approve | None = None
+    record: bool = False
 
     def __post_init__(self) -> None:
         if len({tool.name for tool in self.tools}) < len(self.tools):

@@ -6,9 +6,9 @@ messages back off them, so the answer is stored once.
 
 **Saved form.** MIME type ``application/vnd.llm-magics.transcript+json``, one JSON object::
 
-    {"version": 1,
+    {"version": 2,
      "turn": "id of the turn", "thread": "main", "model": "name of the model",
-     "prompt": "the user message as it was sent",
+     "prompt": "the user message as it was sent", "recorded": false,
      "state": "running" | "stop" | "length" | "tool_calls" | "interrupted" | "error",
      "segments": [
         {"type": "text",      "step": 0, "text": "..."},
@@ -23,19 +23,25 @@ messages back off them, so the answer is stored once.
      "progress": null | {"done": 128, "total": 512},
      "usage": {"prompt_tokens": 0, ...the fields of Usage}, "seconds": 0.0,
      "settings": {"cell": "its id", "after": "turn it stands behind", "aside": false, "system": "...", "options": {...}},
-     "steps": [{"finish_reason": "stop", "usage": {...}, "token_ids": [...], "notes": [], "record": {...}}]}
+     "steps": [{"finish_reason": "stop", "usage": {...}, "notes": [], "doubted": [], "stopped": "",
+                "record": {...}, "token_ids": [...], "recording": {...}}]}
 
 Segments stand in the order in which they began. ``step`` counts the model steps of the turn from 0. A tool segment is "writing"
 until its call is complete, "ready" until it runs, and "cut" when the step ended before the call did. ``progress`` is there
-only while a prompt is being evaluated. ``steps`` holds one object per finished model step; its ``record`` is the model's own
-(prompt, hashes of model and template, settings, token ids, raw text). ``to_json(record=False)``, the form of snapshots while a
-turn runs and of notebooks after ``%llm strip``, leaves out ``settings`` and ``steps``. Readers ignore keys that they do not
-know; a reader of version 1 refuses any other version.
+only while a prompt is being evaluated. ``steps`` holds one object per finished model step; its ``record`` says what the step
+was asked with (:mod:`llm_magics.record`). ``token_ids`` and ``recording`` are there only if ``recorded`` is true
+(``--record``): they are what a replay needs beyond the messages. No turn repeats what an earlier turn holds, so a notebook
+grows linearly. ``to_json(record=False)``, the form of snapshots while a turn runs and of notebooks after ``%llm strip``, leaves
+out ``settings`` and ``steps``. Readers ignore keys that they do not know and refuse a version that they do not know.
+
+**Version 1** had no ``recorded`` and no ``recording``. Each step's ``record`` held the whole prompt, as text and as token ids,
+and the tools' schemas. A turn of version 1 is read as one that is not recorded: its prompts are left out, and the token ids of
+its answers are kept in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast, get_args
 
@@ -74,6 +80,8 @@ from .segments import (
     segment_from_json,
     segment_to_json,
     step_from_json,
+    step_from_json_1,
+    step_to_json,
     take,
     usage_from_json,
 )
@@ -94,13 +102,17 @@ __all__ = [
 ]
 
 MIME_TYPE = "application/vnd.llm-magics.transcript+json"
-VERSION = 1
+VERSION = 2
+_STEPS: Mapping[int, Callable[[Any], Step]] = {1: step_from_json_1, 2: step_from_json}
 INTERRUPTED_RESULT = "interrupted: this call did not finish"
 
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """One turn as a value. ``settings`` is the kernel's to fill; everything else comes from the events."""
+    """One turn as a value. ``settings`` is the kernel's to fill; everything else comes from the events.
+
+    In memory the steps always have their token ids and the model's raw text. They are saved where the turn is ``recorded``.
+    """
 
     turn: str = ""
     thread: str = ""
@@ -113,6 +125,7 @@ class Transcript:
     usage: Usage = field(default_factory=Usage)
     seconds: float = 0.0
     settings: Mapping[str, Any] = field(default_factory=dict)
+    recorded: bool = False
 
     @classmethod
     def of(cls, events: Iterable[Event]) -> Transcript:
@@ -131,8 +144,8 @@ class Transcript:
                 return self._said(ReasoningSegment, text)
             case PromptProgress(done, total):
                 return replace(self, progress=(done, total))
-            case TurnStart(turn, thread, model, prompt):
-                return replace(self, turn=turn, thread=thread, model=model, prompt=prompt)
+            case TurnStart(turn, thread, model, prompt, recorded):
+                return replace(self, turn=turn, thread=thread, model=model, prompt=prompt, recorded=recorded)
             case Notice(text, level):
                 return self._with(NoticeSegment(text, level, len(self.steps)))
             case ModelEnd():
@@ -190,6 +203,7 @@ class Transcript:
             "thread": self.thread,
             "model": self.model,
             "prompt": self.prompt,
+            "recorded": self.recorded,
             "state": self.state,
             "segments": [segment_to_json(s) for s in self.segments],
             "progress": None if self.progress is None else {"done": self.progress[0], "total": self.progress[1]},
@@ -198,28 +212,24 @@ class Transcript:
         }
         if record:
             data["settings"] = dict(self.settings)
-            data["steps"] = [asdict(step) for step in self.steps]
+            data["steps"] = [step_to_json(step, self.recorded) for step in self.steps]
         return listed(data)
 
     @classmethod
     def from_json(cls, data: Any) -> Transcript:
-        """Decode a saved transcript; raises TranscriptError, saying where, for anything that is not one."""
-        if not isinstance(data, Mapping) or data.get("version") != VERSION:
-            version = data.get("version") if isinstance(data, Mapping) else type(data).__name__
-            raise TranscriptError(
-                f"This is no transcript of version {VERSION} (found {version!r}).",
-                "Run the cell again, or open the notebook with the llm_magics that wrote it.",
-            )
+        """Decode a saved transcript of any version; raises TranscriptError, saying where, for anything that is not one."""
+        read_step = _STEPS[_version(data)]
         progress = data.get("progress")
         return cls(
             **{name: take(data, name, str) for name in ("turn", "thread", "model", "prompt")},
             state=cast(TurnState, one_of(data, "state", ("running", *get_args(FinishReason)))),
             segments=tuple(segment_from_json(s) for s in take(data, "segments", list)),
-            steps=tuple(step_from_json(s) for s in take(data, "steps", list, [])),
+            steps=tuple(read_step(s) for s in take(data, "steps", list, [])),
             progress=None if progress is None else (take(progress, "done", int), take(progress, "total", int)),
             usage=usage_from_json(take(data, "usage", dict)),
             seconds=float(take(data, "seconds", (int, float))),
             settings=take(data, "settings", dict, {}),
+            recorded=take(data, "recorded", bool, False),
         )
 
     # --- folding --------------------------------------------------------------------------------------------------------
@@ -246,7 +256,9 @@ class Transcript:
         return transcript._with(kind(text, step))
 
     def _end_step(self, end: ModelEnd) -> Transcript:
-        step = Step(end.finish_reason, end.usage, end.message.token_ids, end.notes, end.record)
+        step = Step(
+            end.finish_reason, end.usage, end.message.token_ids, end.notes, end.record, end.recording, end.doubted, end.stopped
+        )
         closed = self._close_calls(unwritten_only=True)
         return replace(closed, steps=(*self.steps, step), usage=self.usage + end.usage, progress=None)
 
@@ -262,6 +274,18 @@ class Transcript:
                 for s in self.segments
             ),
         )
+
+
+def _version(data: Any) -> int:
+    version = data.get("version") if isinstance(data, Mapping) else None
+    if type(version) is int and version in _STEPS:
+        return version
+    found = type(data).__name__ if not isinstance(data, Mapping) else f"version {version!r}"
+    newer = type(version) is int and version > VERSION
+    raise TranscriptError(
+        f"This is not a transcript that llm_magics can read (versions {', '.join(map(str, _STEPS))}): it is {found}.",
+        "Update llm_magics." if newer else "Run the cell again.",
+    )
 
 
 def _fold_tool(transcript: Transcript, event: Event) -> Transcript:

@@ -33,7 +33,7 @@ def get_weather(city: str) -> dict[str, object]:
 
 @pytest.mark.parametrize("choice", ["auto", "required"])
 def test_behind_a_tool_result_only_what_differs_is_evaluated(model: LocalModel, choice: str) -> None:
-    session = Session(model, [get_weather], thread=choice, sampling=Sampling(temperature=0))
+    session = Session(model, [get_weather], thread=choice, sampling=Sampling(temperature=0), record=True)
     steps = []
     for question in ("What is the weather in London and Paris?", "And in Rome?"):
         reply = session.ask(question, tool_choice=choice, max_tokens=300)
@@ -41,8 +41,10 @@ def test_behind_a_tool_result_only_what_differs_is_evaluated(model: LocalModel, 
     assert len(steps) >= 4
     assert any(run.state == "done" for turn in session.turns for run in turn.trace.tools)
     cache: tuple[int, ...] = ()
+    sequence: tuple[int, ...] = ()
     for step in steps:
-        prompt: tuple[int, ...] = tuple(step.record["prompt_token_ids"])
+        prompt: tuple[int, ...] = (*sequence[: step.recording["prompt_kept"]], *step.recording["prompt_token_ids"])
+        sequence = (*prompt, *step.token_ids)
         shared: int = min(common_prefix(list(cache), list(prompt)), len(prompt) - 1)
         if cache:
             assert step.usage.evaluated_tokens == len(prompt) - shared

@@ -107,8 +107,11 @@ def step(draw: st.DrawFn) -> Turn:
         token_ids=tuple(draw(st.lists(st.integers(0, 99), max_size=4))),
         finish_reason=reason,  # type: ignore[arg-type]
     )
-    record = draw(st.dictionaries(words, json_values, max_size=2))
-    events.append(ModelEnd(answer, reason, Usage(3, 1, 2, 4), record, tuple(draw(st.lists(words, max_size=1)))))  # type: ignore[arg-type]
+    record, recording = (draw(st.dictionaries(words, json_values, max_size=2)) for _ in range(2))
+    notes = tuple(draw(st.lists(words, max_size=1)))
+    doubted = tuple(draw(st.lists(st.integers(0, len(calls) - 1), max_size=1))) if calls else ()
+    stopped = draw(words)
+    events.append(ModelEnd(answer, reason, Usage(3, 1, 2, 4), record, notes, doubted, stopped, recording))  # type: ignore[arg-type]
     messages = [answer]
     for index, call in enumerate(calls):
         ran, message = draw(run_call(index, call))
@@ -121,7 +124,7 @@ def step(draw: st.DrawFn) -> Turn:
 def turns(draw: st.DrawFn) -> Turn:
     prompt = draw(words)
     steps = draw(st.lists(step(), min_size=1, max_size=3))
-    events: list[Event] = [TurnStart("t1", "main", "scripted", prompt)]
+    events: list[Event] = [TurnStart("t1", "main", "scripted", prompt, draw(st.booleans()))]
     for one in steps:
         events += one.events
     events.append(TurnEnd(steps[-1].messages[0].finish_reason or "stop", Usage(9, 3, 6, 12), 1.5, len(steps)))

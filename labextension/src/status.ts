@@ -25,7 +25,8 @@ export function statusText(transcript: ITranscript, live: boolean): string {
     usage.completion_tokens ? `${usage.completion_tokens} tokens` : '',
     speed ? `${speed.toFixed(1)} tokens/s` : '',
     usage.time_to_first_token ? `first token after ${usage.time_to_first_token.toFixed(2)} s` : '',
-    usage.context_size ? `context ${usage.context_used} of ${usage.context_size}` : ''
+    usage.context_size ? `context ${usage.context_used} of ${usage.context_size}` : '',
+    transcript.recorded ? 'recorded' : ''
   ]
     .filter(Boolean)
     .join(' · ');

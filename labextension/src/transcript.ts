@@ -52,6 +52,8 @@ export interface ITranscript {
   progress: { done: number; total: number } | null;
   usage: Record<string, number>;
   seconds: number;
+  /** Whether the saved turn holds what a replay needs (`--record`). */
+  recorded: boolean;
   /** What the cell asked for (`--show-reasoning`); null leaves it to the settings. */
   reasoning: ShowReasoning | null;
 }
@@ -59,10 +61,13 @@ export interface ITranscript {
 export type Operation =
   ['+', number, string, string] | ['=', number, Record<string, unknown>] | ['head', Record<string, unknown>];
 
-/** Read a transcript of version 1; null for anything else. Missing or mistyped fields become empty ones. */
+/** The versions that are read. Version 2 says less about a turn's steps, which are not drawn, and whether it is recorded. */
+const VERSIONS: unknown[] = [1, 2];
+
+/** Read a transcript of a known version; null for anything else. Missing or mistyped fields become empty ones. */
 export function readTranscript(data: unknown): ITranscript | null {
   const json = object(data);
-  if (json.version !== 1 || !Array.isArray(json.segments)) {
+  if (!VERSIONS.includes(json.version) || !Array.isArray(json.segments)) {
     return null;
   }
   return {
@@ -73,6 +78,7 @@ export function readTranscript(data: unknown): ITranscript | null {
     progress: readProgress(json.progress),
     usage: numbers(json.usage),
     seconds: number(json.seconds),
+    recorded: json.recorded === true,
     reasoning: readReasoning(object(object(json.settings).options).show_reasoning)
   };
 }

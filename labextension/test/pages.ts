@@ -47,6 +47,7 @@ export function transcript(
     progress: null,
     usage: {},
     seconds: 0,
+    recorded: false,
     reasoning: null,
     ...more
   };

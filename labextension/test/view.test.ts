@@ -1,6 +1,7 @@
+import { readFileSync } from 'node:fs';
 import { describe, expect, it, vi } from 'vitest';
 import { LiveTurns } from '../src/live';
-import { applyOperations, readTranscript } from '../src/transcript';
+import { applyOperations, MIME_TYPE, readTranscript } from '../src/transcript';
 import { TranscriptView } from '../src/view';
 import { call, NotingHost, said, transcript } from './pages';
 
@@ -17,8 +18,30 @@ const button = (view: TranscriptView, label: string) =>
 
 describe('a transcript', () => {
   it('is refused where its version is another', () => {
-    expect(readTranscript({ version: 2, segments: [] })).toBeNull();
+    expect(readTranscript({ version: 3, segments: [] })).toBeNull();
+    expect(readTranscript({ version: '2', segments: [] })).toBeNull();
     expect(readTranscript('text')).toBeNull();
+  });
+
+  it('is drawn from the notebooks that version 1 saved', () => {
+    for (const [name, words] of [
+      ['v1-plain', 'The colour is red.'],
+      ['v1-tools', 'draw_trees'],
+      ['v1-threads', 'after the restart']
+    ]) {
+      const notebook = JSON.parse(readFileSync(`../tests/records/${name}.ipynb`, 'utf-8'));
+      const outputs = notebook.cells.flatMap((cell: any) => cell.outputs ?? []);
+      const saved = outputs.map((output: any) => output.data[MIME_TYPE]).filter(Boolean);
+      const drawn = saved.map((json: unknown) => text(open(readTranscript(json)!, false).view));
+      expect(saved.map((json: any) => json.version)).toContain(1);
+      expect(drawn.join('\n')).toContain(words);
+    }
+  });
+
+  it('says that it is recorded, where it is', () => {
+    const json = { version: 2, state: 'stop', segments: [], usage: { completion_tokens: 3 } };
+    expect(text(open(readTranscript({ ...json, recorded: true })!, false).view)).toContain(' · recorded');
+    expect(text(open(readTranscript({ ...json, recorded: false })!, false).view)).not.toContain('recorded');
   });
 
   it('is drawn whatever is missing in it', () => {
@@ -67,52 +90,6 @@ describe('a transcript', () => {
     );
     expect(view.node.querySelector('img')).toBeNull();
     expect(text(view)).toContain(evil);
-  });
-});
-
-describe('calls that did not run', () => {
-  const refused = (more = {}) => call({ state: 'refused', seconds: 0, ...more });
-  const rows = (view: TranscriptView) =>
-    [...view.node.querySelectorAll('.llm-NotRun')].map(row => row.querySelector('summary')!.textContent);
-
-  it.each([
-    [[call(), refused()], ['1 repeated call, not run']],
-    [[call(), refused(), refused({ arguments: '{ "city":"Oslo" }' })], ['2 repeated calls, not run']],
-    [[call(), refused({ arguments: '{"city": "Rome"}' })], ['1 call, not run']],
-    [[call(), refused(), said('\n'), refused()], ['2 repeated calls, not run']],
-    [
-      [call(), refused(), said('Hm.'), refused()],
-      ['1 repeated call, not run', '1 repeated call, not run']
-    ],
-    [[call(), refused({ is_error: true })], []]
-  ])('are one folded row: %#', (segments, lines) => {
-    const { view } = open(transcript(segments), false);
-    expect(rows(view)).toEqual(lines);
-    expect(view.node.querySelectorAll('.llm-Tool').length).toBe(
-      segments.filter(s => s.type === 'tool').length
-    );
-    expect([...view.node.querySelectorAll<HTMLDetailsElement>('.llm-NotRun')].some(row => row.open)).toBe(
-      false
-    );
-  });
-
-  it('go into the row while the turn runs, and it stays as the reader left it', () => {
-    const { view } = open(transcript([call(), refused({ state: 'ready' })], 'running'), true);
-    expect(rows(view)).toEqual([]);
-    view.update(transcript([call(), refused()], 'running'), true);
-    expect(rows(view)).toEqual(['1 repeated call, not run']);
-    view.node.querySelector<HTMLDetailsElement>('.llm-NotRun')!.open = true;
-    view.update(transcript([call(), refused(), refused(), said('rain')]), true);
-    expect(rows(view)).toEqual(['2 repeated calls, not run']);
-    expect(view.node.querySelector<HTMLDetailsElement>('.llm-NotRun')!.open).toBe(true);
-    expect(text(view)).not.toContain('refused');
-  });
-
-  it('are not those that somebody denied: they keep a row that says so', () => {
-    const ask = { shown: 'x', digest: 'd1', reason: '' };
-    const { view } = open(transcript([call({ state: 'refused', ask, is_error: true })]), false);
-    expect(rows(view)).toEqual([]);
-    expect(text(view)).toContain('not approved');
   });
 });
 

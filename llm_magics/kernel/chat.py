@@ -11,14 +11,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ContextFullError, OptionError
+from ..errors import OptionError
 from ..events import Event
 from ..messages import FinishReason
 from ..models.base import PromptPart, Sampling
 from ..transcript import Transcript
 from .braces import fill
 from .context import parent_metadata, select, written
-from .fullcontext import with_ways_out
 from .interrupts import Interrupts
 from .options import Filled
 from .rules import Rules
@@ -52,11 +51,11 @@ def chat(runtime: Runtime, options: ChatOptions, body: str) -> Reply | list[Repl
     try:
         with runtime.using(asked.resident):
             _drive(turn, events, view)
-    except ContextFullError as error:
-        raise with_ways_out(error, bool(asked.session.history), bool(asked.overrides["tools"])) from error
     finally:
         if options.variable and turn.reply is not None:
             runtime.shell.user_ns[options.variable] = turn.reply
+        if options.quiet:  # nothing of it is saved
+            asked.session.schemas.release([turn.id])
     return turn.reply
 
 
@@ -91,7 +90,6 @@ def prepare(runtime: Runtime, options: ChatOptions, text: str) -> Asked:
     overrides = _overrides(runtime, options, rules)
     thread = runtime.thread(options.thread, resident.model)
     overrides = rules.for_turn(overrides, thread.session.settings)
-    overrides = runtime.defaults.for_turn(overrides, thread.session.settings, rules)
     if options.no_history:
         session, replaced = thread.session.fork(f"{thread.name}/aside", turns=()), None
     else:
@@ -101,8 +99,11 @@ def prepare(runtime: Runtime, options: ChatOptions, text: str) -> Asked:
 
 def _enter(runtime: Runtime, asked: Asked, turn: _Turn, samples: Samples | None = None) -> None:
     """Make the turn one of the conversation's."""
+    runtime.made_aside(asked.cell, [turn.id] if asked.options.no_history else [], asked.session)
     if not asked.options.no_history:
-        asked.session.configure(system=turn.settings["system"])
+        asked.session.configure(system=_system_of(asked))
+        if "system" in turn.settings and not asked.options.quiet:
+            asked.thread.systems[turn.id] = turn.settings["system"]
         asked.thread.made(asked.cell, turn.id, runtime.execution)
         asked.thread.samples = samples
         runtime.current_thread = asked.thread.name
@@ -130,6 +131,8 @@ def _chat_samples(runtime: Runtime, asked: Asked, turn: _Turn) -> list[Reply]:
     finally:
         if asked.options.variable:
             runtime.shell.user_ns[asked.options.variable] = samples.replies
+        if asked.options.quiet:
+            asked.session.schemas.release([turn.id])
 
 
 def turns_before(session: Session, replaced: str | None) -> tuple[Turn, ...]:
@@ -177,15 +180,26 @@ def _drive(turn: _Turn, events: Generator[Event, None, None], view: NotebookView
 
 
 def _settings(asked: Asked) -> dict[str, Any]:
-    """What the record keeps of the cell; ``after`` is the turn that this one stands behind, for ``%thread restore``."""
+    """What the record keeps of the cell; ``after`` is the turn that this one stands behind, for ``%thread restore``.
+
+    A thread's system prompt stands in the first turn that has it: the others would repeat what another cell says. One that is
+    masked stands in every turn, so that no turn keeps its hash.
+    """
+    from ..views.secrets import masked_data
+
     before = turns_before(asked.session, asked.replaced)
+    said = "" if asked.options.no_history else asked.thread.system_at(before)
     return {
         "cell": asked.cell,
         "after": before[-1].id if before else "",
         "aside": asked.options.no_history,
-        "system": asked.session.settings.system if asked.options.system is None else asked.options.system,
-        "options": _given(asked.options),
+        **({} if _system_of(asked) == said == masked_data(said) else {"system": _system_of(asked)}),
+        "options": {name: value for name, value in _given(asked.options).items() if name != "system"},
     }
+
+
+def _system_of(asked: Asked) -> str:
+    return asked.session.settings.system if asked.options.system is None else asked.options.system
 
 
 def show_preview(runtime: Runtime, parts: Sequence[PromptPart], context_size: int) -> None:
@@ -245,6 +259,7 @@ def _overrides(runtime: Runtime, options: ChatOptions, rules: Rules) -> dict[str
         "thinking": options.think,
         "response_schema": _schema(options.schema, runtime.shell.user_ns) if options.schema else None,
         "sampling": Sampling(**sampling) if sampling else None,
+        "record": options.record or rules.record,
     }
     return {name: value for name, value in given.items() if value is not None}
 

@@ -34,6 +34,7 @@ def compare(runtime: Runtime, options: CompareOptions, body: str) -> list[Reply]
     seed = options.seed[0] if len(options.seed) == 1 else random.SystemRandom().getrandbits(32)
     answers = [_answer(own, one, seed, bool(options.thread)) for (own, _), one in zip(columns, asked, strict=True)]
     note = "" if len(options.seed) > 1 else f"All with seed {seed}. "
+    runtime.made_aside(asked[0].cell, [answer.turn for answer in answers], answers[0].session)
     view = None if options.quiet else columns_view(runtime, asked[0].options, asked[0].cell)
     try:
         with ExitStack() as in_use:
@@ -44,6 +45,8 @@ def compare(runtime: Runtime, options: CompareOptions, body: str) -> list[Reply]
         if options.variable:
             replies = [reply for answer in answers if (reply := answer.reply) is not None]
             runtime.shell.user_ns[options.variable] = replies
+        if options.quiet:
+            answers[0].session.schemas.release(answer.turn for answer in answers)
 
 
 def _answer(own: Mapping[str, Any], asked: Asked, seed: int, on_top: bool) -> Answer:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..errors import OptionError, TranscriptError
-from ..transcript import MIME_TYPE, Transcript
+from ..errors import OptionError
+from ..notebooks import read_notebook, saved_transcripts
+from ..notebooks import strip as strip_notebook
+from ..transcript import Transcript
 from ..views.card import card_bundle, table_bundle
-from ..views.columns import MIME_TYPE as COLUMNS_TYPE
 from ..views.plain import transcript_markdown
 from ..views.secrets import masked
 from .options import near
@@ -108,8 +109,9 @@ def restore(runtime: Runtime, options: ThreadOptions) -> None:
         turns = in_conversation([trace for trace in saved if trace.thread == name])
         thread = runtime.thread(name, runtime.resident().model)
         thread.session.restore(turns)
-        if turns and turns[-1].settings.get("system"):
-            thread.session.configure(system=str(turns[-1].settings["system"]))
+        thread.systems = {t.turn: str(t.settings["system"]) for t in turns if "system" in t.settings}
+        if thread.systems:
+            thread.session.configure(system=thread.system_at(thread.session.turns))
         for trace in turns:
             thread.made(str(trace.settings.get("cell") or ""), trace.turn, -1)
         found[name] = len(turns)
@@ -149,51 +151,9 @@ def notebook_path(shell: Any, given: str = "") -> Path:
     return path
 
 
-def read_notebook(path: Path) -> dict[str, Any]:
-    try:
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise OptionError(f"{path} cannot be read as a notebook: {error}.") from error
-    if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
-        raise OptionError(f"{path} is no notebook of format 4.")
-    return notebook
-
-
-def transcript_holders(notebook: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], str, bool]]:
-    """Where a notebook's outputs hold transcripts: an object, its key, and whether the conversation goes on with this one."""
-    for cell in notebook["cells"]:
-        for output in cell.get("outputs") or ():
-            data = output.get("data")
-            if isinstance(data, dict) and MIME_TYPE in data:
-                yield data, MIME_TYPE, True
-            several = data.get(COLUMNS_TYPE) if isinstance(data, dict) else None
-            if isinstance(several, dict) and isinstance(several.get("columns"), list):
-                for at, column in enumerate(several["columns"]):
-                    if isinstance(column, dict) and "transcript" in column:
-                        yield column, "transcript", several.get("chosen") == at
-
-
-def saved_transcripts(notebook: Mapping[str, Any]) -> list[Transcript]:
-    """A notebook's transcripts in the order of its cells; those that were asked aside, or that failed before anything was said,
-    are no part of a conversation."""
-    traces = [Transcript.from_json(holder[key]) for holder, key, chosen in transcript_holders(notebook) if chosen]
-    silent = [trace.state == "error" and len(trace.messages()) < 2 for trace in traces]
-    return [trace for trace, failed in zip(traces, silent, strict=True) if not failed and not trace.settings.get("aside")]
-
-
 def strip(runtime: Runtime, path_given: str = "") -> None:
     """Take the records (prompts, settings, token ids) out of a notebook's file; what the reader sees stays."""
-    path = notebook_path(runtime.shell, path_given)
-    notebook = read_notebook(path)
-    n = 0
-    for holder, key, _ in transcript_holders(notebook):
-        try:
-            holder[key] = Transcript.from_json(holder[key]).to_json(record=False) | {"prompt": ""}
-        except TranscriptError:
-            del holder[key]  # what cannot be read may hold anything
-        n += 1
-    path.write_text(json.dumps(notebook, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    _say(runtime, f"Took {n} records out of {path.name}. If it is open, reload it from disk before saving.")
+    _say(runtime, str(strip_notebook(notebook_path(runtime.shell, path_given))))
 
 
 def _needed(options: ThreadOptions, what: str) -> str:

@@ -1,7 +1,5 @@
 """What whoever runs this kernel allows in it: which models and tools, how much approval, how far a turn may go.
 
-The class ``LLMMagics`` has these rules as traits, and beside them the defaults that :mod:`.defaults` reads.
-
 Two places may say so, and the stricter word of both holds. The configuration of IPython (class ``LLMMagics`` in
 ``ipython_config.py``, or on the kernel's command line) is a teacher's or an administrator's: it is read once, and neither a
 magic nor a page can loosen it. The settings of JupyterLab are the user's own, and can only tighten it further.
@@ -16,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias, get_args
 
-from traitlets import Enum, Float, Int, List, TraitError, Unicode
+from traitlets import Bool, Enum, Float, Int, List, TraitError, Unicode
 from traitlets.config import Config, Configurable
 
 from ..errors import OptionError
@@ -30,7 +28,7 @@ _WHERE = "%llm status shows the rules; whoever set up this kernel, or your Jupyt
 
 
 class LLMMagics(Configurable):
-    """The rules as traits, under the names that JupyterLab's settings use too; and defaults, which are the kernel's alone."""
+    """The rules as traits, under the names that the settings of JupyterLab use too."""
 
     approve = Enum(get_args(Approve), "auto", help="The least approval: auto, ask (every call is asked about) or deny.").tag(
         config=True
@@ -45,22 +43,12 @@ class LLMMagics(Configurable):
     max_calls = Int(0, min=0, help="Most tool calls in one answer; 0 leaves it as it is.").tag(config=True)
     max_tokens = Int(0, min=0, help="Most tokens generated in a turn; 0 leaves it as it is.").tag(config=True)
     max_seconds = Float(0.0, min=0.0, help="Longest turn, in seconds; 0 leaves it as it is.").tag(config=True)
+    record = Bool(False, help="Record every turn, as --record does: the notebook then keeps token ids and prompts.").tag(
+        config=True
+    )
     max_result_chars = Int(0, min=0, help="Most characters that the model reads of a result; 0 leaves it as it is.").tag(
         config=True
     )
-    default_model = Unicode(
-        "", help='What "%load_model default" loads: a catalogue name, path or hub name; else $LLM_MAGICS_DEFAULT_MODEL.'
-    ).tag(config=True)
-    default_ctx = Int(0, min=0, help="Context in tokens for %load_model without --ctx; 0 is as much as fits.").tag(config=True)
-    default_temperature = Float(
-        None, allow_none=True, min=0.0, help="Temperature for cells without --temp; None leaves it to the model."
-    ).tag(config=True)
-    default_max_tokens = Int(
-        0, min=0, help="Longest answer for cells without --max-tokens; 0 leaves it open. (max_tokens is a limit.)"
-    ).tag(config=True)
-
-
-DEFAULTS = ("default_model", "default_ctx", "default_temperature", "default_max_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,29 +62,34 @@ class Rules:
     models: tuple[Patterns, ...] = ()
     tools: tuple[Patterns, ...] = ()
     limits: Mapping[str, float] = field(default_factory=dict)
+    record: bool = False
 
     @classmethod
     def of(cls, said: Mapping[str, Any], where: str) -> Rules:
-        """Read rules by the names of their traits; raises OptionError, naming ``where`` they were said, for what is none."""
-        known = LLMMagics.class_trait_names(config=True)
-        return cls.in_traits(_read(said, where, [name for name in known if name not in DEFAULTS]))
-
-    @classmethod
-    def in_traits(cls, traits: LLMMagics) -> Rules:
-        """The rules among the traits."""
+        """Read traits of LLMMagics by name; raises OptionError, naming ``where`` they were said, for what is none."""
+        unknown = [name for name in said if not LLMMagics.class_traits(config=True).get(name)]
+        if unknown:
+            known = ", ".join(LLMMagics.class_trait_names(config=True))
+            raise OptionError(f"{where} has no setting {unknown[0]!r}.", f"There are {known}.")
+        try:
+            traits = LLMMagics(config=Config({"LLMMagics": dict(said)}))
+        except (TraitError, ValueError) as error:
+            raise OptionError(f"{where} cannot be used: {error}") from error
         limits = {name: getattr(traits, f"max_{name}") for name in ("steps", "calls", "tokens", "seconds", "result_chars")}
         return cls(
             traits.approve,
             (tuple(traits.allowed_models),) if traits.allowed_models else (),
             (tuple(traits.allowed_tools),) if traits.allowed_tools else (),
             {name: most for name, most in limits.items() if most},
+            traits.record,
         )
 
     def tightened(self, other: Rules) -> Rules:
         """The stricter of both, point by point."""
         limits = {name: min(found) for name in {**self.limits, **other.limits} if (found := _both(name, self, other))}
         approve = max(self.approve, other.approve, key=STRICTNESS.__getitem__)
-        return Rules(approve, (*self.models, *other.models), (*self.tools, *other.tools), limits)
+        models, tools = (*self.models, *other.models), (*self.tools, *other.tools)
+        return Rules(approve, models, tools, limits, self.record or other.record)
 
     def check_model(self, names: Iterable[str]) -> None:
         """Raise OptionError unless the model may be used under one of its names."""
@@ -146,6 +139,7 @@ class Rules:
             *([("rule: approval", f"at least {self.approve}")] if self.approve != "auto" else []),
             *((f"rule: {what}", " and ".join(", ".join(group) for group in groups)) for what, groups in said if groups),
             *([("rule: at most", limits)] if limits else []),
+            *([("rule: record", "every turn")] if self.record else []),
         ]
 
     @staticmethod
@@ -155,25 +149,9 @@ class Rules:
 
 def configured(shell: Any) -> Rules:
     """The rules in the configuration of this IPython; raises OptionError where it cannot be understood."""
-    return Rules.in_traits(traits_of(shell))
-
-
-def traits_of(shell: Any) -> LLMMagics:
-    """What the configuration of this IPython says of LLMMagics; raises OptionError where it cannot be understood."""
     config = getattr(shell, "config", None)
     said = config["LLMMagics"] if isinstance(config, Config) and "LLMMagics" in config else {}
-    return _read(said, "LLMMagics in IPython's configuration", LLMMagics.class_trait_names(config=True))
-
-
-def _read(said: Mapping[str, Any], where: str, known: Iterable[str]) -> LLMMagics:
-    known = list(known)
-    unknown = [name for name in said if name not in known]
-    if unknown:
-        raise OptionError(f"{where} has no setting {unknown[0]!r}.", f"There are {', '.join(known)}.")
-    try:
-        return LLMMagics(config=Config({"LLMMagics": dict(said)}))
-    except (TraitError, ValueError) as error:
-        raise OptionError(f"{where} cannot be used: {error}") from error
+    return Rules.of(said, "LLMMagics in IPython's configuration")
 
 
 def names_of(name: str) -> tuple[str, ...]:

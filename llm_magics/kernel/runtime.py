@@ -6,7 +6,7 @@ import atexit
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,16 +14,15 @@ from typing import TYPE_CHECKING, Any
 from ..errors import NoModelError, OptionError
 from ..models.base import Model
 from ..tools.policy import Asker, Decision, nobody
-from .context import CellLog, parent_header, parent_metadata
-from .defaults import defaults
+from .context import CellLog, parent_metadata
 from .options import near
 from .rules import Rules, configured
 
 if TYPE_CHECKING:
     from ..events import ToolAsk
+    from ..history import Turn
     from ..session import Session
     from ..views.live import Link
-    from ..views.pagerules import PageRules
     from .sidebyside import Samples
 
 
@@ -46,7 +45,12 @@ class Thread:
     name: str
     session: Session
     samples: Samples | None = None  # of the newest turn, where it has several answers
+    systems: dict[str, str] = field(default_factory=dict)  # turn -> the system prompt that its saved cell holds
     _made: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
+
+    def system_at(self, turns: Iterable[Turn]) -> str:
+        """The system prompt that the saved cells of these turns say, the last of which wins."""
+        return next((self.systems[turn.id] for turn in reversed(tuple(turns)) if turn.id in self.systems), "")
 
     def turn_of(self, cell: str, execution: int) -> str | None:
         """The turn that a new run of ``cell`` replaces: the first one that an earlier run of it made."""
@@ -67,13 +71,13 @@ class Runtime:
     def __init__(self, shell: Any) -> None:
         self.shell = shell
         self.configured = configured(shell)
-        self.defaults = defaults(shell)
         self.cells = CellLog(shell)
         self.residents: dict[str, Resident] = {}
         self.threads: dict[str, Thread] = {}
         self.current_model = ""
         self.current_thread = "main"
         self.asker: Asker = nobody
+        self._aside: dict[str, list[str]] = {}  # cell -> the turns outside of any conversation that its last run made
         self.undo: list[Callable[[], None]] = []  # takes off the shell what %load_ext put on it
         self._lock = threading.RLock()
         self._timer: threading.Timer | None = None
@@ -172,11 +176,20 @@ class Runtime:
         if name not in self.threads:
             from ..session import Session
 
-            self.threads[name] = Thread(name, Session(model or self.resident().model, thread=name, asker=self.ask))
+            session = Session(model or self.resident().model, thread=name, asker=self.ask)
+            if self.threads:
+                session.schemas = next(iter(self.threads.values())).session.schemas  # the notebook holds each schema once
+            self.threads[name] = Thread(name, session)
         thread = self.threads[name]
         if model is not None:
             thread.session.model = model
         return thread
+
+    def made_aside(self, cell: str, turns: list[str], session: Session) -> None:
+        """Note which turns outside of any conversation a run of ``cell`` makes; those of its last run leave the notebook."""
+        session.schemas.release(self._aside.pop(cell, ()))
+        if cell and turns:
+            self._aside[cell] = turns
 
     def ask(self, ask: ToolAsk) -> Decision:
         """Put an approval before whoever sits at this kernel's front end, with the asker of now."""
@@ -194,24 +207,10 @@ class Runtime:
 
     @property
     def rules(self) -> Rules:
-        """What is allowed here: the configuration's word, tightened by the page's settings; raises OptionError.
-
-        Where the page that sent the cell should answer and does not, every call is asked about.
-        """
-        said = self.page_rules
-        if said is None or said.standing == "none":
-            return self.configured
-        theirs = Rules.of(said.settings, "JupyterLab's settings of llm_magics")
-        held = self.configured.tightened(theirs)
-        return held if said.standing == "told" else held.tightened(Rules(approve="ask"))
-
-    @property
-    def page_rules(self) -> PageRules | None:
-        """What the page that sent the cell says; None for a cell of no page."""
-        link, header = self.link, parent_header(self.shell)
-        if link is None or not parent_metadata(self.shell).get("cellId"):
-            return None
-        return link.rules(str(header.get("session", "")), str(header.get("msg_id", "")))
+        """What is allowed here: the configuration's word, tightened by the page's settings; raises OptionError."""
+        link = self.link if parent_metadata(self.shell).get("cellId") else None
+        said = link.settings() if link is not None else {}
+        return self.configured.tightened(Rules.of(said, "JupyterLab's settings of llm_magics")) if said else self.configured
 
     @property
     def link(self) -> Link | None:

@@ -46,6 +46,7 @@ class ChatOptions:
     no_history: bool = False
     quiet: bool = False
     preview: bool = False
+    record: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class CompareOptions:
     show_reasoning: Literal["fold", "full", "hide"] = "fold"
     thread: str = ""
     quiet: bool = False
+    record: bool = False
 
     def columns(self) -> list[tuple[dict[str, Any], ChatOptions]]:
         """One for every combination of what was given more than once: what is its own, and all that it asks with."""
@@ -86,11 +88,11 @@ class CompareOptions:
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """What one ``%load_model`` line asks for; ``None`` is "auto", but for ``ctx``, where it leaves the choice to the kernel."""
+    """What one ``%load_model`` line asks for; ``None`` is "auto"."""
 
     name: str
     alias: str = ""
-    ctx: int | Literal["auto"] | None = None
+    ctx: int | None = None
     gpu_layers: int | None = None
     tensor_split: tuple[float, ...] = ()
     main_gpu: int | None = None
@@ -164,12 +166,6 @@ class NoOptions:
     """Of a magic that takes none."""
 
 
-
-
-def _context(word: str) -> Any:
-    return word if word == "auto" else number(32, whole=True)(word)
-
-
 _SEED = Option(("--seed",), "seed", "the same seed and prompt give the same answer", number(0, 2**32 - 1, True), "N")
 
 CHAT = Spec(
@@ -218,6 +214,7 @@ CHAT = Spec(
         Option(("--no-history",), "no_history", "ask outside of the conversation and remember nothing"),
         Option(("--quiet", "-q"), "quiet", "show nothing; for use with VAR"),
         Option(("--preview",), "preview", "send nothing; show the tokens that would be sent"),
+        Option(("--record",), "record", "save what a replay needs: token ids, prompts, tools' schemas"),
     ),
     notes="{{expression}} works on this line too: the value stays one word, and is never an option.\n"
     "Stop with the interrupt button: what came is kept.",
@@ -251,7 +248,7 @@ LOAD_MODEL = Spec(
     options=(
         Option(("--as",), "alias", "what to call it here", metavar="ALIAS"),
         Option(
-            ("--ctx", "-c", "--ctx-size"), "ctx", "context in tokens", _context, "N|auto"
+            ("--ctx", "-c", "--ctx-size"), "ctx", "context in tokens", auto_or(number(32, whole=True)), "N|auto"
         ),
         Option(
             ("--gpu-layers", "-ngl", "--n-gpu-layers"),

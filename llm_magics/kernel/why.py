@@ -37,7 +37,7 @@ def _offered(turn: Turn) -> str:
 
 def _raw(turn: Turn, step: Step, number: int) -> str:
     """The step's text as the model wrote it; the visible text where the model keeps no record of it."""
-    raw = step.record.get("raw") or step.record.get("text")
+    raw = step.recording.get("text")
     if not isinstance(raw, str):
         segments = [s for s in turn.trace.segments if getattr(s, "step", -1) == number]
         raw = "".join(s.arguments if isinstance(s, ToolSegment) else getattr(s, "text", "") for s in segments)

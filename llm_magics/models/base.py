@@ -34,6 +34,8 @@ class Request:
     ``thinking`` None leaves it to the template. ``response_schema`` asks for JSON valid under it. ``continue_final`` says that
     the last message is an assistant's whose content or reasoning is to go on. ``conversation`` names the thread, for the cache.
     ``call_limit`` is the most calls that the answer may hold; a model need not look at it, the session does.
+    ``known`` are token ids that a recording of the conversation holds already: ``ModelEnd.recording`` then says what the prompt
+    adds to them; None asks for no recording of the prompt.
     """
 
     messages: tuple[Message, ...]
@@ -51,6 +53,7 @@ class Request:
     conversation: str = ""
     priority: int = 0
     call_limit: CallLimit | None = None
+    known: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path, PurePath
 from typing import Any, Literal, TypeAlias
 
 from ..engine import open_engine
@@ -198,13 +198,22 @@ def open_prepared(prepared: Prepared, alias: str = "", loading: Callable[[float]
             alias or file.name,
             engine,
             format,
-            identity=Identity(str(file.path), file.sha256, file.size, asdict(prepared.plan.config)),
+            identity=Identity(file.path.name, file.sha256, file.size, _telling(prepared.plan.config)),
             sampling=_recommended(prepared.gguf, settings.seed),
             template_kwargs=settings.chat_template_kwargs,
             context_shift=settings.context_shift,
         )
         on_failure.pop_all()
     return model
+
+
+def _telling(config: EngineConfig) -> dict[str, Any]:
+    """What a record says of how a model was loaded: settings that are not the usual ones, and no folder of this machine."""
+    usual = {f.name: f.default for f in fields(EngineConfig)}
+    told = {name: value for name, value in asdict(config).items() if value != usual[name]}
+    for name in ("path", "park_directory"):
+        told.pop(name, None)
+    return told | ({"draft": PurePath(config.draft).name} if config.draft else {})
 
 
 def _settings(given: Mapping[str, Any]) -> LoadSettings:

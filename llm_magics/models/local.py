@@ -13,9 +13,12 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import PurePath
 from typing import Any
 
+from ..canonical import hash_of
 from ..chat.format import ChatFormat
+from ..engine.prefix import common_prefix
 from ..engine.values import Engine, Finished, GenerateRequest, Prefill, SamplerSettings, TokenLogprob, Tokens
 from ..events import ModelEnd, ModelEvent, PromptProgress, Usage, assemble
 from ..messages import Message
@@ -29,7 +32,7 @@ _REMEMBERED_TURNS = 64
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a recorded turn needs to be traced back to its model."""
+    """What a turn needs to be traced back to its model. ``file`` is a name without its folders: those are the machine's own."""
 
     file: str
     sha256: str | None = None
@@ -65,7 +68,7 @@ class LocalModel(Mappable):
         self.name = name
         self.engine = engine
         self.format = format
-        self.identity = identity or Identity(engine.info.path)
+        self.identity = identity or Identity(PurePath(engine.info.path).name)
         self.sampling = sampling or Sampling()
         self.template_kwargs = dict(template_kwargs or {})
         self.template_sha256 = hashlib.sha256(format.template.source.encode()).hexdigest()
@@ -152,8 +155,10 @@ class LocalModel(Mappable):
                             fitted = fitted.after(event.dropped)
                             if self._shift is not None:
                                 self._shift.remember(request, fitted.left_out)
-                            record = self._record(request, fitted.rendered, sampler, event, logprobs)
-                            yield self._end(event, collected, losses, record, fitted.left_out)
+                            end = self._end(event, collected, losses, fitted.left_out)
+                            record = self._record(request, sampler, event)
+                            recording = self._recording(request, fitted.rendered, event, logprobs)
+                            yield replace(end, record=record, recording=recording)
         finally:
             self._remember(fitted.request, fitted.rendered, tuple(generated))
 
@@ -187,7 +192,6 @@ class LocalModel(Mappable):
         done: Finished,
         collected: Sequence[ModelEvent],
         losses: tuple[str, ...],
-        record: Mapping[str, Any],
         left_out: int,
     ) -> ModelEnd:
         """Close the step: the fold of its events, with the ids it was generated with."""
@@ -209,37 +213,35 @@ class LocalModel(Mappable):
             accepted_tokens=done.accepted,
             left_out_turns=left_out,
         )
-        return ModelEnd(message, reason, usage, record, *((folded.notes, folded.doubted) if folded else ()))
+        notes, doubted = (folded.notes, folded.doubted) if folded else ((), ())
+        return ModelEnd(message, reason, usage, notes=notes, doubted=doubted)
 
-    def _record(
-        self,
-        request: Request,
-        rendered: Rendered,
-        sampler: SamplerSettings,
-        done: Finished,
-        logprobs: Sequence[TokenLogprob],
-    ) -> dict[str, Any]:
-        """Everything a replay needs, as JSON."""
-        record: dict[str, Any] = {
+    def _record(self, request: Request, sampler: SamplerSettings, done: Finished) -> dict[str, Any]:
+        """What the answer depends on besides the conversation, as JSON."""
+        return {
             "model": {"name": self.name, **asdict(self.identity)},
             "template_sha256": self.template_sha256,
             "template_kwargs": {**self.template_kwargs, **request.template_kwargs},
-            "prompt": rendered.prompt.text,
-            "prompt_token_ids": list(rendered.ids),
-            "token_ids": list(done.ids),
-            "text": done.text,
             "sampling": {name: getattr(sampler, name) for name in SamplerSettings.__slots__} | {"seed": done.seed},
             "max_tokens": request.max_tokens,
             "stop": list(request.stop),
             "tool_choice": request.tool_choice,
-            "tools": [{"name": t.name, "description": t.description, "parameters": t.parameters} for t in request.tools],
             "thinking": request.thinking,
         }
-        if request.response_schema is not None:
-            record["response_schema"] = request.response_schema
+
+    def _recording(
+        self, request: Request, rendered: Rendered, done: Finished, logprobs: Sequence[TokenLogprob]
+    ) -> dict[str, Any]:
+        """The answer as it was written; where it is recorded, what the prompt adds to the ids that are known."""
+        recording: dict[str, Any] = {"text": done.text}
         if logprobs:
-            record["logprobs"] = [{"id": p.token, "logprob": p.logprob, "top": [list(t) for t in p.top]} for p in logprobs]
-        return record
+            recording["logprobs"] = [{"id": p.token, "logprob": p.logprob, "top": [list(t) for t in p.top]} for p in logprobs]
+        if request.known is None:
+            return recording
+        kept = common_prefix(list(request.known), list(rendered.ids))
+        added = list(rendered.ids[kept:])
+        text = b"".join(map(self.engine.piece, added)).decode(errors="replace")
+        return {**recording, "prompt": text, "prompt_token_ids": added, "prompt_kept": kept, "prompt_hash": hash_of(text)}
 
     def _losses(self, request: Request, rendered: Rendered) -> tuple[str, ...]:
         """Why this prompt does not begin with the thread's last one and its answer, where the messages say it should."""

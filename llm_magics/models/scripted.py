@@ -3,7 +3,7 @@
 >>> model = ScriptedModel(["Hello!", ToolCall("weather", '{"city": "Oslo"}'), "It is cold."])
 
 Each request takes the next step. Tokens are counted as pieces of about four characters, so that usage, speed and prefix reuse
-have the shape of a real model's; token ids are left empty, because nobody sampled any.
+have the shape of a real model's; the ids of what it says are left empty, because nobody sampled any.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from ..canonical import hash_of
 from ..errors import ContextFullError, EngineError, ModelError
 from ..events import (
     ModelEnd,
@@ -231,14 +232,23 @@ class ScriptedModel(Mappable):
         message = assemble(played)
         reason = reason or (parsed.finish_reason if parsed else "tool_calls" if message.tool_calls else "stop")
         record = {
-            "model": self._name,
-            "model_hash": "",
-            "template_hash": "",
-            "prompt": self._text(request),
-            "token_ids": [],
-            "settings": {"seed": request.sampling.seed, "temperature": request.sampling.temperature},
+            "model": {"name": self._name},
+            "sampling": {"seed": request.sampling.seed, "temperature": request.sampling.temperature},
         }
-        return ModelEnd(replace(message, finish_reason=reason), reason, usage, record, parsed.notes if parsed else ())
+        notes = parsed.notes if parsed else ()
+        recording = self._recording(request)
+        return ModelEnd(replace(message, finish_reason=reason), reason, usage, record, notes, recording=recording)
+
+    def _recording(self, request: Request) -> dict[str, Any]:
+        """What the prompt adds to the ids that are known; the ids are made up, as in ``preview``."""
+        if request.known is None:
+            return {}
+        pieces = _PIECE.findall(self._text(request))
+        ids = list(map(_made_up_id, pieces))
+        kept = next((at for at, (one, other) in enumerate(zip(request.known, ids, strict=False)) if one != other), None)
+        kept = min(len(request.known), len(ids)) if kept is None else kept
+        text = "".join(pieces[kept:])
+        return {"prompt": text, "prompt_token_ids": ids[kept:], "prompt_kept": kept, "prompt_hash": hash_of(text)}
 
 
 def _spoken(message: Message, step: int) -> Iterator[ModelEvent]:

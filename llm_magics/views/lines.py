@@ -35,6 +35,7 @@ def status_line(transcript: Transcript) -> str:
         parts.append(f"{usage.accepted_tokens:,} of {usage.drafted_tokens:,} guessed tokens accepted")
     if usage.context_used:
         parts.append(f"context {usage.context_used:,}" + (f" of {usage.context_size:,}" if usage.context_size else ""))
+    parts.append("recorded" if transcript.recorded else "")
     return " · ".join(part for part in parts if part)
 
 

@@ -6,6 +6,7 @@ that waits for an answer is not drawn from the masked transcript: it goes to the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from ..segments import Ask, NoticeSegment, ReasoningSegment, Segment, Step, TextSegment, ToolSegment
@@ -17,13 +18,15 @@ __all__ = ["MASK", "Masking", "masked", "masked_data", "masked_segment", "masked
 
 def masked(transcript: Transcript) -> Transcript:
     """Mask the transcript's prompt, calls, settings and record; the same object if there is nothing to mask."""
-    new = replace(
-        transcript,
-        prompt=masked_shapes(transcript.prompt),
-        segments=tuple(_segment(segment) for segment in transcript.segments),
-        steps=tuple(_step(step) for step in transcript.steps),
-        settings=masked_data(transcript.settings),
-    )
+    segments = tuple(_segment(segment) for segment in transcript.segments)
+    prompt, settings = masked_shapes(transcript.prompt), masked_data(transcript.settings)
+    hidden = {old.step for new, old in zip(segments, transcript.segments, strict=True) if _words(new) != _words(old)}
+    steps = tuple(_step(step, at in hidden) for at, step in enumerate(transcript.steps))
+    if prompt != transcript.prompt or segments != transcript.segments:
+        steps = tuple(_unhashed(step, "messages") for step in steps)
+    if settings != transcript.settings:
+        steps = tuple(_unhashed(step, "system") for step in steps)
+    new = replace(transcript, prompt=prompt, segments=segments, steps=steps, settings=settings)
     return transcript if new == transcript else new
 
 
@@ -92,9 +95,34 @@ def _ask(ask: Ask) -> Ask:
     return Ask(shown, ask.digest if shown == ask.shown else "", masked_text(ask.reason))
 
 
-def _step(step: Step) -> Step:
-    """Mask a step's record; token ids would spell a masked text out again, so they go with it."""
-    record = masked_data(step.record)
-    if record is step.record:
+def _words(segment: Segment) -> str:
+    """What of a segment the model wrote."""
+    return segment.arguments if isinstance(segment, ToolSegment) else segment.text
+
+
+def _step(step: Step, hidden: bool) -> Step:
+    """Mask a step's record. Token ids would spell a masked text out again and a hash would let it be guessed: they go with it.
+
+    ``hidden`` says that something which the model wrote in the step was masked.
+    """
+    record, recording = masked_data(step.record), masked_data(step.recording)
+    if record is step.record and recording is step.recording and not hidden:
         return step
-    return replace(step, record={key: value for key, value in record.items() if "token_ids" not in key}, token_ids=())
+    gone = set()
+    if recording.get("prompt") != step.recording.get("prompt"):
+        gone |= {"prompt_token_ids", "prompt_hash"}
+    spelled = hidden or recording.get("text") != step.recording.get("text")
+    if spelled:
+        gone.add("logprobs")
+    recording = {key: value for key, value in recording.items() if key not in gone}
+    new = replace(step, record=record, recording=recording, token_ids=() if spelled else step.token_ids)
+    return new if record is step.record else _unhashed(new, "settings")
+
+
+def _unhashed(step: Step, name: str) -> Step:
+    """Leave out one hash of the request: something in what it was taken over was masked."""
+    request = step.record.get("request")
+    if not isinstance(request, Mapping) or name not in request:
+        return step
+    rest = {key: value for key, value in request.items() if key != name}
+    return replace(step, record={**step.record, "request": rest})

@@ -38,9 +38,9 @@ def load_ext_seconds() -> float:
     return float(ran.stdout.splitlines()[-1])
 
 
-def ask(book: Notebook) -> Transcript:
+def ask(book: Notebook, more: str = "") -> Transcript:
     """One streamed answer."""
-    answer = book.must(f"%%chat --no-history --temp 0 --max-tokens {N_TOKENS} -t none\n{QUESTION}").transcript
+    answer = book.must(f"%%chat --no-history --temp 0 --max-tokens {N_TOKENS} -t none{more}\n{QUESTION}").transcript
     assert answer.usage.completion_tokens == N_TOKENS, "the answer was too short to measure"
     return answer
 
@@ -59,7 +59,7 @@ def main() -> None:
     bare = BareLoop(str(locate(name).path), n_ctx=1024, n_batch=512, n_threads=n_threads)
     load = f"%load_model {name} --ctx 1024 --threads {n_threads} --gpu-layers {GPU_LAYERS} --flash-attn on --as measured"
     with notebook(load) as book:
-        prompt = ask(book).steps[0].record["prompt_token_ids"]
+        prompt = ask(book, " --record").steps[0].recording["prompt_token_ids"]
         ours = lambda: chat_speed(book)  # noqa: E731
         theirs = lambda: bare.generate(prompt, N_TOKENS)[1]  # noqa: E731
         report(compare("chat_cell_vs_c_loop", "tokens/s", ours, "bare loop in Python over ctypes", theirs, pairs=pairs))

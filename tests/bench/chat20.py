@@ -70,7 +70,7 @@ class Ours:
     """One conversation in a Session."""
 
     def __init__(self, model: LocalModel, chat: int) -> None:
-        bounds: dict[str, Any] = {"limits": Limits(steps=2), "temperature": 0, "max_tokens": MAX_TOKENS}
+        bounds: dict[str, Any] = {"limits": Limits(steps=2), "temperature": 0, "max_tokens": MAX_TOKENS, "record": True}
         self.session = Session(model, TOOLS, SYSTEM, seed=0, thread=f"chat {chat}", **bounds)
         self.chat = chat
         self.held: list[int] = []
@@ -83,7 +83,8 @@ class Ours:
         seconds = time.perf_counter() - begin
         assert [call.name for call in reply.tool_calls][:1] == [asked.name], reply
         for step in reply.trace.steps:
-            self._check(step.record["prompt_token_ids"], list(step.token_ids), step.usage.evaluated_tokens)
+            prompt = self.held[: step.recording["prompt_kept"]] + step.recording["prompt_token_ids"]
+            self._check(prompt, list(step.token_ids), step.usage.evaluated_tokens)
         return seconds
 
     def _check(self, prompt: list[int], generated: list[int], evaluated: int) -> None:

@@ -179,8 +179,8 @@ def test_the_saved_record_is_complete(book: Notebook) -> None:
     assert saved["settings"]["system"] == "Be kind."
     assert saved["settings"]["options"]["seed"] == 5
     (step,) = saved["steps"]
-    assert "user: hello" in step["record"]["prompt"]
-    assert step["record"]["settings"]["seed"] == 5
+    assert step["record"]["sampling"]["seed"] == 5
+    assert set(step["record"]["request"]) == {"earlier", "messages", "system", "tools", "settings"}
     assert [m.role for m in Transcript.from_json(saved).messages()] == ["user", "assistant"]
 
 

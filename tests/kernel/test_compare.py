@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 
 from llm_magics.errors import OptionError
@@ -261,10 +262,11 @@ def test_an_interrupt_keeps_what_came_in_every_column(book: Notebook) -> None:
 
 def test_a_restored_conversation_goes_on_with_the_chosen_answer(book: Notebook, tmp_path: Path) -> None:
     first = book.must("%%chat --n 3 --seed 7\nhi", "a")
-    saved = {"cells": [{"outputs": [{"data": first.bundles[-1]}]}], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
-    saved["cells"][0]["outputs"][0]["data"][MIME_TYPE]["chosen"] = 1  # type: ignore[index]
+    output = nbformat.v4.new_output("display_data", data=first.bundles[-1])
+    output["data"][MIME_TYPE]["chosen"] = 1
+    saved = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("%%chat --n 3", outputs=[output])])
     path = tmp_path / "saved.ipynb"
-    path.write_text(json.dumps(saved))
+    nbformat.write(saved, path)
     book.must("held.threads.clear()", None)
     book.must(f"%thread restore {path}")
     book.must("%%chat\nmore")

@@ -111,12 +111,12 @@ def test_the_same_seed_gives_the_same_answer(book: Notebook) -> None:
 @pytest.mark.model
 def test_the_preview_is_the_prompt_that_is_sent(book: Notebook) -> None:
     preview = plain(book.must("%%chat --preview --no-history\nHello, how are you?"))
-    ran = book.must("%%chat r --max-tokens 1 --no-history\nHello, how are you?")
-    record = ran.transcript.steps[0].record
+    ran = book.must("%%chat r --max-tokens 1 --no-history --record\nHello, how are you?")
+    recording = ran.transcript.steps[0].recording
     assert "<|im_start|>user\n" in preview
     assert "Hello, how are you?" in preview
     ids = [int(i) for line in preview.splitlines() if line.startswith("---") for i in line.split("tokens:")[1].split()]
-    assert ids == record["prompt_token_ids"]
+    assert (recording["prompt_kept"], recording["prompt_token_ids"]) == (0, ids)
 
 
 @pytest.mark.kernel

@@ -143,13 +143,15 @@ def test_preview_is_the_prompt_in_parts_and_takes_no_step() -> None:
     parts = model.preview(HELLO)
     assert [part.origin for part in parts] == ["system", "user"]
     assert all(part.token_ids for part in parts)
-    assert end_of(model).record["prompt"] == "".join(part.text for part in parts)
+    recorded = end_of(model, replace(HELLO, known=())).recording
+    assert recorded["prompt"] == "".join(part.text for part in parts)
+    assert recorded["prompt_token_ids"] == [token for part in parts for token in part.token_ids]
 
 
 def test_requests_are_kept_for_a_test_to_look_at() -> None:
     model = ScriptedModel(["hi"])
     request = Request(HELLO.messages, sampling=Sampling(seed=7))
-    assert end_of(model, request).record["settings"]["seed"] == 7
+    assert end_of(model, request).record["sampling"]["seed"] == 7
     assert model.requests == [request]
 
 
@@ -179,10 +181,10 @@ def test_under_a_template_text_is_what_the_model_writes_and_is_parsed_so(path: P
     history = (*asked, assistant(tool_calls=(replace(CALL, id="abcdefghi"),)))
     raw = form.render(history, tools=[WEATHER], add_generation_prompt=False).text.removeprefix(before)
     model = ScriptedModel([raw, "It is cold."], template=form)
-    end = end_of(model, Request(asked, (WEATHER,)))
+    end = end_of(model, Request(asked, (WEATHER,), known=()))
     assert [(c.name, json.loads(c.arguments)) for c in end.message.tool_calls] == [("weather", {"city": "Oslo"})]
     assert end.finish_reason == "tool_calls"
-    assert end.record["prompt"] == before == "".join(part.text for part in model.preview(Request(asked, (WEATHER,))))
+    assert end.recording["prompt"] == before == "".join(part.text for part in model.preview(Request(asked, (WEATHER,))))
     said = end_of(model, Request(asked)).message
     assert said.reasoning + said.text == "It is cold."  # where the generation prompt opens a thought, it is one
 

@@ -166,16 +166,26 @@ def secretive() -> Transcript:
         result=f"PASSWORD=swordfish {KEY}",
         warnings=(KEY,),
     )
-    record = {"prompt": f"tool: {KEY}", "prompt_token_ids": [1, 2, 3], "token_ids": [4]}
+    record = {"request": {"messages": "5eed", "tools": "7001"}, "stop": [KEY]}
+    recording = {"text": "I look.", "prompt": f"tool: {KEY}", "prompt_token_ids": [1, 2, 3], "prompt_hash": "c0de"}
     answer = TextSegment(f"The key is {KEY}.", 1)
-    return Transcript("t1", state="stop", segments=(call, answer), steps=(Step("tool_calls", token_ids=(4,), record=record),))
+    steps = (
+        Step("tool_calls", token_ids=(4, 44), record=record),
+        Step("stop", token_ids=(5, 55), record={"request": {"messages": "5eed"}}, recording=recording),
+    )
+    return Transcript("t1", state="stop", segments=(call, answer), steps=steps, recorded=True)
 
 
 def test_no_form_of_a_transcript_that_is_saved_holds_the_secret() -> None:
     saved = json.dumps(bundle_of(secretive()), ensure_ascii=False)
     assert KEY not in saved
     assert "swordfish" not in saved
-    assert "[1, 2, 3]" not in saved
+    assert "[1, 2, 3]" not in saved  # token ids would spell it out again
+    assert "[4, 44]" not in saved
+    assert "[5, 55]" not in saved
+    assert "5eed" not in saved  # a hash would let it be guessed
+    assert "c0de" not in saved
+    assert "7001" in saved
     assert saved.count(MASK) > 8
     assert "aGZfaGZfaGZf" in saved
 
@@ -187,10 +197,19 @@ def test_a_transcript_without_secrets_is_the_same_object() -> None:
 
 
 def test_a_record_without_secrets_is_kept_whole() -> None:
-    record = {"prompt": "hi", "prompt_token_ids": [1, 2], "engine": {"tensor_split": ()}, "tools": [{"name": "f"}]}
-    plain = Transcript(steps=(Step("stop", token_ids=(1, 2), record=record),))
+    record = {"engine": {"tensor_split": ()}, "request": {"messages": "5eed"}}
+    recording = {"prompt": "hi", "prompt_token_ids": [1, 2], "schemas": {"7001": {"name": "f"}}}
+    plain = Transcript(steps=(Step("stop", token_ids=(1, 2), record=record, recording=recording),), recorded=True)
     assert masked(plain) is plain
-    assert bundle_of(plain)[MIME_TYPE]["steps"][0]["record"]["prompt_token_ids"] == [1, 2]
+    assert bundle_of(plain)[MIME_TYPE]["steps"][0]["recording"]["prompt_token_ids"] == [1, 2]
+
+
+def test_of_a_recorded_step_only_what_spells_the_secret_is_left_out() -> None:
+    said = Step("stop", token_ids=(7, 8), recording={"text": "Done.", "prompt": f"tool: {KEY}", "prompt_token_ids": [1, 2, 3]})
+    result = ToolSegment(0, "read", "c1", "{}", "done", result=KEY)
+    (step,) = masked(Transcript(segments=(result, TextSegment("Done.", 0)), steps=(said,), recorded=True)).steps
+    assert step.token_ids == (7, 8)
+    assert step.recording == {"text": "Done.", "prompt": f"tool: {MASK}"}
 
 
 def test_masking_a_growing_transcript_reads_each_segment_once() -> None:
