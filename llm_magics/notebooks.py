@@ -66,9 +66,11 @@ def _listed(value: Any) -> list[Any]:
 
 
 def saved_transcripts(notebook: Mapping[str, Any]) -> list[Transcript]:
-    """A notebook's transcripts in the order of its cells; those that were asked aside are no part of a conversation."""
+    """A notebook's transcripts in the order of its cells; those that were asked aside, or that failed before anything was said,
+    are no part of a conversation."""
     traces = [Transcript.from_json(holder[key]) for holder, key, chosen in transcript_holders(notebook) if chosen]
-    return [trace for trace in traces if not trace.settings.get("aside")]
+    silent = [trace.state == "error" and len(trace.messages()) < 2 for trace in traces]
+    return [trace for trace, failed in zip(traces, silent, strict=True) if not failed and not trace.settings.get("aside")]
 
 
 # --- strip --------------------------------------------------------------------------------------------------------------------

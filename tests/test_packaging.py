@@ -24,6 +24,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from llm_magics import __version__
+from llm_magics.engine.library import cpu_library
+from llm_magics.engine.openmp import SPINS, runtime_of
 
 from .kernel.notebook import TIMEOUT, Notebook
 
@@ -135,7 +137,8 @@ def link(original: Path, place: Path) -> None:
 
 def environment(light: Path, tmp_path: Path) -> dict[str, str]:
     """As a new user's: no way to the tests' own packages, nor to the machine's Jupyter."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "JUPYTER", "IPYTHON"))}
+    foreign = ("PYTHON", "JUPYTER", "IPYTHON", "OMP_", "GOMP_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     path = f"{light.parent}{os.pathsep}{os.environ['PATH']}"
     homes = {"IPYTHONDIR": str(tmp_path / "ipython"), "JUPYTER_DATA_DIR": str(tmp_path / "jupyter")}
     return kept | homes | {"PATH": path, "HF_ENDPOINT": "http://127.0.0.1:9"}  # no test asks the hub
@@ -208,6 +211,8 @@ def test_the_doctor_of_that_kernel_says_what_is_missing(book: Notebook) -> None:
     assert "missing: this llm_magics was built without Node" in said
     assert "pip install 'llm_magics[lab]'" in said
     assert "approvals are asked" in said
+    if runtime_of(cpu_library()) == "libgomp" and sys.platform == "linux":
+        assert f"waiting threads soon sleep (GOMP_SPINCOUNT={SPINS})" in said
 
 
 TERMINAL = SETUP + '''

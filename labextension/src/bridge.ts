@@ -96,7 +96,10 @@ export class NotebookBridge {
   }
 
   private _tellRules(): void {
-    this.send({ kind: 'settings', turn: '*', settings: this._preferences.rules });
+    const settings = this._preferences.rules;
+    if (settings) {
+      this.send({ kind: 'settings', turn: '*', settings });
+    }
   }
 
   /** A kernel without llm_magics would log our message as unknown: ask only where the notebook has to do with it. */
@@ -223,7 +226,9 @@ export class NotebookBridge {
 
   private _answer(question: Json): void {
     const mine = !question.cell || this._cell(question.cell) !== undefined;
-    if (question.what === 'cells' && mine) {
+    if (question.what === 'rules' && question.session === this._kernel()?.clientId) {
+      this._tellRules();
+    } else if (question.what === 'cells' && mine) {
       this.send({ kind: 'reply', id: question.id, data: this._allCells().map(describe) });
     } else if (question.what === 'outputs' && mine && question.cell) {
       this._cell(question.cell)!.outputs.fromJSON(question.outputs);

@@ -16,14 +16,17 @@ const PLAIN: ILook = { reasoning: 'fold', openPictures: true, updatesPerSecond: 
 export class Preferences {
   readonly changed = new Signal<this, void>(this);
   private _look: ILook = PLAIN;
-  private _rules: Record<string, unknown> = {};
+  private _rules: Record<string, unknown> | null = null;
 
   get look(): ILook {
     return this._look;
   }
 
-  /** By the names that `llm_magics/kernel/rules.py` reads; the kernel judges them. */
-  get rules(): Record<string, unknown> {
+  /**
+   * By the names that `llm_magics/kernel/rules.py` reads; the kernel judges them. Null as long as the settings are not read: to
+   * tell the kernel of no rules then would let it do what they forbid.
+   */
+  get rules(): Record<string, unknown> | null {
     return this._rules;
   }
 

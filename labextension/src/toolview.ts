@@ -1,6 +1,7 @@
 /** One tool call as a row that unfolds: name, arguments as they stream, state, output, pictures, seconds; and its approval. */
 
 import { button, make, setText } from './dom';
+import { didNotRun } from './folding';
 import type { IHost } from './host';
 import type { Decision, IQuestion } from './live';
 import { colour } from './markdownview';
@@ -77,7 +78,7 @@ export class ToolView {
     const running = segment.state === 'running';
     this._began = running ? (this._began ?? performance.now()) : null;
     const seconds = this._began === null ? segment.seconds : (performance.now() - this._began) / 1000;
-    const label = STATES[segment.state]?.label ?? segment.state;
+    const label = labelOf(segment);
     setText(
       this._state,
       seconds > 0 ? `${label} · ${seconds.toFixed(seconds < 10 && !running ? 2 : 0)} s` : label
@@ -153,6 +154,13 @@ export class ToolView {
     node.append(make('p', '', {}, reason || 'May this run?'), this._code(label, shown));
     return node;
   }
+}
+
+function labelOf(segment: IToolSegment): string {
+  if (segment.state === 'refused' && (segment.ask || didNotRun(segment))) {
+    return segment.ask ? 'not approved' : 'not run';
+  }
+  return STATES[segment.state]?.label ?? segment.state;
 }
 
 /** e.g. `city: Oslo, days: 3` of `{"city": "Oslo", "days": 3}`; what is not yet JSON is shown as it stands. */

@@ -1,25 +1,26 @@
 /** One turn, drawn: its segments in order and a status line. Only what changed is touched. */
 
 import { button, make, setText } from './dom';
+import { folded, notRunLine, type Item } from './folding';
 import type { IHost } from './host';
 import type { IQuestion } from './live';
 import { MarkdownView } from './markdownview';
 import { statusText } from './status';
 import { ToolView } from './toolview';
-import type { INoticeSegment, ITextSegment, ITranscript, Segment } from './transcript';
+import type { INoticeSegment, ITextSegment, ITranscript } from './transcript';
 
-interface ISegmentView {
+interface IItemView {
   readonly type: string;
   readonly node: HTMLElement;
-  /** `last` says that this is the segment which is being written; `question` is the open one about it. */
-  update(segment: Segment, transcript: ITranscript, last: boolean, question: IQuestion | null): void;
+  /** `last` says that this is the item which is being written; `question` is the open one about it. */
+  update(item: Item, transcript: ITranscript, last: boolean, question: IQuestion | null): void;
   tick?(): void;
 }
 
 export class TranscriptView {
   readonly node = make('div', 'llm-Transcript', { role: 'group' });
   private _segments = make('div');
-  private _views: ISegmentView[] = [];
+  private _views: IItemView[] = [];
   private _status = make('span', 'llm-Status-text', { role: 'status' });
   private _elapsed = make('span', 'llm-Status-elapsed', { 'aria-hidden': 'true' });
   private _stop: HTMLButtonElement;
@@ -49,22 +50,22 @@ export class TranscriptView {
   }
 
   private _drawSegments(transcript: ITranscript, running: boolean, question: IQuestion | null): void {
-    const { segments } = transcript;
-    let writing = segments.length - 1;
-    while (writing > 0 && segments[writing].type === 'notice') {
+    const items = folded(transcript.segments);
+    let writing = items.length - 1;
+    while (writing > 0 && items[writing].type === 'notice') {
       writing--; // a remark in between does not end the text that is being written
     }
-    segments.forEach((segment, at) => {
-      if (this._views[at]?.type !== segment.type) {
+    items.forEach((item, at) => {
+      if (this._views[at]?.type !== item.type) {
         this._views.splice(at).forEach(view => view.node.remove());
-        const view = viewOf(segment.type, this._host);
+        const view = viewOf(item.type, this._host);
         this._views.push(view);
         this._segments.append(view.node);
       }
-      const asked = question?.at === at ? question : null;
-      this._views[at].update(segment, transcript, running && at >= writing, asked);
+      const asked = question && transcript.segments[question.at] === item ? question : null;
+      this._views[at].update(item, transcript, running && at >= writing, asked);
     });
-    this._views.splice(segments.length).forEach(view => view.node.remove());
+    this._views.splice(items.length).forEach(view => view.node.remove());
   }
 
   private _time(running: boolean): void {
@@ -86,7 +87,7 @@ export class TranscriptView {
   }
 }
 
-function viewOf(type: Segment['type'], host: IHost): ISegmentView {
+function viewOf(type: Item['type'], host: IHost): IItemView {
   switch (type) {
     case 'text': {
       const view = new MarkdownView(host);
@@ -103,9 +104,11 @@ function viewOf(type: Segment['type'], host: IHost): ISegmentView {
         tick: () => view.tick()
       };
     }
+    case 'not run':
+      return notRunView(host);
     case 'notice': {
       const node = make('div', 'llm-Notice');
-      const update = (s: Segment) => {
+      const update = (s: Item) => {
         node.dataset.level = (s as INoticeSegment).level;
         setText(node, (s as INoticeSegment).text);
       };
@@ -114,13 +117,35 @@ function viewOf(type: Segment['type'], host: IHost): ISegmentView {
   }
 }
 
+/** Calls that did not run: one row with their number, which unfolds to show them. */
+function notRunView(host: IHost): IItemView {
+  const summary = make('summary');
+  const node = make('details', 'llm-NotRun', {}, summary);
+  const views: ToolView[] = [];
+  const update = (item: Item, transcript: ITranscript) => {
+    if (item.type !== 'not run') {
+      return;
+    }
+    setText(summary, notRunLine(item));
+    item.calls.forEach((call, at) => {
+      const view = (views[at] ??= new ToolView(host));
+      if (view.node.parentNode !== node) {
+        node.append(view.node);
+      }
+      view.update(call, transcript.turn, null);
+    });
+    views.splice(item.calls.length).forEach(view => view.node.remove());
+  };
+  return { type: 'not run', node, update };
+}
+
 /** Reasoning is folded unless the cell or the settings say otherwise; its summary says whether the model is still at it. */
-function reasoningView(host: IHost): ISegmentView {
+function reasoningView(host: IHost): IItemView {
   const view = new MarkdownView(host);
   const summary = make('summary');
   let shown = '';
   const node = make('details', 'llm-Reasoning', {}, summary, view.node);
-  const update = (s: Segment, transcript: ITranscript, last: boolean) => {
+  const update = (s: Item, transcript: ITranscript, last: boolean) => {
     const show = transcript.reasoning ?? host.look.reasoning;
     if (show !== shown) {
       shown = show;

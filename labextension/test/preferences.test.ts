@@ -24,7 +24,10 @@ describe('preferences', () => {
       Object.entries<any>(schema.properties).map(([name, property]) => [name, property.default])
     );
     expect(new Preferences().look).toEqual(look);
-    expect(new Preferences().rules).toEqual(rules);
+    const preferences = new Preferences();
+    expect(preferences.rules).toBeNull(); // not read yet: the kernel is told of none
+    preferences.set({});
+    expect(preferences.rules).toEqual(rules);
   });
 
   it.each([

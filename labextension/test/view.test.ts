@@ -93,6 +93,52 @@ describe('a transcript', () => {
   });
 });
 
+describe('calls that did not run', () => {
+  const refused = (more = {}) => call({ state: 'refused', seconds: 0, ...more });
+  const rows = (view: TranscriptView) =>
+    [...view.node.querySelectorAll('.llm-NotRun')].map(row => row.querySelector('summary')!.textContent);
+
+  it.each([
+    [[call(), refused()], ['1 repeated call, not run']],
+    [[call(), refused(), refused({ arguments: '{ "city":"Oslo" }' })], ['2 repeated calls, not run']],
+    [[call(), refused({ arguments: '{"city": "Rome"}' })], ['1 call, not run']],
+    [[call(), refused(), said('\n'), refused()], ['2 repeated calls, not run']],
+    [
+      [call(), refused(), said('Hm.'), refused()],
+      ['1 repeated call, not run', '1 repeated call, not run']
+    ],
+    [[call(), refused({ is_error: true })], []]
+  ])('are one folded row: %#', (segments, lines) => {
+    const { view } = open(transcript(segments), false);
+    expect(rows(view)).toEqual(lines);
+    expect(view.node.querySelectorAll('.llm-Tool').length).toBe(
+      segments.filter(s => s.type === 'tool').length
+    );
+    expect([...view.node.querySelectorAll<HTMLDetailsElement>('.llm-NotRun')].some(row => row.open)).toBe(
+      false
+    );
+  });
+
+  it('go into the row while the turn runs, and it stays as the reader left it', () => {
+    const { view } = open(transcript([call(), refused({ state: 'ready' })], 'running'), true);
+    expect(rows(view)).toEqual([]);
+    view.update(transcript([call(), refused()], 'running'), true);
+    expect(rows(view)).toEqual(['1 repeated call, not run']);
+    view.node.querySelector<HTMLDetailsElement>('.llm-NotRun')!.open = true;
+    view.update(transcript([call(), refused(), refused(), said('rain')]), true);
+    expect(rows(view)).toEqual(['2 repeated calls, not run']);
+    expect(view.node.querySelector<HTMLDetailsElement>('.llm-NotRun')!.open).toBe(true);
+    expect(text(view)).not.toContain('refused');
+  });
+
+  it('are not those that somebody denied: they keep a row that says so', () => {
+    const ask = { shown: 'x', digest: 'd1', reason: '' };
+    const { view } = open(transcript([call({ state: 'refused', ask, is_error: true })]), false);
+    expect(rows(view)).toEqual([]);
+    expect(text(view)).toContain('not approved');
+  });
+});
+
 describe('a turn that runs', () => {
   it('can be stopped while it is live, and only then', () => {
     const { view, host } = open(transcript([], 'running'), true);

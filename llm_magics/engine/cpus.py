@@ -35,10 +35,12 @@ class Cpus:
 
 
 def cpus() -> Cpus:
-    """Look at this process now. macOS and Windows have neither affinity nor quotas here: all cores count."""
+    """Look at this process now. macOS has no affinity, and only Linux has control groups: without them, all cores count."""
     import psutil
 
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    process = psutil.Process()
+    allowed = len(process.cpu_affinity() or ()) if hasattr(process, "cpu_affinity") else 0
+    allowed = allowed or os.cpu_count() or 1
     return Cpus(psutil.cpu_count(logical=False) or allowed, allowed, cpu_quota())
 
 

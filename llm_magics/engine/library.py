@@ -13,7 +13,7 @@ with openmp.short_spins():
 __all__ = ["cpu_library", "lib"]
 
 
-def cpu_library() -> Path | None:
-    """Return the file with llama.cpp's CPU code; None if it is not beside llama.cpp's own."""
-    directory = Path(os.path.dirname(os.path.abspath(lib._lib._name)))
-    return next(iter(sorted(directory.glob("*ggml-cpu*"))), None)
+def cpu_library() -> Path:
+    """Return the file with llama.cpp's CPU code: beside llama.cpp's own, or that one if all is in it."""
+    whole = Path(os.path.abspath(lib._lib._name))
+    return next(iter(sorted(whole.parent.glob("*ggml-cpu*"))), whole)

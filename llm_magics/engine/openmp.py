@@ -73,8 +73,8 @@ def short_spins() -> Iterator[None]:
     _earlier = () if _ours else tuple(sorted(before))
 
 
-def waiting(library: Path | None) -> Waiting:
-    """Say how the threads of llama.cpp wait; ``library`` is the file of its CPU code, None if there is none."""
+def waiting(library: Path) -> Waiting:
+    """Say how the threads of llama.cpp wait; ``library`` is the file of its CPU code."""
     runtime = runtime_of(library)
     theirs = _OF_THE_USER if runtime == "libgomp" else ("KMP_BLOCKTIME", "OMP_WAIT_POLICY")
     settings = tuple(f"{name}={os.environ[name]}" for name in theirs if name in os.environ)
@@ -85,10 +85,8 @@ def waiting(library: Path | None) -> Waiting:
     return Waiting(runtime, settings, "user")
 
 
-def runtime_of(library: Path | None) -> Runtime:
+def runtime_of(library: Path) -> Runtime:
     """Return which OpenMP library a shared library names, by its bytes: the same way on every system."""
-    if library is None:
-        return ""
     content = library.read_bytes()  # one or two megabytes
     return next((runtime for name, runtime in _RUNTIMES if name in content), "")
 

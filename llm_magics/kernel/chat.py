@@ -11,13 +11,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import OptionError
+from ..errors import ContextFullError, OptionError
 from ..events import Event
 from ..messages import FinishReason
 from ..models.base import PromptPart, Sampling
 from ..transcript import Transcript
 from .braces import fill
 from .context import parent_metadata, select, written
+from .fullcontext import with_ways_out
 from .interrupts import Interrupts
 from .options import Filled
 from .rules import Rules
@@ -51,6 +52,8 @@ def chat(runtime: Runtime, options: ChatOptions, body: str) -> Reply | list[Repl
     try:
         with runtime.using(asked.resident):
             _drive(turn, events, view)
+    except ContextFullError as error:
+        raise with_ways_out(error, bool(asked.session.history), bool(asked.overrides["tools"])) from error
     finally:
         if options.variable and turn.reply is not None:
             runtime.shell.user_ns[options.variable] = turn.reply
@@ -90,6 +93,7 @@ def prepare(runtime: Runtime, options: ChatOptions, text: str) -> Asked:
     overrides = _overrides(runtime, options, rules)
     thread = runtime.thread(options.thread, resident.model)
     overrides = rules.for_turn(overrides, thread.session.settings)
+    overrides = runtime.defaults.for_turn(overrides, thread.session.settings, rules)
     if options.no_history:
         session, replaced = thread.session.fork(f"{thread.name}/aside", turns=()), None
     else:

@@ -132,9 +132,18 @@ class CellLog:
 
 def parent_metadata(shell: Any) -> Mapping[str, Any]:
     """What the front end sent along with the cell that runs, e.g. ``cellId`` and ``tags``; empty in a terminal."""
+    return _parent_part(shell, "metadata")
+
+
+def parent_header(shell: Any) -> Mapping[str, Any]:
+    """The header of the request that runs, e.g. ``session`` and ``msg_id``; empty in a terminal."""
+    return _parent_part(shell, "header")
+
+
+def _parent_part(shell: Any, name: str) -> Mapping[str, Any]:
     parent = shell.get_parent() if hasattr(shell, "get_parent") else None
-    metadata = parent.get("metadata") if isinstance(parent, Mapping) else None
-    return metadata if isinstance(metadata, Mapping) else {}
+    part = parent.get(name) if isinstance(parent, Mapping) else None
+    return part if isinstance(part, Mapping) else {}
 
 
 def error_text(error: BaseException) -> str:

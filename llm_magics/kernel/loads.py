@@ -70,6 +70,7 @@ def load_model(runtime: Runtime, options: LoadOptions) -> None:
         return
     from ..models.loading import open_prepared, prepare
 
+    options = runtime.defaults.for_load(options)
     alias = options.alias
     if alias and not alias.replace("-", "_").replace(".", "_").isidentifier():
         raise OptionError(f"{alias!r} is no name for a model.", "Use letters, digits, '-', '_' and '.'.")

@@ -20,6 +20,13 @@ from .runtime import Runtime
 from .specs import CHAT, COMPARE, LLM, LOAD_MODEL, MODELS, THREAD, UNLOAD_MODEL
 from .tool_magics import ToolMagics, start_tools
 
+_RULES_FROM = {
+    "kernel": "this kernel's configuration",
+    "told": "this kernel's configuration and this page's settings",
+    "silent": "this kernel's configuration and the last settings of a page, and every call is asked about, because this page "
+    "does not answer",
+    "none": "this kernel's configuration alone: no page with the llm_magics extension has answered",
+}
 _HELD = "_llm_magics_runtime"  # on the shell, so that models outlive %reload_ext
 
 
@@ -141,7 +148,9 @@ class LanguageModelMagics(Magics):
             ("answers", status["current_model"]),
             ("threads", threads),
             ("current thread", status["current_thread"]),
+            *self.runtime.defaults.rows(),
             *self.runtime.rules.rows(),
+            ("rules from", _RULES_FROM[said.standing if (said := self.runtime.page_rules) else "kernel"]),
         ]
         self.runtime.shell.display_pub.publish(card_bundle("llm_magics", rows))
 

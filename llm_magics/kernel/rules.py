@@ -1,5 +1,7 @@
 """What whoever runs this kernel allows in it: which models and tools, how much approval, how far a turn may go.
 
+The class ``LLMMagics`` has these rules as traits, and beside them the defaults that :mod:`.defaults` reads.
+
 Two places may say so, and the stricter word of both holds. The configuration of IPython (class ``LLMMagics`` in
 ``ipython_config.py``, or on the kernel's command line) is a teacher's or an administrator's: it is read once, and neither a
 magic nor a page can loosen it. The settings of JupyterLab are the user's own, and can only tighten it further.
@@ -28,7 +30,7 @@ _WHERE = "%llm status shows the rules; whoever set up this kernel, or your Jupyt
 
 
 class LLMMagics(Configurable):
-    """The rules as traits, under the names that the settings of JupyterLab use too."""
+    """The rules as traits, under the names that JupyterLab's settings use too; and defaults, which are the kernel's alone."""
 
     approve = Enum(get_args(Approve), "auto", help="The least approval: auto, ask (every call is asked about) or deny.").tag(
         config=True
@@ -49,6 +51,19 @@ class LLMMagics(Configurable):
     max_result_chars = Int(0, min=0, help="Most characters that the model reads of a result; 0 leaves it as it is.").tag(
         config=True
     )
+    default_model = Unicode(
+        "", help='What "%load_model default" loads: a catalogue name, path or hub name; else $LLM_MAGICS_DEFAULT_MODEL.'
+    ).tag(config=True)
+    default_ctx = Int(0, min=0, help="Context in tokens for %load_model without --ctx; 0 is as much as fits.").tag(config=True)
+    default_temperature = Float(
+        None, allow_none=True, min=0.0, help="Temperature for cells without --temp; None leaves it to the model."
+    ).tag(config=True)
+    default_max_tokens = Int(
+        0, min=0, help="Longest answer for cells without --max-tokens; 0 leaves it open. (max_tokens is a limit.)"
+    ).tag(config=True)
+
+
+DEFAULTS = ("default_model", "default_ctx", "default_temperature", "default_max_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +81,13 @@ class Rules:
 
     @classmethod
     def of(cls, said: Mapping[str, Any], where: str) -> Rules:
-        """Read traits of LLMMagics by name; raises OptionError, naming ``where`` they were said, for what is none."""
-        unknown = [name for name in said if not LLMMagics.class_traits(config=True).get(name)]
-        if unknown:
-            known = ", ".join(LLMMagics.class_trait_names(config=True))
-            raise OptionError(f"{where} has no setting {unknown[0]!r}.", f"There are {known}.")
-        try:
-            traits = LLMMagics(config=Config({"LLMMagics": dict(said)}))
-        except (TraitError, ValueError) as error:
-            raise OptionError(f"{where} cannot be used: {error}") from error
+        """Read rules by the names of their traits; raises OptionError, naming ``where`` they were said, for what is none."""
+        known = LLMMagics.class_trait_names(config=True)
+        return cls.in_traits(_read(said, where, [name for name in known if name not in DEFAULTS]))
+
+    @classmethod
+    def in_traits(cls, traits: LLMMagics) -> Rules:
+        """The rules among the traits."""
         limits = {name: getattr(traits, f"max_{name}") for name in ("steps", "calls", "tokens", "seconds", "result_chars")}
         return cls(
             traits.approve,
@@ -149,9 +162,25 @@ class Rules:
 
 def configured(shell: Any) -> Rules:
     """The rules in the configuration of this IPython; raises OptionError where it cannot be understood."""
+    return Rules.in_traits(traits_of(shell))
+
+
+def traits_of(shell: Any) -> LLMMagics:
+    """What the configuration of this IPython says of LLMMagics; raises OptionError where it cannot be understood."""
     config = getattr(shell, "config", None)
     said = config["LLMMagics"] if isinstance(config, Config) and "LLMMagics" in config else {}
-    return Rules.of(said, "LLMMagics in IPython's configuration")
+    return _read(said, "LLMMagics in IPython's configuration", LLMMagics.class_trait_names(config=True))
+
+
+def _read(said: Mapping[str, Any], where: str, known: Iterable[str]) -> LLMMagics:
+    known = list(known)
+    unknown = [name for name in said if name not in known]
+    if unknown:
+        raise OptionError(f"{where} has no setting {unknown[0]!r}.", f"There are {', '.join(known)}.")
+    try:
+        return LLMMagics(config=Config({"LLMMagics": dict(said)}))
+    except (TraitError, ValueError) as error:
+        raise OptionError(f"{where} cannot be used: {error}") from error
 
 
 def names_of(name: str) -> tuple[str, ...]:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import NoModelError, OptionError
 from ..models.base import Model
 from ..tools.policy import Asker, Decision, nobody
-from .context import CellLog, parent_metadata
+from .context import CellLog, parent_header, parent_metadata
+from .defaults import defaults
 from .options import near
 from .rules import Rules, configured
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ..history import Turn
     from ..session import Session
     from ..views.live import Link
+    from ..views.pagerules import PageRules
     from .sidebyside import Samples
 
 
@@ -71,6 +73,7 @@ class Runtime:
     def __init__(self, shell: Any) -> None:
         self.shell = shell
         self.configured = configured(shell)
+        self.defaults = defaults(shell)
         self.cells = CellLog(shell)
         self.residents: dict[str, Resident] = {}
         self.threads: dict[str, Thread] = {}
@@ -207,10 +210,24 @@ class Runtime:
 
     @property
     def rules(self) -> Rules:
-        """What is allowed here: the configuration's word, tightened by the page's settings; raises OptionError."""
-        link = self.link if parent_metadata(self.shell).get("cellId") else None
-        said = link.settings() if link is not None else {}
-        return self.configured.tightened(Rules.of(said, "JupyterLab's settings of llm_magics")) if said else self.configured
+        """What is allowed here: the configuration's word, tightened by the page's settings; raises OptionError.
+
+        Where the page that sent the cell should answer and does not, every call is asked about.
+        """
+        said = self.page_rules
+        if said is None or said.standing == "none":
+            return self.configured
+        theirs = Rules.of(said.settings, "JupyterLab's settings of llm_magics")
+        held = self.configured.tightened(theirs)
+        return held if said.standing == "told" else held.tightened(Rules(approve="ask"))
+
+    @property
+    def page_rules(self) -> PageRules | None:
+        """What the page that sent the cell says; None for a cell of no page."""
+        link, header = self.link, parent_header(self.shell)
+        if link is None or not parent_metadata(self.shell).get("cellId"):
+            return None
+        return link.rules(str(header.get("session", "")), str(header.get("msg_id", "")))
 
     @property
     def link(self) -> Link | None:

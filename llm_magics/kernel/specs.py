@@ -88,11 +88,11 @@ class CompareOptions:
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """What one ``%load_model`` line asks for; ``None`` is "auto"."""
+    """What one ``%load_model`` line asks for; ``None`` is "auto", but for ``ctx``, where it leaves the choice to the kernel."""
 
     name: str
     alias: str = ""
-    ctx: int | None = None
+    ctx: int | Literal["auto"] | None = None
     gpu_layers: int | None = None
     tensor_split: tuple[float, ...] = ()
     main_gpu: int | None = None
@@ -164,6 +164,12 @@ class LlmOptions:
 @dataclass(frozen=True, slots=True)
 class NoOptions:
     """Of a magic that takes none."""
+
+
+
+
+def _context(word: str) -> Any:
+    return word if word == "auto" else number(32, whole=True)(word)
 
 
 _SEED = Option(("--seed",), "seed", "the same seed and prompt give the same answer", number(0, 2**32 - 1, True), "N")
@@ -248,7 +254,7 @@ LOAD_MODEL = Spec(
     options=(
         Option(("--as",), "alias", "what to call it here", metavar="ALIAS"),
         Option(
-            ("--ctx", "-c", "--ctx-size"), "ctx", "context in tokens", auto_or(number(32, whole=True)), "N|auto"
+            ("--ctx", "-c", "--ctx-size"), "ctx", "context in tokens", _context, "N|auto"
         ),
         Option(
             ("--gpu-layers", "-ngl", "--n-gpu-layers"),

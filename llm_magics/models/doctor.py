@@ -97,33 +97,34 @@ def _llama_cpp(memory: FreeMemory) -> Iterator[Finding]:
     said = llama.lib.llama_print_system_info().decode("utf-8", "replace")  # type: ignore[attr-defined]  # the engine's own import
     features = [name for name, _, value in (item.strip().partition(" = ") for item in said.split("|")) if value == "1"]
     yield Finding("CPU features", ", ".join(f.rpartition(":")[2].strip() for f in features) or "none")
-    yield _waiting()
+    yield _openmp()
     if not memory.gpus and gpu:
         yield Finding("GPU", "one that llama.cpp knows (not NVIDIA's)")
 
 
-def _waiting() -> Finding:
-    """How the threads wait for each other, which decides what several kernels on one machine do to each other."""
+def _openmp() -> Finding:
+    """How threads wait for each other, which decides what several kernels on one machine do to each other."""
     from ..engine.library import cpu_library
     from ..engine.openmp import SETTING, SPINS, waiting
 
     found = waiting(cpu_library())
     settings = ", ".join(found.settings)
     if found.runtime == "":
-        return Finding("threads wait", "in llama.cpp itself, which has no OpenMP here")
+        return Finding("OpenMP", "this llama.cpp does not use it")
     if found.chosen_by == "user":
-        return Finding("threads wait", f"in {found.runtime}, as you set: {settings}")
+        return Finding("OpenMP", f"{found.runtime}, with your setting {settings}")
     if found.chosen_by == "us":
-        return Finding("threads wait", f"in {found.runtime}, shortly ({settings}), so that kernels can share this machine")
+        return Finding("OpenMP", f"{found.runtime}; waiting threads soon sleep ({settings}), so kernels can share this machine")
+    spin = f"{found.runtime}; waiting threads spin, so kernels that share this machine can slow each other down by ten times"
     if found.runtime == "vcomp":
-        said = "in Visual C++'s OpenMP, which spins and has no setting for it: kernels that share this machine slow each other"
-        return Finding("threads wait", said, "If kernels share this machine, load with fewer threads: %load_model NAME -t 2")
-    long = f"spinning: kernels that share this machine can slow each other by ten times and more ({found.runtime})"
+        return Finding("OpenMP", f"{spin}; no setting changes that", "If kernels share this machine: %load_model NAME -t 2")
     if found.runtime != "libgomp":
-        return Finding("threads wait", long, "If kernels share this machine, set KMP_BLOCKTIME=0 where Jupyter is started.")
-    first = f"; {found.earlier} was loaded before llama.cpp, by another package" if found.earlier else ""
-    how = f"Load the model before importing that package, or set {SETTING}={SPINS} where Jupyter is started."
-    return Finding("threads wait", long + first, how)
+        return Finding("OpenMP", spin, "If kernels share this machine, set KMP_BLOCKTIME=0 where Jupyter is started.")
+    how = f"set {SETTING}={SPINS} where Jupyter is started."
+    if not found.earlier:
+        return Finding("OpenMP", spin, f"If kernels share this machine, {how}")
+    first = f"another package loaded {found.earlier} before llama.cpp, too early for our setting"
+    return Finding("OpenMP", f"{spin}; {first}", f"Restart the kernel and load the model before that package, or {how}")
 
 
 def _machine(memory: FreeMemory) -> Iterator[Finding]:

@@ -24,7 +24,8 @@ Messages out, each ``{"kind": ..., ...}``::
     question  turn, cell, id, at, digest, shown, reason    segment "at" waits for a decision; never part of the transcript
     answered  turn, cell, id                               that question is closed
     finished  turn, cell, bundle                           a turn that ended, for a page that may have missed it
-    ask       id, what, ...                                "cells" or "outputs", answered by ``reply``
+    ask       id, what, ...                                "cells" or "outputs", answered by ``reply``; "rules" with the
+                                                           session of the page that is meant, answered by ``settings``
     models    models                                       what is loaded, for the status bar
 
 Operations of a delta, in order::
@@ -34,13 +35,13 @@ Operations of a delta, in order::
     ["head", {...}]           set these fields of the transcript itself
 
 Messages in (content of a control message of type ``llm_magics``): ``hello`` (turn), ``saved`` (turn), ``decision`` (id, digest,
-decision), ``reply`` (id, data) and ``settings`` (turn ``*``, settings), which a page sends when it hears ``here``.
+decision), ``reply`` (id, data) and ``settings`` (turn ``*``, settings), which a page sends when it hears ``here``
+and whenever they change.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -51,13 +52,14 @@ from ..segments import Segment, ToolSegment, listed, segment_to_json
 from ..transcript import Transcript
 from .busy import Busy
 from .html import ShowReasoning
+from .pagerules import PageRules, Pages
 
 COMM_ID = "llm_magics"
 CONTROL_TYPE = "llm_magics"
 
 _KEPT = 32
 _WAIT = 0.1  # seconds; between two looks the main thread takes interrupts
-_FIRST_MOMENTS = 0.5  # seconds in which a page answers "here"
+_PATIENCE = 2.0  # seconds in which a page that is there answers, also a busy one
 _APPENDED = ("text", "arguments", "printed")
 
 
@@ -80,8 +82,7 @@ class Link:
         self._kernel = kernel
         self._answered = answered
         self.heard = False
-        self._settings: Mapping[str, Any] = {}
-        self._began = time.monotonic()
+        self._pages = Pages()
         self._changed = threading.Condition()
         self._running: set[str] = set()
         self._hellos: set[str] = set()
@@ -98,12 +99,18 @@ class Link:
         content = {"comm_id": COMM_ID, "data": {"kind": kind, **data}}
         self._kernel.session.send(self._kernel.iopub_socket, "comm_msg", content, ident=b"comm-" + COMM_ID.encode())
 
-    def settings(self) -> Mapping[str, Any]:
-        """What the user set in the page, by name; in a kernel's first moments this waits for a page that has yet to say."""
+    def rules(self, session: str, request: str) -> PageRules:
+        """What the user of the page that sent this request set; the page is asked once for each request.
+
+        A page that answers does so at once. One that does not is waited for once, and then not until it says something again.
+        """
         with self._changed:
-            left = self._began + _FIRST_MOMENTS - time.monotonic()
-            self._changed.wait_for(lambda: self.heard, max(left, 0.0))
-            return self._settings
+            page = self._pages.of(session)
+            if page.asked_for != request:
+                page.asked_for, expected, page.answers = request, page.answers, False
+                self.send("ask", id=uuid.uuid4().hex, what="rules", session=session)
+                self._changed.wait_for(lambda: page.settled, _PATIENCE if expected else 0.0)
+            return self._pages.rules(session, self.heard)
 
     def begin(self, turn: str, cell: str) -> None:
         """Announce a turn."""
@@ -170,6 +177,8 @@ class Link:
         missed: dict[str, tuple[str, Mapping[str, Any]]] = {}
         with self._changed:
             self.heard = True
+            settings = content.get("settings") if kind == "settings" else None
+            self._pages.spoke(str(message.get("header", {}).get("session", "")), settings)
             if kind == "hello" and key == "*":
                 self._hellos |= self._running
                 missed = dict(self._finished)
@@ -179,8 +188,6 @@ class Link:
                 self._finished.pop(key, None)
             elif kind == "decision" and key in self._questions and content.get("digest") == self._questions[key]:
                 self._decisions.setdefault(key, str(content.get("decision")))  # the first one counts
-            elif kind == "settings" and isinstance(content.get("settings"), Mapping):
-                self._settings = content["settings"]
             elif kind == "reply" and key in self._expected:
                 self._replies[key] = content.get("data")
             self._changed.notify_all()

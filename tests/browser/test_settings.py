@@ -15,7 +15,8 @@ from .test_extension import ASK, TOOLS
 
 TOLD = """import time
 from llm_magics.views.live import link_of
-while link_of(get_ipython().kernel).settings().get("approve") != "ask":
+session = get_ipython().get_parent()["header"]["session"]
+while link_of(get_ipython().kernel).rules(session, "").settings.get("approve") != "ask":
     time.sleep(0.1)"""
 
 pytestmark = pytest.mark.browser

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from llm_magics.engine.cpus import Cpus, cpu_quota, cpus, default_threads, group_directories
@@ -101,8 +102,17 @@ def test_a_system_without_control_groups_has_no_quota(tmp_path: Path) -> None:
 
 
 def test_a_system_without_affinity_counts_all_its_processors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    assert cpus().allowed == os.cpu_count()
+    monkeypatch.delattr(psutil.Process, "cpu_affinity", raising=False)  # as on macOS
+    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    assert cpus().allowed == 12
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity") or (os.cpu_count() or 1) < 2, reason="no affinity, or one processor")
+def test_a_real_process_that_may_use_one_processor_computes_on_one_thread() -> None:
+    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+    code += "from llm_magics.engine.cpus import cpus; print(cpus().allowed, cpus().threads)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["1", "1"]
 
 
 @pytest.mark.parametrize(
@@ -133,8 +143,8 @@ def test_a_real_context_computes_on_as_many_threads_as_the_quota_grants(monkeypa
     from llm_magics.engine.values import EngineConfig
 
     monkeypatch.setattr(module, "cpu_quota", lambda: 1.0)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    monkeypatch.setattr("psutil.cpu_count", lambda logical=True: 8)
+    monkeypatch.setattr(psutil.Process, "cpu_affinity", lambda _: list(range(8)), raising=False)
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: 8)
     with closing(open_engine(EngineConfig(str(smollm), n_ctx=256))) as engine:
         pointer = engine._core.context.pointer  # type: ignore[attr-defined]
         assert (lib.llama_n_threads(pointer), lib.llama_n_threads_batch(pointer)) == (1, 1)

@@ -127,10 +127,6 @@ def test_the_runtime_is_read_off_the_library_of_any_system(tmp_path: Path, conte
     assert runtime_of(library) == runtime
 
 
-def test_without_a_library_there_is_no_runtime() -> None:
-    assert waiting(None) == Waiting("")
-
-
 def test_llvms_library_has_a_setting_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library = tmp_path / "libggml-cpu.dylib"
     library.write_bytes(b"@rpath/libomp.dylib\0")

@@ -78,12 +78,18 @@ class Notebook:
         tags: tuple[str, ...] = (),
         on_message: Callable[[str, dict[str, Any]], None] | None = None,
         typed: Callable[[str], str] | None = None,
+        on_link: Callable[[dict[str, Any]], None] | None = None,
     ) -> Cell:
-        """Run one cell and wait for its end; ``on_message`` sees each message as it comes, ``typed`` answers the input line."""
+        """Run one cell and wait for its end.
+
+        ``on_message`` sees each message as it comes, ``typed`` answers the input line, ``on_link`` hears what a page with the
+        extension hears (:meth:`tell` is how it speaks); with one of the latter two somebody can be asked.
+        """
         self.n_cells += 1
         cell = f"cell-{self.n_cells}" if cell == "" else cell
         metadata = {} if cell is None else {"cellId": cell, "tags": list(tags)}
-        content = {"code": code, "silent": False, "store_history": True, "user_expressions": {}, "allow_stdin": bool(typed)}
+        content = {"code": code, "silent": False, "store_history": True, "user_expressions": {}}
+        content["allow_stdin"] = bool(typed or on_link)
         message = self.client.session.msg("execute_request", content, metadata=metadata)
         self.client.shell_channel.send(message)
         if typed is not None:
@@ -93,6 +99,8 @@ class Notebook:
         while True:
             heard = self.client.get_iopub_msg(timeout=max(deadline - time.monotonic(), 0.1))
             kind, said = heard["msg_type"], heard["content"]
+            if on_link is not None and kind == "comm_msg" and said.get("comm_id") == "llm_magics":
+                on_link(said["data"])
             if heard["parent_header"].get("msg_id") != message["header"]["msg_id"]:
                 ran.stray.append(kind)
                 continue
@@ -119,6 +127,10 @@ class Notebook:
         """What Tab offers at the end of the line."""
         asked = self.client.complete(line, len(line))
         return list(self._reply(asked)["matches"])
+
+    def tell(self, **content: Any) -> None:
+        """Send what a page with the extension sends, also while a cell runs."""
+        self.client.control_channel.send(self.client.session.msg("llm_magics", content))
 
     def interrupt(self) -> None:
         self.manager.interrupt_kernel()

@@ -42,7 +42,7 @@ def test_chat_lines(line: str, expected: ChatOptions) -> None:
     [
         ("m -c 4096 -ngl 99 -ts 3,1 -ctk q8_0 -ctv q8_0 -fa on -t 4 -b 256",
          LoadOptions("m", ctx=4096, gpu_layers=99, tensor_split=(3, 1), kv="q8_0", flash_attn="on", threads=4, batch=256)),
-        ("m --ctx auto --gpu-layers auto", LoadOptions("m")),
+        ("m --ctx auto --gpu-layers auto", LoadOptions("m", ctx="auto")),
         ("m -ngl -1", LoadOptions("m", gpu_layers=-1)),
         ("m -np 4", LoadOptions("m", slots=4)),
         ("m --slots auto", LoadOptions("m")),

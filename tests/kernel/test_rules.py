@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,13 +15,14 @@ from traitlets.config import Application, Config
 
 from llm_magics import ScriptedModel
 from llm_magics.errors import LLMMagicsError, OptionError
-from llm_magics.kernel.rules import LLMMagics, Rules, configured, names_of
+from llm_magics.kernel.rules import DEFAULTS, LLMMagics, Rules, configured, names_of
 from llm_magics.kernel.runtime import Runtime
 from llm_magics.settings import TurnSettings
 from llm_magics.tools.policy import Limits
 from llm_magics.tools.tool import as_tool
 
 from .notebook import Notebook, notebook
+from .page import Page
 
 USUAL = TurnSettings()
 
@@ -171,7 +173,7 @@ def test_the_settings_editor_knows_the_same_rules_with_the_same_defaults() -> No
     schema = json.loads((Path(__file__).parents[2] / "labextension" / "schema" / "settings.json").read_text(encoding="utf-8"))
     shown = {name: setting["default"] for name, setting in schema["properties"]["rules"]["properties"].items()}
     traits = LLMMagics.class_traits(config=True)
-    assert shown == {name: LLMMagics().trait_defaults(name) for name in traits}
+    assert shown == {name: LLMMagics().trait_defaults(name) for name in traits if name not in DEFAULTS}
     assert Rules.of(shown, "the test") == Rules()
     assert all(trait.help for trait in traits.values())
 
@@ -219,12 +221,12 @@ def lesson(tmp_path_factory: pytest.TempPathFactory) -> Any:
 pytestmark = pytest.mark.kernel
 
 
-def settle(opened: Notebook, **settings: Any) -> None:
+def settle(opened: Notebook, page: Page, **settings: Any) -> None:
     """Say what a page says of its user's settings, and wait until the kernel has it."""
-    content = {"kind": "settings", "turn": "*", "settings": settings}
-    opened.client.control_channel.send(opened.client.session.msg("llm_magics", content))
+    page.tell(**settings)
     check = "from llm_magics.views.live import link_of\nimport time\nlink = link_of(get_ipython().kernel)\n"
-    opened.must(f"{check}while link.settings() != {settings!r}: time.sleep(0.01)")
+    session = opened.client.session.session
+    opened.must(f"{check}while link.rules({session!r}, '').settings != {settings!r}: time.sleep(0.01)")
 
 
 def refused(opened: Notebook, cell: str) -> str:
@@ -257,14 +259,17 @@ def test_a_lesson_s_floor_asks_about_a_tool_that_would_run_by_itself(lesson: Not
 
 
 def test_a_page_cannot_loosen_a_lesson_and_can_tighten_it(lesson: Notebook) -> None:
-    settle(lesson, approve="auto", allowed_tools=["*"], allowed_models=[], max_steps=50)
-    assert "looser than the rules" in refused(lesson, "%%chat -m model --approve auto\nhi")
-    assert "allow: 4" in refused(lesson, "%%chat -m model --max-steps 5\nhi")
-    settle(lesson, max_steps=2, approve="deny")
-    assert "allow: 2" in refused(lesson, "%%chat -m model --max-steps 3\nhi")
-    settle(lesson, approve="sometimes")
-    assert "JupyterLab's settings of llm_magics cannot be used" in refused(lesson, "%%chat -m model\nhi")
-    settle(lesson)
+    with closing(Page(lesson)) as page:
+        settle(lesson, page, approve="auto", allowed_tools=["*"], allowed_models=[], max_steps=50)
+        assert "looser than the rules" in refused(lesson, "%%chat -m model --approve auto\nhi")
+        assert "allow: 4" in refused(lesson, "%%chat -m model --max-steps 5\nhi")
+        settle(lesson, page, max_steps=2, approve="deny")
+        assert "allow: 2" in refused(lesson, "%%chat -m model --max-steps 3\nhi")
+        settle(lesson, page, approve="sometimes")
+        assert "JupyterLab's settings of llm_magics cannot be used" in refused(lesson, "%%chat -m model\nhi")
+        settle(lesson, page, default_temperature=2.0)
+        assert "has no setting 'default_temperature'" in refused(lesson, "%%chat -m model\nhi")
+        settle(lesson, page)
 
 
 def test_magics_cannot_loosen_a_lesson_by_its_configuration(lesson: Notebook) -> None:

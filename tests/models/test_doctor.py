@@ -32,6 +32,7 @@ def stored(monkeypatch: pytest.MonkeyPatch) -> list[StoredFile]:
 def test_it_tells_the_software_the_cpu_and_the_memory(stored: list[StoredFile]) -> None:
     topics = {f.topic for f in doctor.report()}
     assert {"Python", "llama-cpp-python", "llama.cpp", "CPU", "CPU features", "memory", "disk", "model", "next"} <= topics
+    assert {"JupyterLab", "ipywidgets", "extension", "OpenMP"} <= topics
     assert "loads" in findings("llama.cpp")[0].found
     assert all(str(f).startswith(f.topic) for f in doctor.report())
 
@@ -122,19 +123,20 @@ def test_an_extension_that_no_jupyterlab_of_this_environment_finds_is_told(
 @pytest.mark.parametrize(
     ("waiting", "said", "advice"),
     [
-        (Waiting("libgomp", ("GOMP_SPINCOUNT=300",), "us"), "shortly (GOMP_SPINCOUNT=300)", ""),
-        (Waiting("libgomp", ("OMP_WAIT_POLICY=passive",), "user"), "as you set: OMP_WAIT_POLICY=passive", ""),
-        (Waiting("libgomp", earlier="/usr/lib/libgomp.so.1"), "/usr/lib/libgomp.so.1 was loaded before", "GOMP_SPINCOUNT=300"),
-        (Waiting("libomp"), "spinning", "KMP_BLOCKTIME=0"),
-        (Waiting("vcomp"), "no setting for it", "-t 2"),
-        (Waiting(""), "no OpenMP here", ""),
+        (Waiting("libgomp", ("GOMP_SPINCOUNT=300",), "us"), "soon sleep (GOMP_SPINCOUNT=300)", ""),
+        (Waiting("libgomp", ("OMP_WAIT_POLICY=passive",), "user"), "your setting OMP_WAIT_POLICY=passive", ""),
+        (Waiting("libgomp", earlier="/usr/lib/libgomp.so.1"), "loaded /usr/lib/libgomp.so.1 before", "GOMP_SPINCOUNT=300"),
+        (Waiting("libgomp"), "spin", "GOMP_SPINCOUNT=300"),
+        (Waiting("libomp"), "spin", "KMP_BLOCKTIME=0"),
+        (Waiting("vcomp"), "no setting changes that", "-t 2"),
+        (Waiting(""), "does not use it", ""),
     ],
 )
 def test_how_threads_wait_is_told_for_every_openmp(
     stored: list[StoredFile], monkeypatch: pytest.MonkeyPatch, waiting: Waiting, said: str, advice: str
 ) -> None:
     monkeypatch.setattr("llm_magics.engine.openmp.waiting", lambda _: waiting)
-    (found,) = findings("threads wait")
+    (found,) = findings("OpenMP")
     assert said in found.found
     assert advice in found.advice
     assert bool(advice) == bool(found.advice)
