@@ -16,6 +16,7 @@ import numpy as np
 from . import llama
 from .chains import Attached, DeviceChain
 from .cpus import default_threads
+from .diagnosis import load_error
 from .library import lib
 from .lookup import MAX_DRAFT
 from .model import Model
@@ -96,7 +97,7 @@ class Context:
             with llama.captured_log() as self.log:
                 self._pointer = lib.llama_init_from_model(model.pointer, params)
             if not self._pointer:
-                raise llama.load_error(config.path, self.log)
+                raise load_error(config.path, self.log)
             self._read_sizes()
         except BaseException:
             self.free()

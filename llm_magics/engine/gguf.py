@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import mmap
 import re
+import stat
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -148,6 +149,8 @@ def _further_parts(first: Gguf) -> Iterator[Path]:
 
 def _read_part(path: Path, part: int) -> Gguf:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for somebody to write
+            raise ModelFileError(f"{path.name} cannot be read: it is not a file.", "Name a .gguf file.")
         with path.open("rb") as file:
             size = file.seek(0, 2)
             if size < 24:

@@ -19,10 +19,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..errors import EngineError, LLMMagicsError, MemoryFitError, ModelFileError, OptionError, UnsupportedModelError
+from ..errors import EngineError
+from .diagnosis import error_lines
 from .library import lib
 
-_LEVEL_INFO, _LEVEL_WARN, _LEVEL_ERROR, _LEVEL_CONT = 2, 3, 4, 5
+_LEVEL_WARN, _LEVEL_CONT = 3, 5
 _KEPT_LINES = 4000  # a load of a large model logs about a thousand
 
 _lines: deque[tuple[int, str]] = deque(maxlen=_KEPT_LINES)
@@ -72,50 +73,6 @@ def captured_log() -> Iterator[list[tuple[int, str]]]:
 def recent_errors() -> str:
     """Return llama.cpp's latest error or warning lines, for an exception's message; empty where there are none."""
     return error_lines(list(_lines)[-50:])
-
-
-def error_lines(lines: list[tuple[int, str]]) -> str:
-    """Return what went wrong according to the log: the error lines, else the warnings, shortest form, at most three."""
-    for wanted in (_LEVEL_ERROR, _LEVEL_WARN):
-        found = [line.strip() for level, line in lines if level == wanted and line.strip()]
-        if found:
-            # The last line ("failed to load model") only repeats that it failed.
-            telling = [line for line in found if "failed to load model" not in line] or found
-            return "; ".join(dict.fromkeys(telling[-3:]))
-    return ""
-
-
-_OUT_OF_MEMORY = ("out of memory", "failed to allocate", "unable to allocate", "cannot allocate", "bad_alloc", "bad alloc")
-# e.g. "unknown model architecture: 'foo'", "unknown pre-tokenizer type", "has invalid ggml type 77"
-_UNSUPPORTED = (
-    "unknown model architecture",
-    "unknown pre-tokenizer",
-    "unknown tokenizer",
-    "unsupported",
-    "not supported",
-    "invalid ggml type",
-)
-_CACHE = ("cache type", "cache quantization")  # e.g. "K cache type q8_0 with block size 32 does not divide n_embd_head_k=16"
-
-
-def load_error(path: str, lines: list[tuple[int, str]]) -> LLMMagicsError:
-    """Turn the log of a failed load into the error that names what is wrong."""
-    said = error_lines(lines) or "llama.cpp gave no reason"
-    low = " ".join(line for level, line in lines if level >= _LEVEL_WARN).lower()
-    name = os.path.basename(path)
-    if any(word in low for word in _OUT_OF_MEMORY):
-        return MemoryFitError(
-            f"There is not enough memory to load {name}: {said}.",
-            "Unload another model, choose a smaller one, a smaller context, or fewer GPU layers.",
-        )
-    if any(word in low for word in _UNSUPPORTED):
-        return UnsupportedModelError(
-            f"This llama.cpp cannot run {name}: {said}.",
-            "A newer llama-cpp-python may know this architecture; otherwise choose another model.",
-        )
-    if any(words in low for words in _CACHE):
-        return OptionError(f"{name} cannot have such a KV cache: {said}.", "Load it with another type of the KV cache (--kv).")
-    return ModelFileError(f"{name} cannot be loaded: {said}.", "The file may be damaged or incomplete; fetch it again.")
 
 
 class AbortFlag:

@@ -16,9 +16,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import TracebackType
 
+from .diagnosis import Line
 from .filefacts import recall, remember
 from .gguf import Gguf, TensorInfo
-from .probe import Child, Line, as_request
+from .probe import Child, as_request
 from .values import EngineConfig
 
 _MIB = 1 << 20

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from ..errors import EngineError, ModelNotFoundError, OptionError, UnsupportedModelError
 from . import llama
+from .diagnosis import load_error
 from .library import lib
 from .values import EngineConfig
 
@@ -50,7 +51,7 @@ class Model:
         try:
             relay.raise_stored()
             if not self._pointer:
-                raise llama.load_error(config.path, lines)
+                raise load_error(config.path, lines)
             self._read_vocabulary()
         except BaseException:
             self.free()

@@ -24,18 +24,30 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
-from ..errors import ModelError, ModelFileError, OptionError
+from ..errors import EngineError, MemoryFitError, ModelError, ModelFileError, OptionError
 from .cpus import default_threads
+from .diagnosis import Line, asserts, fails_on_device, lacks_memory, load_error
 from .filefacts import recall, remember
 from .values import EngineConfig
 
-Line = tuple[int, str]  # level, text
-
+_NO_NUMBERS = "its weights give results that are no numbers"
 _SECONDS_PER_GB = 30.0  # to read a file that is in no cache, from a slow disk
 _SOURCE_FILE = re.compile(r"\S*/(?=[\w.-]+:\d+: )")  # the directories of e.g. "/tmp/build/ggml.c:4014: GGML_ASSERT(...)"
 _LEVEL_LINE = re.compile(r"<(\d)>(.*)")  # e.g. "<4>llama_model_load: error loading model: ..."
+
+
+class TrialError(EngineError):
+    """A child failed for a reason that says nothing lasting of the file: it was killed, took too long, or could not start."""
+
+
+class DeviceError(TrialError):
+    """A child failed at a GPU."""
+
+
+class _Proven(ModelFileError):
+    """The file itself makes llama.cpp fail, each time and everywhere: the one kind of refusal that is remembered."""
 
 
 def try_model(paths: Sequence[Path], timeout: float | None = None) -> None:
@@ -46,20 +58,18 @@ def try_model(paths: Sequence[Path], timeout: float | None = None) -> None:
         timeout: seconds; None allows for the file's size.
 
     Raises the error that a load would (ModelFileError, UnsupportedModelError, MemoryFitError); ModelFileError with llama.cpp's
-    last words if the child dies or does not come back.
+    last words if the child dies of the file, TrialError if it is killed, cannot start, or does not come back.
     """
     from .llama import version
 
-    key = f"trial of llama-cpp-python {version()}"
+    key = f"outcome of a trial with llama-cpp-python {version()}"
     outcome = recall(paths).get(key)
     if outcome is None:
         size = sum(p.stat().st_size for p in paths)
         try:
             with Child(paths[0], 60 + _SECONDS_PER_GB * size / 1e9 if timeout is None else timeout) as child:
                 child.ask({"do": "evaluate", "path": str(paths[0])})
-        except _NoVerdict:
-            raise
-        except ModelFileError as error:
+        except _Proven as error:
             remember(paths, **{key: json.dumps([error.what, error.next_action])})
             raise
         remember(paths, **{key: "[]"})
@@ -67,22 +77,21 @@ def try_model(paths: Sequence[Path], timeout: float | None = None) -> None:
         raise ModelFileError(*json.loads(outcome))
 
 
-class _NoVerdict(ModelFileError):
-    """The child was ended from outside, which says nothing lasting about the file."""
-
-
 class Child:
     """A child process that loads models for us. Use as a context manager; it ends with the block."""
 
+    # -P: a random.py beside the notebook must not be imported
+    command: ClassVar[tuple[str, ...]] = (sys.executable, "-P", "-m", "llm_magics.engine.probe")
+
     def __init__(self, path: Path, timeout: float) -> None:
         self._name, self._timeout = path.name, timeout
+        self._read = 0  # bytes of the log
         self._log = tempfile.TemporaryFile("w+b")  # noqa: SIM115  # closed in __exit__; a pipe could fill up and block the child
         root = str(Path(__file__).parents[2])
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "GGML_NO_BACKTRACE": "1"}
         self._process = subprocess.Popen(
-            # -P: a random.py beside the notebook must not be imported
-            [sys.executable, "-P", "-m", "llm_magics.engine.probe"],
+            self.command,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment, text=True, encoding="utf-8",
         )  # fmt: skip
 
@@ -98,7 +107,6 @@ class Child:
         """Have one request done; return what llama.cpp logged. Raises as :func:`try_model` does."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        start = self._log.seek(0, os.SEEK_END)
         expired = threading.Event()
 
         def expire() -> None:
@@ -115,31 +123,46 @@ class Child:
             answer = ""
         finally:
             late.cancel()
-        self._log.seek(start)
-        lines = _parse_log(self._log.read().decode("utf-8", "replace"))
+        self._log.seek(self._read)
+        said = self._log.read()
+        self._read += len(said)
+        lines = _parse_log(said.decode("utf-8", "replace"))
         if not answer:
-            raise self._died(lines, timed_out=expired.is_set())
-        if not json.loads(answer)["ok"]:
-            raise self._refused(json.loads(answer)["why"], lines)
+            raise self._died(lines, on_device=_on_device(request), timed_out=expired.is_set())
+        told = json.loads(answer)
+        if not told["ok"]:
+            raise self._refused(told["why"], lines)
         return lines
 
-    def _died(self, lines: list[Line], *, timed_out: bool) -> ModelFileError:
+    def _died(self, lines: list[Line], *, on_device: bool, timed_out: bool) -> ModelError:
         status = self._process.wait()
         how = f"did not come back within {self._timeout:g} s" if timed_out else f"died ({_status(status)})"
         said = [text.strip() for _, text in lines if text.strip()]
         last = _SOURCE_FILE.sub("", said[-1]) if said else "none"
         what = f"A trial load of {self._name} in a child process {how}; its last words: {last}"
         if timed_out or status == -9:  # SIGKILL: what the system does when memory runs out
-            return _NoVerdict(what, "Try again when the machine has time and memory to spare.")
-        return ModelFileError(what, "The file is damaged, or of a kind that this llama.cpp cannot run; choose another.")
+            return TrialError(what, "Try again when the machine has time and memory to spare.")
+        if lacks_memory(lines):
+            return MemoryFitError(what, "Free some memory, or choose a smaller model or context.")
+        if on_device or fails_on_device(lines):
+            return DeviceError(what, "The GPU may be full or in trouble; load with --gpu-layers 0, or when it is free.")
+        if any(text.startswith("Traceback (most recent call last)") for _, text in lines):
+            return TrialError(what, "llama-cpp-python does not run in a process of its own; install it again.")
+        if asserts(lines):
+            return _Proven(what, "The file is damaged, or of a kind that this llama.cpp cannot run; choose another.")
+        return ModelFileError(what, "The file may be damaged, or of a kind that this llama.cpp cannot run; choose another.")
 
     def _refused(self, why: str, lines: list[Line]) -> ModelError | OptionError:
-        from .llama import load_error
-
-        if why:
-            return ModelFileError(f"{self._name} is damaged: {why}.", "Download it again, or check it against its sha256.")
+        if why == _NO_NUMBERS:
+            return _Proven(f"{self._name} is damaged: {why}.", "Download it again, or check it against its sha256.")
+        if why and not lacks_memory(lines):
+            return ModelFileError(f"{self._name} cannot be run: {why}.", "Download it again, or check it against its sha256.")
         error = load_error(self._name, lines)
         return error if isinstance(error, ModelError | OptionError) else ModelFileError(str(error))
+
+
+def _on_device(request: dict[str, Any]) -> bool:
+    return request["do"] == "plan" and request["config"]["n_gpu_layers"] != 0
 
 
 def _parse_log(text: str) -> list[Line]:
@@ -190,8 +213,11 @@ def _answer(lib: Any, request: dict[str, Any]) -> str | None:
 
 
 def _evaluate(lib: Any, path: str) -> str | None:
+    """On the CPU alone: what is wrong with a device, or with the memory that it has left, is no fault of the file."""
+    from .model import hide_devices
+
     model_params = lib.llama_model_default_params()
-    model_params.n_gpu_layers = 0
+    hide_devices(model_params)
     model = lib.llama_model_load_from_file(os.fsencode(path), model_params)
     if not model:
         return ""
@@ -199,8 +225,15 @@ def _evaluate(lib: Any, path: str) -> str | None:
     params.n_ctx, params.n_batch, params.n_ubatch = 64, 8, 8
     params.n_threads = params.n_threads_batch = min(2, default_threads())
     context = lib.llama_init_from_model(model, params)
-    if not context:
-        return ""
+    try:
+        return _evaluate_token(lib, model, context) if context else ""
+    finally:
+        if context:
+            lib.llama_free(context)
+        lib.llama_model_free(model)
+
+
+def _evaluate_token(lib: Any, model: Any, context: Any) -> str | None:
     if lib.llama_model_has_encoder(model) or not lib.llama_model_has_decoder(model):
         return None  # sound, as far as can be told; that it cannot chat is for the engine to say
     vocab = lib.llama_model_get_vocab(model)
@@ -209,7 +242,7 @@ def _evaluate(lib: Any, path: str) -> str | None:
     if lib.llama_decode(context, lib.llama_batch_get_one(tokens, 1)) != 0:
         return "it cannot evaluate a token"
     logits = lib.llama_get_logits_ith(context, -1)[: lib.llama_vocab_n_tokens(vocab)]
-    return None if all(-1e30 < x < 1e30 for x in logits) else "its weights give results that are no numbers"
+    return None if all(-1e30 < x < 1e30 for x in logits) else _NO_NUMBERS
 
 
 def _plan_buffers(lib: Any, config: EngineConfig, *, overridden: bool) -> str | None:

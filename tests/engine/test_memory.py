@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from llm_magics.engine import memory
+from llm_magics.engine.diagnosis import Line
 from llm_magics.engine.gguf import Gguf
 from llm_magics.engine.gguf_check import read_model
 from llm_magics.engine.local import LocalEngine
 from llm_magics.engine.memory import Estimate, Estimator, estimate
-from llm_magics.engine.probe import Line
 from llm_magics.engine.values import EngineConfig
 
 from .tiny_architectures import ARCHITECTURES

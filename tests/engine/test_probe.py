@@ -10,7 +10,7 @@ import pytest
 from llm_magics.engine import probe
 from llm_magics.engine.probe import Child, as_request, try_model
 from llm_magics.engine.values import EngineConfig
-from llm_magics.errors import ModelFileError, UnsupportedModelError
+from llm_magics.errors import EngineError, ModelFileError, UnsupportedModelError
 
 from .tiny_gguf import STRING, Tensor, tiny_model
 
@@ -74,7 +74,7 @@ def test_a_child_that_dies_is_a_named_error_with_its_last_words(tmp_path: Path) 
 
 def test_a_child_that_does_not_come_back_is_ended(tmp_path: Path) -> None:
     path = tiny_model().write(tmp_path / "tiny.gguf")
-    with pytest.raises(ModelFileError, match="did not come back within"):
+    with pytest.raises(EngineError, match="did not come back within"):
         try_model([path], timeout=0.001)
     try_model([path])  # and it is not held against the file
 
