@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import TracebackType
 
+from ..errors import EngineError, ModelError
 from .diagnosis import Line
 from .filefacts import recall, remember
 from .gguf import Gguf, TensorInfo
@@ -23,6 +24,7 @@ from .probe import Child, as_request
 from .values import EngineConfig
 
 _MIB = 1 << 20
+_UNDERSTOOD = "0.3.36"  # the release of llama-cpp-python whose log is read here
 _PLAN_SECONDS = 120.0  # for a child to plan one configuration; it reads the vocabulary only
 
 # e.g. "load_tensors: layer   0 assigned to device CUDA0, is_swa = 0"; the last one is the output layer
@@ -114,11 +116,12 @@ class Estimator:
         config = replace(config, path=str(self._gguf.paths[0]))
         if config.n_gpu_layers == 0:  # then every tensor is the CPU's anyway, and one run tells everything
             lines = self._ask(config, overridden=True)
-            self._types = _buffer_types(lines)
-        else:
-            self._types = self._types or _buffer_types(self._ask(replace(config, n_gpu_layers=0), overridden=True))
-            lines = self._ask(config, overridden=False)
-        weights = _weights(self._gguf, self._types, lines)
+            types = _buffer_types(lines)
+        else:  # with devices the CPU has another type, which they copy from quickly
+            self._types = self._types or _buffer_types(self._ask(config, overridden=True))
+            types, lines = self._types, self._ask(config, overridden=False)
+        _must_be_understood(types, lines, on_device=config.n_gpu_layers != 0)
+        weights = _weights(self._gguf, types, lines)
         sizes = Counter(_caches(lines)) + Counter(_planned(lines))
         unread = 0
         if config.use_mmap:  # then there is no need for a buffer that a GPU copies from quickly, e.g. "CUDA_Host"
@@ -137,7 +140,12 @@ class Estimator:
     def _ask(self, config: EngineConfig, *, overridden: bool) -> list[Line]:
         if self._child is None:
             self._child = Child(self._gguf.paths[0], _PLAN_SECONDS)
-        return self._child.ask(as_request(config, overridden=overridden))
+        try:
+            return self._child.ask(as_request(config, overridden=overridden))
+        except ModelError:  # it may have died of this configuration; another one gets a new child
+            self._child.__exit__(None, None, None)
+            self._child = None
+            raise
 
 
 _TAKES_NOTHING = (
@@ -169,6 +177,27 @@ def _from_json(text: str) -> Estimate | None:
         return None
 
 
+def _must_be_understood(types: Sequence[tuple[str, str]], lines: Sequence[Line], *, on_device: bool) -> None:
+    """Refuse a log in other words than those that are read here: what is not seen would count as nothing."""
+    missing = [
+        what
+        for what, found in (
+            ("where the weights go", bool(types)),
+            ("which layers a device gets", not on_device or any(_ASSIGNED.search(text) for _, text in lines)),
+            ("which device it uses", not on_device or bool(_devices(lines))),
+            ("how large the KV cache or the state is", bool(_caches(lines))),
+            ("how large the compute buffers are", any(kind == "compute" for _, kind in _planned(lines))),
+        )
+        if not found
+    ]
+    if missing:
+        raise EngineError(
+            f"How much memory this takes is not known: this build of llama.cpp does not say {missing[0]} in words that are "
+            "understood.",
+            f"Install the release that this package stands on: pip install llama-cpp-python=={_UNDERSTOOD}.",
+        )
+
+
 def _devices(lines: Iterable[Line]) -> list[Device]:
     matches = (_DEVICE.search(text) for _, text in lines)
     return [Device(m[1], m[2], m[3], int(m[4]) * _MIB) for m in matches if m]
@@ -192,10 +221,13 @@ def _weights(gguf: Gguf, types: Sequence[tuple[str, str]], lines: Iterable[Line]
         else:
             device = cpu if name.startswith(_INPUT) and name not in seen else output
         seen.add(name)
-        placed[name, cpu_type if device == cpu else device] = infos[name]
+        if name in infos:
+            placed[name, cpu_type if device == cpu else device] = infos[name]
     by_buffer: dict[str, list[TensorInfo]] = {}
     for (_, buffer), info in placed.items():
         by_buffer.setdefault(buffer, []).append(info)
+    # What the log says nothing of counts as the host's: never less than the file has.
+    by_buffer.setdefault(cpu, []).extend(info for name, info in infos.items() if name not in seen)
     return by_buffer
 
 
@@ -212,15 +244,15 @@ def _caches(lines: Iterable[Line]) -> dict[tuple[str, str], int]:
     for _, text in lines:
         if match := _CACHED.search(text):
             layers.setdefault(match[1], Counter())[match[2]] += 1
-        elif (match := _CACHE_SIZE.search(text)) and match[1] in layers:
-            devices = layers.pop(match[1])
+        elif match := _CACHE_SIZE.search(text):
+            devices = layers.pop(match[1], Counter({"CPU": 1}))
             kind = "recurrent" if "recurrent" in match[1] else "kv"
             for device, count in devices.items():
                 sizes[device, kind] += round(float(match[2]) * _MIB * count / devices.total())
     return dict(sizes)
 
 
-def _planned(lines: list[Line]) -> dict[tuple[str, str], int]:
+def _planned(lines: Sequence[Line]) -> dict[tuple[str, str], int]:
     """Bytes of compute and output buffers: these llama.cpp sizes even when it allocates nothing."""
     from .context import buffer_sizes
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from ..errors import MemoryFitError
+from ..errors import LLMMagicsError, MemoryFitError
 from .free import FreeMemory, Gpu, free_memory, normal_pci
 from .gguf import Gguf
+from .limits import trained_context
 from .memory import Device, Estimate, Estimator
+from .probe import DeviceError
 from .values import EngineConfig
 
 AUTO_CONTEXT = 16384  # tokens that "auto" asks for at most: a long conversation, and not yet gigabytes of cache
@@ -82,21 +84,25 @@ class _Planner:
         contexts = self.contexts(config.n_ctx, auto_context)
         config = replace(config, n_ctx=contexts[0], n_gpu_layers=-1 if auto_layers else config.n_gpu_layers)
         enough = [n for n in contexts if n >= min(_GOOD_CONTEXT, contexts[0])]
+        fits = self.would_fit if auto_layers else self.fits
         for wanted in (replace(config, n_ctx=n) for n in (enough if auto_layers else contexts)):
-            if self.fits(wanted):
+            if fits(wanted):
                 return self.done(wanted)
         if auto_layers:
             wanted = replace(config, n_ctx=enough[-1])
-            layers = _most(0, self.all_layers, lambda n: self.fits(replace(wanted, n_gpu_layers=n)))
+            layers = _most(0, self.all_layers, lambda n: self.would_fit(replace(wanted, n_gpu_layers=n)))
             if layers is not None:
                 return self.done(replace(wanted, n_gpu_layers=layers))
-        raise self.refusal(config)
+            for wanted in (replace(config, n_ctx=n, n_gpu_layers=0) for n in contexts if n < enough[-1]):
+                if self.fits(wanted):
+                    return self.done(wanted)
+        raise self.refusal(config, auto_layers)
 
     def contexts(self, asked: int, auto: bool) -> list[int]:
         """The contexts to try, the best first."""
         if not auto:
             return [asked]
-        largest = min(AUTO_CONTEXT, int(self.gguf.arch("context_length", AUTO_CONTEXT)))
+        largest = min(AUTO_CONTEXT, trained_context(self.gguf) or AUTO_CONTEXT)
         return [largest, *(n for n in _halves(largest) if n < largest)]
 
     def done(self, config: EngineConfig) -> Plan:
@@ -104,6 +110,13 @@ class _Planner:
 
     def fits(self, config: EngineConfig) -> bool:
         return not self.missing(self.estimator(config))
+
+    def would_fit(self, config: EngineConfig) -> bool:
+        """The same of a configuration that nobody asked for: one that cannot be had at all does not fit."""
+        try:
+            return self.fits(config)
+        except LLMMagicsError:
+            return False
 
     def missing(self, estimate: Estimate) -> dict[str, tuple[int, int]]:
         """Where it does not fit: device -> (bytes needed, bytes to be had)."""
@@ -120,8 +133,14 @@ class _Planner:
     def gpu(self, device: Device) -> Gpu | None:
         return self.free.gpu(device.pci)
 
-    def refusal(self, config: EngineConfig) -> MemoryFitError:
-        estimate = self.estimator(config)
+    def refusal(self, config: EngineConfig, auto_layers: bool) -> MemoryFitError:
+        try:
+            estimate = self.estimator(config)
+        except DeviceError:
+            if not auto_layers:
+                raise
+            config = replace(config, n_gpu_layers=0)  # what was tried last
+            estimate = self.estimator(config)
         problems = [self.problem(estimate, d, *sizes) for d, sizes in self.missing(estimate).items()]
         return MemoryFitError(f"{self.gguf.paths[0].name} does not fit: {'; '.join(problems)}.", self.advice(config, estimate))
 
@@ -135,19 +154,19 @@ class _Planner:
     def advice(self, config: EngineConfig, estimate: Estimate) -> str:
         """The options that would fit, each tried."""
         options = []
-        smaller = next((n for n in _halves(config.n_ctx) if self.fits(replace(config, n_ctx=n))), None)
+        smaller = next((n for n in _halves(config.n_ctx) if self.would_fit(replace(config, n_ctx=n))), None)
         if smaller:
             options.append(f"--ctx {smaller}")
-        if config.kv_type == "f16" and config.flash_attention != "off" and self.fits(replace(config, kv_type="q8_0")):
+        if config.kv_type == "f16" and config.flash_attention != "off" and self.would_fit(replace(config, kv_type="q8_0")):
             options.append("--kv q8_0")
         if estimate.devices:
             most = self.all_layers if config.n_gpu_layers < 0 else config.n_gpu_layers
-            layers = _most(0, most - 1, lambda n: self.fits(replace(config, n_gpu_layers=n)))
+            layers = _most(0, most - 1, lambda n: self.would_fit(replace(config, n_gpu_layers=n)))
             if layers is not None:
                 options.append(f"--gpu-layers {layers}")
         if not options:
             least = replace(config, n_ctx=_LEAST_CONTEXT, kv_type="f16" if config.flash_attention == "off" else "q8_0")
-            if self.fits(least):
+            if self.would_fit(least):
                 options.append(f"--ctx {_LEAST_CONTEXT} --kv {least.kv_type}")
         if options:
             return f"This would fit: {', or '.join(options)}; or a smaller model."

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 from ..engine import open_engine
 from ..engine.gguf import Gguf
+from ..engine.limits import check_cache, check_context
 from ..engine.plan import Plan, plan
 from ..engine.values import EngineConfig, FlashAttention, KVType, Speculation
 from ..errors import ModelFileError, OptionError, TemplateError, UnsupportedModelError
@@ -94,6 +95,7 @@ class LoadSettings:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise OptionError(f"{name} is {getattr(self, name)!r}.", f"Choose one of: {', '.join(choices)}.")
+        check_cache(self.kv, self.flash_attn)
 
     def config(self, path: Path) -> EngineConfig:
         """The engine's configuration, with "auto" left to :func:`~llm_magics.engine.plan.plan`."""
@@ -140,6 +142,8 @@ def prepare(name: str | Path, progress: Progress = silent, **settings: Any) -> P
     chosen = _settings(settings)
     file = pull(name, progress)
     gguf = vet(file)
+    if chosen.ctx != "auto":
+        check_context(gguf, chosen.ctx)
     auto_context, auto_layers = chosen.ctx == "auto", chosen.gpu_layers == "auto"
     planned = plan(gguf, chosen.config(file.path), auto_context=auto_context, auto_layers=auto_layers)
     if chosen.draft:

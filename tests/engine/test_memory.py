@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from llm_magics.engine import memory
+from llm_magics.engine import llama, memory
 from llm_magics.engine.diagnosis import Line
 from llm_magics.engine.gguf import Gguf
 from llm_magics.engine.gguf_check import read_model
 from llm_magics.engine.local import LocalEngine
 from llm_magics.engine.memory import Estimate, Estimator, estimate
 from llm_magics.engine.values import EngineConfig
+from llm_magics.errors import EngineError
 
 from .tiny_architectures import ARCHITECTURES
 from .tiny_gguf import tiny_model
@@ -154,6 +155,88 @@ def test_what_is_read_into_memory_that_a_gpu_can_copy_from_is_counted_there(tiny
     assert buffers["CPU_REPACK", "model"] == bytes_of(tiny, "blk.0.ffn_up")
     assert buffers["CUDA_Host", "model"] == bytes_of(tiny, "blk.0.", "token_embd") - bytes_of(tiny, "blk.0.ffn_up")
     assert found.unread == 0
+
+
+# --- a log in other words ---------------------------------------------------------------------------------------------------
+
+
+def test_the_log_that_is_read_is_the_installed_releases() -> None:
+    assert llama.version() == memory._UNDERSTOOD
+
+
+REWORDED = {
+    "overridden to": "sent to",
+    "KV buffer size": "cache room",
+    "compute buffer size": "scratch room",
+    "llama_kv_cache: size": "llama_kv_cache: room",
+    "MiB (": "mebibytes (",
+    "MiB": "MB",
+    "tensor ": "weight ",
+    "layer ": "block ",
+}
+
+
+class Rewording(Estimator):
+    """Asks the child and changes a word in all that it logs."""
+
+    word = ""
+
+    def _ask(self, config: EngineConfig, *, overridden: bool) -> list[Line]:
+        lines = super()._ask(config, overridden=overridden)
+        return [(level, text.replace(self.word, REWORDED[self.word])) for level, text in lines]
+
+
+@pytest.mark.parametrize("word", REWORDED)
+def test_words_that_are_not_understood_never_make_a_model_smaller(tiny: Gguf, word: str) -> None:
+    config = EngineConfig(str(tiny.paths[0]), n_ctx=256)
+    right = estimate(tiny, replace(config, n_ctx=512)).of("kv") // 2
+    with Rewording(tiny) as estimator:
+        estimator.word = word
+        try:
+            found = estimator(config)
+        except EngineError as error:
+            refused = str(error)
+        else:
+            refused = ""
+    if refused:
+        assert "words that are understood" in refused
+        assert "pip install llama-cpp-python==" in refused
+        return
+    assert found.needs("host", "model") >= sum(t.n_bytes for t in tiny.tensors)
+    assert found.needs("host", "kv") >= right
+    assert found.of("compute") > 0
+
+
+def test_weights_that_the_log_leaves_out_are_the_hosts(tiny: Gguf) -> None:
+    class Forgetful(Estimator):
+        def _ask(self, config: EngineConfig, *, overridden: bool) -> list[Line]:
+            return [line for line in super()._ask(config, overridden=overridden) if "blk.1." not in line[1]]
+
+    with Forgetful(tiny) as estimator:
+        found = estimator(EngineConfig(str(tiny.paths[0]), n_ctx=256))
+    assert found.needs("host", "model") >= sum(t.n_bytes for t in tiny.tensors)
+
+
+@pytest.mark.parametrize("silent", ["assigned to device", "using device", "KV buffer size|llama_kv_cache", "compute buffer"])
+def test_a_gpus_log_that_is_not_understood_is_refused(tiny: Gguf, silent: str) -> None:
+    class Silent(LoggedEstimator):
+        def _ask(self, config: EngineConfig, *, overridden: bool) -> list[Line]:
+            lines = super()._ask(config, overridden=overridden)
+            return [line for line in lines if not any(word in line[1] for word in silent.split("|"))]
+
+    with pytest.raises(EngineError, match="words that are understood"):
+        Silent(tiny)(EngineConfig(str(tiny.paths[0]), n_gpu_layers=-1))
+
+
+def test_a_child_that_died_of_one_configuration_plans_the_next(tiny: Gguf) -> None:
+    config = EngineConfig(str(tiny.paths[0]), n_ctx=256)
+    with Estimator(tiny) as estimator:
+        estimator(config)
+        assert estimator._child is not None
+        estimator._child._process.kill()
+        with pytest.raises(EngineError, match="died"):
+            estimator(replace(config, n_ctx=512))
+        assert estimator(replace(config, n_ctx=512)).of("kv") > 0
 
 
 @pytest.mark.gpu

@@ -12,10 +12,13 @@ from llm_magics.engine import plan as planning
 from llm_magics.engine.free import FreeMemory, Gpu, GpuProcess
 from llm_magics.engine.gguf import Gguf
 from llm_magics.engine.gguf_check import read_model
+from llm_magics.engine.library import lib
 from llm_magics.engine.memory import Device, Estimate
+from llm_magics.engine.model import ProgressRelay, model_params
 from llm_magics.engine.plan import plan
+from llm_magics.engine.probe import DeviceError
 from llm_magics.engine.values import EngineConfig
-from llm_magics.errors import MemoryFitError
+from llm_magics.errors import MemoryFitError, OptionError
 
 from .tiny_gguf import tiny_model
 
@@ -130,6 +133,67 @@ def test_other_processes_on_the_same_gpu_are_named(planned: Any) -> None:
 
 def test_where_no_option_helps_that_is_said(planned: Any) -> None:
     assert "no option makes this one fit" in refusal(planned, host=2, n_ctx=4096).next_action
+
+
+# --- a device that is full or in trouble ------------------------------------------------------------------------------------
+
+
+class OpeningEstimator(FormulaEstimator):
+    """Opens devices as llama.cpp does: where the load's own parameters let it, also with no layer there, and takes a buffer."""
+
+    trouble = False
+
+    def __call__(self, config: EngineConfig) -> Estimate:
+        params = model_params(config, ProgressRelay(None))
+        if params.split_mode == lib.LLAMA_SPLIT_MODE_NONE and params.main_gpu < 0:
+            return super().__call__(config)
+        if self.trouble:
+            raise DeviceError("A trial load died; its last words: CUDA error: out of memory", "Load with --gpu-layers 0.")
+        found = super().__call__(config)
+        device = Device("CUDA0", "NVIDIA H200", PCI, self.slice_free)
+        return Estimate((*found.buffers, ("CUDA0", "compute", 300 * MB)), (device,))
+
+
+@pytest.mark.parametrize("trouble", [False, True], ids=["full", "in trouble"])
+def test_a_full_gpu_leaves_the_model_to_the_host(planned: Any, trouble: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "Estimator", OpeningEstimator)
+    monkeypatch.setattr(OpeningEstimator, "trouble", trouble)
+    config = planned(host=9, gpu=0.1, auto_layers=True, n_ctx=4096)
+    assert (config.n_gpu_layers, config.n_ctx) == (0, 4096)
+    config = planned(host=5.5, gpu=0.1, auto_layers=True, auto_context=True)
+    assert (config.n_gpu_layers, config.n_ctx) == (0, 2048)
+    assert planned(host=9, gpu=0.1, n_gpu_layers=0, n_ctx=4096).n_gpu_layers == 0
+
+
+def test_who_asked_for_a_full_gpu_is_offered_the_host(planned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "Estimator", OpeningEstimator)
+    assert "--gpu-layers 0" in refusal(planned, host=9, gpu=0.1, n_gpu_layers=-1, n_ctx=4096).next_action
+
+
+def test_a_gpu_in_trouble_is_named_where_it_was_asked_for(planned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "Estimator", OpeningEstimator)
+    monkeypatch.setattr(OpeningEstimator, "trouble", True)
+    with pytest.raises(DeviceError, match="CUDA error"):
+        planned(host=9, gpu=0.1, n_gpu_layers=-1, n_ctx=4096)
+    assert "no option" in refusal(planned, host=2, gpu=0.1, auto_layers=True, n_ctx=4096).next_action
+
+
+class NoQuantisedCache(FormulaEstimator):
+    def __call__(self, config: EngineConfig) -> Estimate:
+        if config.kv_type == "q8_0":
+            raise OptionError("tiny.gguf cannot have such a KV cache.", "Load it with another type of it (--kv f16).")
+        return super().__call__(config)
+
+
+def test_advice_about_an_option_that_nobody_chose_does_not_replace_the_error(
+    planned: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "Estimator", NoQuantisedCache)
+    error = refusal(planned, host=6.4, n_ctx=16384)
+    assert error.next_action == "This would fit: --ctx 8192; or a smaller model."
+    assert "no option makes this one fit" in refusal(planned, host=2, n_ctx=4096).next_action
+    with pytest.raises(OptionError, match="cannot have such a KV cache"):
+        planned(host=2, n_ctx=4096, kv_type="q8_0")  # who chose it is told
 
 
 @pytest.mark.gpu

@@ -101,5 +101,5 @@ def test_a_draft_model_is_loaded_beside_and_its_acceptance_told(file: Path, tmp_
 def test_a_memory_that_cannot_shift_is_refused_at_the_load(tmp_path: Path) -> None:
     file = written(recurrent(), tmp_path / "recurrent.gguf")
     with pytest.raises(UnsupportedModelError, match="cannot shift"):
-        load_model(file, ctx=512, context_shift=True)
-    load_model(file, ctx=512, speculation="auto").close()
+        load_model(file, ctx=128, context_shift=True)
+    load_model(file, ctx=128, speculation="auto").close()
