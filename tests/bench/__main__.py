@@ -20,7 +20,10 @@ from .common import DEFAULT_MODEL, line, results
 
 # Suites that take [MODEL] [PAIRS], and those that measure something of their own.
 PAIRED = ("single", "chat20", "streams", "map", "lookup", "constrained", "chat", "load", "interactive", "hog", "shared")
-OTHER = {"host": [], "transcript": [], "wire": ["200"], "templates": ["tests/chat/templates"], "greedy": [], "identity": []}
+OTHER = {
+    "host": [], "transcript": [], "records": [], "wire": ["200"], "templates": ["tests/chat/templates"],
+    "greedy": [], "identity": [],
+}  # fmt: skip
 
 
 def main() -> int:
