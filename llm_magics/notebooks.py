@@ -20,6 +20,7 @@ from typing import Any
 from .errors import OptionError, TranscriptError
 from .transcript import MIME_TYPE, Transcript
 from .views.columns import MIME_TYPE as COLUMNS_TYPE
+from .views.pictures import resolved
 
 _FORMAT = 4
 _TRIES = 5  # on Windows a file that another program reads at this moment cannot be replaced
@@ -68,7 +69,8 @@ def _listed(value: Any) -> list[Any]:
 def saved_transcripts(notebook: Mapping[str, Any]) -> list[Transcript]:
     """A notebook's transcripts in the order of its cells; those that were asked aside, or that failed before anything was said,
     are no part of a conversation."""
-    traces = [Transcript.from_json(holder[key]) for holder, key, chosen in transcript_holders(notebook) if chosen]
+    holders = [(holder, key) for holder, key, chosen in transcript_holders(notebook) if chosen]
+    traces = [Transcript.from_json(resolved(holder[key], holder.get("text/html"))) for holder, key in holders]
     silent = [trace.state == "error" and len(trace.messages()) < 2 for trace in traces]
     return [trace for trace, failed in zip(traces, silent, strict=True) if not failed and not trace.settings.get("aside")]
 

@@ -31,7 +31,8 @@ until its call is complete, "ready" until it runs, and "cut" when the step ended
 only while a prompt is being evaluated. ``steps`` holds one object per finished model step; its ``record`` says what the step
 was asked with (:mod:`llm_magics.record`). ``token_ids`` and ``recording`` are there only if ``recorded`` is true
 (``--record``): they are what a replay needs beyond the messages. No turn repeats what an earlier turn holds, so a notebook
-grows linearly. ``to_json(record=False)``, the form of snapshots while a turn runs and of notebooks after ``%llm strip``, leaves
+grows linearly: even a picture may be a pointer to the HTML beside it (:mod:`llm_magics.views.pictures`).
+``to_json(record=False)``, the form of snapshots while a turn runs and of notebooks after ``%llm strip``, leaves
 out ``settings`` and ``steps``. Readers ignore keys that they do not know and refuse a version that they do not know.
 
 **Version 1** had no ``recorded`` and no ``recording``. Each step's ``record`` held the whole prompt, as text and as token ids,

@@ -17,7 +17,8 @@ from llm_magics import ScriptedModel, Session, cli, notebooks
 from llm_magics.errors import OptionError
 from llm_magics.kernel.conversations import in_conversation
 from llm_magics.notebooks import read_notebook, saved_transcripts, strip, transcript_holders
-from llm_magics.transcript import MIME_TYPE, Transcript
+from llm_magics.transcript import MIME_TYPE, TextSegment, ToolSegment, Transcript
+from llm_magics.views.html import transcript_html
 from llm_magics.views.notebook import bundle_of
 
 RECORDS = Path(__file__).parent / "records"
@@ -112,6 +113,51 @@ def test_version_1_is_stripped_to_what_is_read(path: Path, copy: Callable[[Path]
     for holder, key, _ in transcript_holders(read_notebook(stripped)):
         assert (holder[key]["version"], holder[key]["prompt"]) == (2, "")
         assert not holder[key].keys() & {"steps", "settings"}
+
+
+# --- pictures -----------------------------------------------------------------------------------------------------------------
+
+PICTURE = "iVBORw0K" * 400
+
+
+def drawn() -> Transcript:
+    """A turn with two pictures, one of them twice, and text that looks like one."""
+    calls = [ToolSegment(at, "draw", f"c{at}", "{}", "done", outputs=({"image/png": data, "text/plain": "a plot"},), result="-")
+             for at, data in enumerate((PICTURE + "AA==\n", "/9j/AAAA", PICTURE + "AA==\n"))]  # fmt: skip
+    table = ToolSegment(3, "table", "c3", "{}", "done", outputs=({"text/html": "<td>x</td>", "image/gif": "R0lG"},), result="-")
+    told = TextSegment('<img src="data:image/png;base64,AAAA">')
+    return Transcript("t1", "main", "m", "draw", "stop", (told, *calls, table))
+
+
+def test_a_picture_stands_once_in_a_saved_cell_and_is_read_back() -> None:
+    bundle = json.loads(json.dumps(bundle_of(drawn())))
+    assert json.dumps(bundle).count(PICTURE) == 2  # the page shows it twice
+    assert PICTURE not in json.dumps(bundle[MIME_TYPE])
+    notebook = {"cells": [{"outputs": [{"data": bundle}]}]}
+    (read,) = saved_transcripts(notebook)
+    assert [tool.outputs[0].get("image/png") for tool in read.tools] == [PICTURE + "AA==", "/9j/AAAA", PICTURE + "AA==", None]
+    assert transcript_html(read) == bundle["text/html"]
+    assert read.tools[3].outputs == drawn().tools[3].outputs
+
+
+@pytest.mark.parametrize("pointer", [{"html": 99}, {"html": -1}, {"html": "0"}, {"html": True}, {}, [], None, 3])
+def test_what_points_to_no_picture_is_left_as_it_is(pointer: Any) -> None:
+    bundle = json.loads(json.dumps(bundle_of(drawn())))
+    segment = bundle[MIME_TYPE]["segments"][1]
+    segment["outputs"] = [{"image/png": pointer, "text/plain": "a plot"}]
+    (read,) = saved_transcripts({"cells": [{"outputs": [{"data": bundle}]}]})
+    assert read.tools[0].outputs[0]["image/png"] == pointer
+    assert "a plot" in transcript_html(read)
+
+
+def test_strip_leaves_the_pictures(tmp_path: Path) -> None:
+    output = nbformat.v4.new_output("display_data", data=bundle_of(drawn()))
+    path = tmp_path / "drawn.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("%%chat", outputs=[output])]), path)
+    (before,) = saved_transcripts(read_notebook(path))
+    strip(path)
+    (after,) = saved_transcripts(read_notebook(path))
+    assert after.tools == before.tools
 
 
 # --- strip --------------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import type { IRenderMime } from '@jupyterlab/rendermime-interfaces';
 import { Widget } from '@lumino/widgets';
 import type { IHost } from './host';
 import type { LiveTurns } from './live';
+import { withPictures } from './pictures';
 import type { Preferences } from './preferences';
 import { MIME_TYPE, readTranscript, type ITranscript } from './transcript';
 import { TranscriptView } from './view';
@@ -32,7 +33,7 @@ export class TranscriptRenderer extends Widget implements IRenderMime.IRenderer 
   }
 
   async renderModel(model: IRenderMime.IMimeModel): Promise<void> {
-    this._saved = readTranscript(model.data[MIME_TYPE]);
+    this._saved = readTranscript(withPictures(model.data[MIME_TYPE], model.data['text/html']));
     if (!this._saved) {
       throw new Error('This conversation was saved by another version of llm_magics.');
     }

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it, vi } from 'vitest';
 import { LiveTurns } from '../src/live';
+import { withPictures } from '../src/pictures';
 import { applyOperations, MIME_TYPE, readTranscript } from '../src/transcript';
 import { TranscriptView } from '../src/view';
 import { call, NotingHost, said, transcript } from './pages';
@@ -36,6 +37,27 @@ describe('a transcript', () => {
       expect(saved.map((json: any) => json.version)).toContain(1);
       expect(drawn.join('\n')).toContain(words);
     }
+  });
+
+  it('finds its pictures in the HTML beside it', () => {
+    const html = [
+      '<img src="data:image/png;base64,AAAA" alt="a">',
+      '<img src="data:image/jpeg;base64,/9j/" alt="b">'
+    ];
+    const tool = (data: unknown) => ({
+      type: 'tool',
+      outputs: [{ 'image/jpeg': data, 'text/plain': 'a plot' }]
+    });
+    const read = (data: unknown) =>
+      readTranscript(withPictures({ version: 2, segments: [tool(data)] }, html.join('\n')))!;
+    const drawn = open(read({ html: 1 }), false).view.node.querySelector('img')!;
+    expect(drawn.src).toBe('data:image/jpeg;base64,/9j/');
+    for (const nowhere of [{ html: 0 }, { html: 7 }, { html: '1' }, { html: 'length' }, null, 3]) {
+      const { view } = open(read(nowhere), false);
+      expect(view.node.querySelector('img')).toBeNull();
+      expect(text(view)).toContain('a plot');
+    }
+    expect(withPictures('text', html)).toBe('text');
   });
 
   it('says that it is recorded, where it is', () => {

@@ -17,6 +17,7 @@ from ..messages import FinishReason
 from ..transcript import MIME_TYPE, Transcript
 from .html import GrowingHtml, ShowReasoning, transcript_html
 from .live import LiveTurn, running_json
+from .pictures import pointing
 from .plain import transcript_markdown, transcript_plain
 from .secrets import Masking, masked
 
@@ -130,9 +131,10 @@ class NotebookView:
 def bundle_of(transcript: Transcript, reasoning: ShowReasoning = "fold") -> dict[str, Any]:
     """Every form of a transcript, by MIME type: what a saved notebook keeps. What looks like a secret is masked."""
     transcript = masked(transcript)
+    html = transcript_html(transcript, reasoning)
     return {
-        "text/html": transcript_html(transcript, reasoning),
+        "text/html": html,
         "text/markdown": transcript_markdown(transcript, reasoning),
         "text/plain": transcript_plain(transcript, reasoning),
-        MIME_TYPE: transcript.to_json(),
+        MIME_TYPE: pointing(transcript.to_json(), html),
     }
