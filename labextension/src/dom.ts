@@ -1,3 +1,11 @@
+// eslint-disable-next-line no-control-regex
+const CONTROL = /[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g;
+
+/** Make control characters visible, as the kernel does: U+202E turns around what stands behind it, also of the page's own text. */
+export function printable(text: string): string {
+  return text.replace(CONTROL, '\ufffd');
+}
+
 /** Make an element with a class, attributes and children (strings are text, never HTML). */
 export function make<K extends keyof HTMLElementTagNameMap>(
   tag: K,

@@ -6,7 +6,7 @@
  * same stay as they are.
  */
 
-import { button, make, setText } from './dom';
+import { button, make, printable, setText } from './dom';
 import type { IHost } from './host';
 import { blocks, MATH_CLASS, type IBlock } from './markdown';
 
@@ -28,8 +28,9 @@ export class MarkdownView {
 
   constructor(private readonly _host: IHost) {}
 
-  /** Show `text`; `done` says that nothing will follow it. */
-  update(text: string, done: boolean): void {
+  /** Show a text; `done` says that nothing will follow it. */
+  update(source: string, done: boolean): void {
+    const text = printable(source);
     if (text === this._text && done === this._done) {
       return;
     }

@@ -1,6 +1,6 @@
 /** What a tool gave, as MIME bundles, to elements: the richest form that is safe, never HTML as it came. */
 
-import { make } from './dom';
+import { make, printable } from './dom';
 import type { IHost } from './host';
 import { MarkdownView } from './markdownview';
 import { safeHtml } from './safehtml';
@@ -34,7 +34,7 @@ export function drawOutput(bundle: Bundle, host: IHost): HTMLElement {
       role: 'region',
       'aria-label': 'tool output'
     });
-    frame.append(safeHtml(html));
+    frame.append(safeHtml(printable(html)));
     return frame;
   }
   const markdown = text('text/markdown') ?? text('text/latex');
@@ -51,11 +51,19 @@ export function drawOutput(bundle: Bundle, host: IHost): HTMLElement {
 
 /** Draw text as it is, in a box that can be scrolled with the keyboard. */
 export function preformatted(text: string, label = 'tool output'): HTMLElement {
-  return make('pre', 'llm-Pre', { tabindex: '0', role: 'region', 'aria-label': label }, withoutAnsi(text));
+  return make(
+    'pre',
+    'llm-Pre',
+    { tabindex: '0', role: 'region', 'aria-label': label },
+    printable(withoutAnsi(text))
+  );
 }
 
 function picture(address: string, description: string | undefined): HTMLElement {
-  return make('img', 'llm-Picture', { src: address, alt: description || 'picture made by the tool' });
+  return make('img', 'llm-Picture', {
+    src: address,
+    alt: printable(description || 'picture made by the tool')
+  });
 }
 
 /** e.g. the colours of a traceback */

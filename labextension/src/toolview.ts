@@ -1,6 +1,6 @@
 /** One tool call as a row that unfolds: name, arguments as they stream, state, output, pictures, seconds; and its approval. */
 
-import { button, make, setText } from './dom';
+import { button, make, printable, setText } from './dom';
 import { didNotRun } from './folding';
 import type { IHost } from './host';
 import type { Decision, IQuestion } from './live';
@@ -49,7 +49,7 @@ export class ToolView {
     this._segment = segment;
     this.node.dataset.state = segment.state;
     setText(this._icon, STATES[segment.state]?.icon ?? '');
-    setText(this._name, segment.name || '(unnamed tool)');
+    setText(this._name, printable(segment.name) || '(unnamed tool)');
     setText(this._brief, brief(segment.arguments));
     this.tick();
     this._part('arguments', segment.arguments, () =>
@@ -116,8 +116,9 @@ export class ToolView {
   }
 
   private _code(label: string, source: string): HTMLElement {
-    const code = make('code', '', {}, source);
-    void colour(this._host, { text: source, language: 'python' }, code);
+    const text = printable(source);
+    const code = make('code', '', {}, text);
+    void colour(this._host, { text, language: 'python' }, code);
     return labelled(
       label,
       make('pre', 'llm-Pre', { tabindex: '0', role: 'region', 'aria-label': label }, code)
@@ -151,7 +152,7 @@ export class ToolView {
 
   private _question(reason: string, label: string, shown: string): HTMLElement {
     const node = make('div', 'llm-Approval', { role: 'group', 'aria-label': 'approval' });
-    node.append(make('p', '', {}, reason || 'May this run?'), this._code(label, shown));
+    node.append(make('p', '', {}, printable(reason) || 'May this run?'), this._code(label, shown));
     return node;
   }
 }
@@ -172,7 +173,7 @@ export function brief(text: string): string {
           .map(([key, item]) => `${key}: ${typeof item === 'string' ? item : JSON.stringify(item)}`)
           .join(', ')
       : text;
-  return shown.length > 80 ? shown.slice(0, 79) + '…' : shown;
+  return printable(shown.length > 80 ? shown.slice(0, 79) + '…' : shown);
 }
 
 function pretty(text: string): string {
@@ -193,7 +194,7 @@ function labelled(label: string, node: HTMLElement): HTMLElement {
 }
 
 function remark(text: string): HTMLElement {
-  return make('div', 'llm-Notice', { 'data-level': 'warning' }, text);
+  return make('div', 'llm-Notice', { 'data-level': 'warning' }, printable(text));
 }
 
 function modelRead(text: string, isError: boolean): HTMLElement {

@@ -1,6 +1,6 @@
 /** One turn, drawn: its segments in order and a status line. Only what changed is touched. */
 
-import { button, make, setText } from './dom';
+import { button, make, printable, setText } from './dom';
 import { folded, notRunLine, type Item } from './folding';
 import type { IHost } from './host';
 import type { IQuestion } from './live';
@@ -110,7 +110,7 @@ function viewOf(type: Item['type'], host: IHost): IItemView {
       const node = make('div', 'llm-Notice');
       const update = (s: Item) => {
         node.dataset.level = (s as INoticeSegment).level;
-        setText(node, (s as INoticeSegment).text);
+        setText(node, printable((s as INoticeSegment).text));
       };
       return { type, node, update };
     }

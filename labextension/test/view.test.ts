@@ -161,6 +161,28 @@ describe('calls that did not run', () => {
   });
 });
 
+describe('characters that turn text around or drive a terminal', () => {
+  it.each(['\u202e', '\u2066', '\x9b', '\u001b[31m\u202d'])('are shown as such: %j', evil => {
+    const text = `a${evil}b`;
+    const ask = { shown: text, digest: '', reason: text };
+    const more = { name: text, arguments: JSON.stringify({ x: text }), printed: text, result: text };
+    const outputs = [{ 'text/plain': text }, { 'text/html': `<b>${text}</b>` }, { 'text/markdown': text }];
+    const { view } = open(
+      transcript([
+        said(text),
+        { type: 'reasoning', step: 0, text },
+        { type: 'notice', step: 0, text, level: 'info' },
+        call({ ...more, outputs, source: text, warnings: [text], recovered: text }),
+        call({ state: 'asking', ask })
+      ]),
+      false
+    );
+    expect(view.node.innerHTML).toContain('\ufffd');
+    // eslint-disable-next-line no-control-regex
+    expect(view.node.innerHTML).not.toMatch(/[\x1b\x9b\u202a-\u202e\u2066-\u2069]/);
+  });
+});
+
 describe('a turn that runs', () => {
   it('can be stopped while it is live, and only then', () => {
     const { view, host } = open(transcript([], 'running'), true);

@@ -82,7 +82,7 @@ def tool_html(segment: ToolSegment) -> str:
         shown = code_html(printable(segment.ask.shown), "python")
         some = ", with what looks like a secret masked" if MASK in segment.ask.shown else ""
         parts.append(_labelled(f"Waits for approval. This would run{some}:", shown, segment.ask.reason))
-    if segment.arguments:
+    elif segment.arguments:
         parts.append(_labelled("Arguments", code_html(printable(_pretty(segment.arguments)), "json")))
     if segment.printed:
         parts.append(_labelled("Printed", code_html(printable(segment.printed))))
