@@ -76,6 +76,8 @@ def short_spins() -> Iterator[None]:
 def waiting(library: Path) -> Waiting:
     """Say how the threads of llama.cpp wait; ``library`` is the file of its CPU code."""
     runtime = runtime_of(library)
+    if runtime == "libgomp" and not loaded("libgomp") and loaded("libomp"):
+        runtime = "libomp"  # conda's libgomp.so.1 may be a link to LLVM's library
     theirs = _OF_THE_USER if runtime == "libgomp" else ("KMP_BLOCKTIME", "OMP_WAIT_POLICY")
     settings = tuple(f"{name}={os.environ[name]}" for name in theirs if name in os.environ)
     if runtime == "libgomp" and _ours:

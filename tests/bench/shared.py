@@ -7,7 +7,8 @@ The last figure is one alone against one alone whose OpenMP threads spin as the 
 who do not share. Targets on two cores: at least 0.35 for each of two, 0.22 for each of four, and at least 0.96 alone.
 
 All models are loaded before the first pair. Whoever has written its tokens goes on until all have, so that the last one is not
-measured on a machine that grows quiet. The environment's own OpenMP settings are taken away: what is measured is the default.
+measured on a machine that grows quiet. OMP_WAIT_POLICY is taken out of the environment: what is measured is the default. To try
+another number of spins, set GOMP_SPINCOUNT.
 """
 
 from __future__ import annotations
@@ -32,12 +33,14 @@ class Kernel:
     """A process with a model of its own. ``spinning``: another package loaded the OpenMP library first."""
 
     def __init__(self, path: str, *, spinning: bool = False) -> None:
-        environment = {name: value for name, value in os.environ.items() if name not in (SETTING, "OMP_WAIT_POLICY")}
+        taken = ("OMP_WAIT_POLICY", SETTING) if spinning else ("OMP_WAIT_POLICY",)
+        environment = {name: value for name, value in os.environ.items() if name not in taken}
         code = f"import llama_cpp; {_WORK}" if spinning else _WORK
         pipe = subprocess.PIPE
         command = [sys.executable, "-c", code, path]
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
-        assert self._hear() == ("spinning" if spinning else "shared")
+        self.settings = self._hear()
+        assert bool(self.settings) != spinning
 
     def begin(self) -> None:
         """Have it write, until :meth:`end`."""
@@ -97,7 +100,7 @@ def work() -> None:
     from .common import config
 
     with closing(open_engine(config(sys.argv[1], n_ctx=256))) as engine:
-        print("spinning" if waiting(cpu_library()).chosen_by == "nobody" else "shared", flush=True)
+        print(*waiting(cpu_library()).settings, flush=True)
         for word in sys.stdin:
             assert word == "begin\n"
             over = threading.Event()
@@ -138,6 +141,7 @@ def main() -> None:
 
     path, pairs = arguments()
     with kernels(path, 4) as four:
+        print(f"With {four[0].settings}:")
         alone = lambda: slowest(four[:1])  # noqa: E731
         for n in (2, 4):
             many = lambda n=n: slowest(four[:n])  # noqa: E731

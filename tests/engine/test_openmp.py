@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from llm_magics.engine import openmp
 from llm_magics.engine.library import cpu_library
 from llm_magics.engine.openmp import SPINS, Waiting, loaded, runtime_of, waiting
 
@@ -21,6 +22,7 @@ linux_libgomp = pytest.mark.skipif(
 
 REPORT = """
 import json, os, subprocess, sys
+from llm_magics.engine import openmp
 from llm_magics.engine.library import cpu_library
 from llm_magics.engine.openmp import waiting
 from dataclasses import asdict
@@ -135,6 +137,16 @@ def test_llvms_library_has_a_setting_of_its_own(tmp_path: Path, monkeypatch: pyt
     assert waiting(library) == Waiting("libomp")
     monkeypatch.setenv("KMP_BLOCKTIME", "0")
     assert waiting(library) == Waiting("libomp", ("KMP_BLOCKTIME=0",), "user")
+
+
+def test_a_libgomp_that_is_a_link_to_llvms_library_is_told_as_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = tmp_path / "libggml-cpu.so"
+    library.write_bytes(b"libgomp.so.1\0")
+    monkeypatch.delenv("KMP_BLOCKTIME", raising=False)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    mapped = {"libomp": frozenset({"/opt/conda/lib/libomp.so"})}
+    monkeypatch.setattr(openmp, "loaded", lambda name: mapped.get(name, frozenset()))
+    assert waiting(library) == Waiting("libomp")
 
 
 def test_a_system_without_a_list_of_loaded_libraries_has_none(tmp_path: Path) -> None:
