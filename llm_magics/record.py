@@ -81,6 +81,12 @@ class SchemaBook:
             self._holders = {key: turn for key, turn in self._holders.items() if turn not in gone}
 
 
+def schemas_in(trace: Transcript) -> dict[str, Any]:
+    """The schemas that a recorded turn holds, by their hashes."""
+    held = (step.recording.get("schemas") for step in trace.steps)
+    return {str(key): schema for schemas in held if isinstance(schemas, Mapping) for key, schema in schemas.items()}
+
+
 @dataclass(slots=True)
 class Recorder:
     """Completes the record of one turn's steps. ``schemas`` is None where the turn is not recorded.

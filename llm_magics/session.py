@@ -20,7 +20,7 @@ from .history import Turn, messages_of
 from .loop import TurnLoop
 from .messages import FinishReason, Message, ToolCall
 from .models.base import Model, Request, Sampling
-from .record import Recorder, SchemaBook
+from .record import Recorder, SchemaBook, schemas_in
 from .settings import TurnSettings, value_of
 from .tools.execute import inside
 from .tools.policy import Approve, Asker, Limits, nobody
@@ -270,6 +270,8 @@ class Session:
         """Go on from saved turns, e.g. those of a notebook's outputs."""
         self._finish_open_turn()
         self._turns, self._failed = tuple(Turn(trace.turn, trace.finish("interrupted")) for trace in traces), None
+        for turn in self._turns:
+            self.schemas.claim(turn.id, schemas_in(turn.trace))
 
     def adopt(self, turn: Turn) -> None:
         """Put a fork's turn in the place of the newest turn, which has the same name; raises OptionError where it has not."""

@@ -210,6 +210,13 @@ def test_a_schema_whose_turn_is_replaced_is_held_by_the_next_one() -> None:
     assert len(saved(session)[0]["steps"][0]["recording"]["schemas"]) == 1
 
 
+def test_a_restored_session_knows_which_schemas_its_notebook_holds() -> None:
+    later = Session(ScriptedModel(scripted()), [measured], "You know the weather.", record=True)
+    later.restore(Transcript.from_json(turn) for turn in saved(talk(2, record=True)))
+    later.ask("And now?")
+    assert [step["recording"]["schemas"] for step in saved(later)[-1]["steps"]] == [{}, {}]
+
+
 def test_forks_hold_a_schema_once_together_and_the_answer_s_schema_too() -> None:
     session = Session(ScriptedModel(itertools.repeat('{"n": 1}')), [measured], record=True)
     session.ask("one", response_schema={"type": "object"})
@@ -282,6 +289,22 @@ def test_a_real_model_s_prompts_are_recorded_as_what_they_add(smollm: Path) -> N
         assert all(step.recording["text"] == trace.text for trace, step in zip(traces, steps, strict=True))
         assert steps[0].record["model"]["file"] == smollm.name
         assert str(smollm.parent) not in json.dumps(saved(session))
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("record", [False, True])
+def test_a_restored_conversation_sends_what_the_one_that_ran_on_sends(smollm: Path, record: bool) -> None:
+    with closing(load_model(smollm, ctx=2048)) as model:
+        settings: dict[str, Any] = {"sampling": Sampling(temperature=0, seed=1), "max_tokens": 16, "record": record}
+        session = Session(model, system="Answer in one sentence.", **settings)
+        for question in ("Name a colour.", "Name a town."):
+            session.ask(question)
+        restored = Session(model, system="Answer in one sentence.", **settings)
+        restored.restore(Transcript.from_json(turn) for turn in saved(session))
+        assert [bool(m.token_ids) for m in restored.history if m.role == "assistant"] == [record] * 2
+        one, other = (model.preview(each.request("And a tree?")) for each in (session, restored))
+        assert "".join(part.text for part in one) == "".join(part.text for part in other)
+        assert restored.ask("And a tree?").text == session.ask("And a tree?").text != ""
 
 
 def _check_prompts(model: LocalModel, session: Session, traces: list[Transcript]) -> None:

@@ -6,7 +6,7 @@ what it does not know; every complaint is a WireError that names the path, e.g. 
 What OpenAI's form has no words for travels beside it: reasoning as ``reasoning_content``, the progress of the prompt as
 ``prompt_progress``, and under the key ``llm_magics`` whether a call is complete, recovered and trusted, exact usage, notes, and
 finish reasons that OpenAI does not know. Other clients ignore these; streams of other servers, which lack them, are read too.
-A message's ``token_ids`` and a step's ``record`` stay where they were made.
+A message's ``token_ids`` and a step's ``record`` and ``recording`` stay where they were made.
 
 Source: https://platform.openai.com/docs/api-reference/chat
 """
