@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Protocol
+from unicodedata import category
 
 from ..events import ModelEvent, ReasoningDelta, TextDelta
 from ..messages import ToolSpec
-from .callreader import Calls
+from .callevents import Calls
 from .reader import Kind
 from .syntax import ReasoningSyntax, ToolSyntax, TurnSyntax
 from .template import Prompt
+
+_QUOTING = frozenset("`'\"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,9 @@ class Output:
         self.thought = False
         self._inline = inline
         self._space: list[str] = []
+        self._gap = ""
         self._after_marker = False
+        self._last = " "  # of what was said
         self._unproven: list[str] | None = None
 
     def say(self, text: str) -> None:
@@ -80,8 +85,9 @@ class Output:
         if text and self._after_marker and not self.said:
             text = text.lstrip()
         if text:
-            self.said = True
-            self._send(text)
+            gap, self._gap = self._gap if self.said and not text[0].isspace() else "", ""
+            self.said, self._after_marker = True, False
+            self._send(gap + text)
 
     def think(self, text: str) -> None:
         """Give out reasoning; inline, as content."""
@@ -115,13 +121,18 @@ class Output:
         """A marker comes: the white space before it is layout. Inline, markers are text, and so is the space."""
         if self._inline:
             self.flush()
+        self.part("".join(self._space))
         self._space = []
         self._after_marker = True
+
+    def part(self, space: str) -> None:
+        """White space beside a marker in the middle of the content: it parts what stands before from what comes behind."""
+        self._gap = max(self._gap, space, key=lambda text: (text.count("\n"), len(text)))
 
     def flush(self) -> None:
         """Give out white space that turned out to be text."""
         space, self._space = "".join(self._space), []
-        if space and self.said:
+        if space and self.said and not self._after_marker:
             self._send(space)
 
     def interrupt(self) -> None:
@@ -131,8 +142,14 @@ class Output:
 
     @property
     def in_sentence(self) -> bool:
-        """Whether what comes next stands inside a sentence: content came, and a blank."""
-        return self.said and "".join(self._space).endswith(" ")
+        """Whether what comes next stands inside a sentence: behind a blank, or right behind a quote or an opening bracket."""
+        space = "".join(self._space)
+        return self.said and (space.endswith(" ") if space else self._last in _QUOTING or category(self._last) in ("Ps", "Pi"))
+
+    @property
+    def in_line(self) -> bool:
+        """Whether content stands in the same line before what comes next."""
+        return self.said and "\n" not in "".join(self._space) and self._last != "\n"
 
     def _bare(self, text: str) -> str:
         """Text with the white space that waited before it, without what now waits behind it."""
@@ -145,4 +162,5 @@ class Output:
         return "".join([*waited, bare])
 
     def _send(self, text: str) -> None:
+        self._last = text[-1:]
         self.calls.give(*(self.sink.feed(text) if self.sink is not None else [TextDelta(text)]))

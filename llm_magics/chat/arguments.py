@@ -13,6 +13,7 @@ from typing import Any
 
 from .reader import Malformed, Reader, Reading, Truncated, decoded, scanner_of
 from .syntax import LiteralArguments, TaggedArguments
+from .tags import marks, told_apart
 from .typed import Typing, json_of
 
 Emit = Callable[[str], None]
@@ -39,8 +40,9 @@ class TagReader:
         self._tags = tags
         self._typing = typing
         self._start = tags.start.strip()
-        self._first = self._start.split()[0]
-        self._follows = scanner_of([self._first, *(c.split()[0] for c in closers if c.strip())])
+        (self._first,) = told_apart(self._start, closers)[:1]
+        follow = [told_apart(c, (self._start,))[0] for c in closers if c.strip()]
+        self._follows = scanner_of([self._first, *follow])
         self._separator = tags.separator.strip()
 
     def read(self, emit: Emit) -> Reading[None]:
@@ -66,7 +68,7 @@ class TagReader:
     def _key(self) -> Reading[str]:
         """Read the key, the type if the tag names one, and ``key_end``."""
         tags, pieces = self._tags, list[str]()
-        stop = (tags.type_start or tags.key_end).strip().split()[0]
+        stop = marks(tags.type_start or tags.key_end)[0]
 
         def collect(piece: str) -> None:
             pieces.append(piece)
@@ -86,7 +88,7 @@ class TagReader:
 
     def _quoted_type(self) -> Reading[str]:
         pieces: list[str] = []
-        stop = self._tags.key_end.strip().split()[0]
+        stop = marks(self._tags.key_end)[0]
         if (yield from self._in.until(scanner_of([stop]), "call", pieces.append)) is None:
             raise Truncated("the text ends in an argument's type")
         return "".join(pieces)
@@ -127,15 +129,25 @@ class TagReader:
         ends = [tags.raw_end.strip() + end] if quoted else [end]
         if tags.end[:1] == "\n" and not quoted:
             ends.append("\n" + end)
-        scanner = scanner_of(ends)
+        implied = self._implied(key)
+        scanner = scanner_of([*ends, *implied])
         while True:
             found = yield from self._in.until(scanner, "call", emit)
             if found is None:
                 raise Truncated("the text ends in an argument")
+            if found.value in implied:
+                return
             if (yield from self._stands_alone(found.end)):
                 self._in.take(found.end, "marker")
                 return
             emit(self._in.take(1, "call"))
+
+    def _implied(self, key: str) -> list[str]:
+        """What ends a value whose closing tag the model left out: at a line's start, the tag of another argument of the tool."""
+        if self._tags.start[:1] != "\n" or self._tags.type_start:
+            return []
+        others = [k for k in self._typing.keys() if k != key]
+        return [f"\n{self._start}{k}{self._tags.key_end.strip()}" for k in others]
 
     def _stands_alone(self, size: int) -> Reading[bool]:
         """Whether what follows a closing tag is what may follow one."""
@@ -204,9 +216,10 @@ class LiteralReader:
     """Reads ``(a=1, b='x')`` or ``{a:1,b:<|"|>x<|"|>}``: keys bare on top, values in Python's, JSON's or the template's own
     spelling. Both quotes and both spellings of constants are taken, whichever the template writes."""
 
-    def __init__(self, reader: Reader, syntax: LiteralArguments) -> None:
+    def __init__(self, reader: Reader, syntax: LiteralArguments, typing: Typing) -> None:
         self._in = reader
         self._syntax = syntax
+        self._typing = typing
         self._quotes = {syntax.quote_start: syntax.quote_end}
         if syntax.escapes:
             self._quotes |= {'"': '"', "'": "'"}
@@ -239,7 +252,8 @@ class LiteralReader:
             yield from self._in.exactly(assign, "call")
             emit((", " if started else "{") + json.dumps(key, ensure_ascii=False) + ": ")
             started = True
-            yield from self._value(emit, depth + 1)
+            text = not depth and self._typing.types(self._typing.property(None, key)) == {"string"}
+            yield from self._value(emit, depth + 1, close if text else "")
 
     def _key(self) -> Reading[str]:
         quoted = yield from self._in.which(self._opens)
@@ -259,7 +273,8 @@ class LiteralReader:
             raise Malformed("an argument's name was due")
         return key
 
-    def _value(self, emit: Emit, depth: int) -> Reading[None]:
+    def _value(self, emit: Emit, depth: int, unquoted_to: str = "") -> Reading[None]:
+        """Read a value; ``unquoted_to`` is what ends a string that the model forgot to quote, if only a string is admitted."""
         if depth > 50:
             raise Malformed("arguments nest too deeply")
         yield from self._in.space("call")
@@ -274,8 +289,17 @@ class LiteralReader:
         elif char in ("[", "("):
             self._in.take(1, "call")
             yield from self._elements("]" if char == "[" else ")", emit, depth)
+        elif unquoted_to:
+            yield from self._unquoted(unquoted_to, emit)
         else:
             yield from self._bare(emit)
+
+    def _unquoted(self, close: str, emit: Emit) -> Reading[None]:
+        """A string without its quotes, up to the next separator or the end of the arguments."""
+        pieces: list[str] = []
+        if (yield from self._in.until(scanner_of([self._separator, close]), "call", pieces.append)) is None:
+            raise Truncated("the text ends in a value")
+        emit(json.dumps("".join(pieces).strip(), ensure_ascii=False))
 
     def _elements(self, close: str, emit: Emit, depth: int) -> Reading[None]:
         emit("[")

@@ -10,7 +10,8 @@ import re
 from typing import Literal
 
 from .answer import Output, Setting
-from .callreader import CallReader, OneCall
+from .callevents import OneCall
+from .callreader import CallReader
 from .reader import Kind, Malformed, Reader, Reading, Truncated, scanner_of
 from .syntax import BlockSyntax
 
@@ -118,8 +119,11 @@ class BlockReader:
         call = self._blocks.call.strip()
         if not call:
             return header.strip() if header.strip() in self._names else ""
-        match = _NAME.match(header, header.find(call) + len(call)) if call in header else None
-        return match.group() if match else ""
+        for marker in (call, self._blocks.addressee.strip()):  # models leave a namespace out: " to=f" for " to=functions.f"
+            match = _NAME.match(header, header.find(marker) + len(marker)) if marker and marker in header else None
+            if match and (marker == call or match.group() in self._names):
+                return match.group()
+        return ""
 
     # --- bodies -------------------------------------------------------------------------------------------------------------
 

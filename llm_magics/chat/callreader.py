@@ -1,136 +1,30 @@
 """Read tool calls in a template's syntax, from the section's first tag to its last.
 
-The reader gives out events through an :class:`Output`; what of them is certain, and what becomes of an attempt that comes to
-nothing, is the parser's business.
+What becomes of an attempt that comes to nothing is the parser's business.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable
-from itertools import groupby
 from typing import Any
 
-from ..events import ModelEvent, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallEnd, ToolCallStart
-from ..messages import ToolCall, ToolSpec
+from ..messages import ToolSpec
 from .arguments import LiteralReader, TagReader
+from .callevents import Calls, OneCall
 from .reader import Malformed, Reader, Reading, Truncated, decoded, scanner_of
 from .syntax import JsonFields, Shape, ToolSyntax
+from .tags import marks, told_apart
 from .typed import Typing
 
-_DISTINCT = re.compile(r"(?=.*[<\[{|｜(>])(?=.*\w).{4,}", re.S)
+_PROSE = frozenset("\"'`.,:;=_-/!?*")  # signs that any text holds
 
 
-class Calls:
-    """The calls of one answer: their numbers, their ids, and where events go. ``open`` has begun and not ended.
-
-    Events of an attempt that may come to nothing are *set aside*; they are released or forgotten together.
-    """
-
-    def __init__(self, salt: str) -> None:
-        self._salt = salt
-        self._given: list[ModelEvent] = []
-        self._aside: list[ModelEvent] | None = None
-        self.started = 0
-        self.finished = 0
-        self.open: int | None = None
-
-    def give(self, *events: ModelEvent) -> None:
-        """Give events out, or set them aside."""
-        (self._given if self._aside is None else self._aside).extend(events)
-
-    def collect(self) -> list[ModelEvent]:
-        """Take the events given out since the last time."""
-        given, self._given = self._given, []
-        return _joined(given)
-
-    def set_aside(self) -> tuple[int, int]:
-        """Keep events back from here on; returns what :meth:`forget` needs."""
-        self._aside = []
-        return self.started, self.finished
-
-    def taken_back(self) -> list[ModelEvent]:
-        """The events that were set aside; from here on events are given out again."""
-        aside, self._aside = self._aside or [], None
-        return aside
-
-    def forget(self, counted: tuple[int, int]) -> None:
-        """Number the calls as if those set aside had never been."""
-        self.started, self.finished = counted
-        self.open = None
-
-    def new_id(self, index: int) -> str:
-        """Nine letters and digits, which every template takes; the same again for the same prompt and place."""
-        digest = hashlib.sha256(f"{self._salt}\0{index}".encode(errors="surrogatepass")).digest()
-        number, text = int.from_bytes(digest[:8], "big"), ""
-        while len(text) < 9:
-            number, digit = divmod(number, 36)
-            text += "0123456789abcdefghijklmnopqrstuvwxyz"[digit]
-        return text
-
-
-def _joined(events: list[ModelEvent]) -> list[ModelEvent]:
-    """Make neighbouring deltas of one kind into one."""
-    made: list[ModelEvent] = []
-    for _, run in groupby(events, key=lambda e: (type(e), getattr(e, "index", -1))):
-        same = list(run)
-        text = "".join(getattr(e, "text", "") for e in same)
-        match same[0]:
-            case TextDelta():
-                made.append(TextDelta(text))
-            case ReasoningDelta():
-                made.append(ReasoningDelta(text))
-            case ToolCallDelta(index):
-                made.append(ToolCallDelta(index, text))
-            case _:
-                made += same
-    return made
-
-
-class OneCall:
-    """One call on its way: arguments wait until name and id are known, then stream."""
-
-    def __init__(self, calls: Calls, *, waits_for_id: bool = False) -> None:
-        self._calls = calls
-        self._waits_for_id = waits_for_id
-        self._pieces: list[str] = []
-        self._index = -1
-        self.name = ""
-        self.id = ""
-
-    def start(self) -> None:
-        """Say that the call has begun, once its name is known and nothing more is waited for."""
-        if self._index < 0 and self.name and (self.id or not self._waits_for_id):
-            self._index = self._calls.started
-            self._calls.started += 1
-            self._calls.open = self._index
-            self.id = self.id or self._calls.new_id(self._index)
-            self._calls.give(ToolCallStart(self._index, self.id, self.name))
-            if self._pieces:
-                self._calls.give(ToolCallDelta(self._index, "".join(self._pieces)))
-
-    def emit(self, piece: str) -> None:
-        """Take a piece of the arguments."""
-        if not piece:
-            return
-        self._pieces.append(piece)
-        if self._index >= 0:
-            self._calls.give(ToolCallDelta(self._index, piece))
-
-    def end(self) -> None:
-        """Say that the call is complete. Raises Malformed where its arguments are no JSON object."""
-        if not self._pieces:
-            self.emit("{}")
-        arguments = "".join(self._pieces)
-        if not isinstance(decoded(arguments), dict):
-            raise Malformed("the arguments are no JSON object")
-        self._waits_for_id = False
-        self.start()
-        self._calls.give(ToolCallEnd(self._index, ToolCall(self.name, arguments, self.id)))
-        self._calls.finished += 1
-        self._calls.open = None
+def _distinct(mark: str) -> bool:
+    """Whether a piece of a marker is unlike plain text, so that a call may begin with it where outer tags were left out."""
+    signs = {c for c in mark if not c.isalnum() and not c.isspace()}
+    return len(mark) >= 4 and any(c.isalnum() for c in mark) and bool(signs - _PROSE)
 
 
 class CallReader:
@@ -142,37 +36,68 @@ class CallReader:
         self._tools = {t.name: t for t in tools}
         self._calls = calls
         self.openings = self._openings()
-        self._end_tags = tuple(syntax.section_end.split())
         self.resume_at = 0
         self.entered = False
+        self._listed = False
+        self._spare: dict[str, str] = {}
 
     def _openings(self) -> dict[str, tuple[str, ...]]:
         """The first tag, and every later tag that is unlike plain text: models leave outer tags out."""
         syntax = self._syntax
-        outer = (syntax.section_start if syntax.array else syntax.section_start + syntax.call_start).split()
-        whole = [*outer, "[", *syntax.call_start.split()] if syntax.array else outer
-        starts = [whole, syntax.call_start.split()]
+        outer = syntax.section_start if syntax.array else syntax.section_start + syntax.call_start
+        whole = [*outer.split(), "[", *syntax.call_start.split()] if syntax.array else outer.split()
         found: dict[str, tuple[str, ...]] = {}
-        for tags in starts:
-            for i, tag in enumerate(tags):
-                if (i == 0 and tags is whole) or _DISTINCT.match(tag):
-                    found.setdefault(tag, tuple(tags[i:]))
+        for runs in (whole, syntax.call_start.split()):
+            for i, run in enumerate(runs):
+                if (i == 0 and runs is whole) or _distinct(run):
+                    first, *rest = told_apart(run, [m for m in self._markers if m != syntax.call_start])
+                    found.setdefault(first, (first, *rest, *(piece for later in runs[i + 1 :] for piece in marks(later))))
         return {tag: due for tag, due in found.items() if tag != "["}
 
+    @property
+    def _markers(self) -> list[str]:
+        """The markers of a call, one of which another may begin like."""
+        syntax = self._syntax
+        texts = [syntax.call_start, syntax.call_end, syntax.section_end, syntax.separator, syntax.name_end]
+        return [*texts, syntax.tagged.start, syntax.tagged.end] if syntax.tagged else texts
+
+    def _first(self, marker: str) -> tuple[str, ...]:
+        """The first piece of a marker, by which it is told from the others; nothing where it is layout alone."""
+        return told_apart(marker, self._markers)[:1]
+
     def begins(self, ahead: int) -> Reading[bool]:
-        """Whether a call that nothing announces may begin ``ahead``: with a brace, or with a tool's name."""
+        """Whether a call that nothing announces may begin ahead: with a brace, or with a tool's name; in a list, if lists are due."""
+        if self._syntax.array and (yield from self._in.peek(ahead)) == "[":
+            ahead = yield from self._in.space_ahead(ahead + 1)
         if self._syntax.shape in (Shape.JSON, Shape.KEYED, Shape.GENERIC):
             return (yield from self._in.peek(ahead)) == "{"
-        return (yield from self._in.which(scanner_of(list(self._tools)), ahead)) is not None
+        named = yield from self._in.which(scanner_of(list(self._tools)), ahead)
+        if named is None or self._syntax.literal is None:
+            return named is not None
+        return bool((yield from self._in.ahead(marks(self._syntax.name_end + self._syntax.literal.open), named.end)))
+
+    def empty(self, due: tuple[str, ...]) -> Reading[int]:
+        """The length of a section with nothing in it, e.g. ``<tool_call></tool_call>``; 0 where something is."""
+        syntax, at = self._syntax, 0
+        for piece in due:
+            at = (yield from self._in.ahead((piece,), at)) or at
+        shut = [*(("]",) if syntax.array else ()), *syntax.call_end.split(), *syntax.section_end.split()]
+        closed, last = at, ""
+        for run in shut:
+            end = yield from self._in.ahead(marks(run), closed)
+            closed, last = end or closed, run if end else last
+        return closed if last and last == shut[-1] else 0
 
     def section(self, due: tuple[str, ...] = ()) -> Reading[None]:
         """Read a section whose tags ``due`` come first. Raises Malformed where it is none; finished calls stay finished.
 
         ``entered`` says whether the tags were there, ``resume_at`` where the first call began that was not finished.
         """
-        self.resume_at, self.entered = self._in.checkpoint(), False
+        self.resume_at, self.entered, self._listed = self._in.checkpoint(), False, False
         yield from self._tags(due)
         self.entered = bool(due)
+        if self._syntax.array and not self._listed:
+            self._listed = yield from self._in.optional("[")
         while True:
             yield from self.call()
             self.resume_at = self._in.checkpoint()
@@ -187,10 +112,17 @@ class CallReader:
             yield from self._fields(one)
         elif self._syntax.shape is Shape.KEYED:
             yield from self._keyed(one)
+        elif self._syntax.has_marker and self._syntax.blocks is None and (yield from self._json_instead()):
+            yield from self._fields(one)
         else:
             yield from self._name(one)
             yield from self.arguments(one)
         yield from self._close(one)
+
+    def _json_instead(self) -> Reading[bool]:
+        """Whether a JSON object stands where a name is due: between the template's own markers that is a call too."""
+        ahead = yield from self._in.space_ahead()
+        return (yield from self._in.peek(ahead)) == "{"
 
     def _id_comes_late(self) -> bool:
         order = self._syntax.fields.order if self._syntax.fields and self._syntax.id_place == "field" else ()
@@ -199,39 +131,59 @@ class CallReader:
     def _close(self, one: OneCall) -> Reading[None]:
         """A call that tags close is complete when they come; JSON and brackets close themselves."""
         one.end()
-        yield from self._in.optional(self._syntax.call_end)
+        runs = self._syntax.call_end.split()
+        for i in range(len(runs)):  # models leave inner closing tags out
+            if (yield from self._in.optional(" ".join(runs[i:]))):
+                return
 
     def _another(self) -> Reading[bool]:
         """Whether another call follows; consumes what stands between."""
         syntax = self._syntax
         ahead = yield from self._in.space_ahead()
         between = syntax.separator.strip()
-        if syntax.array:
+        if syntax.array and self._listed:
             return (yield from self._next_element(ahead))
-        opens = syntax.call_start.split()
-        closes = self._end_tags[:1]
-        choices = [*closes, *between.split()[:1], *opens[:1], *self.openings]
+        opens = self._first(syntax.call_start)
+        closes = self._first(syntax.section_end)
+        choices = [*closes, *self._first(between), *opens, *self.openings]
         found = yield from self._in.which(scanner_of(choices), ahead)
-        if found is None:  # calls that only the section's tags mark out follow each other as they are
-            return not opens and not between and bool(closes) and bool((yield from self._in.peek(ahead)))
+        if found is None:
+            return not opens and (yield from self._unannounced(ahead))
         if found.value in closes:
             return False
-        if between and found.value == between.split()[0]:
+        if (found.value,) == self._first(between):
             yield from self._in.expect(between)
-            if opens:
+            if syntax.call_start.strip():
                 yield from self._in.expect(syntax.call_start.rstrip())
             ahead = yield from self._in.space_ahead()
             return bool((yield from self._in.peek(ahead)))
         yield from self._in.space()
-        yield from self._tags(self.openings.get(str(found.value), tuple(opens)))
+        yield from self._tags(self.openings.get(str(found.value), marks(syntax.call_start)))
         return True
 
+    def _unannounced(self, ahead: int) -> Reading[bool]:
+        """Whether a call follows that has no marker of its own: as it is, or behind a sign that models put between such calls."""
+        syntax = self._syntax
+        if not syntax.has_marker and (yield from self._in.peek(ahead)) in (";", ","):
+            after = yield from self._in.space_ahead(ahead + 1)
+            if not (yield from self.begins(after)):
+                return False
+            self._in.take(after, "marker")
+            return True
+        closed = bool(self._first(syntax.section_end)) and not syntax.separator.strip()
+        return (yield from self.begins(ahead)) or (closed and bool((yield from self._in.peek(ahead))))
+
     def _tags(self, due: tuple[str, ...]) -> Reading[None]:
-        """Consume tags with any layout between them."""
+        """Consume tags with any layout between them; the bracket of a list may be left out, and so may tags before JSON."""
         for i, tag in enumerate(due):
             if i:
                 yield from self._in.space()
-            yield from self._in.exactly(tag)
+            if tag == "[" and self._syntax.array:
+                self._listed = yield from self._in.optional(tag)
+            elif i and self._syntax.fields is None and (yield from self._in.peek()) == "{" and not tag.startswith("{"):
+                return
+            else:
+                yield from self._in.exactly(tag)
 
     def _next_element(self, ahead: int) -> Reading[bool]:
         char = yield from self._in.peek(ahead)
@@ -244,6 +196,7 @@ class CallReader:
 
     def _fields(self, one: OneCall) -> Reading[None]:
         fields = self._syntax.fields or JsonFields()
+        self._spare = {}
         yield from self._in.space()
         yield from self._object(one, fields, ())
         if not one.name:
@@ -269,11 +222,17 @@ class CallReader:
             yield from self._in.space("call")
             yield from self._member(one, fields, (*above, key))
         if len(fields.arguments) == len(above) + 1 and fields.arguments[:-1] == above and fields.arguments[-1] not in seen:
-            self._no_arguments(fields, seen)
+            self._no_arguments(one, fields, seen)
 
-    def _no_arguments(self, fields: JsonFields, seen: list[str]) -> None:
+    def _no_arguments(self, one: OneCall, fields: JsonFields, seen: list[str]) -> None:
+        """The arguments' member is not there: none are meant, or the only other object is them, if the tool takes such."""
         known = {fields.name[-1], fields.name[0], *(fields.id[-1:]), *(p[-1] for p, _ in fields.constants)}
-        if set(seen) - known:
+        extra = set(seen) - known
+        spare = self._spare.get(next(iter(extra)), "") if len(extra) == 1 else ""
+        tool = self._tools.get(one.name)
+        if spare and tool is not None and set(json.loads(spare)) <= set(tool.parameters.get("properties") or ()):
+            one.emit(spare)
+        elif extra:
             raise Malformed(f"the call has no {fields.arguments[-1]!r}")
 
     def _member(self, one: OneCall, fields: JsonFields, path: tuple[str, ...]) -> Reading[None]:
@@ -290,7 +249,9 @@ class CallReader:
         elif any(path == p[: len(path)] for p in (fields.name, fields.arguments, fields.id)):
             yield from self._object(one, fields, path)
         else:
-            yield from self._in.json_value(_ignore)
+            value = yield from self._in.json_value(_ignore)
+            if path[:-1] == fields.arguments[:-1] and isinstance(decoded(value), dict):
+                self._spare[path[-1]] = value
 
     def _check_name(self, name: str) -> None:
         """Where nothing else says that this is a call, its name must be a tool's."""
@@ -361,22 +322,22 @@ class CallReader:
 
     def arguments(self, one: OneCall) -> Reading[None]:
         """Read the arguments of a call whose name is known."""
-        syntax = self._syntax
+        syntax, tool = self._syntax, self._tools.get(one.name)
+        typing = Typing(tool.parameters if tool else None)
         if syntax.tagged:
-            closers = (syntax.call_end, *syntax.call_end.split(), syntax.section_end, *self.openings)
-            tool = self._tools.get(one.name)
-            yield from TagReader(self._in, syntax.tagged, Typing(tool.parameters if tool else None), closers).read(one.emit)
+            closers = (syntax.call_end, *marks(syntax.call_end), syntax.section_end, *self.openings)
+            yield from TagReader(self._in, syntax.tagged, typing, closers).read(one.emit)
             yield from self._closed()
         elif syntax.literal:
-            yield from LiteralReader(self._in, syntax.literal).read(one.emit)
+            yield from LiteralReader(self._in, syntax.literal, typing).read(one.emit)
         else:
             yield from self._arguments_value(one)
 
     def _closed(self) -> Reading[None]:
         """What follows tagged arguments must be what closes the call, or a call's start, or the end of the text."""
-        tags = self._syntax.call_end.split()
+        tags = marks(self._syntax.call_end)
         ahead = yield from self._in.space_ahead()
-        closers = [*tags, *self._end_tags[:1], *self.openings]
+        closers = [*tags, *self._first(self._syntax.section_end), *self.openings]
         found = yield from self._in.which(scanner_of(closers), ahead)
         if found is None and (yield from self._in.peek(ahead)):
             raise Malformed("an argument or the call's end was due")

@@ -15,10 +15,11 @@ from itertools import islice
 from typing import Any
 
 from .callprobe import FIRST, IDS, KEYS, OTHER, SECOND, VALUES, CallRenderer
-from .diff import common_prefix, common_suffix, safe_prefix, safe_suffix, tags
+from .diff import common_prefix, common_suffix, safe_prefix, safe_suffix
 from .encodings import read_arguments
 from .probe import Probe
 from .syntax import BlockSyntax, JsonFields, ReasoningSyntax, Shape, ToolSyntax, TurnSyntax
+from .tags import tags
 from .turns import Frame
 
 _MAX_TRIES = 100  # a template that writes more braces than this before a call is not read
@@ -49,8 +50,9 @@ def find_calls(
         return replace(found, call_start=blocks.call, call_end=_body_end(found, blocks)), ()
     if probe.repairs.split_calls:
         found = replace(found, separator="", parallel=False)
-    if turn.end.strip():
-        found = replace(found, section_end=found.section_end.partition(turn.end.strip())[0])
+    for mark in (turn.end.strip(), *tags(frame.prompt_on)[:1]):  # here the turn is over, or the next one begins
+        if mark:
+            found = replace(found, section_end=found.section_end.partition(mark)[0])
     if found.section_start.strip() or found.array:
         return found, ()
     ends = (found.section_end,) if found.section_end.strip() else ()  # what closes nothing ends the turn
@@ -143,7 +145,7 @@ def _around(syntax: ToolSyntax, texts: _Texts, first: tuple[int, int], second: t
     first_end = texts.two.find(texts.one[first[0] : first[1]])
     between = texts.two[first_end + first[1] - first[0] : second[0]]
     post = max(post, texts.two[second[1] :], key=len)
-    if _is_array(syntax, pre, post):
+    if _is_array(syntax, pre, post) and "]" not in between:
         return _array(syntax, pre, between, post)
     call_start = safe_suffix(pre, between) if pre != common_suffix(pre, between) else pre
     rest = between[: len(between) - len(call_start)]
@@ -159,15 +161,18 @@ def _around(syntax: ToolSyntax, texts: _Texts, first: tuple[int, int], second: t
 
 
 def _is_array(syntax: ToolSyntax, pre: str, post: str) -> bool:
-    """Whether the calls stand in the brackets of a JSON array."""
-    return syntax.shape in (Shape.JSON, Shape.KEYED) and pre.rstrip()[-1:] == "[" and post.lstrip()[:1] == "]"
+    """Whether the calls stand in the brackets of a list: ``[{"name": "f"}, {"name": "g"}]`` or ``[f(a=1), g()]``."""
+    listed = syntax.shape in (Shape.JSON, Shape.KEYED, Shape.PYTHONIC, Shape.LITERAL)
+    return listed and pre.rstrip()[-1:] == "[" and post.lstrip()[:1] == "]"
 
 
 def _array(syntax: ToolSyntax, pre: str, between: str, post: str) -> ToolSyntax:
-    """The calls are elements of a JSON array: its brackets are no markers."""
+    """The calls are elements of a list: its brackets are no markers."""
     start, layout = pre.rstrip()[:-1], pre[len(pre.rstrip()) :]
     end = post.lstrip()[1:]
-    separator = "," if between.strip() else ""
+    separator = between.removesuffix(layout) or ","
+    if not between.strip():
+        separator = ""
     return replace(syntax, array=True, section_start=start, section_end=end, call_start=layout, separator=separator)
 
 

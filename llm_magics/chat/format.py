@@ -17,8 +17,8 @@ from .overrides import OVERRIDES, Override
 from .probe import thinking
 from .repair import Repairs, marked, template_variables
 from .syntax import ReasoningSyntax, ToolSyntax, TurnSyntax
+from .tags import whole_tags
 from .template import ChatTemplate, Prompt, UndefinedNameError, prompt_of
-from .turns import whole_tags
 
 if TYPE_CHECKING:
     from .parser import StreamParser

@@ -22,9 +22,10 @@ class Override:
 
 _BRACKETED_PYTHON = ToolSyntax(
     Shape.PYTHONIC,
-    section_start="<|tool_call_start|>[",
-    section_end="]<|tool_call_end|>",
+    section_start="<|tool_call_start|>",
+    section_end="<|tool_call_end|>",
     separator=", ",
+    array=True,
     literal=LiteralArguments(quote_start='"', quote_end='"'),
 )
 

@@ -24,7 +24,7 @@ from ..events import ModelEnd, ModelEvent, ToolCallDelta, ToolCallStart, assembl
 from ..messages import FinishReason, Message, ToolCall
 from .answer import Output, Setting, TextSink
 from .blocks import BlockReader
-from .callreader import Calls
+from .callevents import Calls
 from .phases import PhaseReader
 from .reader import Reader, Reading, Segment
 from .syntax import ToolSyntax

@@ -8,11 +8,13 @@ from .answer import Output, Setting
 from .callreader import CallReader
 from .reader import Malformed, Reader, Reading, Truncated
 from .scanner import Scanner
+from .tags import closer_of, is_tag
 
 _RETRY = 4096
 """Up to this length, what turned out to be no call is searched again for what it may hold."""
 
 _FENCE = "```"
+_LONG_TAG = 40
 
 
 class PhaseReader:
@@ -145,6 +147,9 @@ class PhaseReader:
         out = self._out
         if not (self._set.inline and marker) and (marker or not self._set.prompt.reasoning_prefix):
             yield from self._in.space()
+        start = self._set.reasoning.start if self._set.reasoning else ""
+        if not self._set.inline and (yield from self._in.optional(start)):  # models open again what the prompt has opened
+            yield from self._in.space()
         while True:
             found = yield from self._in.until(self._reasoning, self._set.thought, out.think)
             if found is None:
@@ -165,7 +170,7 @@ class PhaseReader:
         out.release()
         out.layout()
         self._in.take(found.end, "marker")
-        yield from self._in.space()
+        out.part((yield from self._in.space()))
 
     def _call_in_reasoning(self, size: int) -> Reading[bool]:
         """Read what looks like a call on the side; it is one if and only if the answer ends with it."""
@@ -206,13 +211,43 @@ class PhaseReader:
         """A call may begin: read it, or give its text back."""
         opening = self._in.text[self._in.at : self._in.at + size]
         calls = self._openings[opening]
-        yield from self._attempt(calls, calls.openings[opening], size)
+        empty = yield from calls.empty(calls.openings[opening])
+        if not empty:
+            yield from self._attempt(calls, calls.openings[opening], size)
+        elif self._out.in_line and (yield from self._line_goes_on(empty)):
+            self._out.say(self._in.take(empty, "text"))
+        else:
+            self._out.layout()
+            self._in.take(empty, "marker")
+            self._out.notes.append("a section of calls was empty")
+
+    def _line_goes_on(self, ahead: int) -> Reading[bool]:
+        """Whether more text stands ahead in the same line."""
+        while (char := (yield from self._in.peek(ahead))) and char.isspace() and char != "\n":
+            ahead += 1
+        return char not in ("", "\n")
 
     def _unmarked_call(self) -> Reading[None]:
         """A call that nothing announces can only be the answer's beginning, with a tool's name in it."""
         ahead = yield from self._in.space_ahead()
-        if (yield from self._readers[0].begins(ahead)):
-            yield from self._attempt(self._readers[0], (), ahead + 1)
+        size = yield from self._control_tag(ahead)
+        behind = (yield from self._in.space_ahead(ahead + size)) if size else ahead
+        if (yield from self._readers[0].begins(behind)):
+            lead = (self._in.text[self._in.at + ahead : self._in.at + ahead + size],) if size else ()
+            yield from self._attempt(self._readers[0], lead, behind + 1)
+
+    def _control_tag(self, ahead: int) -> Reading[int]:
+        """The length of a tag that looks like a control token, e.g. ``<|python_tag|>``: models put one before such calls."""
+        first = yield from self._in.peek(ahead)
+        close, size = closer_of(first) if first else "", 1
+        if not close or (yield from self._in.peek(ahead + 1)).isalnum():
+            return 0
+        while (char := (yield from self._in.peek(ahead + size))) and not char.isspace() and size < _LONG_TAG:
+            size += 1
+            if char == close:
+                tag = self._in.text[self._in.at + ahead : self._in.at + ahead + size]
+                return size if is_tag(tag) and any(c.isalnum() for c in tag) else 0
+        return 0
 
     def _attempt(self, calls: CallReader, due: tuple[str, ...], size: int) -> Reading[None]:
         outside = self._in.checkpoint()

@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Literal, TypeAlias, TypeVar
 
 from .scanner import Found, Scanner
+from .tags import marks
 
 T = TypeVar("T")
 Reading: TypeAlias = Generator[None, None, T]
@@ -112,18 +113,18 @@ class Reader:
             yield
         return self.text[self.at + offset]
 
-    def space(self, kind: Kind = "marker") -> Reading[None]:
-        """Consume white space."""
+    def space(self, kind: Kind = "marker") -> Reading[str]:
+        """Consume white space and return it."""
+        taken: list[str] = []
         while True:
             match = _SPACE.match(self.text, self.at)
-            self.take(match.end() - self.at if match else 0, kind)
+            taken.append(self.take(match.end() - self.at if match else 0, kind))
             if self.rest or self.closed:
-                return
+                return "".join(taken)
             yield
 
-    def space_ahead(self) -> Reading[int]:
-        """How many characters of white space come next, without consuming them."""
-        size = 0
+    def space_ahead(self, size: int = 0) -> Reading[int]:
+        """Where the white space ends that comes next, or ``size`` characters ahead; nothing is consumed."""
         while True:
             match = _SPACE.match(self.text, self.at + size)
             size = (match.end() if match else self.at + size) - self.at
@@ -162,7 +163,7 @@ class Reader:
 
     def expect(self, marker: str, kind: Kind = "marker") -> Reading[None]:
         """Consume a marker whose layout may differ. Raises Malformed where something else stands there."""
-        for tag in marker.split():
+        for tag in marks(marker):
             yield from self.space(kind)
             yield from self.exactly(tag, kind)
         if marker[-1:].isspace():
@@ -178,14 +179,23 @@ class Reader:
         self.take(len(text), kind)
 
     def optional(self, marker: str, kind: Kind = "marker") -> Reading[bool]:
-        """Consume as many tags of a marker as are there; False where not even the first is."""
-        for i, tag in enumerate(marker.split()):
-            ahead = yield from self.space_ahead()
-            found = yield from self.which(Scanner({tag: True}), ahead)
-            if found is None:
+        """Consume as much of a marker as is there, whole runs of it; False where not even the first run is."""
+        for i, run in enumerate(marker.split()):
+            end = yield from self.ahead(marks(run))
+            if not end:
                 return i > 0
-            self.take(found.end, kind)
+            self.take(end, kind)
         return True
+
+    def ahead(self, pieces: Sequence[str], offset: int = 0) -> Reading[int]:
+        """Where these pieces end, if they come next with any layout before each; 0 where they do not."""
+        for piece in pieces:
+            offset = yield from self.space_ahead(offset)
+            found = yield from self.which(Scanner({piece: True}), offset)
+            if found is None:
+                return 0
+            offset = found.end
+        return offset
 
     def name(self) -> Reading[str]:
         """Consume a tool's name, or an id. Raises Malformed where there is none."""

@@ -94,7 +94,7 @@ def _calls(syntax: ToolSyntax) -> list[str]:
         "string": (syntax.literal.quote_start, syntax.literal.quote_end) if syntax.literal else (),
         "block": (syntax.blocks.start, syntax.blocks.header_end, *syntax.blocks.ends) if syntax.blocks else (),
     }
-    lines = [f"{'shape':18} {syntax.shape.value}{', in one array' if syntax.array else ''}"]
+    lines = [f"{'shape':18} {syntax.shape.value}{', in one list' if syntax.array else ''}"]
     if syntax.fields is not None:
         keys = {"name": syntax.fields.name, "arguments": syntax.fields.arguments, "id": syntax.fields.id}
         lines += _line("keys", *(".".join(keys[part]) for part in syntax.fields.order))

@@ -125,7 +125,7 @@ class ToolSyntax:
     PYTHONIC and LITERAL; none for KEYED and NAME_JSON, whose arguments are one JSON object (``arguments_as_text``: a string
     that holds one). RECIPIENT has ``blocks``, and ``tagged`` or nothing.
 
-    ``array``: the calls are the elements of one JSON array, whose brackets belong to neither section nor call.
+    ``array``: the calls are the elements of one list, whose square brackets belong to neither section nor call.
     ``parallel``: the template can write several calls in one message.
     """
 
@@ -153,7 +153,7 @@ class ToolSyntax:
     @property
     def has_marker(self) -> bool:
         """Whether something says that a call begins; without (e.g. Llama 3.x) a call can only be the whole text's start."""
-        return bool((self.section_start + self.call_start).strip()) or self.blocks is not None
+        return len((self.section_start + self.call_start).strip()) > 1 or self.blocks is not None
 
     @property
     def markers(self) -> tuple[str, ...]:

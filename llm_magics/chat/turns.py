@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 import jinja2
 
 from ..messages import Message, ToolCall, ToolSpec
-from .diff import after, between, closing, common_prefix, common_suffix, opening, safe_suffix, tags, without_prefix
+from .diff import after, between, common_prefix, common_suffix, safe_suffix, without_prefix
 from .probe import Probe, thinking
 from .sandbox import TemplateEnvironment
 from .syntax import ReasoningSyntax, TurnSyntax
+from .tags import closing, is_tag, opening, tags, whole_tags
 
 USER = Message("user", "quserword")
 USER_AGAIN = Message("user", "quseragain")
@@ -81,14 +82,6 @@ def _tags_only(end: str, prompt: str) -> str:
     opener = (tags(prompt) or [""])[0]
     at = kept.find(opener, 1) if opener else -1
     return kept[:at] if at > 0 else kept
-
-
-def whole_tags(prefix: str, text: str) -> str:
-    """Shorten a shared beginning of ``text`` so that it ends inside no tag."""
-    tail = max(prefix.rfind("<"), prefix.rfind("["))
-    if tail >= 0 and re.match(r"(<[^<>\s]*|\[[^\[\]\s]*)\Z", prefix[tail:]) and text[len(prefix) :]:
-        return prefix[:tail]
-    return prefix
 
 
 # --- reasoning --------------------------------------------------------------------------------------------------------------
@@ -228,7 +221,7 @@ def _constants(source: str) -> list[str]:
     except jinja2.TemplateError:
         return []
     found = {c.value for c in tree.find_all(jinja2.nodes.Const) if isinstance(c.value, str)}
-    return sorted(c for c in found if c.strip() == c and tags(c) == [c])
+    return sorted(c for c in found if is_tag(c))
 
 
 def _from_instructions(probe: Probe) -> ReasoningSyntax | None:

@@ -16,8 +16,8 @@ from llm_magics.chat.diff import common_prefix
 from llm_magics.chat.format import ChatFormat
 from llm_magics.chat.parser import StreamParser
 from llm_magics.chat.syntax import Shape
+from llm_magics.chat.tags import whole_tags
 from llm_magics.chat.template import Prompt
-from llm_magics.chat.turns import whole_tags
 from llm_magics.chat.writer import write_calls
 from llm_magics.events import ModelEnd, ModelEvent, assemble
 from llm_magics.messages import Message, ToolCall, ToolSpec, user
