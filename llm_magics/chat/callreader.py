@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..messages import ToolSpec
-from .arguments import LiteralReader, TagReader
+from .arguments import TagReader
 from .callevents import Calls, OneCall
+from .literals import LiteralReader
 from .reader import Malformed, Reader, Reading, Truncated, decoded, scanner_of
 from .syntax import JsonFields, Shape, ToolSyntax
 from .tags import marks, told_apart
@@ -66,7 +67,7 @@ class CallReader:
         return told_apart(marker, self._markers)[:1]
 
     def begins(self, ahead: int) -> Reading[bool]:
-        """Whether a call that nothing announces may begin ahead: with a brace, or with a tool's name; in a list, if lists are due."""
+        """Whether a call that nothing announces may begin ahead: with a brace or a tool's name, or a list of these."""
         if self._syntax.array and (yield from self._in.peek(ahead)) == "[":
             ahead = yield from self._in.space_ahead(ahead + 1)
         if self._syntax.shape in (Shape.JSON, Shape.KEYED, Shape.GENERIC):
@@ -162,7 +163,7 @@ class CallReader:
         return True
 
     def _unannounced(self, ahead: int) -> Reading[bool]:
-        """Whether a call follows that has no marker of its own: as it is, or behind a sign that models put between such calls."""
+        """Whether a call follows that has no marker of its own: as it is, or behind a sign that models put between."""
         syntax = self._syntax
         if not syntax.has_marker and (yield from self._in.peek(ahead)) in (";", ","):
             after = yield from self._in.space_ahead(ahead + 1)
@@ -229,8 +230,7 @@ class CallReader:
         known = {fields.name[-1], fields.name[0], *(fields.id[-1:]), *(p[-1] for p, _ in fields.constants)}
         extra = set(seen) - known
         spare = self._spare.get(next(iter(extra)), "") if len(extra) == 1 else ""
-        tool = self._tools.get(one.name)
-        if spare and tool is not None and set(json.loads(spare)) <= set(tool.parameters.get("properties") or ()):
+        if spare and one.name in self._tools and set(json.loads(spare)) <= set(self._declared(one.name)):
             one.emit(spare)
         elif extra:
             raise Malformed(f"the call has no {fields.arguments[-1]!r}")
@@ -326,12 +326,17 @@ class CallReader:
         typing = Typing(tool.parameters if tool else None)
         if syntax.tagged:
             closers = (syntax.call_end, *marks(syntax.call_end), syntax.section_end, *self.openings)
-            yield from TagReader(self._in, syntax.tagged, typing, closers).read(one.emit)
+            yield from TagReader(self._in, syntax.tagged, typing, closers, self._declared(one.name)).read(one.emit)
             yield from self._closed()
         elif syntax.literal:
             yield from LiteralReader(self._in, syntax.literal, typing).read(one.emit)
         else:
             yield from self._arguments_value(one)
+
+    def _declared(self, name: str) -> list[str]:
+        """The arguments that a tool declares."""
+        tool = self._tools.get(name)
+        return list(tool.parameters.get("properties") or ()) if tool else []
 
     def _closed(self) -> Reading[None]:
         """What follows tagged arguments must be what closes the call, or a call's start, or the end of the text."""

@@ -22,6 +22,7 @@ from .syntax import BlockSyntax, JsonFields, ReasoningSyntax, Shape, ToolSyntax,
 from .tags import tags
 from .turns import Frame
 
+_ID_FORM = "functions.{name}:{index}"  # of an id that carries the name, where the template does not show one
 _MAX_TRIES = 100  # a template that writes more braces than this before a call is not read
 
 
@@ -39,9 +40,8 @@ def find_calls(
     """The syntax of a template's tool calls and what may end a turn after calls; None where it cannot be read off."""
     render = CallRenderer(probe, frame, turn, reasoning)
     texts = _Texts(render.calls((FIRST, VALUES)), render.calls((FIRST, VALUES), (SECOND, OTHER)))
-    if FIRST not in texts.one:
-        return None, ()
-    found = _json_calls(texts) or _keyed_calls(texts) or _text_calls(texts, render)
+    found = _named_by_id(texts) if FIRST not in texts.one else _json_calls(texts) or _keyed_calls(texts)
+    found = found or (_text_calls(texts, render) if FIRST in texts.one else None)
     if found is None:
         return None, ()
     blocks = _blocks(found, turn, reasoning, frame, render)
@@ -198,6 +198,20 @@ def _text_calls(texts: _Texts, render: CallRenderer) -> ToolSyntax | None:
     second = _second_call(texts, name_at, end)
     syntax = _around(syntax, texts, (name_at, end), second)
     return _with_index(_with_id(syntax), texts)
+
+
+def _named_by_id(texts: _Texts) -> ToolSyntax | None:
+    """Calls of which the template writes the id and not the name: the id says whom they call, as ``functions.f:0`` does."""
+    at = texts.one.find(IDS[0])
+    found = _json_arguments(texts.one, at + len(IDS[0]), VALUES) if at >= 0 else None
+    if found is None:
+        return None
+    start, end, as_text = found
+    name_end = texts.one[at + len(IDS[0]) : start]
+    syntax = ToolSyntax(Shape.NAME_JSON, arguments_as_text=as_text, name_end=name_end, id_place="carries", id_form=_ID_FORM)
+    second = texts.two.find(IDS[1])
+    other = _json_arguments(texts.two, second + len(IDS[1]), OTHER) if second >= 0 else None
+    return _around(syntax, texts, (at, end), (second, other[1]) if other else None)
 
 
 def _name_again(text: str) -> tuple[str, int] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .tags import inside
+from .tags import inside, whole_tags
 
 _LONG = 300  # no repeated beginning is longer
 
@@ -41,6 +41,20 @@ def without_prefix(text: str, tail_of: str) -> str:
         if tail_of.endswith(text[:size]):
             return text[size:]
     return text
+
+
+def loose_prefix(text: str, other: str) -> int:
+    """How much of ``text`` begins as ``other`` does if layout does not count: whole tags of it, or nothing."""
+    at = behind = 0
+    while True:
+        while at < len(text) and text[at].isspace():
+            at += 1
+        while behind < len(other) and other[behind].isspace():
+            behind += 1
+        if at >= len(text) or behind >= len(other) or text[at] != other[behind]:
+            break
+        at, behind = at + 1, behind + 1
+    return len(whole_tags(text[:at].rstrip(), text)) if behind else 0
 
 
 def between(text: str, first: str, second: str, start: int = 0) -> str | None:

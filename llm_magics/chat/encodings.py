@@ -12,6 +12,7 @@ from dataclasses import replace
 from .callprobe import FIRST, KEYS, SAMPLES, VALUES, CallRenderer
 from .diff import common_prefix, common_suffix, safe_prefix, safe_suffix
 from .syntax import LiteralArguments, Shape, TaggedArguments, ToolSyntax
+from .tags import tags
 
 
 def read_arguments(text: str, mid_at: int, render: CallRenderer) -> tuple[ToolSyntax, int] | None:
@@ -31,16 +32,20 @@ def read_arguments(text: str, mid_at: int, render: CallRenderer) -> tuple[ToolSy
     numbers = _number_gap(render) or _string_gap(to_value, to_next)
     quoted = numbers is not None and to_value.startswith(numbers[0]) and to_value != numbers[0]
     if numbers is None or not quoted or not to_next.endswith(numbers[1]):
-        return _read_tags(text, rest, to_key, to_value, to_next, render)
+        tagged = _read_tags(text, rest, to_key, to_value, to_next, render)
+        return tagged or _read_unlike(text, rest, to_key, to_value, to_next)
+    if not numbers[1].strip():  # a template's mistake: nothing parts its arguments
+        numbers = (numbers[0], ", ")
+        to_next = to_next.rstrip() + ", "
     literals = _read_literals(text, rest, to_key, to_value, to_next, numbers, render)
     quote = to_next[: len(to_next) - len(numbers[1])]
     if literals is not None or quote != '"':
         return literals
-    tags = _read_tags(text, rest.removeprefix(quote), to_key, *numbers, render)  # JSON inside tags
-    if tags is None or tags[0].tagged is None:
+    found = _read_tags(text, rest.removeprefix(quote), to_key, *numbers, render)  # JSON inside tags
+    if found is None or found[0].tagged is None:
         return None
-    plain = TaggedArguments(tags[0].tagged.start, numbers[0], tags[0].tagged.end, tags[0].tagged.separator, json_values=True)
-    return replace(tags[0], tagged=plain), tags[1]
+    plain = TaggedArguments(found[0].tagged.start, numbers[0], found[0].tagged.end, found[0].tagged.separator, json_values=True)
+    return replace(found[0], tagged=plain), found[1]
 
 
 def _number_gap(render: CallRenderer) -> tuple[str, str] | None:
@@ -85,6 +90,37 @@ def _read_literals(
     shape = Shape.PYTHONIC if plain_quote else Shape.LITERAL
     end = len(text) - len(behind) + len(close)
     return ToolSyntax(shape, literal=literal, name_end=to_key[: to_key.rfind(opened[-1])]), end
+
+
+def _read_unlike(text: str, rest: str, to_key: str, to_value: str, to_next: str) -> tuple[ToolSyntax, int] | None:
+    """Literals of which strings and numbers are written alike: all in quotes (``a:<q>x<q>``), or none (``a=x``).
+
+    Quotes around everything say nothing of the type, so the schema does. Without any, a value cannot be told from the next
+    argument, and the quotes of JSON and Python are due.
+    """
+    pairs = {"(": ")", "{": "}", "[": "]"}
+    opened = to_key.strip()[-1:]
+    quote = common_prefix(to_next, rest)
+    close = pairs.get(opened, "")
+    if not close or not rest.startswith(quote + close) or not to_value.strip():
+        return None
+    quote_start = next((t for t in reversed([*tags(to_value), quote]) if t and to_value.endswith(t)), "") if quote else ""
+    plain = quote in ("", "'", '"')
+    literal = LiteralArguments(
+        open=opened,
+        close=close,
+        assign=to_value.removesuffix(quote_start),
+        separator=to_next[len(quote) :] if to_next[len(quote) :].strip() else ", ",
+        quote_start=quote_start or "'",
+        quote_end=quote or "'",
+        escapes=plain,
+        quotes_all=bool(quote),
+    )
+    if quote and not quote_start:
+        return None
+    shape = Shape.PYTHONIC if plain else Shape.LITERAL
+    end = len(text) - len(rest) + len(quote + close)
+    return ToolSyntax(shape, literal=literal, name_end=to_key[: to_key.rfind(opened)]), end
 
 
 def _read_tags(

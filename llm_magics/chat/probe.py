@@ -114,8 +114,8 @@ def _probe_calls(asked: Probe) -> None:
     good = [c for c in changes if _clean(asked, replace(asked.repairs, **c), history)]
     if good:
         asked.repairs = replace(asked.repairs, **good[0])
-    elif any(asked.keeps(history, "qtoole qkeyg qvali", [_TOOL], replace(asked.repairs, **c, results="user")) for c in changes):
-        asked.repairs = replace(asked.repairs, results="user")
+    elif good := [c for c in changes if _clean(asked, replace(asked.repairs, **c, results="user"), history)]:
+        asked.repairs = replace(asked.repairs, **good[0], results="user")
     else:
         asked.repairs = replace(asked.repairs, calls="text")
     if asked.repairs.calls == "template":

@@ -78,11 +78,14 @@ def template_variables(
 ) -> dict[str, Any]:
     """The template's variables for a conversation: fresh copies, every string marked with its origin.
 
-    ``syntax`` is how calls are written where the template cannot (``repairs.calls == "text"``).
+    ``syntax`` is how calls are written: for templates that cannot write them (``repairs.calls == "text"``), and for ids that
+    must carry the name.
     """
     shaped = _with_tools(repairs, messages, tools, syntax) if repairs.tools == "system" and tools else list(messages)
     if repairs.calls == "text" and syntax is not None:
         shaped = [_calls_as_text(m, syntax) for m in shaped]
+    if syntax is not None and syntax.id_place == "carries":
+        shaped = _ids_named(shaped, syntax)
     if repairs.split_content:
         shaped = _content_apart(shaped, repairs.split_content)
     if repairs.split_calls:
@@ -192,6 +195,24 @@ def _calls_as_text(message: Message, syntax: ToolSyntax) -> Message:
     return replace(message, content=concat(pieces), tool_calls=())
 
 
+def _ids_named(messages: Sequence[Message], syntax: ToolSyntax) -> list[Message]:
+    """Give calls whose id does not carry their name one that does, and their results the same."""
+    made: list[Message] = []
+    named: dict[str, str] = {}
+    count = 0
+    for message in messages:
+        calls = []
+        for call in message.tool_calls:
+            if call.name not in call.id:
+                named[call.id] = syntax.id_form.format(name=call.name, index=count)
+            calls.append(replace(call, id=named.get(call.id, call.id)))
+            count += 1
+        known = named.get(message.tool_call_id, message.tool_call_id)
+        changed = tuple(calls) != message.tool_calls or known != message.tool_call_id
+        made.append(replace(message, tool_calls=tuple(calls), tool_call_id=known) if changed else message)
+    return made
+
+
 def _content_apart(messages: Sequence[Message], where: Literal["before", "after"]) -> list[Message]:
     """Take the text out of messages that call tools: into one of its own, or into the answer that comes after."""
     made: list[Message] = []
@@ -238,7 +259,8 @@ def _calls_apart(messages: Sequence[Message]) -> list[Message]:
     for message in messages:
         if len(message.tool_calls) > 1:
             for i, call in enumerate(message.tool_calls):
-                made.append(replace(message, content=message.content if i == 0 else "", tool_calls=(call,)))
+                content, reasoning = (message.content, message.reasoning) if i == 0 else ("", "")
+                made.append(replace(message, content=content, reasoning=reasoning, tool_calls=(call,)))
                 answer = next((m for m in waiting if m.tool_call_id == call.id), None)
                 if answer is not None:
                     waiting.remove(answer)

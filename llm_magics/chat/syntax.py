@@ -85,7 +85,7 @@ class LiteralArguments:
 
     Strings stand between ``quote_start`` and ``quote_end``; ``escapes`` says that backslashes escape inside them, as in JSON
     and Python. ``bare_keys``: the keys of nested objects are unquoted too. ``constants``: true/false/null or True/False/None
-    (a reader takes both).
+    (a reader takes both). ``quotes_all``: every value is in quotes, whatever its type, so that the schema says how to read it.
     """
 
     open: str = "("  # e.g. "(" or "{"
@@ -96,6 +96,7 @@ class LiteralArguments:
     quote_end: str = "'"
     escapes: bool = True
     bare_keys: bool = False
+    quotes_all: bool = False
     constants: Literal["json", "python"] = "python"
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import jinja2
 
 from ..messages import Message, ToolCall, ToolSpec
-from .diff import after, between, common_prefix, common_suffix, safe_suffix, without_prefix
+from .diff import after, between, common_prefix, common_suffix, loose_prefix, safe_suffix, without_prefix
 from .probe import Probe, thinking
 from .sandbox import TemplateEnvironment
 from .syntax import ReasoningSyntax, TurnSyntax
@@ -29,19 +29,25 @@ class Frame:
     """What the turn's edges look like in the template's own text; the raw material of all else.
 
     ``prompt_on`` and ``prompt_off`` are the generation prompt with thinking on and off; ``head`` is what stands before a plain
-    answer beyond the generation prompt, ``ends`` what may stand after one.
+    answer beyond the generation prompt, ``ends`` what may stand after one. ``opener`` opens each turn of a template that knows
+    no generation prompt.
     """
 
     prompt_on: str
     prompt_off: str
     head: str
     ends: tuple[str, ...]
+    opener: str = ""
 
     def turn_of(self, probe: Probe, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> str:
         """The assistant's turn as the template writes it: from the generation prompt's start to the end of the text."""
-        before = probe.text(messages[:1], tools, add_generation_prompt=False, **thinking(True))
+        asked = probe.text(messages[:1], tools, add_generation_prompt=False, **thinking(True))
         text = probe.text(messages, tools, add_generation_prompt=False, **thinking(True))
-        return text[len(whole_tags(common_prefix(before, text), text)) :] if text else ""
+        word = messages[0].text  # a template may write a question otherwise once it is answered: compare what stands behind it
+        before, behind = (said.rpartition(word)[2] for said in (asked, text))
+        turn = behind[len(whole_tags(common_prefix(before, behind), behind)) :]
+        lead = len(turn) - len(turn.lstrip())
+        return turn[lead + len(self.opener) :] if self.opener and turn.startswith(self.opener, lead) else turn
 
     def body_of(self, probe: Probe, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> str:
         """The turn without the part that the generation prompt has written."""
@@ -54,7 +60,8 @@ class Frame:
         shared = whole_tags(common_prefix(turn, self.prompt_on), turn)
         if shared.strip():
             return turn[len(shared) :]
-        return without_prefix(turn, self.prompt_on)
+        loose = loose_prefix(turn, self.prompt_on)
+        return turn[loose:] if loose else without_prefix(turn, self.prompt_on)
 
 
 def find_frame(probe: Probe) -> Frame:
@@ -65,6 +72,8 @@ def find_frame(probe: Probe) -> Frame:
         asked = probe.text([USER], add_generation_prompt=True, **thinking(on))
         prompts.append(asked[len(whole_tags(common_prefix(plain, asked), asked)) :])
     frame = Frame(prompts[0], prompts[1], "", ())
+    if not prompts[0].strip() and probe.repairs.calls == "template":
+        frame = replace(frame, opener=_opener(probe, frame))
     turn = frame.turn_of(probe, [USER, ANSWER])
     head = frame.strip_opener(turn[: turn.find(ANSWER.text)]) if ANSWER.text in turn else ""
     last = after(turn, ANSWER.text)
@@ -73,6 +82,14 @@ def find_frame(probe: Probe) -> Frame:
     middle = gap[: len(gap) - len(safe_suffix(gap, going_on[: going_on.find(USER.text)]))]
     ends = [_tags_only(end, prompts[0]) for end in (last, middle)]
     return replace(frame, head=head, ends=tuple(dict.fromkeys(e for e in ends if e.strip())))
+
+
+def _opener(probe: Probe, frame: Frame) -> str:
+    """The first tag of an answer and of a call alike, e.g. ``[/INST]`` where it depends on the answer how a question ends."""
+    turns = [frame.turn_of(probe, [USER, said], tools).lstrip() for said, tools in ((ANSWER, ()), (CALLING, [TOOL]))]
+    shared = common_prefix(*turns) if all(turns) else ""
+    first = (tags(shared) or [""])[0]
+    return first if shared.startswith(first) else ""
 
 
 def _tags_only(end: str, prompt: str) -> str:

@@ -35,10 +35,6 @@ class Typing:
                 return part["additionalProperties"]
         return {}
 
-    def keys(self) -> list[str]:
-        """The arguments that are declared."""
-        return list(dict.fromkeys(k for part in self._parts(self._root) for k in part.get("properties") or ()))
-
     def items(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
         """The schema of an array's elements; {} where nothing is said."""
         found = (part.get("items") for part in self._parts(schema))

@@ -1,5 +1,7 @@
 """Small templates for one question each: how calls are written is given, the rest is plain."""
 
+# ruff: noqa: E501 - a template is easier to read on one line
+
 from __future__ import annotations
 
 import json
