@@ -66,7 +66,7 @@ class CellTool(Tool):
 
     @property
     def source(self) -> str:
-        return self.cell.source.strip("\n")
+        return self._code.strip("\n")
 
     @property
     def names(self) -> Names:

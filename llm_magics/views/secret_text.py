@@ -39,7 +39,7 @@ _SHAPE = re.compile(
     """
 )
 BLOCK = "-----BEGIN "  # begins the one shape that goes over the end of a line
-_BEARER = re.compile(r"(?i)(\bbearer[ \t]+)(?=[\w.~+/=-]*\d)[\w.~+/=-]{8,}")
+_BEARER = re.compile(r"(?i)(bearer[ \t]+)(?=[\w.~+/=-]*\d)[\w.~+/=-]{8,}")
 _URL = re.compile(r"""(?i)(\b[a-z][a-z0-9+.-]{0,20}://[^\s:/@"'<>\\]{0,200}:)([^\s/"'<>`\\]+)(?=@[\w\[{])""")
 
 _NAME = r"""(?:
@@ -68,23 +68,25 @@ def _literals(group: str) -> str:
 
 _NAMED = re.compile(
     rf"""(?xi)
-    (?P<scheme>authorization\\*["']?[ \t]*[:=][ \t]*\\*["']?(?:bearer|basic|token)[ \t]+)[\w.~+/=:-]{{3,}}
-  | (?P<call>(?:setdefault|[gs]et_?env|putenv)\([ \t]*\\*["'][\w-]{{0,60}}{_NAME}\\*["'][ \t]*,\s{{0,9}})
+    (?P<call>\b(?:setdefault|[gs]et_?env|putenv)\([ \t]*\\*["'][\w-]{{0,60}}{_NAME}\\*["'][ \t]*,\s{{0,9}})
         (?P<given>{_literals("first")})
-  | (?P<name>{_NAME}\\*["']?\]?
-        (?: [ \t]*:[ \t]*[\w.\[\]\ |]{{1,60}}?=(?!=) | \s{{0,9}}(?:==|!=|:=|=>|[:=]) ) \s{{0,9}}\(?\s{{0,9}})
-        (?P<literals>{_literals("second")})
-  | (?P<number>{_NAME}(?<!token)\\*["'][ \t]*:[ \t]*)\d{{6,}}
-  | (?P<key>{_NAME})=(?P<value>(?!=)[^\s&;`]+)
-  | (?P<heading>{_NAME}:[ \t]+)(?P<rest>[^\s"'`\\]+)(?=[ \t]*(?:\#[^\n]*)?(?:\Z|\n|\\+[nr"']|["']))
-    """
+  | (?P<name>{_NAME})(?:
+        (?P<scheme>(?<=authorization)\\*["']?[ \t]*[:=][ \t]*\\*["']?(?:bearer|basic|token)[ \t]+)[\w.~+/=:-]{{3,}}
+      | (?P<sign>\\*["']?\]?
+            (?: [ \t]*:[ \t]*[\w.\[\]\ |]{{1,60}}?=(?!=) | \s{{0,9}}(?:==|!=|:=|=>|[:=]) ) \s{{0,9}}\(?\s{{0,9}})
+            (?P<literals>{_literals("second")})
+      | (?P<colon>(?<!token)(?P<quote>\\*["'])[ \t]*:[ \t]*)-?\d{{6,}}
+      | =(?P<value>(?!=)[^\s&;`]+)
+      | (?P<space>:[ \t]+)(?P<rest>[^\s"'`\\]+)(?=[ \t]*(?:\#[^\n]*)?(?:\Z|\n|\\+[nr"']|["']))
+    )"""
 )
 _ONE_LITERAL = re.compile(rf"(?i)(?P<prefix>[rbuft]{{0,2}})(?P<text>{_TRIPLE}|{_SINGLE}|{_escaped('only')})")
 _OPENING = re.compile(r"""\\*(?:\"\"\"|'''|["'])""")
 # What stands for a value, or is none.
 _PLAIN = re.compile(
     r"""(?xi)(?: none | null | true | false | yes | no | str | string | int | bool | bytes | float | any | object | required
-    | optional | bearer | basic | token | \*+ | •+ | \.+ | %\(?\w*\)?[sd] | \$.* | <[^<>]*> | \[[a-z]+\] | \{.*\} )\s*\Z"""
+    | optional | bearer | basic | token | \*+ | •+ | \.+ | %\(?\w*\)?[sd] | <[^<>]*> | \[[a-z]+\] | \{.*\}
+    | \$\(.* | (?-i: \$\{?[A-Z_][A-Z0-9_]*\}? ) )\s*\Z"""
 )
 _NUMBER = re.compile(r"\d{1,5}\Z")
 _CLASS = re.compile(r"(?:[A-Z][a-z]+){2,}\Z")  # e.g. SecretStr, an annotation
@@ -106,6 +108,8 @@ def masked_shapes(text: str) -> str:
         text = environment.sub(MASK, text)
     text = _SHAPE.sub(MASK, text)
     text = _BEARER.sub(lambda found: found[1] + MASK, text)
+    if "://" not in text:
+        return text
     return _URL.sub(lambda found: found[0] if _PLAIN.match(found[2]) else found[1] + MASK, text)
 
 
@@ -145,15 +149,15 @@ def _pattern(values: tuple[str, ...]) -> re.Pattern[str]:
 
 def _named(found: re.Match[str]) -> str:
     """Replace what stands beside a name."""
-    if found["scheme"]:
-        return found["scheme"] + MASK
-    if found["number"]:
-        return found["number"] + MASK
     if found["call"]:
         return found["call"] + _ONE_LITERAL.sub(_literal, found["given"])
     if found["literals"]:
-        return found["name"] + _ONE_LITERAL.sub(_literal, found["literals"])
-    return _line_value(found) if found["key"] else _yaml_value(found)
+        return found["name"] + found["sign"] + _ONE_LITERAL.sub(_literal, found["literals"])
+    if found["colon"]:
+        return f"{found['name']}{found['colon']}{found['quote']}{MASK}{found['quote']}"  # JSON stays JSON
+    if found["scheme"]:
+        return found["name"] + found["scheme"] + MASK
+    return _line_value(found) if found["value"] else _yaml_value(found)
 
 
 def _literal(found: re.Match[str]) -> str:
@@ -179,12 +183,12 @@ def _line_value(found: re.Match[str]) -> str:
 
     A name in capitals, behind dashes or in a URL's query is no Python argument; its value is one only if it calls something.
     """
-    value, start = found["value"], found.start("key")
+    value, start = found["value"], found.start()
     in_front = found.string[max(start - _LOOK_BACK, 0) : start]
     name_start = _NAME_START.search(in_front)
     assert name_start is not None
     before = in_front[: name_start.start()].rpartition("\n")[2]
-    name = name_start[0] + found["key"]
+    name = name_start[0] + found["name"]
     core = re.split(r"""[,)"'\\]""", value, maxsplit=1)[0]
     if len(core) < 3 or _PLAIN.match(core) or _NUMBER.match(core) or (core.isdigit() and name.lower().endswith("token")):
         return found[0]
@@ -197,13 +201,13 @@ def _line_value(found: re.Match[str]) -> str:
             return found[0]
     elif not re.search(r"""["'\\]""", value):
         core = value.rstrip(",)")
-    return f"{found['key']}={MASK}{value[len(core) :]}"
+    return f"{found['name']}={MASK}{value[len(core) :]}"
 
 
 def _yaml_value(found: re.Match[str]) -> str:
     """Mask the value of a line ``name: value`` unless it is an annotation or another expression."""
     value = found["rest"].rstrip(",")
-    start = found.start("heading")
+    start = found.start()
     if not _LINE_START.search(found.string[max(start - _LOOK_BACK, 0) : start]):
         return found[0]  # in the middle of a sentence
     if len(value) < 3 or _PLAIN.match(value) or _NUMBER.match(value) or _CLASS.match(value):
@@ -213,7 +217,7 @@ def _yaml_value(found: re.Match[str]) -> str:
     minus = isinstance(node, ast.BinOp) and not isinstance(node.op, ast.BitOr)  # e.g. correct-horse
     if not (simple or minus) or (node is not None and value != found["rest"]):
         return found[0]
-    return f"{found['heading']}{MASK}{found['rest'][len(value) :]}"
+    return f"{found['name']}{found['space']}{MASK}{found['rest'][len(value) :]}"
 
 
 def _calls(value: str, rest: str) -> bool:

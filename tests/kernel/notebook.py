@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -92,8 +93,16 @@ class Notebook:
         content["allow_stdin"] = bool(typed or on_link)
         message = self.client.session.msg("execute_request", content, metadata=metadata)
         self.client.shell_channel.send(message)
-        if typed is not None:
-            threading.Thread(target=self._type, args=(typed,), daemon=True).start()
+        with self._typing(typed):
+            return self._outcome(message, on_message, on_link)
+
+    def _outcome(
+        self,
+        message: dict[str, Any],
+        on_message: Callable[[str, dict[str, Any]], None] | None,
+        on_link: Callable[[dict[str, Any]], None] | None,
+    ) -> Cell:
+        """Collect what comes of an execute request, to its end."""
         ran = Cell()
         deadline = time.monotonic() + TIMEOUT
         while True:
@@ -139,9 +148,23 @@ class Notebook:
     def alive(self) -> bool:
         return bool(self.manager.is_alive())
 
-    def _type(self, typed: Callable[[str], str]) -> None:
-        prompt = self.client.get_stdin_msg(timeout=TIMEOUT)["content"]["prompt"]
-        self.client.input(typed(prompt))
+    @contextmanager
+    def _typing(self, typed: Callable[[str], str] | None) -> Iterator[None]:
+        """Answer the input line from another thread for a while."""
+        over = threading.Event()
+
+        def answer() -> None:
+            while typed is not None and not over.is_set():
+                with contextlib.suppress(queue.Empty):
+                    self.client.input(typed(self.client.get_stdin_msg(timeout=0.2)["content"]["prompt"]))
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def _reply(self, message_id: str) -> dict[str, Any]:
         while True:

@@ -271,6 +271,27 @@ def test_9_a_masked_call_is_asked_about_as_it_is_and_saved_masked(book: Notebook
     assert [name for name, _ in ran.messages].index("clear_output") < [name for name, _ in ran.messages].index("display_data")
 
 
+@pytest.mark.parametrize(
+    "magic", ["%%chat -m secretive --n 2", "%%compare -m secretive --temp 0 --temp 1", "%tools test login"]
+)
+def test_9_so_is_a_call_of_several_answers_or_of_a_test(book: Notebook, magic: str) -> None:
+    book.must(f"secretive = ScriptedModel(itertools.cycle([ToolCall('login', {SECRETIVE!r}), 'done']))", None)
+    line = f"{magic} {SECRETIVE}" if "test" in magic else f"{magic} -t login\nLog in."
+    prompts: list[str] = []
+
+    def typed(prompt: str) -> str:
+        prompts.append(prompt)
+        return "y"
+
+    book.must("import sys\nsys.modules['ipywidgets'] = None", None)  # as where it is not installed
+    ran = book.run(line, "cell", typed=typed)
+    assert ran.ok
+    assert AS_IT_IS in prompts[0]
+    assert book.value("hits[0]") == f"('login', 'me', '{SECRET}')"
+    assert SECRET not in saved(ran)
+    assert "•••" in json.dumps(ran.bundles, ensure_ascii=False) + ran.printed
+
+
 def test_10_what_was_approved_covers_nothing_else(book: Notebook) -> None:
     book.must(
         "calls = [ToolCall('sh', '{\"command\": \"a\"}'), ToolCall('sh', '{\"command\": \"b\"}'),"

@@ -51,7 +51,8 @@ KEY = "sk-proj-abcdefghij0123456789"
         ('os.environ["API_KEY"] = "abc123"', f'os.environ["API_KEY"] = "{MASK}"'),
         ('os.environ.setdefault("API_KEY", "abc123")', f'os.environ.setdefault("API_KEY", "{MASK}")'),
         ("{'token': 'abc', 'n': 1}", f"{{'token': '{MASK}', 'n': 1}}"),
-        ('{"password": 12345678}', f'{{"password": {MASK}}}'),
+        ('{"password": 12345678}', f'{{"password": "{MASK}"}}'),
+        ('password = "$ecret1"', f'password = "{MASK}"'),
         ('{"password": "hunt', f'{{"password": "{MASK}'),
         ('"{\\"token\\": \\"a\\\\\\"b\\", \\"n\\": 1}"', f'"{{\\"token\\": \\"{MASK}\\", \\"n\\": 1}}"'),
         # lines of configuration
@@ -131,6 +132,25 @@ def test_data_is_masked_by_the_names_of_its_members() -> None:
     shown = {"password": MASK, "n": [1, {"api_key": MASK}], "token": 5, "secret": None, "image/png": "token=abcdef"}
     assert masked_data(data) == shown
     assert masked_data(shown) is shown
+
+
+VALUES = ["hunter2", 'a"b', "a\\", "password='x y z'", "token=abc\\n", "secret: abc"]
+SECRETIVE = st.dictionaries(
+    st.sampled_from(["password", "db_token", "n", "api_key", "text"]),
+    st.text() | st.sampled_from(VALUES) | st.integers() | st.none(),
+)
+
+
+@given(SECRETIVE, st.booleans(), st.booleans())
+def test_json_stays_json_with_the_same_members(data: dict[str, object], ascii_only: bool, twice: bool) -> None:
+    text = json.dumps(data, ensure_ascii=ascii_only)
+    masked = json.loads(masked_text(json.dumps({"inner": text}) if twice else text))
+    found = json.loads(masked["inner"]) if twice else masked
+    assert found.keys() == data.keys()
+    for name in ("password", "db_token", "api_key"):
+        value = data.get(name)
+        if isinstance(value, str) and value.isalnum() and len(value) > 5:
+            assert found[name] == (value if value.lower() in ("string", "object", "required", "optional", "bearer") else MASK)
 
 
 BITS = ["token", "password", "=", ": ", '"', "'", "\\", "(", ")", ",", "f", "{", "}", "\n", " ", "ab1"]
