@@ -112,6 +112,17 @@ def test_a_first_line_comment_and_a_tag_make_cells_tools(book: Notebook) -> None
     assert run.result == "25"
 
 
+def test_a_parameters_cell_that_is_a_tool_is_shown_as_it_runs(book: Notebook) -> None:
+    book.must("ran = []")
+    book.run("# %tool square(side: int)\n# Square it\nside = 3\nran.append(side)", tags=("parameters",))
+    (run,) = call(book, "square", '{"side": 5}').transcript.tools
+    assert run.ask is not None
+    assert "side = 3" not in run.ask.shown
+    assert "ran.append(side)" in run.ask.shown
+    call(book, "square", '{"side": 6}', "--approve auto")
+    assert book.value("ran") == "[3, 6]"
+
+
 def test_a_run_on_stale_state_is_warned_about(book: Notebook) -> None:
     for source in ("raw = 1", "made = raw + 1", "raw = 2"):
         book.must(source)
