@@ -27,6 +27,7 @@ _SPLIT = re.compile(r"(?P<stem>.*)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf")
 
 # Far beyond any real model, and small enough to walk through at once.
 _MAX_KEYS, _MAX_TENSORS, _MAX_STRINGS, _MAX_HEADER = 1 << 16, 1 << 17, 1 << 24, 1 << 30
+_MAX_BEHIND = 16 << 20  # bytes behind the last tensor; files in use have none
 _MAX_NAME, _MAX_DIMS = 63, 4  # bytes, dimensions: llama.cpp's own limits
 
 # ggml type id -> (name, weights per block, bytes per block)
@@ -160,7 +161,8 @@ def _read_part(path: Path, part: int) -> Gguf:
     except FileNotFoundError as error:
         raise ModelFileError(f"There is no file {path}.", "All parts of a split GGUF must lie side by side.") from error
     except OSError as error:
-        raise ModelFileError(f"{path} cannot be read: {error.strerror or error}.") from error
+        what = f"{path} cannot be read: {error.strerror or error}."
+        raise ModelFileError(what, "Check that the file may be read, and its disk.") from error
 
 
 def _damaged(path: Path, what: str) -> ModelFileError:
@@ -197,7 +199,8 @@ class _Reader:
         if version & 0xFFFF == 0:
             raise UnsupportedModelError(f"{self.path.name} is a GGUF in big-endian byte order.", "Get the little-endian one.")
         if version not in (2, 3):
-            raise UnsupportedModelError(f"{self.path.name} is a GGUF of version {version}; 2 and 3 can be read.")
+            what = f"{self.path.name} is a GGUF of version {version:,}; 2 and 3 can be read."
+            raise UnsupportedModelError(what, "Get it in version 3, or check it against its sha256.")
         n_tensors, n_keys = self._take(_U64), self._take(_U64)
         if n_tensors > _MAX_TENSORS or n_keys > _MAX_KEYS:
             raise self._bad(f"it claims {n_tensors:,} tensors and {n_keys:,} metadata keys")
@@ -278,6 +281,8 @@ class _Reader:
                 missing = start + offset + n_bytes - self.size
                 raise self._bad(f"the tensor {name} ends {missing:,} bytes after the end of the file, which was cut off")
             expected += n_bytes + -n_bytes % alignment
+        if (behind := self.size - start - expected) > _MAX_BEHIND:  # llama.cpp would read all of it
+            raise self._bad(f"it goes on for {behind:,} bytes behind its last tensor")
 
     def _text(self, what: str) -> str:
         try:

@@ -9,8 +9,11 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,6 +38,7 @@ def parked(memory: int, disk: int, directory: Path, names: str = "abcd") -> Park
     parking = Parking(memory, disk, str(directory))
     for number, name in enumerate(names):
         parking.put(name, [number], STATES[name])
+    parking.settle()
     return parking
 
 
@@ -82,8 +86,75 @@ def test_a_disk_that_fails_loses_only_what_was_parked_there(tmp_path: Path, monk
     parking = parked(20, 100, tmp_path, "ab")
     monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: FullDisk())
     parking.put("c", [2], STATES["c"])
+    parking.settle()
     assert parking.tokens("a") is None
     assert (parking.take("b"), parking.take("c")) == (STATES["b"], STATES["c"])
+
+
+class SlowDisk(io.BytesIO):
+    """A disk that takes nothing until it may."""
+
+    writing, may = threading.Event(), threading.Event()
+
+    def write(self, data: Any) -> int:
+        self.writing.set()
+        assert self.may.wait(60)
+        return super().write(data)
+
+
+@pytest.fixture
+def slow_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[SlowDisk]]:
+    SlowDisk.writing.clear()
+    SlowDisk.may.clear()
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: SlowDisk())
+    yield SlowDisk
+    SlowDisk.may.set()
+
+
+def test_what_is_on_its_way_to_disk_is_there_already(tmp_path: Path, slow_disk: type[SlowDisk]) -> None:
+    parking = Parking(10, 30, str(tmp_path))
+    for number, name in enumerate("abcd"):
+        parking.put(name, [number], STATES[name])  # and does not wait for the disk
+    assert slow_disk.writing.wait(60)
+    assert (parking.in_memory, parking.on_disk) == (10, 30)
+    assert parking.take("a") == STATES["a"]  # the one that is being written
+    assert parking.take("b") == STATES["b"]  # one that waits
+    parking.drop("c")
+    slow_disk.may.set()
+    parking.settle()
+    assert (parking.in_memory, parking.on_disk) == (10, 0)
+    parking.close()
+
+
+def test_no_more_waits_for_a_slow_disk_than_may(
+    tmp_path: Path, slow_disk: type[SlowDisk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm_magics.engine.parking._ON_THE_WAY", 15)
+    parking = Parking(0, 100, str(tmp_path))
+    for number, name in enumerate("abcd"):
+        parking.put(name, [number], STATES[name])
+    assert [name for name in STATES if parking.tokens(name) is not None] == ["a"]
+    slow_disk.may.set()
+    parking.settle()
+    parking.put("d", [3], STATES["d"])
+    parking.settle()
+    assert [parking.take(name) for name in "ad"] == [STATES["a"], STATES["d"]]
+    parking.close()
+
+
+def test_the_engine_goes_on_while_a_state_is_written(plain: Path, tmp_path: Path, slow_disk: type[SlowDisk]) -> None:
+    first, second = prompts(1, 0, 150, seed=1)[0], prompts(1, 0, 150, seed=2)[0]
+    options = {"park_memory": 0, "park_disk": 2**20, "park_directory": str(tmp_path)}
+    with closing(open_engine(config(plain, **options))) as engine:
+        ask(engine, first, conversation="one")
+        answered = threading.Thread(target=ask, args=(engine, second), kwargs={"conversation": "two"})
+        answered.start()
+        assert slow_disk.writing.wait(60)
+        answered.join(30)
+        stalled = answered.is_alive()
+        slow_disk.may.set()
+        answered.join(60)
+        assert not stalled
 
 
 @pytest.fixture
@@ -126,6 +197,7 @@ import sys, time
 from llm_magics.engine.parking import Parking
 parking = Parking(0, 1 << 20, sys.argv[1])
 parking.put("a", [1], b"secret" * 1000)
+parking.settle()
 assert parking.on_disk == 6000
 print("parked", flush=True)
 time.sleep(60)
