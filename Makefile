@@ -1,6 +1,7 @@
 # Two commands do everything, set-up included:   make lab    and    make test
 #   make lab HEADLESS=1   executes the first lab and prints the conversation, for machines with no browser
 #   Node builds the JupyterLab extension; without Node, `make lab` works without it. `make test` needs Node.
+#   make damage           loads 2,000 damaged model files and says how that ended (minutes; COUNT=100, SEED=1)
 #   make bench            prints every figure as a ratio to its peer, and writes bench.json (about an hour; PAIRS=1 for minutes)
 
 PYTHON   ?= python3
@@ -17,7 +18,7 @@ ifeq ($(CUDA),yes)
 endif
 
 .DEFAULT_GOAL := lab
-.PHONY: lab test check bench models clean
+.PHONY: lab test check bench damage models clean
 
 $(VENV)/.base:
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
@@ -71,6 +72,9 @@ test: $(VENV)/.test models check
 
 bench: $(VENV)/.test models
 	$(BIN)/python -m tests.bench $(if $(PAIRS),--pairs $(PAIRS)) $(SUITES)
+
+damage: $(VENV)/.test
+	$(BIN)/python -m tests.engine.damage --count $(or $(COUNT),2000) --seed $(or $(SEED),11)
 
 clean:
 	rm -rf $(VENV) $(VENV)-tool build dist labextension/lib labextension/node_modules

@@ -126,18 +126,46 @@ def _said(draw: random.Random, path: Path) -> None:
     path.write_bytes(file.to_bytes())
 
 
-EXTRA_KEYS = (
-    "rope.scaling.type", "rope.scaling.factor", "rope.dimension_count", "attention.sliding_window", "expert_count",
-    "expert_used_count", "attention.key_length", "attention.value_length", "vocab_size", "pooling_type",
-    "leading_dense_block_count", "ssm.conv_kernel", "ssm.state_size", "attention.causal", "nextn_predict_layers", "rope.dimension_sections", "logit_scale",
-    "expert_group_count", "attention.layer_norm_epsilon", "attention.clamp_kqv", "attention.scale", "embedding_scale",
-)  # fmt: skip
-GENERAL_KEYS = (
-    "general.alignment", "general.file_type", "general.type", "split.count", "split.no", "tokenizer.ggml.pre",
-    "tokenizer.ggml.merges", "tokenizer.ggml.add_bos_token", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.unknown_token_id",
-    "tokenizer.ggml.precompiled_charsmap", "tokenizer.ggml.suppress_tokens", "tokenizer.ggml.eog_token_ids",
+EXTRA_KEYS = [
+    "rope.scaling.type",
+    "rope.scaling.factor",
+    "rope.dimension_count",
+    "rope.dimension_sections",
+    "attention.sliding_window",
+    "attention.causal",
+    "attention.key_length",
+    "attention.value_length",
+    "attention.layer_norm_epsilon",
+    "attention.clamp_kqv",
+    "attention.scale",
+    "expert_count",
+    "expert_used_count",
+    "expert_group_count",
+    "leading_dense_block_count",
+    "nextn_predict_layers",
+    "vocab_size",
+    "pooling_type",
+    "ssm.conv_kernel",
+    "ssm.state_size",
+    "logit_scale",
+    "embedding_scale",
+]
+GENERAL_KEYS = [
+    "general.alignment",
+    "general.file_type",
+    "general.type",
     "general.sampling.temp",
-)  # fmt: skip
+    "split.count",
+    "split.no",
+    "tokenizer.ggml.pre",
+    "tokenizer.ggml.merges",
+    "tokenizer.ggml.add_bos_token",
+    "tokenizer.ggml.eot_token_id",
+    "tokenizer.ggml.unknown_token_id",
+    "tokenizer.ggml.precompiled_charsmap",
+    "tokenizer.ggml.suppress_tokens",
+    "tokenizer.ggml.eog_token_ids",
+]
 
 
 def _more(draw: random.Random, path: Path) -> None:
