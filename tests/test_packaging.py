@@ -23,6 +23,7 @@ from jupyter_client.manager import KernelManager
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import llm_magics
 from llm_magics import __version__
 from llm_magics.engine.library import cpu_library
 from llm_magics.engine.openmp import SPINS, runtime_of
@@ -85,6 +86,14 @@ def test_a_bundle_that_is_there_is_shipped_where_jupyterlab_looks(tmp_path: Path
     for name in ("package.json", "install.json", "static/remoteEntry.js"):
         assert f"{SHARED}/{name}" in names
     assert "llm_magics/labextension/package.json" in names
+
+
+def test_jupyters_build_tools_are_told_where_the_bundle_is() -> None:
+    (told,) = llm_magics._jupyter_labextension_paths()
+    package = json.loads((ROOT / "labextension" / "package.json").read_text(encoding="utf-8"))
+    assert told["dest"] == package["name"]
+    built = (ROOT / "labextension" / package["jupyterlab"]["outputDir"]).resolve()
+    assert (ROOT / "llm_magics" / told["src"]).resolve() == built
 
 
 def required(wheel: Path) -> dict[str, Distribution]:
