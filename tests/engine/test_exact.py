@@ -29,7 +29,7 @@ def test_what_was_found_is_remembered_for_the_file_and_the_configuration(tiny: P
     assert exact._hopeless(config(tiny))
     monkeypatch.setattr(exact, "_hopeless", lambda _: False)  # this file cannot have another kind of cache
     tried: list[int] = []
-    monkeypatch.setattr(exact, "_try", lambda model, context, n: tried.append(n) or 5)
+    monkeypatch.setattr(exact, "_try", lambda model, context, n, check: tried.append(n) or 5)
     for changes, tries in (({}, 1), ({}, 0), ({"n_threads": 2}, 1), ({}, 0)):
         with closing(open_engine(config(tiny, speculation="lookup", **changes))):
             assert len(tried) == tries
