@@ -155,6 +155,8 @@ class ChatGuide:
         if not self._thinking and text.rstrip()[-1:] in ("}", "]", ")", ">", "`") and self._stuck():
             self._notes.append("The model wrote the same call again and again, and was stopped.")
             self._repeats = True
+            if self._recovery is not None:
+                self._recovery.stop()  # a further one may have begun
             return GuideStep(events=tuple(events), stop=True)
         if self._brake is not None:
             events = self._brake.take(events)

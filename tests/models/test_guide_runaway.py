@@ -115,3 +115,17 @@ def test_units_are_balanced_stretches(text: str, calls: list[str], begun: bool) 
     for character in text:
         units.take(character)
     assert ([text[start:end] for start, end in units.spans], units.begun) == (calls, begun)
+
+
+@pytest.mark.parametrize("wrapper", ["lines", "fences", "array", "keyword calls"])
+def test_of_a_call_written_over_and_over_no_half_one_is_left_as_text(wrapper: str) -> None:
+    watched = guide()
+    watched.start()
+    for character in WRAPPERS[wrapper](['{"at": "f(1), f(2)"}'] * 9):
+        if watched.feed(character).stop:
+            break
+    events = watched.finish("stop").events
+    end = events[-1]
+    assert isinstance(end, ModelEnd)
+    assert end.message.text.strip() == ""
+    assert {call.arguments.replace(" ", "") for call in end.message.tool_calls} == {'{"at":"f(1),f(2)"}'}
