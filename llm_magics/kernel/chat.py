@@ -198,7 +198,7 @@ def _settings(asked: Asked) -> dict[str, Any]:
         "after": before[-1].id if before else "",
         "aside": asked.options.no_history,
         **({} if _system_of(asked) == said == masked_data(said) else {"system": _system_of(asked)}),
-        "options": {name: value for name, value in _given(asked.options).items() if name != "system"},
+        "options": _given(asked.options),
     }
 
 
