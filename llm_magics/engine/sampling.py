@@ -72,7 +72,8 @@ class Sampler:
         logits = context.logits(row)
         if self._chain is None and not self._bias_ids.size:
             best = int(logits.argmax())
-            _must_be_finite(logits[best])  # argmax finds a NaN wherever there is one
+            if not isfinite(logits.item(best)):  # argmax finds a NaN wherever there is one
+                raise NotANumberError
             return best
         _must_be_finite(logits.max())  # so does max
         if self._bias_ids.size:

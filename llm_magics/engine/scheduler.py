@@ -249,7 +249,7 @@ class Scheduler:
             prompting = [slot for slot in prompting if _rank(slot.sequence)[0] == urgent]
             generating = [slot for slot in generating if _rank(slot.sequence)[0] <= urgent]
         guess = bool(self._guessers) and len(generating) == 1 and not prompting
-        first = min((_rank(slot.sequence)[0] for slot in generating), default=urgent)
+        first = min((_rank(slot.sequence)[0] for slot in generating), default=urgent) if prompting else urgent
         for slot in generating:
             self._put(parts, slot, self._batch.capacity, guess=guess)
         budget = self._batch.capacity
@@ -270,7 +270,7 @@ class Scheduler:
         sequence, n = slot.sequence, self._batch.n
         assert sequence is not None
         try:
-            if len(slot.cached) < sequence.n_prompt and self._waits_for_a_prefix(slot):
+            if not sequence.begun and self._waits_for_a_prefix(slot):
                 return 0
             return self._put_tokens(parts, slot, sequence, budget, guess=guess)
         except Exception as error:
