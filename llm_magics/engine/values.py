@@ -186,9 +186,9 @@ class Finished:
     """The end of one generation. ``ids`` are all sampled tokens without the end-of-generation token; ``text`` is all text.
 
     ``reason``: "stop" (end token, stop string or guide), "length" (max_tokens or context), "interrupted". ``losses`` says why
-    the prefix could not be reused further than it was. ``masked`` counts tokens for which a grammar mask was computed,
-    ``forced`` those a grammar forced without sampling, ``drafted``/``accepted`` those of speculation; ``dropped`` counts the
-    droppable ranges that were forgotten (``n_prompt`` and ``n_past`` are without them).
+    the prefix could not be reused further than it was, or that guesses ended. ``masked`` counts tokens for which a grammar mask
+    was computed, ``forced`` those a grammar forced without sampling, ``drafted``/``accepted`` those of speculation; ``dropped``
+    counts the droppable ranges that were forgotten (``n_prompt`` and ``n_past`` are without them).
     """
 
     reason: Literal["stop", "length", "interrupted"]

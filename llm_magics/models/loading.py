@@ -137,7 +137,8 @@ def prepare(name: str | Path, progress: Progress = silent, **settings: Any) -> P
         progress: told how the download is going.
         settings: the fields of :class:`LoadSettings`.
 
-    Raises OptionError, ModelNotFoundError, DownloadError, ModelFileError, UnsupportedModelError, MemoryFitError.
+    Raises OptionError, ModelNotFoundError, DownloadError, ModelFileError, UnsupportedModelError, MemoryFitError; EngineError
+    where llama.cpp or a GPU fails.
     """
     chosen = _settings(settings)
     file = pull(name, progress)

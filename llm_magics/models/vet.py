@@ -9,7 +9,8 @@ from .locate import ModelFile
 
 
 def vet(file: ModelFile) -> Gguf:
-    """Return the file's header, read and checked. Raises ModelFileError or UnsupportedModelError naming what is wrong.
+    """Return the file's header, read and checked. Raises ModelFileError or UnsupportedModelError naming what is wrong, or what
+    :func:`~llm_magics.engine.probe.try_model` raises where a trial fails for another reason.
 
     A file that is not the catalogue's, byte for byte, is loaded once by a child process; the outcome is remembered.
     """

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import pickle
 import random
 import shutil
@@ -134,6 +135,23 @@ def test_there_are_twenty_five_foreign_files() -> None:
 def test_a_directory_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="cannot be read"):
         read_gguf(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a pipe with a name")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.gguf")
+    with pytest.raises(ModelFileError, match=r"pipe\.gguf cannot be read: it is not a file"):
+        read_gguf(tmp_path / "pipe.gguf")
+
+
+def test_a_file_that_goes_on_for_long_behind_its_tensors_is_refused(tmp_path: Path) -> None:
+    path = tiny_model().write(tmp_path / "long.gguf")
+    with path.open("ab") as file:
+        file.write(bytes(100))
+    assert verdict(path) == ""
+    with path.open("r+b") as file:
+        file.truncate(1 << 30)  # a hole
+    assert "behind its last tensor" in verdict(path)
 
 
 @pytest.fixture(scope="module")
