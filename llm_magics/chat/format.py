@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import TemplateError
@@ -79,6 +80,7 @@ class ChatFormat:
         enable_thinking: bool | None = True,
         continue_final: Continue | None = None,
         add_generation_prompt: bool = True,
+        now: datetime | None = None,
         **template_kwargs: Any,
     ) -> Prompt:
         """Render a conversation to the prompt that the model goes on from.
@@ -88,37 +90,41 @@ class ChatFormat:
             enable_thinking: passed to the template under the names that templates know; None leaves it to the template.
             continue_final: the last message is an assistant's, whose content or reasoning is to be gone on with.
             add_generation_prompt: False renders history alone.
+            now: the time that the template is told; the clock's where none is given.
             template_kwargs: further template variables; they win over ours.
 
         Raises TemplateError where the template refuses the conversation even after repairs.
         """
-        said, specs = messages_from(messages), tools_from(tools)
+        said, specs, now = messages_from(messages), tools_from(tools), now or datetime.now()
         switch = thinking(enable_thinking) if enable_thinking is not None else {}
         variables = {**switch, **{name: marked(value, "variable") for name, value in template_kwargs.items()}}
         if continue_final is None:
-            text = self._text(said, specs, variables, add_generation_prompt)
-            opening = self._generation_prompt(text, said, specs, variables) if add_generation_prompt else ""
+            text = self._text(said, specs, variables, add_generation_prompt, now)
+            opening = self._generation_prompt(text, said, specs, variables, now) if add_generation_prompt else ""
             return _prompt(text, opening)
         if not said or said[-1].role != "assistant":
             raise TemplateError("There is no assistant message to go on with.", "End the messages with one.")
-        text = self._text(said[:-1], specs, variables, True)
-        opening = self._generation_prompt(text, said[:-1], specs, variables)
+        text = self._text(said[:-1], specs, variables, True, now)
+        opening = self._generation_prompt(text, said[:-1], specs, variables, now)
         return self._continued(text, opening, said[-1], continue_final)
 
-    def _text(self, messages: Sequence[Message], tools: Sequence[ToolSpec], extra: dict[str, Any], opened: bool) -> str:
+    def _text(
+        self, messages: Sequence[Message], tools: Sequence[ToolSpec], extra: dict[str, Any], opened: bool, now: datetime
+    ) -> str:
+        """One render. All renders of a prompt are given the same time, because they are compared with each other."""
         repairs = self.repairs
-        given = {"add_generation_prompt": opened, **template_variables(repairs, messages, tools, self.tools), **extra}
+        given = {"add_generation_prompt": opened, **template_variables(repairs, messages, tools, self.tools, now), **extra}
         try:
-            return self.template.render(given, lenient=repairs.lenient)
+            return self.template.render(given, lenient=repairs.lenient, now=now)
         except UndefinedNameError:  # e.g. a tool without some member of its schema that the template counts on
-            again = template_variables(repairs, messages, tools, self.tools)
-            return self.template.render({"add_generation_prompt": opened, **again, **extra}, lenient=True)
+            again = template_variables(repairs, messages, tools, self.tools, now)
+            return self.template.render({"add_generation_prompt": opened, **again, **extra}, lenient=True, now=now)
 
     def _generation_prompt(
-        self, text: str, messages: Sequence[Message], tools: Sequence[ToolSpec], extra: dict[str, Any]
+        self, text: str, messages: Sequence[Message], tools: Sequence[ToolSpec], extra: dict[str, Any], now: datetime
     ) -> str:
         """The end of the text that is only there to open the assistant's turn."""
-        closed = self._text(messages, tools, extra, False)
+        closed = self._text(messages, tools, extra, False, now)
         shared = whole_tags(common_prefix(str.__str__(closed), str.__str__(text)), str.__str__(text))
         return str.__str__(text)[len(shared) :]
 

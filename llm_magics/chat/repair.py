@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from ..messages import ImagePart, Message, TextPart, ToolCall, ToolSpec
 from .origin import concat, mark
+from .sandbox import PROBED_AT
 from .syntax import Shape, ToolSyntax
 from .writer import members_of, write_calls
 
@@ -74,12 +75,16 @@ class Repairs:
 
 
 def template_variables(
-    repairs: Repairs, messages: Sequence[Message], tools: Sequence[ToolSpec], syntax: ToolSyntax | None = None
+    repairs: Repairs,
+    messages: Sequence[Message],
+    tools: Sequence[ToolSpec],
+    syntax: ToolSyntax | None = None,
+    now: datetime = PROBED_AT,
 ) -> dict[str, Any]:
     """The template's variables for a conversation: fresh copies, every string marked with its origin.
 
     ``syntax`` is how calls are written: for templates that cannot write them (``repairs.calls == "text"``), and for ids that
-    must carry the name.
+    must carry the name. ``now`` is the time that the template is told.
     """
     shaped = _with_tools(repairs, messages, tools, syntax) if repairs.tools == "system" and tools else list(messages)
     if repairs.calls == "text" and syntax is not None:
@@ -103,7 +108,7 @@ def template_variables(
         variables["tools"] = specs
     # what Firefunction calls its tools and its clock; templates that do not know these names do not see them
     variables["functions"] = mark(json.dumps([s["function"] for s in specs], ensure_ascii=False), "tools") if specs else ""
-    variables["datetime"] = datetime.now().strftime("%Y-%m-%d")
+    variables["datetime"] = now.strftime("%Y-%m-%d")
     return variables
 
 

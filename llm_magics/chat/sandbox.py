@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from datetime import datetime
 from typing import Any
 
@@ -31,6 +32,13 @@ _PADDING = {"indent", "center", "ljust", "rjust", "zfill", "expandtabs", "batch"
 _UNBOUNDED = {"translate", "maketrans", "encode"}
 _PLAIN = {str, OriginText, list, dict, tuple, int, float, bool, type(None)}
 _MAX_BITS = 4096
+
+
+PROBED_AT = datetime(2025, 1, 31, 12)
+"""What a template takes for now while it is analysed: what is found must not hang on the day."""
+
+rendered_at: ContextVar[datetime] = ContextVar("llm_magics_rendered_at", default=PROBED_AT)
+"""What the template that is being rendered takes for now; no template reads the clock."""
 
 
 class LenientUndefined(jinja2.ChainableUndefined):
@@ -300,7 +308,7 @@ def _raise_exception(message: str) -> None:
 
 def _strftime_now(form: str) -> str:
     current().check_width([len(form)])
-    return datetime.now().strftime(form)
+    return rendered_at.get().strftime(form)
 
 
 def _identity(value: Any) -> Any:

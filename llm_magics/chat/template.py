@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import jinja2
@@ -15,7 +16,7 @@ import jinja2
 from ..errors import TemplateError
 from .budget import PROBING, RENDERING, Budget, Limits, spending
 from .origin import concat, runs_of
-from .sandbox import TemplateEnvironment
+from .sandbox import PROBED_AT, TemplateEnvironment, rendered_at
 
 _MAX_SOURCE = 1_000_000
 
@@ -81,21 +82,33 @@ class ChatTemplate:
         self._compiled: dict[bool, jinja2.Template] = {}
         self._compile(lenient=False)
 
-    def render(self, variables: Mapping[str, Any], *, lenient: bool = False, limits: Limits = RENDERING) -> str:
+    def render(
+        self,
+        variables: Mapping[str, Any],
+        *,
+        lenient: bool = False,
+        limits: Limits = RENDERING,
+        now: datetime = PROBED_AT,
+    ) -> str:
         """Run the template and return its text, which keeps the origins of marked strings.
 
         Args:
             variables: the template's variables; ``messages`` and ``tools`` may be changed by the template, so give copies.
             lenient: take undefined names for empty text.
             limits: bounds on time and output; they grow with the messages.
+            now: the time for ``strftime_now``.
 
         Raises TemplateError where the template raises or asks for what the sandbox refuses, LimitError where it passes a limit.
         """
         messages = variables.get("messages") or ()
         budget = Budget(limits, len(messages), _length(variables))
         given = {"bos_token": self.bos_token, "eos_token": self.eos_token, **variables}
-        with spending(budget):
-            return _guarded(lambda: self._run(self._compile(lenient=lenient), given, budget))
+        before = rendered_at.set(now)
+        try:
+            with spending(budget):
+                return _guarded(lambda: self._run(self._compile(lenient=lenient), given, budget))
+        finally:
+            rendered_at.reset(before)
 
     def _compile(self, *, lenient: bool) -> jinja2.Template:
         if lenient not in self._compiled:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from importlib import import_module
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -36,6 +37,7 @@ class Request:
     ``call_limit`` is the most calls that the answer may hold; a model need not look at it, the session does.
     ``known`` are token ids that a recording of the conversation holds already: ``ModelEnd.recording`` then says what the prompt
     adds to them; None asks for no recording of the prompt.
+    ``now`` is the time that the template is told, the same however often the request is rendered.
     """
 
     messages: tuple[Message, ...]
@@ -54,6 +56,7 @@ class Request:
     priority: int = 0
     call_limit: CallLimit | None = None
     known: tuple[int, ...] | None = None
+    now: datetime = field(default_factory=datetime.now, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,6 +170,7 @@ class LocalModel(Mappable):
             tools=tools,
             enable_thinking=request.thinking,
             continue_final=request.continue_final,
+            now=request.now,
             **kwargs,
         )
         pieces = split(prompt.text, [(s.start, s.end) for s in prompt.spans], self._pattern)

@@ -183,6 +183,7 @@ class ScriptedModel(Mappable):
             tools=request.tools if request.tool_choice != "none" else (),
             enable_thinking=request.thinking is not False,
             continue_final=request.continue_final,
+            now=request.now,
             **request.template_kwargs,
         )
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from llm_magics import chat
 from llm_magics.chat.format import ChatFormat
 from llm_magics.chat.repair import Repairs
 from llm_magics.errors import TemplateError
+from llm_magics.events import ModelEnd
 from llm_magics.messages import Message, ToolCall, ToolSpec, assistant, system, user
+from llm_magics.models.base import Request
+from llm_magics.models.scripted import ScriptedModel
 
 from .formats import NAMES, OWN, TEMPLATES, format_of
 from .scenarios import SCENARIOS
@@ -127,3 +133,49 @@ def test_template_variables_of_the_caller_win_and_are_outside_text() -> None:
     prompt = fmt.render([user("k")], enable_thinking=False, style="<|x|>")
     assert prompt.text == "k<<|x|>>False"
     assert ("variable", "<|x|>") in prompt.parts
+
+
+# --- time ---------------------------------------------------------------------------------------------------------------------
+
+CLOCK = (
+    "Today is {{ %s }}.\n{%% for m in messages %%}<|{{ m.role }}|>{{ m.content }}\n{%% endfor %%}"
+    "{%% if add_generation_prompt %%}<|assistant|>{%% endif %%}"
+)
+
+
+class _PastMidnight(datetime):
+    """A clock on which a new day begins whenever it is looked at."""
+
+    looks = 0
+
+    @classmethod
+    def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
+        cls.looks += 1
+        return datetime(2025, 1, 30) + timedelta(days=cls.looks)
+
+
+@pytest.mark.parametrize("date", ["strftime_now('%d %b %Y')", "datetime"])
+def test_a_prompt_has_one_time_though_midnight_passes(date: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fmt = ChatFormat.from_template(CLOCK % date)
+    monkeypatch.setattr("llm_magics.chat.format.datetime", _PastMidnight)
+    _PastMidnight.looks = 0
+    prompt = fmt.render([user("hi")])
+    assert prompt.generation_prompt == "<|assistant|>"
+    assert prompt.text.startswith(("Today is 31 Jan 2025.", "Today is 2025-01-31."))
+    going_on = fmt.render([user("hi"), assistant("Well")], continue_final="content")
+    assert going_on.generation_prompt == "<|assistant|>Well"
+    assert _PastMidnight.looks == 2, "the clock is read once for each prompt"
+
+
+def test_a_request_has_one_time_however_often_it_is_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ScriptedModel(["Hello!"], template=CLOCK % "strftime_now('%d %b %Y')")
+    request = Request((user("hi"),), now=datetime(2025, 1, 31))
+    monkeypatch.setattr("llm_magics.chat.format.datetime", _PastMidnight)
+    (end,) = [event for event in model.stream(request) if isinstance(event, ModelEnd)]
+    previewed = "".join(part.text for part in model.preview(request))
+    assert end.record["prompt"] == previewed == "Today is 31 Jan 2025.\n<|user|>hi\n<|assistant|>"
+
+
+def test_nothing_in_the_room_but_a_prompts_beginning_reads_the_clock() -> None:
+    sources = {path.name: path.read_text(encoding="utf-8") for path in Path(chat.__file__).parent.glob("*.py")}
+    assert [name for name, source in sources.items() if re.search(r"\.(now|today|utcnow)\(", source)] == ["format.py"]
