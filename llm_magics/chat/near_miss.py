@@ -275,20 +275,30 @@ def _keyword_calls(text: str, names: Sequence[str]) -> Iterator[FoundCall]:
     """Read ``f(a=1)`` and ``[f(a=1), g()]`` as Python would; names may be dotted, and constants JSON's."""
     at = _name_at(text, names)
     while at >= 0:
-        for end in (i + 1 for i in range(at, len(text)) if text[i] == ")"):
-            try:
-                node = ast.parse(text[at:end].strip(), mode="eval").body
-            except (SyntaxError, ValueError):
-                continue
-            if isinstance(node, ast.Call) and not node.args:
-                arguments = {str(k.arg): _literal(k.value) for k in node.keywords}
-                name = text[at : text.index("(", at)].strip()
-                yield FoundCall(name, json.dumps(arguments, ensure_ascii=False), "keyword call")
-                rest = _name_at(text[end:], names)
-                at = end + rest if rest >= 0 else -1
-                break
-        else:
+        end = _closed(text, text.index("(", at))
+        try:
+            node = ast.parse(text[at:end].strip(), mode="eval").body
+        except (SyntaxError, ValueError):
             return
+        if isinstance(node, ast.Call) and not node.args:
+            arguments = {str(k.arg): _literal(k.value) for k in node.keywords}
+            name = text[at : text.index("(", at)].strip()
+            yield FoundCall(name, json.dumps(arguments, ensure_ascii=False), "keyword call")
+        rest = _name_at(text[end:], names)
+        at = end + rest if rest >= 0 else -1
+
+
+_BRACKETS = re.compile(r"""[()\[\]{}]|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'""", re.S)
+
+
+def _closed(text: str, at: int) -> int:
+    """Where the bracket that opens at ``at`` is closed, or the text's end; brackets in strings are text."""
+    depth = 0
+    for found in _BRACKETS.finditer(text, at):
+        depth += (found.group() in "([{") - (found.group() in ")]}")
+        if depth == 0:
+            return found.end()
+    return len(text)
 
 
 def _literal(node: ast.expr) -> Any:

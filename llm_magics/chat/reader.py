@@ -28,6 +28,7 @@ _IN_STRING = re.compile(r'[^"\\\x00-\x1f]*')
 _SCALAR = re.compile(r"[^\s,\]}]*")
 _CLOSERS = {"{": "}", "[": "]"}
 _MAX_NAME = 512
+_MAX_SCALAR = 10_000  # characters of a number or a constant
 _MAX_DEPTH = 200
 
 
@@ -298,9 +299,12 @@ class Reader:
                 return
 
     def _scalar(self, say: Callable[[str], None]) -> Reading[None]:
+        size = 0
         while True:
-            match = _SCALAR.match(self.text, self.at)
-            size = (match.end() if match else self.at) - self.at
+            match = _SCALAR.match(self.text, self.at + size)  # only what has come since the last time
+            size = (match.end() if match else self.at + size) - self.at
+            if size > _MAX_SCALAR:
+                raise Malformed("a number is too long")
             if size < self.rest or self.closed:
                 break
             yield
