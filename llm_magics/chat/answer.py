@@ -40,6 +40,20 @@ class Setting:
         return "text" if self.inline else "reasoning"
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """Where calls have begun in the content.
+
+    ``syntax`` is what they are written in, ``left_out`` the tags before the first that the model wrote, ``checkpoint`` the
+    place of that one in the reader, ``stray`` a tag in front of them that is none of the syntax.
+    """
+
+    syntax: ToolSyntax
+    left_out: str
+    checkpoint: int
+    stray: str = ""
+
+
 class TextSink(Protocol):
     """What plain content goes through on its way out; the place to look for near misses.
 
@@ -70,6 +84,7 @@ class Output:
         self.calls = calls
         self.sink = sink
         self.notes: list[str] = []
+        self.begun: Begun | None = None
         self.said = False
         self.thought = False
         self._inline = inline

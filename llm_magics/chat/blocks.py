@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from .answer import Output, Setting
+from .answer import Begun, Output, Setting
 from .callevents import OneCall
 from .callreader import CallReader
 from .reader import Kind, Malformed, Reader, Reading, Truncated, scanner_of
@@ -47,6 +47,7 @@ class BlockReader:
         header = self._set.prompt.generation_prompt.rpartition(self._blocks.start)[2]
         if self._header_end in header and header.strip():
             kind, name = self._classify(header.partition(self._header_end)[0])
+            self._out.begun = Begun(self._set.syntax, header.lstrip(), self._in.checkpoint()) if kind == "call" else None
             yield from self._body(kind, name, "")
         else:
             yield from self._block(header)
@@ -84,6 +85,7 @@ class BlockReader:
                 if kind == "reasoning" and self._set.inline:
                     self._in.give_back(checkpoint)
                     self._in.take(len(raw), "text")
+                self._out.begun = Begun(self._set.syntax, given.lstrip(), checkpoint) if kind == "call" else None
                 yield from self._body(kind, name, raw)
                 return
             if self._in.closed and not self._in.complete:  # cut off inside a header
@@ -200,6 +202,7 @@ class BlockReader:
             return
         self._out.notes.append(f"not a tool call: {error}")
         self._out.calls.open = None
+        self._out.begun = None
         self._in.give_back(checkpoint)
         yield from self._text()
 

@@ -36,6 +36,7 @@ class CallReader:
         self._syntax = syntax
         self._tools = {t.name: t for t in tools}
         self._calls = calls
+        self.left_out: dict[str, str] = {}  # what stands before each opening, e.g. "<tool_call>\n" before "<function="
         self.openings = self._openings()
         self.resume_at = 0
         self.entered = False
@@ -45,15 +46,25 @@ class CallReader:
     def _openings(self) -> dict[str, tuple[str, ...]]:
         """The first tag, and every later tag that is unlike plain text: models leave outer tags out."""
         syntax = self._syntax
+        before = syntax.section_start + "[" if syntax.array else syntax.section_start
         outer = syntax.section_start if syntax.array else syntax.section_start + syntax.call_start
         whole = [*outer.split(), "[", *syntax.call_start.split()] if syntax.array else outer.split()
         found: dict[str, tuple[str, ...]] = {}
-        for runs in (whole, syntax.call_start.split()):
+        for runs, text, lead in ((whole, before + syntax.call_start, ""), (syntax.call_start.split(), syntax.call_start, before)):
+            at = 0
             for i, run in enumerate(runs):
+                at = text.index(run, at)
                 if (i == 0 and runs is whole) or _distinct(run):
                     first, *rest = told_apart(run, [m for m in self._markers if m != syntax.call_start])
                     found.setdefault(first, (first, *rest, *(piece for later in runs[i + 1 :] for piece in marks(later))))
+                    self.left_out.setdefault(first, lead + text[:at])
+                at += len(run)
         return {tag: due for tag, due in found.items() if tag != "["}
+
+    @property
+    def syntax(self) -> ToolSyntax:
+        """What the calls are written in."""
+        return self._syntax
 
     @property
     def _markers(self) -> list[str]:

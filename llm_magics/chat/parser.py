@@ -87,6 +87,15 @@ class StreamParser:
         return [*events, ModelEnd(self.message, reason, notes=self.notes)]
 
     @property
+    def begun(self) -> tuple[ToolSyntax, str] | None:
+        """The calls that have begun in the content: their syntax, and their text so far, the tags before it written out."""
+        begun = self._output.begun
+        if begun is None:
+            return None
+        text = self._reader.consumed(begun.checkpoint) + self._reader.text[self._reader.at :]
+        return begun.syntax, begun.left_out + text.lstrip().removeprefix(begun.stray)
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Why things were decided as they were, e.g. why something is no call."""
         return tuple(self._output.notes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .answer import Output, Setting
+from .answer import Begun, Output, Setting
 from .callreader import CallReader
 from .reader import Malformed, Reader, Reading, Truncated
 from .scanner import Scanner
@@ -213,6 +213,7 @@ class PhaseReader:
         calls = self._openings[opening]
         empty = yield from calls.empty(calls.openings[opening])
         if not empty:
+            self._out.begun = Begun(calls.syntax, calls.left_out.get(opening, ""), self._in.checkpoint())
             yield from self._attempt(calls, calls.openings[opening], size)
         elif self._out.in_line and (yield from self._line_goes_on(empty)):
             self._out.say(self._in.take(empty, "text"))
@@ -234,6 +235,7 @@ class PhaseReader:
         behind = (yield from self._in.space_ahead(ahead + size)) if size else ahead
         if (yield from self._readers[0].begins(behind)):
             lead = (self._in.text[self._in.at + ahead : self._in.at + ahead + size],) if size else ()
+            self._out.begun = Begun(self._readers[0].syntax, "", self._in.checkpoint(), stray="".join(lead))
             yield from self._attempt(self._readers[0], lead, behind + 1)
 
     def _control_tag(self, ahead: int) -> Reading[int]:
@@ -268,6 +270,7 @@ class PhaseReader:
         searched again; but not where a call had begun, nor where that would take long.
         """
         out = self._out
+        out.begun = None
         began = out.calls.open is not None
         if isinstance(error, Truncated) and not self._in.complete and (began or entered):
             self._in.take(self._in.rest, "call")

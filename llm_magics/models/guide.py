@@ -7,7 +7,8 @@ When a grammar is armed:
 
 - at the start, for ``required``, a named tool, ``none`` and a response schema;
 - under ``auto`` when a call has certainly begun: its first marker, which is one token of the vocabulary, stands at the
-  beginning of a line; or the parser has read the call's name; or a near miss can be nothing else any more.
+  beginning of a line; or the parser has read the call's name; or a near miss can be nothing else any more. Where the model
+  left outer tags out, the grammar is given them as if they had been written.
 
 An armed grammar holds to the end: in every template a message ends with its calls. What is already written is handed over as
 ``pending``; should the grammar not take it (a name that is no tool's), it is not armed, and the notes say so.
@@ -15,6 +16,7 @@ An armed grammar holds to the end: in every template a message ends with its cal
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
@@ -23,6 +25,7 @@ from ..chat.constraint import Constraint, Frame, build_constraint, first_tag
 from ..chat.format import ChatFormat
 from ..chat.recover import Recovery, quotable
 from ..chat.regex import byte_tokenizer
+from ..chat.syntax import ToolSyntax
 from ..chat.template import Prompt
 from ..engine.values import Grammar, GuideStep
 from ..errors import SchemaError
@@ -55,18 +58,20 @@ def make_guide(format: ChatFormat, prompt: Prompt, request: Request, specials: f
     if request.tools and request.tool_choice == "auto" and request.response_schema is None:
         said = quotable(request.messages)
         results = request.messages[-1].role == "tool" if request.messages else False
-        recovery = Recovery(
-            request.tools, format.tools, said=said, parallel=request.parallel_tool_calls, after_results=results
-        )
+        recovery = Recovery(request.tools, format.tools, said=said, parallel=request.parallel_tool_calls, after_results=results)
     constraint = constraint_for(format, prompt, request)
     names = frozenset(tool.name for tool in request.tools)
-    thinking = _opens_reasoning(format, prompt)
-    return ChatGuide(parser, constraint, recovery, specials, thinking=thinking, names=names, limit=request.call_limit)
+    held = {syntax: constraint_for(format, prompt, request, syntax) for syntax in format.analysis.alternates}
+    thinking, limit = _opens_reasoning(format, prompt), request.call_limit
+    return ChatGuide(parser, constraint, recovery, specials, thinking=thinking, names=names, alternates=held, limit=limit)
 
 
-def constraint_for(format: ChatFormat, prompt: Prompt, request: Request) -> Constraint:
-    """The grammars for one request. Raises SchemaError where a schema, or the choice of a tool, cannot be met."""
-    syntax, turn = format.tools, format.turn
+def constraint_for(format: ChatFormat, prompt: Prompt, request: Request, syntax: ToolSyntax | None = None) -> Constraint:
+    """The grammars for one request, in the format's syntax or another.
+
+    Raises SchemaError where a schema, or the choice of a tool, cannot be met.
+    """
+    syntax, turn = syntax or format.tools, format.turn
     marks = (turn.end, *turn.extra_ends, *(syntax.blocks.ends if syntax.blocks is not None else ()))
     frame = Frame(
         reasoning=format.reasoning,
@@ -108,9 +113,11 @@ class ChatGuide:
         *,
         thinking: bool = False,
         names: frozenset[str] = frozenset(),
+        alternates: Mapping[ToolSyntax, Constraint] | None = None,
         limit: CallLimit | None = None,
     ) -> None:
         self._parser = parser
+        self._alternates = dict(alternates or {})
         self._constraint = constraint
         self._recovery = recovery
         self._specials = specials
@@ -202,8 +209,11 @@ class ChatGuide:
         if self._recovery is not None and self._recovery.opened is not None:
             opened = self._recovery.opened
             return self._arm(opened.grammar, opened.written)
-        named = any(isinstance(e, ToolCallStart) and not e.recovered for e in events)
-        written = self._written(named)
+        begun = self._parser.begun
+        if begun is not None and any(isinstance(e, ToolCallStart) and not e.recovered for e in events):
+            syntax, written = begun
+            return self._arm(self._alternates.get(syntax, self._constraint).calls, written.lstrip())
+        written = self._written()
         return self._arm(self._constraint.calls, written) if written else None
 
     def _after_reasoning(self) -> str:
@@ -212,20 +222,13 @@ class ChatGuide:
         end = reasoning.end.strip() if reasoning is not None else ""
         return self._raw.rpartition(end)[2] if end and end in self._raw else ""
 
-    def _written(self, named: bool) -> str:
-        """The text from a call's first marker on, where a call has certainly begun; else empty."""
+    def _written(self) -> str:
+        """The text from a call's first marker on, where that marker alone says that a call has begun; else empty."""
         syntax = self._parser.setting.syntax
-        if syntax.blocks is not None:
-            start = self._raw.rfind(syntax.blocks.start)
-            return self._raw[start + len(syntax.blocks.start) if start >= 0 else 0 :] if named else ""
         tag = first_tag(syntax.section_start) or first_tag(syntax.call_start)
-        if not tag:
-            return self._raw.lstrip() if named else ""
-        start = self._raw.rfind(tag)
-        if start < 0 or not (named or tag in self._specials):
-            return ""
-        alone = not self._raw[:start].rpartition("\n")[2].strip()
-        return self._raw[start:] if named or alone else ""
+        start = self._raw.rfind(tag) if tag and syntax.blocks is None and tag in self._specials else -1
+        alone = start >= 0 and not self._raw[:start].rpartition("\n")[2].strip()
+        return self._raw[start:] if alone else ""
 
     def _arm(self, grammar: str, written: str) -> Grammar | None:
         self._armed = True
