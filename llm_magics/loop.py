@@ -88,6 +88,8 @@ class TurnLoop:
             end = yield from self._step(number, clock, course)
             if end is None:
                 return "length"
+            if end.finish_reason == "error":
+                yield Notice(next(iter(end.notes), "The answer ended with an error."), "error")
             calls = end.message.tool_calls
             if course.fell_silent(end.message):
                 continue

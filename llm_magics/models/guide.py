@@ -25,6 +25,7 @@ from ..chat.constraint import Constraint, Frame, build_constraint, first_tag
 from ..chat.format import ChatFormat
 from ..chat.recover import Recovery, quotable
 from ..chat.regex import byte_tokenizer
+from ..chat.safe import SafeParser
 from ..chat.syntax import ToolSyntax
 from ..chat.template import Prompt
 from ..engine.values import Grammar, GuideStep
@@ -117,6 +118,7 @@ class ChatGuide:
         limit: CallLimit | None = None,
     ) -> None:
         self._parser = parser
+        self._reading = SafeParser(parser)
         self._alternates = dict(alternates or {})
         self._constraint = constraint
         self._recovery = recovery
@@ -155,7 +157,7 @@ class ChatGuide:
             self._recovery.observe(text, self._logprob)
         self._logprob = None
         self._raw = (self._raw + text)[-_REACH:]
-        events = self._parser.feed(text)
+        events = self._reading.feed(text)
         for event in events:
             if isinstance(event, ReasoningDelta | TextDelta):
                 self._thinking = isinstance(event, ReasoningDelta)
@@ -180,7 +182,7 @@ class ChatGuide:
         return before >= 0 and any(name in stretch for name in self._names) and raw.endswith(stretch * 3)
 
     def finish(self, reason: str) -> GuideStep:
-        *events, end = self._parser.finish(cast(FinishReason, reason))
+        *events, end = self._reading.finish(cast(FinishReason, reason))
         assert isinstance(end, ModelEnd)
         if self._brake is not None:
             events, end = self._brake.finish(events, end)

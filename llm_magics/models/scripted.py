@@ -166,6 +166,8 @@ class ScriptedModel(Mappable):
         return _spoken(step, len(self.requests))
 
     def _parsed(self, raw: str, request: Request, chat_format: ChatFormat) -> Iterator[ModelEvent]:
+        from ..chat.safe import SafeParser
+
         parser = chat_format.parser(
             request.tools,
             prompt=self._rendered(request, chat_format),
@@ -173,9 +175,10 @@ class ScriptedModel(Mappable):
             parallel_tool_calls=request.parallel_tool_calls,
             response_format=request.response_schema,
         )
+        reading = SafeParser(parser)
         for piece in _PIECE.findall(raw):
-            yield from parser.feed(piece)
-        yield from parser.finish("stop")
+            yield from reading.feed(piece)
+        yield from reading.finish("stop")
 
     def _rendered(self, request: Request, chat_format: ChatFormat) -> Prompt:
         return chat_format.render(
