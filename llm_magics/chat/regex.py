@@ -8,6 +8,7 @@ back-references: :func:`has_linear_regex` says whether it can express a pattern 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from ..errors import SchemaError
 
 MAX_PATTERN = 2_000  # characters
+_EMPTY = re.compile(r"at \d+\(\d+\): failed to compile JSON schema: Unsatisfiable schema: ")
 
 
 def has_linear_regex(pattern: str) -> bool:
@@ -36,6 +38,11 @@ def leaf_schema(node: Mapping[str, Any]) -> dict[str, Any]:
 def leaf_problem(node: Mapping[str, Any]) -> str:
     """Why the constraint engine refuses a string or number node; empty where it takes it."""
     return _problem(json.dumps(leaf_schema(node), ensure_ascii=False))
+
+
+def admits_nothing(problem: str) -> bool:
+    """Does a problem of :func:`leaf_problem` say that no value satisfies the node? Its head decides: it repeats the schema."""
+    return _EMPTY.match(problem) is not None
 
 
 @lru_cache(maxsize=1024)

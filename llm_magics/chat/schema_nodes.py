@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from ..errors import SchemaError
-from .regex import leaf_problem, linear_search
+from .numeric import is_empty, widened, within
+from .regex import admits_nothing, leaf_problem, linear_search
 
 Node: TypeAlias = dict[str, Any]
 
@@ -47,6 +48,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     return value
+
+
+def size_of(value: object) -> int:
+    """How many values there are in a JSON value, itself one of them."""
+    stack, size = [value], 0
+    while stack:
+        part = stack.pop()
+        size += 1
+        stack.extend(part.values() if isinstance(part, Mapping) else part if isinstance(part, list | tuple) else ())
+    return size
 
 
 def json_type(value: object) -> str:
@@ -109,21 +120,6 @@ def _finite(node: Node, known: set[str]) -> bool:
     return not is_never(node)
 
 
-def _within(node: Node, value: float) -> bool:
-    """Check a constant against a number node's bounds."""
-    step = node.get("multipleOf")
-    if step and abs(value / step - round(value / step)) > 1e-9:
-        return False
-    low, high = node.get("minimum"), node.get("maximum")
-    above, below = node.get("exclusiveMinimum"), node.get("exclusiveMaximum")
-    return (
-        (low is None or value >= low)
-        and (high is None or value <= high)
-        and (above is None or value > above)
-        and (below is None or value < below)
-    )
-
-
 def _fits(node: Node, size: int, what: str) -> bool:
     return bool(node.get(f"min{what}", 0) <= size <= node.get(f"max{what}", size))
 
@@ -158,13 +154,14 @@ class Algebra:
             self.definitions[name] = make()
         return self.definitions[name]
 
-    def count(self, depth: int, path: str) -> None:
-        self.made += 1
+    def count(self, depth: int, path: str, made: int = 1) -> None:
+        self.made += made
         if depth > MAX_DEPTH or self.made > MAX_NODES:
             raise SchemaError(f"The JSON schema is nested too deeply or multiplies out too far at {path[:80]}.", "Simplify it.")
 
     def loose(self, path: str, keyword: str) -> None:
         self.unenforced[f"{path}/{keyword}"] = None
+
     # --- intersection and union ---------------------------------------------------------------------------------------------
 
     def meet(self, a: Node, b: Node, path: str) -> Node:
@@ -180,6 +177,9 @@ class Algebra:
         for x, y in ((a, b), (b, a)):
             if "anyOf" in x:
                 return self.union([self.meet(option, y, path) for option in x["anyOf"]], path)
+        if "enum" in a and "enum" in b:
+            common = {canonical(value) for value in b["enum"]}
+            return {"enum": [value for value in a["enum"] if canonical(value) in common]}
         for x, y in ((a, b), (b, a)):
             if "enum" in x:
                 return {"enum": [value for value in x["enum"] if self.admits(y, value, path)]}
@@ -289,7 +289,7 @@ class Algebra:
         if kind == "string":
             return _fits(node, len(value), "Length") and all(linear_search(p, value) for p in node.get("patterns", []))
         if kind in ("integer", "number"):
-            return _within(node, value)
+            return within(node, value)
         if kind == "array":
             prefix, rest = node.get("prefixItems", []), node.get("items", {})
             subs = [*prefix[: len(value)], *[rest] * (len(value) - len(prefix))]
@@ -365,16 +365,35 @@ class Algebra:
 
     def tidy_leaf(self, node: Node) -> Node:
         """Keep of a string or number node what the constraint engine takes, so that every grammar compiles."""
+        if node["type"] in ("integer", "number"):
+            return self.tidy_number(node)
         problem = leaf_problem(node)
         if not problem:
             return node
-        if "nsatisfiable" in problem or "minimum" in problem:
+        if admits_nothing(problem):
             return never()
-        for keyword in ("multipleOf", "format", "patterns", "maxLength", "minLength"):
+        for keyword in ("format", "patterns", "maxLength", "minLength"):
             if keyword in node:
                 self.loose("#", keyword)
                 return self.tidy_leaf({k: v for k, v in node.items() if k != keyword})
         return {"type": node["type"]}
+
+    def tidy_number(self, node: Node) -> Node:
+        """The same for a number node: bounds beyond the engine's reach are widened, so that no right value is refused."""
+        if is_empty(node):
+            return never()
+        kept = widened(node)
+        for keyword in [k for k in node if kept.get(k) != node[k]]:
+            self.loose("#", keyword)
+        for keyword in ("multipleOf", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"):
+            if keyword in kept and leaf_problem({"type": kept["type"], keyword: kept[keyword]}):
+                self.loose("#", keyword)
+                del kept[keyword]
+        if leaf_problem(kept):  # each alone would do
+            for keyword in kept.keys() - {"type"}:
+                self.loose("#", keyword)
+            return {"type": kept["type"]}
+        return kept
 
     def tidy_array(self, node: Node) -> Node:
         node = dict(node)
@@ -410,4 +429,3 @@ class Algebra:
             elif isinstance(value, list):
                 stack.extend(value)
         return list(found)
-
