@@ -101,14 +101,15 @@ def value_of(text: str, given: Any) -> Any:
             raise SchemaError(f"The answer is not what the schema asks for: {error}", _AGAIN) from error
     import json
 
-    import jsonschema
+    from .chat.validation import validate
 
     try:
         value = json.loads(text)
-        jsonschema.validate(value, given)
-    except (ValueError, jsonschema.ValidationError, jsonschema.SchemaError) as error:
-        what = getattr(error, "message", str(error))
-        raise SchemaError(f"The answer is not what the schema asks for: {what}", _AGAIN) from error
+    except (ValueError, RecursionError) as error:
+        raise SchemaError(f"The answer is not JSON: {error}.", _AGAIN) from error
+    wrong = validate(value, given)
+    if wrong:
+        raise SchemaError(f"The answer is not what the schema asks for: {'; '.join(wrong[:3])}.", _AGAIN)
     return value
 
 
@@ -129,6 +130,8 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "limits": lambda given: Limits() if given is None else given,
     "approve": lambda given: None if given is None else check_approve(given),
 }
+
+
 def _sets_sampling(name: str) -> Callable[[TurnSettings, Any], TurnSettings]:
     return lambda settings, value: replace(settings, sampling=replace(settings.sampling, **{name: value}))
 

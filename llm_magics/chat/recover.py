@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from ..errors import SchemaError
 from ..events import ModelEvent, TextDelta, ToolCallDelta, ToolCallEnd, ToolCallStart
 from ..messages import Message, ToolCall, ToolSpec
 from .near_miss import FoundCall, Reading, near_miss_grammar, read_calls
@@ -244,7 +245,10 @@ class Recovery:
     def _objection(self, calls: Sequence[FoundCall]) -> str:
         """Why this can be no call of the tools; empty where it can."""
         for call in calls:
-            wrong = validate(json.loads(call.arguments), self._tools[call.name].parameters)
+            try:
+                wrong = validate(json.loads(call.arguments), self._tools[call.name].parameters)
+            except SchemaError as error:
+                return f"not a call of {call.name}: {error.what}"
             if wrong:
                 return f"not a call of {call.name}: {wrong[0]}"
         return ""

@@ -17,13 +17,13 @@ writer wants none of that, so :func:`normalise` rewrites a schema into this form
 **What is enforced afterwards only.** The normal form admits every value that the schema admits, and more than those where a
 keyword has no grammar: ``not``, ``uniqueItems``, ``contains``, ``oneOf``'s "only one", ``if`` without its negation, patterns
 with look-around or back-references, ``patternProperties`` that overlap or stand beside free keys, ``propertyNames`` other than
-an enum or one pattern, property counts on an object with free keys, ``dependentRequired`` beyond a few, ``unevaluatedItems``.
-``Normalised.unenforced`` names each such keyword by its place; :func:`llm_magics.chat.validation.validate` checks them all on
-the finished value. A ``format`` that the constraint engine knows is enforced, any other is an annotation, as the specification
-has it.
+an enum or one pattern, property counts on an object with free keys, ``dependentRequired`` beyond a few, ``unevaluatedItems``,
+enums of many thousand values, bounds beyond 64 bits. ``Normalised.unenforced`` names each such keyword by its place;
+:func:`llm_magics.chat.validation.validate` checks them all on the finished value. A ``format`` that the constraint engine
+knows is enforced, any other is an annotation, as the specification has it.
 
-Hostile schemas are bounded in depth, in nodes and in products; what goes beyond is refused with SchemaError.
-Sources: JSON Schema 2020-12 (core, validation), draft-07 for ``items`` lists and ``definitions``, OpenAPI 3.0 for ``nullable``.
+Hostile schemas are bounded in depth, in nodes and in products; what goes beyond is refused with SchemaError. What older drafts
+spelt differently, and where references lead, is settled before, in ``chat/dialect.py``. Source: JSON Schema 2020-12.
 """
 
 from __future__ import annotations
@@ -32,17 +32,18 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote
 
 from ..errors import SchemaError
+from .dialect import plain, pointed, step
 from .regex import has_linear_regex, linear_search
-from .schema_nodes import MAX_DEPTH, MAX_NODES, Algebra, Node, disjoint, is_never, never
+from .schema_nodes import Algebra, Node, disjoint, is_never, json_type, never, size_of
 
-__all__ = ["FORMATS", "Node", "Normalised", "check_size", "normalise"]
+__all__ = ["FORMATS", "Node", "Normalised", "normalise"]
 
 TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
 FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"})
 NUMBER_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+MAX_CONSTANTS = 10_000  # values of an enum, with all that is inside them
 MAX_DEPENDENCIES = 3  # each doubles the union
 
 
@@ -60,24 +61,7 @@ def normalise(schema: Mapping[str, Any] | bool) -> Normalised:
 
     Raises SchemaError for what is no schema, points outside itself, admits no value at all, or is beyond the bounds.
     """
-    check_size(schema)
-    return _Normaliser(schema).run()
-
-
-def check_size(schema: object) -> None:
-    """Refuse, without recursion, a schema that nests or sprawls beyond reason, or that is no Unicode text."""
-    stack, count = [(schema, 0)], 0
-    while stack:
-        value, depth = stack.pop()
-        count += 1
-        if depth > 3 * MAX_DEPTH or count > 10 * MAX_NODES:
-            raise SchemaError("The JSON schema is nested too deeply or is too large.", "Simplify it.")
-        if isinstance(value, Mapping):
-            stack.extend((v, depth + 1) for pair in value.items() for v in pair)
-        elif isinstance(value, list | tuple):
-            stack.extend((v, depth + 1) for v in value)
-        elif isinstance(value, str) and not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
-            raise SchemaError("The JSON schema has half of a surrogate pair in it.", "Write whole characters.")
+    return _Normaliser(plain(schema)).run()
 
 
 def _types(schema: Mapping[str, Any], path: str) -> list[str]:
@@ -89,8 +73,6 @@ def _types(schema: Mapping[str, Any], path: str) -> list[str]:
     if not isinstance(names, list | tuple) or not all(isinstance(n, str) and n in TYPES for n in names):
         raise SchemaError(f"{path}/type is {wanted!r}, which JSON schema does not know.", f"Use one of {', '.join(TYPES)}.")
     names = list(dict.fromkeys(names))
-    if schema.get("nullable") is True and "null" not in names:
-        names.append("null")
     return [n for n in names if not (n == "integer" and "number" in names)]
 
 
@@ -98,14 +80,10 @@ def _bounds(schema: Mapping[str, Any], path: str) -> Node:
     node: Node = {}
     for keyword in NUMBER_BOUNDS:
         value = schema.get(keyword)
-        if value is None or value is False:
+        if value is None:
             continue
-        if value is True:  # draft-04: exclusiveMinimum says of minimum that it is exclusive
-            plain = "minimum" if keyword == "exclusiveMinimum" else "maximum"
-            if plain in node:
-                node[keyword] = node.pop(plain)
-            continue
-        if not isinstance(value, int | float) or not math.isfinite(value) or (keyword == "multipleOf" and value <= 0):
+        finite = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+        if isinstance(value, bool) or not finite or (keyword == "multipleOf" and value <= 0):
             raise SchemaError(f"{path}/{keyword} should be a number, not {value!r}.", "Correct the bound.")
         node[keyword] = value
     return node
@@ -129,26 +107,6 @@ def _mapping(schema: Mapping[str, Any], keyword: str, path: str) -> Mapping[str,
     if not isinstance(value, Mapping):
         raise SchemaError(f"{path}/{keyword} should be an object.", "Map each name to its schema.")
     return value
-
-
-def _escape(key: str) -> str:
-    return key.replace("~", "~0").replace("/", "~1")
-
-
-def _anchor(schema: Any, ref: str) -> Any:
-    """Find the subschema that carries this ``$id`` or, for "#name", this anchor."""
-    wanted = ref.removeprefix("#")
-    keys = ("$anchor", "$dynamicAnchor") if ref.startswith("#") else ("$id",)
-    stack = [schema]
-    while stack:
-        value = stack.pop()
-        if isinstance(value, Mapping):
-            if any(value.get(key) == wanted for key in keys):
-                return value
-            stack.extend(value.values())
-        elif isinstance(value, list | tuple):
-            stack.extend(value)
-    return None
 
 
 class _Normaliser(Algebra):
@@ -197,13 +155,22 @@ class _Normaliser(Algebra):
         restricted = any(len(option) > 1 for option in options)
         node: Node = {} if set(types) == set(TYPES) - {"integer"} and not restricted else self.union(options, path)
         if "const" in schema:
-            node = self.meet(node, {"enum": [schema["const"]]}, path)
+            node = self.meet(node, self.values([schema["const"]], path, "const"), path)
         if "enum" in schema:
             values = schema["enum"]
             if not isinstance(values, list | tuple):
                 raise SchemaError(f"{path}/enum should be a list.", "Write the allowed values as a JSON array.")
-            node = self.meet(node, {"enum": list(values)}, path)
+            node = self.meet(node, self.values(list(values), path, "enum"), path)
         return node
+
+    def values(self, values: list[Any], path: str, keyword: str) -> Node:
+        """The node of these constants; of their types alone where there are too many for a grammar."""
+        size = size_of(values)
+        self.count(0, path, size // 4)
+        if size <= MAX_CONSTANTS:
+            return {"enum": values}
+        self.loose(path, keyword)
+        return self.union([{"type": name} for name in dict.fromkeys(map(json_type, values))], path)
 
     def typed(self, name: str, schema: Mapping[str, Any], path: str, depth: int) -> Node:
         match name:
@@ -233,8 +200,6 @@ class _Normaliser(Algebra):
 
     def array(self, schema: Mapping[str, Any], path: str, depth: int) -> Node:
         prefix, rest = schema.get("prefixItems", []), schema.get("items", True)
-        if isinstance(rest, list | tuple):  # draft-07 spelt it so
-            prefix, rest = rest, schema.get("additionalItems", True)
         if not isinstance(prefix, list | tuple):
             raise SchemaError(f"{path}/prefixItems should be a list.", "Write one schema per position.")
         node: Node = {"type": "array", **_sizes(schema, ("minItems", "maxItems"), path)}
@@ -252,12 +217,10 @@ class _Normaliser(Algebra):
         properties = _mapping(schema, "properties", path)
         patterns = _mapping(schema, "patternProperties", path)
         required = schema.get("required", [])
-        if isinstance(required, bool):  # draft-03 put it on the property; many tool definitions still do
-            required = []
         if not isinstance(required, list | tuple) or not all(isinstance(k, str) for k in required):
             raise SchemaError(f"{path}/required should be a list of names.", "Write the names of the required properties.")
-        props = {str(k): self.node(s, f"{path}/properties/{_escape(str(k))}", depth + 1) for k, s in properties.items()}
-        found = {p: self.node(s, f"{path}/patternProperties/{_escape(p)}", depth + 1) for p, s in patterns.items()}
+        props = {str(k): self.node(s, f"{path}/properties/{step(str(k))}", depth + 1) for k, s in properties.items()}
+        found = {p: self.node(s, f"{path}/patternProperties/{step(p)}", depth + 1) for p, s in patterns.items()}
         extra = self.node(schema.get("additionalProperties", True), f"{path}/additionalProperties", depth + 1)
         counted = node.get("minProperties", 0) > 1 or "maxProperties" in node
         if counted and not (is_never(extra) and not found):
@@ -300,9 +263,8 @@ class _Normaliser(Algebra):
     def applicators(self, schema: Mapping[str, Any], path: str, depth: int) -> list[Node]:
         """What stands beside a schema's own keywords and must hold as well."""
         parts: list[Node] = []
-        for keyword in ("$ref", "$dynamicRef"):
-            if keyword in schema:
-                parts.append(self.reference(schema[keyword], path))
+        if "$ref" in schema:
+            parts.append(self.reference(schema["$ref"]))
         for keyword in ("allOf", "anyOf", "oneOf"):
             if keyword not in schema:
                 continue
@@ -332,7 +294,7 @@ class _Normaliser(Algebra):
     def dependencies(self, schema: Mapping[str, Any], path: str, depth: int) -> list[Node]:
         """Each dependency is a choice: the key is absent, or what it asks for holds."""
         rules: dict[str, Any] = {}
-        for keyword in ("dependentRequired", "dependentSchemas", "dependencies"):
+        for keyword in ("dependentRequired", "dependentSchemas"):
             for key, needs in _mapping(schema, keyword, path).items():
                 rules[f"{keyword}/{key}"] = (key, {"required": list(needs)} if isinstance(needs, list | tuple) else needs)
         if len(rules) > MAX_DEPENDENCIES:
@@ -348,33 +310,8 @@ class _Normaliser(Algebra):
 
     # --- references ---------------------------------------------------------------------------------------------------------
 
-    def reference(self, ref: Any, path: str) -> Node:
-        if not isinstance(ref, str):
-            raise SchemaError(f"{path}/$ref should be a string.", "Point into the same document, e.g. #/$defs/item.")
+    def reference(self, ref: str) -> Node:
         if ref not in self.names:
-            target = self.target(ref, path)
+            target = pointed(self.schema, ref)
             self.names[ref] = self.define(lambda: self.node(target, ref, 0))
         return {"$ref": self.names[ref]}
-
-    def target(self, ref: str, path: str) -> Any:
-        """Find what a reference points to, inside this document only."""
-        here = self.schema
-        base = here.get("$id", "") if isinstance(here, Mapping) else ""
-        local = ref.removeprefix(base) if isinstance(base, str) and base else ref
-        if local in ("", "#"):
-            return here
-        if local.startswith("#/"):
-            value: Any = here
-            for step in local[2:].split("/"):
-                key = unquote(step).replace("~1", "/").replace("~0", "~")
-                if isinstance(value, Mapping) and key in value:
-                    value = value[key]
-                elif isinstance(value, list | tuple) and key.isdecimal() and int(key) < len(value):
-                    value = value[int(key)]
-                else:
-                    raise SchemaError(f"{path}/$ref points to {ref}, which is not there.", "Correct the reference.")
-            return value
-        found = _anchor(here, local)
-        if found is None:
-            raise SchemaError(f"{path}/$ref points outside the schema: {ref[:80]}.", "Copy the definition into $defs.")
-        return found

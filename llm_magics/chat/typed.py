@@ -11,7 +11,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from ..errors import SchemaError
+from .dialect import plain, pointed
 from .reader import Malformed, decoded
+from .regex import has_linear_regex, linear_search
 from .writer import json_type
 
 ALL_TYPES = frozenset({"string", "integer", "number", "boolean", "null", "array", "object"})
@@ -19,10 +22,16 @@ _MAX_DEPTH = 20
 
 
 class Typing:
-    """A tool's parameter schema, asked for the types of its parts. ``root`` resolves local references."""
+    """A tool's parameter schema, asked for the types of its parts.
+
+    A schema that cannot be used says nothing here; the grammar and validation say what is wrong with it.
+    """
 
     def __init__(self, root: Mapping[str, Any] | None) -> None:
-        self._root = root or {}
+        try:
+            self._root = plain(root or {})
+        except SchemaError:
+            self._root = {}
 
     def property(self, schema: Mapping[str, Any] | None, key: str) -> Mapping[str, Any]:
         """The schema of one member of an object; {} where nothing is said."""
@@ -30,6 +39,10 @@ class Typing:
             found = (part.get("properties") or {}).get(key)
             if isinstance(found, Mapping):
                 return found
+        for part in self._parts(self._root if schema is None else schema):
+            for pattern, found in (part.get("patternProperties") or {}).items():
+                if isinstance(found, Mapping) and has_linear_regex(pattern) and linear_search(pattern, key):
+                    return found
         for part in self._parts(self._root if schema is None else schema):
             if isinstance(part.get("additionalProperties"), Mapping):
                 return part["additionalProperties"]
@@ -64,15 +77,15 @@ class Typing:
 
     def _resolved(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
         for _ in range(_MAX_DEPTH):
-            reference = schema.get("$ref")
-            if not isinstance(reference, str) or not reference.startswith("#"):
+            if "$ref" not in schema:
                 return schema
-            at: Any = self._root
-            for part in reference.lstrip("#/").split("/") if reference != "#" else ():
-                at = at.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(at, Mapping) else None
-            if not isinstance(at, Mapping):
+            try:
+                target = pointed(self._root, schema["$ref"])
+            except SchemaError:
                 return {}
-            schema = at
+            if not isinstance(target, Mapping):
+                return {}
+            schema = target
         return {}
 
     def _parts(self, schema: Mapping[str, Any], depth: int = 0) -> list[Mapping[str, Any]]:

@@ -1,166 +1,143 @@
 """Check finished JSON values against their schemas.
 
-The second half of ``chat/schema.py``: what a grammar cannot enforce is checked here. Bounded like the rest: regular expressions
-in linear time, references that branch without end cut off, nothing fetched.
+The second half of ``chat/schema.py``: what a grammar cannot enforce is checked here, by the ``jsonschema-rs`` library. It is
+native code that nothing can interrupt, so everything is bounded before it runs: the steps (:mod:`.steps`), the backtracking of
+a pattern, the depth and the size of schema and value. Nothing is fetched.
 """
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import SchemaError
-from .regex import has_linear_regex, linear_search
-from .schema import check_size
+from .dialect import json_copy, plain
+from .steps import MAX_BACKTRACKS, check_steps
 
-MAX_TEXT = 10_000  # characters looked at by a pattern that needs Python's own regular expressions
-MAX_CHECKS = 100_000  # keywords looked at in one validation
+MAX_VALUE_DEPTH = 200
+MAX_DIGITS = 4_000  # of an integer; Python reads no more from text either
+MAX_REMARKS = 20
+_SHOWN = 80  # characters of a value in a remark
+_MASK = "\0"  # what stands for a value in the library's messages, which would else repeat all of it
 
 
 def validate(value: Any, schema: Mapping[str, Any] | bool) -> tuple[str, ...]:
     """Say what is wrong with a JSON value under a schema; nothing where it is valid.
 
-    Each remark names the place, e.g. "$.days[0]: 'x' is not of type 'integer'", so that a model can mend its call.
-    Every schema is read as 2020-12, with what older drafts spelt differently. Raises SchemaError where it cannot be used.
+    Each remark names the place, e.g. '$.days[0]: "x" is not of type "integer"', so that a model can mend its call; there are
+    at most ``MAX_REMARKS``. Every schema is read as 2020-12, with what older drafts spelt differently; a ``format`` is an
+    annotation. Raises SchemaError where the schema cannot be used, or takes more than a bounded number of steps.
     """
-    import jsonschema
-    import referencing.exceptions
-
+    odd = next(_oddities(value), "")
+    if odd:
+        return (odd,)
+    value = _whole(json_copy(value))
+    if not isinstance(schema, Mapping | bool):
+        raise SchemaError(f"A JSON schema is an object, true or false, not {type(schema).__name__}.", "Correct the schema.")
     try:
-        errors = list(_validator(schema).iter_errors(value))
-    except (jsonschema.SchemaError, referencing.exceptions.Unresolvable) as error:
-        raise SchemaError(f"The JSON schema is not valid: {str(error).splitlines()[0][:200]}", "Correct the schema.") from error
+        read = plain(schema)
+        for pattern, text in check_steps(read, value):
+            _check_search(pattern, text)
+        errors = list(_validator(read).iter_errors(value))
     except RecursionError as error:
-        raise SchemaError("The JSON schema or the value is nested too deeply.", "Simplify it.") from error
-    except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise SchemaError(f"The JSON schema cannot be used: {error}.", "Correct the schema.") from error
-    return tuple(f"{e.json_path}: {e.message[:300]}" for e in sorted(errors, key=lambda e: e.json_path))
+        raise SchemaError("The JSON schema is nested too deeply.", "Simplify it.") from error
+    remarks = sorted((_place(found.instance_path), _said(found, value)) for found in errors)
+    return tuple(f"{place}: {said}" for place, said in dict.fromkeys(remarks[:MAX_REMARKS]))
 
 
-def _validator(schema: Mapping[str, Any] | bool) -> Any:
-    import jsonschema.validators
-    import referencing
-
-    check_size(schema)
-    plain = _plain(schema)
-    base = jsonschema.Draft202012Validator
-    rules = {"pattern": _pattern, "patternProperties": _pattern_properties, "additionalProperties": _additional_properties}
-    strict = jsonschema.validators.extend(base, _bounded({**base.VALIDATORS, **rules}))
-    # The empty registry answers every reference to elsewhere with "unresolvable" instead of fetching it.
-    return strict(plain, registry=referencing.Registry())
+def _check_search(pattern: str, text: str) -> None:
+    """Refuse a search that does not end within its limit: under ``if`` or ``contains`` the library takes it for no match."""
+    for error in _validator({"pattern": pattern}).iter_errors(text):
+        if type(error.kind).__name__ != "Pattern":
+            raise SchemaError(f"The pattern {pattern[:80]!r} takes too many steps to check.", "Simplify the pattern.")
 
 
-def _bounded(rules: Mapping[str, Any]) -> dict[str, Any]:
-    """Let the rules of one validation run at most ``MAX_CHECKS`` times: references that branch multiply without end."""
-    count = 0
+def _validator(schema: Any) -> Any:
+    """Compile a plain schema. Raises SchemaError where it is none."""
+    import jsonschema_rs
 
-    def counted(rule: Any) -> Any:
-        def run(*arguments: Any) -> Any:
-            nonlocal count
-            count += 1
-            if count > MAX_CHECKS:
-                raise SchemaError("The JSON schema takes too many steps to check.", "Simplify its references and unions.")
-            return rule(*arguments)
-
-        return run
-
-    return {keyword: counted(rule) for keyword, rule in rules.items()}
-
-
-_MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies", "dependentRequired")
-_VALUES = ("const", "enum", "default", "examples", "example")
-
-
-def _plain(schema: Any) -> Any:
-    """Copy to plain dicts and lists, in 2020-12's words: ``nullable``, tuples in ``items`` and exclusive bounds as of old."""
-    if isinstance(schema, list | tuple):
-        return [_plain(v) for v in schema]
-    if not isinstance(schema, Mapping):
-        return schema
-    copy: dict[str, Any] = {}
-    for key, value in schema.items():
-        if key in _MAPS and isinstance(value, Mapping):
-            copy[key] = {str(k): _plain(v) for k, v in value.items()}
-        else:
-            copy[str(key)] = _json(value) if key in _VALUES else _plain(value)
-    if copy.get("nullable") is True and "type" in copy:
-        types = copy["type"] if isinstance(copy["type"], list) else [copy["type"]]
-        copy["type"] = types if "null" in types else [*types, "null"]
-    if isinstance(copy.get("items"), list):
-        copy["prefixItems"], copy["items"] = copy["items"], copy.pop("additionalItems", True)
-    for exclusive, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
-        if isinstance(copy.get(exclusive), bool) and copy.pop(exclusive) and bound in copy:
-            copy[exclusive] = copy.pop(bound)
-    if isinstance(copy.get("required"), bool):
-        del copy["required"]
-    return copy
-
-
-def _json(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _json(v) for k, v in value.items()}
-    return [_json(v) for v in value] if isinstance(value, list | tuple) else value
-
-
-def _found(pattern: str, text: str) -> bool:
-    if has_linear_regex(pattern):
-        return linear_search(pattern, text)
-    import re
-
+    patterns = jsonschema_rs.FancyRegexOptions(backtrack_limit=MAX_BACKTRACKS)
+    options: dict[str, Any] = {"pattern_options": patterns, "mask": _MASK, "offline": True, "validate_formats": False}
     try:
-        compiled = re.compile(pattern)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise SchemaError(f"{pattern[:80]!r} is no regular expression: {error}.", "Correct the pattern.") from error
-    if _may_explode(pattern):
-        raise SchemaError(f"The pattern {pattern[:80]!r} could take forever to check.", "Drop look-around or nested repeats.")
-    return compiled.search(text[:MAX_TEXT]) is not None
+        return jsonschema_rs.Draft202012Validator(schema, **options)
+    except jsonschema_rs.ValidationError as error:
+        place = "#" + "".join(f"/{step}" for step in error.instance_path)
+        if type(error.kind).__name__ == "Format":  # the only format of a schema itself that is checked
+            what = f"{place} is no regular expression, or too large a one: {_shown(error.instance)}"
+            raise SchemaError(f"The JSON schema is not valid: {what}.", "Correct the pattern.") from error
+        raise SchemaError(f"The JSON schema is not valid: {place}: {_said(error)}.", "Correct the schema.") from error
+    except (ValueError, TypeError, OverflowError, jsonschema_rs.ReferencingError) as error:
+        raise SchemaError(f"The JSON schema cannot be used: {str(error).splitlines()[0][:200]}.", "Correct it.") from error
 
 
-def _may_explode(pattern: str) -> bool:
-    """Does a pattern repeat something that itself repeats or branches? Only such patterns backtrack exponentially."""
-    from re import _parser  # type: ignore[attr-defined]  # the parse tree has no public name
-
-    def walk(items: Any, inside: bool) -> bool:
-        for op, argument in items:
-            name = str(op)
-            repeats = name in ("MAX_REPEAT", "MIN_REPEAT") and argument[1] > 1
-            if inside and (repeats or name == "BRANCH"):
-                return True
-            parts = argument if isinstance(argument, tuple | list) else (argument,)
-            for part in parts:
-                nested = part if isinstance(part, list) else [part]
-                for sub in nested:
-                    if isinstance(sub, _parser.SubPattern) and walk(sub, inside or repeats):
-                        return True
-        return False
-
-    return walk(_parser.parse(pattern), False)
+# --- values -----------------------------------------------------------------------------------------------------------------
 
 
-def _pattern(validator: Any, pattern: str, value: Any, schema: Any) -> Iterator[Any]:
-    from jsonschema import ValidationError
+def _oddities(value: Any) -> Iterator[str]:
+    """What makes a value no JSON value, or one too deep to look at; without recursion."""
+    stack: list[tuple[Any, tuple[str | int, ...]]] = [(value, ())]
+    while stack:
+        part, path = stack.pop()
+        if len(path) > MAX_VALUE_DEPTH:
+            yield f"$: the value is nested more than {MAX_VALUE_DEPTH} deep"
+        elif isinstance(part, Mapping):
+            if odd := next((key for key in part if not isinstance(key, str)), None):
+                yield f"{_place(path)}: the key {odd!r} is not a string"
+            stack.extend((v, (*path, k)) for k, v in part.items())
+        elif isinstance(part, list | tuple):
+            stack.extend((v, (*path, i)) for i, v in enumerate(part))
+        elif isinstance(part, float) and not math.isfinite(part):
+            yield f"{_place(path)}: {part} is not a JSON number"
+        elif isinstance(part, int) and part.bit_length() > MAX_DIGITS * 10 // 3:
+            yield f"{_place(path)}: the number has more than {MAX_DIGITS:,} digits"
+        elif part is not None and not isinstance(part, str | int | float):
+            yield f"{_place(path)}: {type(part).__name__} is not a JSON value"
 
-    if isinstance(value, str) and not _found(pattern, value):
-        yield ValidationError(f"{value!r} does not match {pattern!r}")
+
+def _whole(value: Any) -> Any:
+    """Half a surrogate pair, which JSON text can spell and UTF-8 cannot, as one character of unknown meaning."""
+    if isinstance(value, str):
+        return value if value.isascii() else "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in value)
+    if isinstance(value, dict):
+        return {_whole(k): _whole(v) for k, v in value.items()}
+    return [_whole(v) for v in value] if isinstance(value, list) else value
 
 
-def _pattern_properties(validator: Any, patterns: Mapping[str, Any], value: Any, schema: Any) -> Iterator[Any]:
-    if isinstance(value, Mapping):
-        for pattern, sub in patterns.items():
-            for key in value:
-                if _found(pattern, key):
-                    yield from validator.descend(value[key], sub, path=key, schema_path=pattern)
+# --- remarks ----------------------------------------------------------------------------------------------------------------
 
 
-def _additional_properties(validator: Any, extra: Any, value: Any, schema: Mapping[str, Any]) -> Iterator[Any]:
-    from jsonschema import ValidationError
+def _said(error: Any, value: Any = None) -> str:
+    """What the library says, with long values cut short: the reason comes after them."""
+    unexpected: list[Any] = []
+    if error.kind.name in ("additionalProperties", "unevaluatedProperties"):
+        unexpected = list(error.kind.unexpected)
+    elif error.kind.name == "falseSchema":
+        place = _at(value, error.instance_path)
+        if error.schema_path[-1:] != ["additionalProperties"] or not isinstance(place, dict):
+            return "nothing is allowed here"
+        unexpected = list(place)  # the schema declares no property at all
+    if unexpected:
+        return ", ".join(f"the property {_shown(key)} is not allowed" for key in unexpected[:MAX_REMARKS])
+    return str(error.message).replace(_MASK, _shown(error.instance))[:300]
 
-    if not isinstance(value, Mapping):
-        return
-    for key in value:
-        if key in schema.get("properties", {}) or any(_found(p, key) for p in schema.get("patternProperties", {})):
-            continue
-        if extra is False:
-            yield ValidationError(f"the property {key!r} is not allowed")
-        elif extra is not True:
-            yield from validator.descend(value[key], extra, path=key)
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def _place(path: Any) -> str:
+    """A place in a value as JSONPath writes it, e.g. ``$.days[0]``."""
+    steps = (f"[{s}]" if isinstance(s, int) else f".{s}" if s.isidentifier() else f"[{s!r}]" for s in path)
+    return "$" + "".join(steps)
+
+
+def _at(whole: Any, path: Any) -> Any:
+    """The part of a schema or a value at a path; empty where the path leads through references."""
+    for step in path:
+        if not isinstance(whole, dict | list) or (isinstance(whole, dict) and step not in whole):
+            return ""
+        whole = whole[step]
+    return whole
