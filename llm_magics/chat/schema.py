@@ -36,7 +36,8 @@ from typing import Any
 from ..errors import SchemaError
 from .dialect import plain, pointed, step
 from .regex import has_linear_regex, linear_search
-from .schema_nodes import Algebra, Node, disjoint, is_never, json_type, never, size_of
+from .schema_nodes import Node, disjoint, is_never, json_type, never, size_of
+from .schema_tidy import Tidy
 
 __all__ = ["FORMATS", "Node", "Normalised", "normalise"]
 
@@ -109,7 +110,7 @@ def _mapping(schema: Mapping[str, Any], keyword: str, path: str) -> Mapping[str,
     return value
 
 
-class _Normaliser(Algebra):
+class _Normaliser(Tidy):
     """One run over one schema. References become definitions, worked off from a list, so that recursion needs no stack."""
 
     def __init__(self, schema: Mapping[str, Any] | bool) -> None:
