@@ -169,11 +169,14 @@ def test_a_prompt_has_one_time_though_midnight_passes(date: str, monkeypatch: py
 
 def test_a_request_has_one_time_however_often_it_is_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
     model = ScriptedModel(["Hello!"], template=CLOCK % "strftime_now('%d %b %Y')")
-    request = Request((user("hi"),), now=datetime(2025, 1, 31))
     monkeypatch.setattr("llm_magics.chat.format.datetime", _PastMidnight)
+    _PastMidnight.looks = 0
+    request = Request((user("hi"),), now=datetime(2025, 1, 31))
     (end,) = [event for event in model.stream(request) if isinstance(event, ModelEnd)]
-    previewed = "".join(part.text for part in model.preview(request))
-    assert end.record["prompt"] == previewed == "Today is 31 Jan 2025.\n<|user|>hi\n<|assistant|>"
+    previews = ["".join(part.text for part in model.preview(request)) for _ in range(2)]
+    assert previews == ["Today is 31 Jan 2025.\n<|user|>hi\n<|assistant|>"] * 2
+    assert end.message.text == "Hello!"
+    assert _PastMidnight.looks == 0, "the request brought its time"
 
 
 def test_nothing_in_the_room_but_a_prompts_beginning_reads_the_clock() -> None:

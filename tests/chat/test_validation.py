@@ -202,7 +202,7 @@ def test_the_size_of_a_pattern_multiplies_its_repeats() -> None:
 @pytest.mark.timeout(900)
 def test_hostile_schemas_end_by_a_limit_and_not_by_a_hang() -> None:
     """In a child process, with ten seconds for each task; see ``hostile_schemas.py`` for what is done with each."""
-    outcomes = run_child()
+    outcomes = run_child(COUNT, SEED)
     assert len({outcome.schema for outcome in outcomes}) == COUNT + len(KNOWN), f"seed {SEED}"
     refused = [outcome for outcome in outcomes if outcome.refused]
     done = [outcome for outcome in outcomes if not outcome.refused]
