@@ -48,9 +48,10 @@ class CallReader:
         syntax = self._syntax
         before = syntax.section_start + "[" if syntax.array else syntax.section_start
         outer = syntax.section_start if syntax.array else syntax.section_start + syntax.call_start
-        whole = [*outer.split(), "[", *syntax.call_start.split()] if syntax.array else outer.split()
+        inner = syntax.call_start.split()
+        whole = [*outer.split(), "[", *inner] if syntax.array else outer.split()
         found: dict[str, tuple[str, ...]] = {}
-        for runs, text, lead in ((whole, before + syntax.call_start, ""), (syntax.call_start.split(), syntax.call_start, before)):
+        for runs, text, lead in ((whole, before + syntax.call_start, ""), (inner, syntax.call_start, before)):
             at = 0
             for i, run in enumerate(runs):
                 at = text.index(run, at)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from llm_magics.chat.callreader import CallReader, Calls
+from llm_magics.chat.callevents import Calls
+from llm_magics.chat.callreader import CallReader
 from llm_magics.chat.reader import Reader
 from llm_magics.chat.syntax import ToolSyntax
 from llm_magics.chat.writer import write_calls
