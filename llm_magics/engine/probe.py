@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -188,6 +189,7 @@ def main() -> None:
     """Answer requests until stdin ends."""
     from .library import lib
 
+    end_with_parent()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints must not look like an answer
 
@@ -202,6 +204,18 @@ def main() -> None:
         why = _answer(lib, json.loads(request))
         answers.write(json.dumps({"ok": why is None, "why": why}) + "\n")
         answers.flush()
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it has, also in the middle of a load. (Windows does not tell of that.)"""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _answer(lib: Any, request: dict[str, Any]) -> str | None:

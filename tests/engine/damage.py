@@ -15,6 +15,7 @@ import json
 import os
 import queue
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -60,7 +61,9 @@ def _one_stand_in(start: int, count: int, seed: int, directory: Path, real: Path
     command = [sys.executable, "-m", "tests.engine.damage", "--stand-in", str(start), "--count", str(count)]
     command += ["--seed", str(seed), "--directory", str(directory), *(["--real", str(real)] if real else [])]
     environment = os.environ | {"LLM_MAGICS_CACHE": str(directory / "cache")}
-    stand_in = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    stand_in = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    )
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
     said: list[str] = []
     readers = [
@@ -87,8 +90,19 @@ def _one_stand_in(start: int, count: int, seed: int, directory: Path, real: Path
         readers[1].join(10)
         yield Outcome(begun["number"], begun["kind"], "KERNEL DIED", f"{stand_in.wait()}: {' '.join(said)[-500:]}", 0)
     finally:
-        stand_in.kill()
+        _kill_all(stand_in)
         stand_in.communicate()
+
+
+def _kill_all(stand_in: subprocess.Popen[str]) -> None:
+    """The stand-in and its children: one that is stuck in a file goes on reading it otherwise."""
+    if sys.platform == "win32":
+        stand_in.kill()
+        return
+    try:
+        os.killpg(stand_in.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # all have ended
 
 
 def _read(stream: Any, put: Any) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from llm_magics.engine import probe
@@ -91,3 +94,24 @@ def test_one_child_answers_several_requests(tmp_path: Path) -> None:
         for context in (64, 128):
             lines = child.ask(as_request(EngineConfig(str(path), n_ctx=context), overridden=True))
             assert any("KV" in text or "llama_kv_cache" in text for _, text in lines)
+
+
+STARTS_A_CHILD = """
+import subprocess, sys, time
+code = "import time; from llm_magics.engine.probe import end_with_parent as end; end(); print(flush=True); time.sleep(900)"
+child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, flush=True)
+time.sleep(900)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell a process that its parent has ended")
+def test_a_child_that_is_busy_ends_with_the_kernel() -> None:
+    kernel = subprocess.Popen([sys.executable, "-c", STARTS_A_CHILD], stdout=subprocess.PIPE, text=True)
+    assert kernel.stdout is not None
+    child = psutil.Process(int(kernel.stdout.readline()))
+    kernel.kill()
+    kernel.communicate()
+    psutil.wait_procs([child], timeout=60)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
