@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from llm_magics.chat.format import ChatFormat
+from llm_magics.chat.parser import StreamParser
 from llm_magics.chat.writer import write_calls
 from llm_magics.engine.values import Guide, GuideStep, ScoringGuide
 from llm_magics.errors import SchemaError
@@ -189,6 +190,34 @@ def test_a_sum_becomes_a_call_and_required_always_calls(qwen: Path) -> None:
         schema = {**number, "additionalProperties": False}
         asked = Request((user("How many legs has a cat?"),), response_schema=schema, max_tokens=40)
         assert set(json.loads(_answer(model, asked).text)) == {"n"}
+    finally:
+        model.close()
+
+
+@pytest.mark.model
+def test_what_a_real_model_wrote_stays_when_the_parser_fails(qwen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from llm_magics.models.loading import load_model
+
+    model = load_model(qwen, ctx=512)
+    try:
+        asked = Request((user("Count from 1 to 9."),), (CALCULATE,), sampling=Sampling(temperature=0.0), max_tokens=30)
+        whole = _answer(model, asked)
+        feed, fed = StreamParser.feed, list[str]()
+
+        def failing(parser: StreamParser, text: str) -> list[ModelEvent]:
+            fed.append(text)
+            if len(fed) == 5:
+                raise ValueError("injected")
+            return feed(parser, text)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(StreamParser, "feed", failing)
+            (end,) = [event for event in model.stream(asked) if isinstance(event, ModelEnd)]
+        assert len(fed) == 5, "a parser that has failed is not asked again"
+        assert end.message.text.split() == whole.text.split()
+        assert end.finish_reason in ("error", "length")
+        assert "injected" in end.notes[0]
+        assert _answer(model, asked).text == whole.text, "the model goes on as if nothing had been"
     finally:
         model.close()
 
