@@ -46,8 +46,10 @@ def plain(schema: Any) -> Any:
 
 def pointed(root: Any, ref: Any) -> Any:
     """What a reference of a plain schema leads to. Raises SchemaError where that is nothing."""
+    if not isinstance(ref, str) or not (ref == "#" or ref.startswith("#/")):
+        raise SchemaError(f"The reference {str(ref)[:80]!r} is no pointer.", "Point into the same document, e.g. #/$defs/item.")
     at = root
-    for step in ref[2:].split("/") if isinstance(ref, str) and ref.startswith("#/") else ():
+    for step in ref[2:].split("/") if ref != "#" else ():
         key = unquote(step).replace("~1", "/").replace("~0", "~")
         if isinstance(at, Mapping) and key in at:
             at = at[key]
