@@ -151,14 +151,12 @@ class LocalModel(Mappable):
                         case Finished():
                             collected += event.events  # type: ignore[arg-type]
                             yield from (e for e in event.events if not isinstance(e, ModelEnd))  # type: ignore[misc]
-                            generated = list(event.ids)
-                            fitted = fitted.after(event.dropped)
+                            generated, fitted = list(event.ids), fitted.after(event.dropped)
                             if self._shift is not None:
                                 self._shift.remember(request, fitted.left_out)
                             end = self._end(event, collected, losses, fitted.left_out)
-                            record = self._record(request, sampler, event)
                             recording = self._recording(request, fitted.rendered, event, logprobs)
-                            yield replace(end, record=record, recording=recording)
+                            yield replace(end, record=self._record(request, sampler, event), recording=recording)
         finally:
             self._remember(fitted.request, fitted.rendered, tuple(generated))
 
