@@ -45,6 +45,14 @@ $(VENV)/.test: $(VENV)/.base $(VENV)/.extension pyproject.toml
 	$(BIN)/python -m pip install --quiet -e '.[test]'
 	@touch $@ $(VENV)/.lab
 
+# For the tests of pages that share a document. It lies beside the environment: in it, every JupyterLab would share its documents.
+COLLABORATION := jupyter-collaboration jupyter-collaboration-ui jupyter-docprovider jupyter-server-ydoc jupyter-ydoc \
+  jupyter-server-fileid pycrdt pycrdt-store pycrdt-websocket sqlite-anyio
+
+$(VENV)/.collaboration: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/collaboration $(COLLABORATION)
+	@touch $@
+
 lab: $(VENV)/.lab
 	$(BIN)/llm-magics pull $(MODEL)
 ifdef HEADLESS
@@ -64,7 +72,7 @@ check: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: $(VENV)/.test models check
+test: $(VENV)/.test $(VENV)/.collaboration models check
 	cd labextension && PATH="$(abspath $(BIN)):$$PATH" jlpm install --immutable && PATH="$(abspath $(BIN)):$$PATH" jlpm lint:check && \
 	  PATH="$(abspath $(BIN)):$$PATH" jlpm test
 	$(BIN)/python -m pytest tests

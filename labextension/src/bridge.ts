@@ -10,14 +10,27 @@ import type { INotebookModel } from '@jupyterlab/notebook';
 import { Kernel, KernelMessage } from '@jupyterlab/services';
 import type { LiveTurns } from './live';
 import type { Preferences } from './preferences';
+import { SETTLED_MS, Sharing } from './sharing';
 import { MIME_TYPE } from './transcript';
 
 const LINK = 'llm_magics';
 
 type Json = Record<string, any>;
 
+/** What a turn came to: its cell, the page that ran it, and the MIME bundle of its last display. */
+interface IEnd {
+  cell: string;
+  session: string;
+  data: Json;
+  metadata: Json;
+}
+
 export class NotebookBridge {
   private _finished = new Set<string>();
+  /** Turns that are over, and that another page of a shared document has to write. */
+  private _awaited = new Map<string, IEnd>();
+  private _sharing: Sharing;
+  private _timer = 0;
   private _greeted: Kernel.IKernelConnection | null = null;
   /** The kernel that has told us that it has llm_magics. */
   private _known: Kernel.IKernelConnection | null = null;
@@ -31,6 +44,7 @@ export class NotebookBridge {
     private readonly _onModels: (models: unknown, gpus: unknown) => void
   ) {
     const session = _context.sessionContext;
+    this._sharing = new Sharing(() => (_context.isReady ? _context.model : null));
     session.iopubMessage.connect((_, message) => this._onMessage(message as KernelMessage.IIOPubMessage));
     session.connectionStatusChanged.connect(() => this._greet());
     session.kernelChanged.connect(() => this._greet());
@@ -39,7 +53,11 @@ export class NotebookBridge {
     void _context.ready.then(() => this._greet());
     const tell = () => this._known === this._kernel() && this._tellRules();
     _preferences.changed.connect(tell);
-    _context.disposed.connect(() => _preferences.changed.disconnect(tell));
+    _context.disposed.connect(() => {
+      _preferences.changed.disconnect(tell);
+      window.clearTimeout(this._timer);
+      this._sharing.dispose();
+    });
   }
 
   /** Whether this notebook shows the cell in which the turn runs. */
@@ -84,6 +102,7 @@ export class NotebookBridge {
       return;
     }
     this._greeted = kernel;
+    this._sharing.appear(kernel.clientId);
     if (this._before.has(kernel.id) && this._mentionsUs()) {
       this._introduce();
     }
@@ -120,7 +139,9 @@ export class NotebookBridge {
         const json = content.data?.[MIME_TYPE];
         if (json?.turn && json.state !== 'running') {
           // After the output area has had its turn: it knows nothing of displays made before a reload.
-          window.setTimeout(() => this._land(json.turn, content.data, content.metadata ?? {}), 0);
+          const { cell = '', session = '' } = this._live.get(json.turn) ?? {};
+          const end = { cell, session, data: content.data, metadata: content.metadata ?? {} };
+          window.setTimeout(() => this._end(json.turn, end), 0);
         }
       }
     }
@@ -143,13 +164,15 @@ export class NotebookBridge {
           turn => this.send({ kind: 'hello', turn })
         );
         if (data.kind === 'snapshot') {
-          this._show(data.turn, data.cell, display(data.transcript, {}));
+          this._show(data.turn, data.cell, data.session, display(data.transcript, {}));
         }
         return;
-      case 'finished':
-        this._show(data.turn, data.cell, bundled(data.bundle, {}));
-        this._land(data.turn, data.bundle, {});
+      case 'finished': {
+        const { cell, session, bundle } = data;
+        this._show(data.turn, cell, session, bundled(bundle, {}));
+        this._end(data.turn, { cell, session, data: bundle, metadata: {} });
         return;
+      }
       case 'ask':
         this._answer(data);
         return;
@@ -162,9 +185,16 @@ export class NotebookBridge {
    * Make sure that the turn has an output in its cell. Where this page ran the cell JupyterLab puts it there; after a reload, or in
    * a second tab, nothing else does.
    */
-  private _show(turn: string, cellId: string, output: IOutput): void {
+  private _show(turn: string, cellId: string, session: string, output: IOutput): void {
     const cell = this._cell(cellId);
-    if (!cell || cell.executionState === 'running' || indexOfTurn(cell, turn) >= 0) {
+    if (cell && cell.executionState !== 'running' && this._sharing.writes(session)) {
+      this._add(turn, cell, output);
+    }
+  }
+
+  /** Add the turn's output to the cell, if it is not there. */
+  private _add(turn: string, cell: ICodeCellModel, output: IOutput): void {
+    if (indexOfTurn(cell, turn) >= 0) {
       return;
     }
     const known = new Set(
@@ -179,18 +209,51 @@ export class NotebookBridge {
     cell.outputs.add(output);
   }
 
-  /** Put the final bundle of a turn into its output, unless it is there already: it alone has the record of the turn's steps. */
-  private _land(turn: string, data: Json, metadata: Json): void {
+  /** A turn is over: write what it came to, or see that the page whose part that is does so. */
+  private _end(turn: string, end: IEnd): void {
+    if (this._sharing.writes(end.session)) {
+      this._land(turn, end);
+    } else {
+      this._awaited.set(turn, end);
+      this._watch();
+    }
+    this._live.end(turn);
+  }
+
+  /** Put the final bundle of a turn into its output, unless it is there already. */
+  private _land(turn: string, { data, metadata }: IEnd): void {
     for (const cell of this._cells()) {
       const at = indexOfTurn(cell, turn);
-      if (at >= 0 && !(cell.outputs.get(at).data[MIME_TYPE] as Json).steps) {
+      if (at >= 0 && !isFinal(cell.outputs.get(at).data[MIME_TYPE] as Json)) {
         cell.outputs.set(at, bundled(data, metadata));
       }
       if (at >= 0) {
         this._finished.add(turn);
       }
     }
-    this._live.end(turn);
+  }
+
+  /** Look after a while whether what other pages have to write is there, and write it if they are gone. */
+  private _watch(): void {
+    window.clearTimeout(this._timer);
+    this._timer = window.setTimeout(() => {
+      for (const [turn, end] of [...this._awaited]) {
+        const cell = this._cell(end.cell);
+        const at = cell ? indexOfTurn(cell, turn) : -1;
+        const written = at >= 0 && isFinal(cell!.outputs.get(at).data[MIME_TYPE] as Json);
+        if (cell && !written && !this._sharing.stepsIn(end.session)) {
+          continue;
+        }
+        this._awaited.delete(turn);
+        if (cell) {
+          this._add(turn, cell, bundled(end.data, end.metadata));
+          this._land(turn, end);
+        }
+      }
+      if (this._awaited.size) {
+        this._watch();
+      }
+    }, SETTLED_MS);
   }
 
   private _onStatus(status: Kernel.Status): void {
@@ -219,7 +282,7 @@ export class NotebookBridge {
     const cell = this._cell(cellId);
     const json = this._live.get(turn)?.json;
     const at = cell ? indexOfTurn(cell, turn) : -1;
-    if (cell && json && at >= 0) {
+    if (cell && json && at >= 0 && this._writes(this._live.get(turn)!.session)) {
       cell.outputs.set(at, display(json, cell.outputs.get(at).metadata as Json));
     }
   }
@@ -230,10 +293,19 @@ export class NotebookBridge {
       this._tellRules();
     } else if (question.what === 'cells' && mine) {
       this.send({ kind: 'reply', id: question.id, data: this._allCells().map(describe) });
-    } else if (question.what === 'outputs' && mine && question.cell) {
+    } else if (
+      question.what === 'outputs' &&
+      question.cell &&
+      mine &&
+      this._sharing.writes(question.session)
+    ) {
       this._cell(question.cell)!.outputs.fromJSON(question.outputs);
       this.send({ kind: 'reply', id: question.id, data: true });
     }
+  }
+
+  private _writes(session: string): boolean {
+    return this._sharing.writes(session) || this._sharing.stepsIn(session);
   }
 
   private _allCells(): ICellModel[] {
@@ -256,6 +328,11 @@ function indexOfTurn(cell: ICodeCellModel, turn: string): number {
     }
   }
   return -1;
+}
+
+/** Whether this is a turn's last form: it alone has the record of the turn's steps. */
+function isFinal(json: Json): boolean {
+  return json.steps !== undefined;
 }
 
 function turnOf(output: IOutput): string {

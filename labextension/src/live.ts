@@ -22,6 +22,8 @@ export type Decision = 'approve' | 'deny' | 'always';
 
 export interface ILiveTurn {
   readonly cell: string;
+  /** The kernel session of the page that ran the cell. */
+  readonly session: string;
   /** Number of the last message taken in; 0 while there is no snapshot. */
   n: number;
   /** The transcript's JSON as it grows; null before the first snapshot. */
@@ -42,16 +44,22 @@ export class LiveTurns {
 
   /** Take one message of kind begin, snapshot, delta, question or answered. `wanted` says whether this page shows that cell. */
   receive(message: Record<string, any>, wanted: (cell: string) => boolean, hello: Hello): void {
-    const { kind, turn, cell, n } = message;
+    const { kind, turn, cell, session, n } = message;
     const known = this._turns.get(turn);
     if (kind === 'snapshot') {
       if (known || wanted(cell)) {
-        this._turns.set(turn, { cell, n, json: message.transcript, question: known?.question ?? null });
+        this._turns.set(turn, {
+          cell,
+          session,
+          n,
+          json: message.transcript,
+          question: known?.question ?? null
+        });
         this._asked.delete(turn);
         this.changed.emit(turn);
       }
     } else if (kind === 'begin' && wanted(cell)) {
-      this._turns.set(turn, { cell, n: 0, json: null, question: null });
+      this._turns.set(turn, { cell, session, n: 0, json: null, question: null });
       this._ask(turn, hello);
       this.changed.emit(turn);
     } else if (kind === 'delta' && (known || wanted(cell))) {

@@ -86,7 +86,7 @@ class CellBook:
         self._read(self.current)
         chats = self.current.id and self.current.source.lstrip().startswith("%%chat")
         if chats and self._link is not None and self._link.heard:
-            self.refresh()  # cells that were made tools on the page, and never ran, are offered too
+            self.refresh(2.0)  # cells that were made tools on the page, and never ran, are offered too
 
     def _after(self, result: Any) -> None:
         if self._depth or result is None or result.info is None or result.info.silent:
@@ -150,7 +150,8 @@ class CellBook:
         """Put a run's outputs into its own cell: through the page where it listens, else as if the cell had been run."""
         outputs = _as_notebook(printed, output)
         link = self._link
-        if self.page and link is not None and write_outputs(link, cell.id, outputs):
+        session = str((self.current.parent.get("header") or {}).get("session", ""))
+        if self.page and link is not None and write_outputs(link, cell.id, outputs, session):
             return
         kernel = getattr(self.shell, "kernel", None)
         if kernel is None or not cell.parent:

@@ -17,7 +17,7 @@ from ..messages import FinishReason
 from ..models.base import PromptPart, Sampling
 from ..transcript import Transcript
 from .braces import fill
-from .context import parent_metadata, select, written
+from .context import parent_header, parent_metadata, select, written
 from .fullcontext import with_ways_out
 from .interrupts import Interrupts
 from .options import Filled
@@ -225,7 +225,8 @@ def make_view(runtime: Runtime, options: ChatOptions, turn: str, cell: str) -> N
     from ..views.widgets import ShellAsker
 
     link = runtime.link if cell else None
-    live = LiveTurn(link, turn, cell, options.show_reasoning) if link is not None else None
+    session = str(parent_header(runtime.shell).get("session", ""))
+    live = LiveTurn(link, turn, cell, options.show_reasoning, session) if link is not None else None
     view = NotebookView(
         runtime.shell.display_pub.publish,
         reasoning=options.show_reasoning,

@@ -18,12 +18,12 @@ counts for the question and the digest that it names, once.
 Messages out, each ``{"kind": ..., ...}``::
 
     here                                                   the kernel has llm_magics now; pages answer with hello
-    begin     turn, cell                                   a turn starts in that cell
-    snapshot  turn, cell, n, transcript                    everything so far, as :func:`running_json` writes it
-    delta     turn, cell, n, ops                           what changed since message n - 1
+    begin     turn, cell, session                          a turn starts in that cell, which the page of that session ran
+    snapshot  turn, cell, session, n, transcript           everything so far, as :func:`running_json` writes it
+    delta     turn, cell, session, n, ops                  what changed since message n - 1
     question  turn, cell, id, at, digest, shown, reason    segment "at" waits for a decision; never part of the transcript
     answered  turn, cell, id                               that question is closed
-    finished  turn, cell, bundle                           a turn that ended, for a page that may have missed it
+    finished  turn, cell, session, bundle                  a turn that ended, for a page that may have missed it
     ask       id, what, ...                                "cells" or "outputs", answered by ``reply``; "rules" with the
                                                            session of the page that is meant, answered by ``settings``
     models    models                                       what is loaded, for the status bar
@@ -86,7 +86,7 @@ class Link:
         self._changed = threading.Condition()
         self._running: set[str] = set()
         self._hellos: set[str] = set()
-        self._finished: dict[str, tuple[str, Mapping[str, Any]]] = {}
+        self._finished: dict[str, Mapping[str, Any]] = {}
         self._questions: dict[str, str] = {}  # open ones, with the digest of what they show
         self._decisions: dict[str, str] = {}  # on them
         self._replies: dict[str, Any] = {}
@@ -112,18 +112,18 @@ class Link:
                 self._changed.wait_for(lambda: page.settled, _PATIENCE if expected else 0.0)
             return self._pages.rules(session, self.heard)
 
-    def begin(self, turn: str, cell: str) -> None:
+    def begin(self, turn: str, cell: str, session: str) -> None:
         """Announce a turn."""
         with self._changed:
             self._running.add(turn)
-        self.send("begin", turn=turn, cell=cell)
+        self.send("begin", turn=turn, cell=cell, session=session)
 
-    def finish(self, turn: str, cell: str, bundle: Mapping[str, Any]) -> None:
+    def finish(self, turn: str, **finished: Any) -> None:
         """Keep what a turn came to until a page has saved it; the oldest give way when there are many."""
         with self._changed:
             self._running.discard(turn)
             self._hellos.discard(turn)
-            self._finished[turn] = (cell, bundle)
+            self._finished[turn] = finished
             while len(self._finished) > _KEPT:
                 del self._finished[next(iter(self._finished))]
 
@@ -174,7 +174,7 @@ class Link:
         kind, key = content.get("kind"), content.get("turn") or content.get("id")
         if not isinstance(key, str):
             return
-        missed: dict[str, tuple[str, Mapping[str, Any]]] = {}
+        missed: dict[str, Mapping[str, Any]] = {}
         with self._changed:
             self.heard = True
             settings = content.get("settings") if kind == "settings" else None
@@ -191,8 +191,8 @@ class Link:
             elif kind == "reply" and key in self._expected:
                 self._replies[key] = content.get("data")
             self._changed.notify_all()
-        for turn, (cell, bundle) in missed.items():
-            self.send("finished", turn=turn, cell=cell, bundle=bundle)
+        for turn, finished in missed.items():
+            self.send("finished", turn=turn, **finished)
 
     def _take(self, stream: Any, ident: Any, message: Mapping[str, Any]) -> None:
         """Handle a control message of ours; ipykernel says "busy" before it and "idle" after it."""
@@ -217,13 +217,13 @@ def link_of(kernel: Any) -> Link | None:
 
 
 class LiveTurn:
-    """Streams one turn to the pages that asked for it."""
+    """Streams one turn to the pages that asked for it. ``session`` is that of the page that ran the cell."""
 
-    def __init__(self, link: Link, turn: str, cell: str, reasoning: ShowReasoning = "fold") -> None:
-        self._link, self._turn, self._cell, self._reasoning = link, turn, cell, reasoning
+    def __init__(self, link: Link, turn: str, cell: str, reasoning: ShowReasoning = "fold", session: str = "") -> None:
+        self._link, self._turn, self._cell, self._reasoning, self._session = link, turn, cell, reasoning, session
         self._sent: Transcript | None = None
         self._number = 0
-        link.begin(turn, cell)
+        link.begin(turn, cell, session)
 
     @property
     def watched(self) -> bool:
@@ -265,7 +265,7 @@ class LiveTurn:
     def finish(self, bundle: Mapping[str, Any]) -> None:
         """Call once when the turn is over for any reason, with the MIME bundle of its last display."""
         self._sent = None
-        self._link.finish(self._turn, self._cell, bundle)
+        self._link.finish(self._turn, cell=self._cell, session=self._session, bundle=bundle)
 
     def _place(self, ask: ToolAsk) -> int:
         """The number of the segment that is asked about: the latest call with its index."""
@@ -277,7 +277,7 @@ class LiveTurn:
         self._send("snapshot", transcript=running_json(transcript, self._reasoning))
 
     def _send(self, kind: str, **data: Any) -> None:
-        self._link.send(kind, turn=self._turn, cell=self._cell, n=self._number, **data)
+        self._link.send(kind, turn=self._turn, cell=self._cell, session=self._session, n=self._number, **data)
 
 
 def running_json(transcript: Transcript, reasoning: ShowReasoning) -> dict[str, Any]:
@@ -332,6 +332,11 @@ def notebook_cells(link: Link, beside: str = "", timeout: float = 2.0) -> list[M
     return [cell for cell in cells if isinstance(cell, Mapping)] if isinstance(cells, list) else None
 
 
-def write_outputs(link: Link, cell: str, outputs: Sequence[Mapping[str, Any]], timeout: float = 2.0) -> bool:
-    """Put nbformat outputs into a cell on the page, also one that was never run; False where no page could."""
-    return link.ask("outputs", timeout, cell=cell, outputs=list(outputs)) is True
+def write_outputs(
+    link: Link, cell: str, outputs: Sequence[Mapping[str, Any]], session: str = "", timeout: float = 5.0
+) -> bool:
+    """Put nbformat outputs into a cell on the page, also one that was never run; False where no page could.
+
+    Of the pages that share a document the one of that ``session`` writes, if it is there.
+    """
+    return link.ask("outputs", timeout, cell=cell, session=session, outputs=list(outputs)) is True

@@ -29,8 +29,11 @@ def chromium_path() -> str | None:
 
 
 @contextlib.contextmanager
-def jupyter_server(root: Path, *, extension: bool = True) -> Iterator[str]:
-    """Serve ``root`` on loopback and give the address; ``extension`` False starts it with our extension disabled."""
+def jupyter_server(root: Path, *, extension: bool = True, beside: Path | None = None) -> Iterator[str]:
+    """Serve ``root`` on loopback and give the address; ``extension`` False starts it with our extension disabled.
+
+    ``beside`` is a folder of further packages, as ``pip install --target`` makes it, which this server alone has.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -46,15 +49,18 @@ def jupyter_server(root: Path, *, extension: bool = True) -> Iterator[str]:
     news.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
     environment = {**os.environ, "JUPYTER_CONFIG_DIR": str(config), "JUPYTERLAB_SETTINGS_DIR": str(root / "settings")}
     environment["JUPYTERLAB_WORKSPACES_DIR"] = str(root / "workspaces")
+    if beside is not None:
+        environment |= {"PYTHONPATH": str(beside), "JUPYTER_PATH": str(beside / "share" / "jupyter")}
+        environment["JUPYTER_CONFIG_PATH"] = str(beside / "etc" / "jupyter")
     with (root / "server.log").open("w") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=root)
         try:
             base = f"http://127.0.0.1:{port}"
             _wait_for(f"{base}/api/status", server, root / "server.log")
             yield base
         finally:
             server.terminate()
-            server.wait(timeout=30)
+            server.wait(timeout=120)
 
 
 def _wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:

@@ -164,11 +164,13 @@ def test_a_page_that_is_opened_in_the_middle_asks_for_whatever_runs(kernel: Fake
 
 
 def test_a_turn_that_ended_unseen_is_kept_until_a_page_has_saved_it(kernel: FakeKernel) -> None:
-    turn = LiveTurn(link_of(kernel), "t1", "cell1")
+    turn = LiveTurn(link_of(kernel), "t1", "cell1", session="page")
     turn.finish({"text/plain": "Rain."})
     assert not turn.watched
     kernel.receive(kind="hello", turn="*")
-    assert kernel.session.sent[2:] == [{"kind": "finished", "turn": "t1", "cell": "cell1", "bundle": {"text/plain": "Rain."}}]
+    assert kernel.session.sent[2:] == [
+        {"kind": "finished", "turn": "t1", "cell": "cell1", "session": "page", "bundle": {"text/plain": "Rain."}}
+    ]
     kernel.receive(kind="saved", turn="t1")
     kernel.receive(kind="hello", turn="*")
     assert kernel.kinds() == ["here", "begin", "finished"]
@@ -219,7 +221,9 @@ def test_a_question_shows_the_call_as_it_is_and_the_transcript_beside_it_does_no
     }  # fmt: skip
     assert asked.end("always") == "always"
     others = [data for data in kernel.session.sent if data["kind"] != "question"]
-    assert others[-1] == {"kind": "answered", "turn": "t1", "cell": "cell1", "n": 1, "id": asked.question["id"]}
+    assert others[-1] == {
+        "kind": "answered", "turn": "t1", "cell": "cell1", "session": "", "n": 1, "id": asked.question["id"],
+    }  # fmt: skip
     assert "hunter2" not in str(others)
 
 

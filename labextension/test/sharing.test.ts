@@ -1,0 +1,51 @@
+import { afterEach, describe, expect, it, vi } from 'vitest';
+import { SETTLED_MS, Sharing } from '../src/sharing';
+
+/** A page's end of a shared document, in which `others` are open too: number and kernel session. */
+function page(id: number, session: string, others: Map<number, object>) {
+  const awareness = {
+    clientID: id,
+    getStates: () => others,
+    setLocalStateField: (field: string, value: unknown) => others.set(id, { [field]: value })
+  };
+  const sharing = new Sharing(() => ({ collaborative: true, sharedModel: { awareness } }) as any);
+  sharing.appear(session);
+  return sharing;
+}
+
+afterEach(() => void vi.useRealTimers());
+
+describe('a document that is one page’s own', () => {
+  it('is written by it, whoever ran the cell', () => {
+    const sharing = new Sharing(() => ({ collaborative: false, sharedModel: {} }) as any);
+    sharing.appear('mine');
+    expect([sharing.writes('mine'), sharing.writes('other'), sharing.stepsIn('other')]).toEqual([
+      true,
+      true,
+      false
+    ]);
+  });
+});
+
+describe('a shared document', () => {
+  it('is written by the page that ran the cell', () => {
+    const states = new Map<number, object>([[1, {}]]); // the server's own entry counts for nothing
+    const [ran, other] = [page(9, 'ran', states), page(2, 'other', states)];
+    expect([ran.writes('ran'), other.writes('ran')]).toEqual([true, false]);
+    expect([ran.stepsIn('ran'), other.stepsIn('ran')]).toEqual([false, false]);
+  });
+
+  it('is written by exactly one other page when that page is gone, and not at once', () => {
+    vi.useFakeTimers({ toFake: ['performance'] });
+    const states = new Map<number, object>([[1, {}]]);
+    const [ran, low, high] = [page(1, 'ran', states), page(2, 'low', states), page(3, 'high', states)];
+    states.delete(1);
+    expect([low, high].map(one => one.stepsIn('ran'))).toEqual([false, false]);
+    vi.advanceTimersByTime(SETTLED_MS);
+    expect([low, high].map(one => one.stepsIn('ran'))).toEqual([true, false]);
+    states.delete(2);
+    expect(high.stepsIn('ran')).toBe(true);
+    ran.appear('ran');
+    expect(high.stepsIn('ran')).toBe(false);
+  });
+});
