@@ -1,3 +1,4 @@
+import type { IRenderMime } from '@jupyterlab/rendermime-interfaces';
 import type { Decision, IQuestion } from './live';
 import type { ILook } from './preferences';
 
@@ -9,6 +10,8 @@ export interface IHost {
   highlight(code: string, language: string, element: HTMLElement): Promise<void>;
   /** Typeset the TeX in an element, delimiters included. */
   typeset(element: HTMLElement): void;
+  /** Draw the best other form of an output, as JupyterLab would without us; null where there is none. */
+  drawStatic(model: IRenderMime.IMimeModel): Promise<HTMLElement | null>;
   /** Put text on the clipboard. */
   copy(text: string): void;
   /** Add a code cell below the cell that holds `from`; false where `from` is in no notebook. */

@@ -4,10 +4,12 @@ import { Clipboard } from '@jupyterlab/apputils';
 import type { IEditorLanguageRegistry } from '@jupyterlab/codemirror';
 import type { INotebookTracker, NotebookPanel } from '@jupyterlab/notebook';
 import type { IRenderMimeRegistry } from '@jupyterlab/rendermime';
+import type { IRenderMime } from '@jupyterlab/rendermime-interfaces';
 import type { NotebookBridge } from './bridge';
 import type { IHost } from './host';
 import type { Decision, IQuestion } from './live';
 import type { ILook, Preferences } from './preferences';
+import { MIME_TYPE } from './transcript';
 
 export class PageHost implements IHost {
   constructor(
@@ -28,6 +30,17 @@ export class PageHost implements IHost {
 
   typeset(element: HTMLElement): void {
     void this._rendermime.latexTypesetter?.typeset(element);
+  }
+
+  async drawStatic(model: IRenderMime.IMimeModel): Promise<HTMLElement | null> {
+    const others = Object.fromEntries(Object.entries(model.data).filter(([type]) => type !== MIME_TYPE));
+    const type = this._rendermime.preferredMimeType(others, model.trusted ? 'any' : 'ensure');
+    if (!type) {
+      return null;
+    }
+    const renderer = this._rendermime.createRenderer(type);
+    await renderer.renderModel(model);
+    return renderer.node;
   }
 
   copy(text: string): void {

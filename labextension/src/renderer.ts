@@ -2,6 +2,7 @@
 
 import type { IRenderMime } from '@jupyterlab/rendermime-interfaces';
 import { Widget } from '@lumino/widgets';
+import { make } from './dom';
 import type { IHost } from './host';
 import type { LiveTurns } from './live';
 import { withPictures } from './pictures';
@@ -12,9 +13,14 @@ import { TranscriptView } from './view';
 /** The share of the page's time that drawing may take: after a drawing of 10 ms the next waits at least 30 ms. */
 const REST_FACTOR = 3;
 
+const NEWER =
+  'This conversation was saved by another version of llm_magics, so it is shown without its controls. ' +
+  'To have them, update llm_magics where JupyterLab runs.';
+
 export class TranscriptRenderer extends Widget implements IRenderMime.IRenderer {
   private _view: TranscriptView;
   private _saved: ITranscript | null = null;
+  private _static: HTMLElement | null = null;
   private _frame = 0;
   private _rest = 0;
   private _stale = false;
@@ -34,10 +40,29 @@ export class TranscriptRenderer extends Widget implements IRenderMime.IRenderer 
 
   async renderModel(model: IRenderMime.IMimeModel): Promise<void> {
     this._saved = readTranscript(withPictures(model.data[MIME_TYPE], model.data['text/html']));
-    if (!this._saved) {
-      throw new Error('This conversation was saved by another version of llm_magics.');
+    this._static?.remove();
+    this._static = null;
+    this._view.node.hidden = !this._saved;
+    if (this._saved) {
+      this._draw();
+    } else {
+      await this._drawStatic(model);
     }
-    this._draw();
+  }
+
+  /** Show the static form, which is in the same bundle for everybody who cannot read the transcript. */
+  private async _drawStatic(model: IRenderMime.IMimeModel): Promise<void> {
+    this._static = make(
+      'div',
+      'llm-Static',
+      {},
+      make('div', 'llm-Notice', { 'data-level': 'warning' }, NEWER)
+    );
+    this.node.append(this._static);
+    const drawn = await this._host.drawStatic(model);
+    if (drawn) {
+      this._static?.append(drawn);
+    }
   }
 
   override dispose(): void {
@@ -56,6 +81,7 @@ export class TranscriptRenderer extends Widget implements IRenderMime.IRenderer 
     this._view.dispose();
     this._view.node.remove();
     this._view = new TranscriptView(this._host);
+    this._view.node.hidden = this._static !== null;
     this.node.append(this._view.node);
     if (this._saved) {
       this._draw();

@@ -19,6 +19,12 @@ export class NotingHost implements IHost {
   typeset(element: HTMLElement): void {
     this.noted.push(`typeset ${element.textContent}`);
   }
+  async drawStatic(model: { data: Record<string, any> }): Promise<HTMLElement | null> {
+    this.noted.push('static');
+    const node = document.createElement('p');
+    node.textContent = model.data['text/html'] ?? '';
+    return node;
+  }
   copy(text: string): void {
     this.noted.push(`copy ${text}`);
   }

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from llm_magics.transcript import MIME_TYPE
+
 from .conftest import Open
 from .driver import PANEL, Notebook
 from .test_chat import CHAT, SETUP, WORDS, shown, transcript
@@ -171,6 +173,18 @@ def test_the_saved_output_alone_rebuilds_the_turn(open_notebook: Open) -> None:
         notebook.run(number)
     saved = notebook.save()
     assert saved.cells[2].outputs[0]["data"]["text/plain"] == repr(repr(transcript(saved, 1).messages()))
+
+
+def test_a_transcript_of_a_newer_version_shows_its_static_form(open_notebook: Open) -> None:
+    newer = {MIME_TYPE: {"version": 99, "segments": [{"type": "hologram"}]}, "text/html": "<p>the <b>static</b> form</p>"}
+    notebook = open_notebook([f"display({newer!r}, raw=True)"])
+    notebook.run(0)
+    notebook.wait_for_text(0, "saved by another version of llm_magics")
+    notebook.output(0).locator("b", has_text="static").wait_for()
+    notebook.save()
+    notebook.open()  # as a reader meets it, trusted or not
+    notebook.output(0).locator("b", has_text="static").wait_for()
+    assert "Error" not in notebook.text(0)
 
 
 def test_a_whole_turn_with_the_keyboard_alone(open_notebook: Open) -> None:
