@@ -8,6 +8,7 @@ import { IRenderMimeRegistry } from '@jupyterlab/rendermime';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { IStatusBar } from '@jupyterlab/statusbar';
 import { buildIcon } from '@jupyterlab/ui-components';
+import { Token } from '@lumino/coreutils';
 import { NotebookBridge } from './bridge';
 import { editTool, followTools, runTool } from './celltool';
 import { followChatCells, registerChatLanguage } from './chatlanguage';
@@ -19,32 +20,49 @@ import { TranscriptRenderer } from './renderer';
 import { toolName } from './toolmetadata';
 import { MIME_TYPE } from './transcript';
 
-const gauges = new Gauges();
-const preferences = new Preferences();
+const IPreferences = new Token<Preferences>(
+  'llm-magics:IPreferences',
+  'What the user set in the settings editor.'
+);
+const IGauges = new Token<Gauges>('llm-magics:IGauges', 'What is loaded in the kernel of each notebook.');
 
-const settings: JupyterFrontEndPlugin<void> = {
+const settings: JupyterFrontEndPlugin<Preferences> = {
   id: 'llm-magics:settings',
   description: 'How conversations look, and rules for them, from the settings editor.',
   autoStart: true,
   requires: [ISettingRegistry],
-  activate: async (_app: JupyterFrontEnd, registry: ISettingRegistry) => {
-    const loaded = await registry.load('llm-magics:settings');
-    const take = () => preferences.set(loaded.composite);
-    loaded.changed.connect(take);
-    take();
+  provides: IPreferences,
+  activate: (_app: JupyterFrontEnd, registry: ISettingRegistry) => {
+    const preferences = new Preferences();
+    void registry.load('llm-magics:settings').then(loaded => {
+      const take = () => preferences.set(loaded.composite);
+      loaded.changed.connect(take);
+      take();
+    });
+    return preferences;
   }
+};
+
+const modelGauges: JupyterFrontEndPlugin<Gauges> = {
+  id: 'llm-magics:gauges',
+  description: 'Keeps what each kernel says of its loaded models.',
+  autoStart: true,
+  provides: IGauges,
+  activate: () => new Gauges()
 };
 
 const transcripts: JupyterFrontEndPlugin<void> = {
   id: 'llm-magics:transcripts',
   description: 'Draws conversations, and streams them while they are written.',
   autoStart: true,
-  requires: [IRenderMimeRegistry, INotebookTracker, IEditorLanguageRegistry],
+  requires: [IRenderMimeRegistry, INotebookTracker, IEditorLanguageRegistry, IPreferences, IGauges],
   activate: (
     app: JupyterFrontEnd,
     rendermime: IRenderMimeRegistry,
     notebooks: INotebookTracker,
-    languages: IEditorLanguageRegistry
+    languages: IEditorLanguageRegistry,
+    preferences: Preferences,
+    gauges: Gauges
   ) => {
     ignoreStatusOfOurMessages();
     const live = new LiveTurns();
@@ -117,9 +135,15 @@ const modelCard: JupyterFrontEndPlugin<void> = {
   id: 'llm-magics:model-card',
   description: 'Shows the loaded models in the status bar.',
   autoStart: true,
-  requires: [INotebookTracker],
+  requires: [INotebookTracker, IPreferences, IGauges],
   optional: [IStatusBar],
-  activate: (_app: JupyterFrontEnd, notebooks: INotebookTracker, statusBar: IStatusBar | null) => {
+  activate: (
+    _app: JupyterFrontEnd,
+    notebooks: INotebookTracker,
+    preferences: Preferences,
+    gauges: Gauges,
+    statusBar: IStatusBar | null
+  ) => {
     const card = new ModelCard(() => gauges.get(notebooks.currentWidget?.context ?? null));
     const refresh = () => card.refresh(preferences.look.modelCard);
     gauges.changed.connect(refresh);
@@ -136,4 +160,4 @@ function ignoreStatusOfOurMessages(): void {
   PageConfig.setOption(option, JSON.stringify([...types, 'llm_magics']));
 }
 
-export default [settings, transcripts, chatCells, cells, modelCard];
+export default [settings, modelGauges, transcripts, chatCells, cells, modelCard];
