@@ -162,6 +162,11 @@ class Output:
         return self.said and (space.endswith(" ") if space else self._last in _QUOTING or category(self._last) in ("Ps", "Pi"))
 
     @property
+    def behind_marker(self) -> bool:
+        """Whether nothing was said since the last marker."""
+        return self._after_marker
+
+    @property
     def in_line(self) -> bool:
         """Whether content stands in the same line before what comes next."""
         return self.said and "\n" not in "".join(self._space) and self._last != "\n"

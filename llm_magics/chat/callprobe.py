@@ -10,9 +10,11 @@ from ..messages import Message, ToolCall, ToolSpec
 from .diff import safe_suffix
 from .probe import Probe
 from .syntax import ReasoningSyntax, TurnSyntax
+from .tags import tags
 from .turns import USER, Frame
 
 PROBE_NAMES = FIRST, SECOND = "qfirsttool", "qsecondtool"
+_SAID = "qsaidword"
 KEYS = ("qkeya", "qkeyb", "qkeyc")
 IDS = ("qidfirst1", "qidsecon2")
 VALUES = {"qkeya": "qvala", "qkeyb": "qvalb"}
@@ -41,7 +43,7 @@ class CallRenderer:
     def calls(self, *calls: tuple[str, dict[str, Any]], said: str = "") -> str:
         """The turn's text from after its opener, empty thought and empty content, to before the turn's end."""
         body = self.body(*calls, said=said)
-        body = self._without_empties(body)
+        body = self._without_empty_content(self._without_empties(body), calls)
         return _without_turn_end(body, [self._turn.end, *self._frame.ends])
 
     def body(self, *calls: tuple[str, dict[str, Any]], said: str = "") -> str:
@@ -63,6 +65,19 @@ class CallRenderer:
                 body = body[lead + len(marker) :]
         layout = self._reasoning.end[len(self._reasoning.end.rstrip()) :] if self._reasoning else ""
         return body.removeprefix(layout)
+
+
+    def _without_empty_content(self, body: str, calls: tuple[tuple[str, dict[str, Any]], ...]) -> str:
+        """Without the frame that the template writes around content even if there is none: ``<text></text>``."""
+        said = self._without_empties(self.body(*calls[:1], said=_SAID))
+        opened, _, behind = said.partition(_SAID)
+        written = _SAID in said and not any(word in opened for word in (calls[0][0], IDS[0]))
+        if not written or not tags(opened) or not body.lstrip().startswith(opened.strip()):
+            return body
+        rest = body.lstrip()[len(opened.strip()) :]
+        closed = (tags(behind) or [""])[0]
+        framed = behind.lstrip().startswith(closed) and rest.lstrip().startswith(closed) and closed not in self._frame.prompt_on
+        return rest.lstrip()[len(closed) :] if closed and framed else rest
 
 
 def _schema(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -294,10 +294,13 @@ def _blocks(
         return None
     if header_end != named and (not header_end.strip() or header_end.strip() not in named):
         return None
+    if named.strip() == header_end.strip() and head.endswith(named):
+        header_end = named  # with the layout before it
     content = head[: len(head) - len(header_end)]
     thought = reasoning.start if reasoning else ""
     thought = thought[: len(thought) - len(header_end)] if thought.endswith(header_end) else ""
-    call = found.section_start + found.call_start
+    call = (found.section_start + found.call_start).removesuffix(reopened)
+    call = call if call.strip() else ""
     addressee = re.sub(r"[\w.:-]+$", "", call)
     last = tags((found.call_end + found.separator + found.section_end).partition(reopened)[0])
     shown = [turn.end, reasoning.end if reasoning else "", *frame.ends, *last[-1:]]
@@ -310,10 +313,11 @@ def _reopening(found: ToolSyntax, frame: Frame, render: CallRenderer) -> str:
     text = render.body((FIRST, VALUES), said="qsaidword")
     call = (found.section_start + found.call_start) or ""
     at = text.find("qsaidword")
-    gap = text[at + len("qsaidword") : text.find(call + FIRST)] if at >= 0 and call + FIRST in text else ""
-    for size in range(min(len(frame.prompt_on), 300), 1, -1):
-        if frame.prompt_on[-size:].strip() and gap.endswith(frame.prompt_on[-size:]):
-            return frame.prompt_on[-size:]
+    for before in (call + FIRST, FIRST):  # the opener may be a part of what was taken for the call's start
+        gap = text[at + len("qsaidword") : text.find(before)] if at >= 0 and before in text else ""
+        for size in range(min(len(frame.prompt_on), 300), 1, -1):
+            if frame.prompt_on[-size:].strip() and gap.endswith(frame.prompt_on[-size:]):
+                return frame.prompt_on[-size:]
     return ""
 
 

@@ -15,6 +15,7 @@ _RETRY = 4096
 
 _FENCE = "```"
 _LONG_TAG = 40
+_MAX_LEAD = 3
 
 
 class PhaseReader:
@@ -86,8 +87,8 @@ class PhaseReader:
             yield from self._stray(size)
 
     def _stray(self, size: int) -> Reading[None]:
-        """A closing marker that closes nothing is dropped at the answer's edges; in between it is a mention."""
-        if not self._out.said or (yield from self._at_end(size)):
+        """A closing marker that closes nothing is dropped at the answer's edges and behind a call; else it is a mention."""
+        if not self._out.said or self._out.behind_marker or (yield from self._at_end(size)):
             self._out.layout()
             self._in.take(size, "marker")
         else:
@@ -230,13 +231,14 @@ class PhaseReader:
 
     def _unmarked_call(self) -> Reading[None]:
         """A call that nothing announces can only be the answer's beginning, with a tool's name in it."""
-        ahead = yield from self._in.space_ahead()
-        size = yield from self._control_tag(ahead)
-        behind = (yield from self._in.space_ahead(ahead + size)) if size else ahead
+        behind = yield from self._in.space_ahead()
+        lead: list[str] = []
+        while len(lead) < _MAX_LEAD and (size := (yield from self._control_tag(behind))):
+            lead.append(self._in.text[self._in.at + behind : self._in.at + behind + size])
+            behind = yield from self._in.space_ahead(behind + size)
         if (yield from self._readers[0].begins(behind)):
-            lead = (self._in.text[self._in.at + ahead : self._in.at + ahead + size],) if size else ()
             self._out.begun = Begun(self._readers[0].syntax, "", self._in.checkpoint(), stray="".join(lead))
-            yield from self._attempt(self._readers[0], lead, behind + 1)
+            yield from self._attempt(self._readers[0], tuple(lead), behind + 1)
 
     def _control_tag(self, ahead: int) -> Reading[int]:
         """The length of a tag that looks like a control token, e.g. ``<|python_tag|>``: models put one before such calls."""

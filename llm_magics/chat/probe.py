@@ -16,9 +16,17 @@ from ..errors import TemplateError
 from ..messages import Message, ToolCall, ToolSpec
 from .budget import PROBING, LimitError
 from .repair import PARTS, Repairs, template_variables
+from .tags import tags
 from .template import ChatTemplate
 
 _REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking", PARTS)
+_KNOWN_KEYS = {
+    "role", "content", "name", "tool_calls", "tool_call_id", "function", "arguments", "type", "text", "image",
+    "image_url", "parameters", "properties", "required", "description", "items", "enum", "startswith", "endswith",
+    "split", "strip", "lstrip", "rstrip", "first", "last", "index", "index0", "length", "append", "replace", "get",
+    "keys", "values", "title", "upper", "lower", "join", "format", "tojson",
+}
+_MAX_KEYS = 12
 _WRITTEN_PART = re.compile("""['"]thinking['"]""")  # a part that was printed instead of understood
 
 _SYSTEM = Message("system", "qsysa")
@@ -97,7 +105,8 @@ def find_repairs(template: ChatTemplate) -> Repairs:
     asked.choose(later, "qsysa quserb qansd quserc", {"system_later": False})
     asked.choose([_USER, _USER2, _ANSWER, _ANSWER, _USER], "quserb quserc qansd", {"merge": True})
     asked.choose(later, "qsysa quserb qansd quserc", {"system_later": False, "merge": True})
-    asked.choose([_USER], "quserb qtoole qkeyg", {"lenient": True}, {"tools": "system"}, tools=[_TOOL])
+    described = ({"tools": "system"}, {"tools": "system", "system": "user"})
+    asked.choose([_USER], "quserb qtoole qkeyg", {"lenient": True}, *described, tools=[_TOOL])
     _probe_calls(asked)
     _probe_reasoning(asked)
     return asked.repairs
@@ -142,10 +151,24 @@ def _clean(asked: Probe, repairs: Repairs, history: Sequence[Message]) -> bool:
 def _probe_reasoning(asked: Probe) -> None:
     said = [_USER, Message("assistant", "qansd", reasoning="qthinko")]
     called = [_USER, replace(_CALLING, reasoning="qthinko"), _RESULT]
-    for field in _REASONING_FIELDS:
+    for field in (*_REASONING_FIELDS, *_other_keys(asked.source)):
         tried = replace(asked.repairs, reasoning=field)
         texts = [asked.text(said, (), tried, add_generation_prompt=final, **thinking(True)) for final in (False, True)]
         texts.append(asked.text(called, [_TOOL], tried, **thinking(True)))
-        if any("qthinko" in text and not _WRITTEN_PART.search(text) for text in texts):
+        written = [text for text in texts if "qthinko" in text and not _WRITTEN_PART.search(text)]
+        if any(field in _REASONING_FIELDS or _framed(text) for text in written):
             asked.repairs = tried
             return
+
+
+def _framed(text: str) -> bool:
+    """Whether a thought stands between two tags, which no other member of a message does."""
+    before, _, behind = text.partition("qthinko")
+    opened, closed = before.rstrip(), behind.lstrip()
+    return any(opened.endswith(tag) for tag in tags(opened)[-1:]) and any(closed.startswith(tag) for tag in tags(closed)[:1])
+
+
+def _other_keys(source: str) -> list[str]:
+    """The keys that a template asks for besides those that every message has: one may be its own name for a thought."""
+    found = re.findall(r"""(?:\.|\[\s*['"]|\.get\(\s*['"])([a-z_]{4,40})\b""", source)
+    return [key for key in dict.fromkeys(found) if key not in _KNOWN_KEYS and key not in _REASONING_FIELDS][:_MAX_KEYS]

@@ -152,7 +152,8 @@ def _end_after_thought(frame: Frame, start: str, said: str, called: str, unthoug
     off = frame.prompt_off.rpartition(start.strip())[2] if start.strip() in frame.prompt_off else ""
     skipped = off.strip() and frame.prompt_off.rstrip() != frame.prompt_on.rstrip()
     to_answer = between(said, THOUGHT, ANSWER.text)
-    to_call = between(called, THOUGHT, TOOL.name)
+    word = next((w for w in (TOOL.name, CALLING.tool_calls[0].id) if w in called), TOOL.name)
+    to_call = between(called, THOUGHT, word)
     if skipped:
         layout = start[len(start.rstrip()) :]
         return off[len(layout) :] if off.startswith(layout) else off
@@ -160,7 +161,7 @@ def _end_after_thought(frame: Frame, start: str, said: str, called: str, unthoug
         return _without_content_start(frame, start, to_answer)
     if to_call is None:
         return ""
-    plain = common_suffix(to_call, unthought[: unthought.find(TOOL.name)])
+    plain = common_suffix(to_call, unthought[: unthought.find(word)])
     return to_call[: len(to_call) - len(plain)] or (tags(to_call) or [""])[0]
 
 
@@ -205,10 +206,24 @@ def _from_prompts(probe: Probe, frame: Frame) -> ReasoningSyntax | None:
         return ReasoningSyntax(opened, skipped, derived="the generation prompt opens or skips it")
     for text in (frame.turn_of(probe, [USER, ANSWER]), frame.turn_of(probe, [USER, CALLING], [TOOL])):
         opened = on[len(whole_tags(common_prefix(on, text), on)) :]
-        if text and len(tags(opened)) == 1 and opened != on:
+        always = probe.text([USER], add_generation_prompt=False).rstrip().endswith(opened.strip())  # no turn is opened by it
+        if text and is_tag(opened.strip()) and opened != on and not always:
             end = _cut_by_template(probe, opened.strip()) or closing(opened.strip())
             return ReasoningSyntax(opened, end, derived="the generation prompt opens it")
-    return None
+    return _from_skipped(probe)
+
+
+def _from_skipped(probe: Probe) -> ReasoningSyntax | None:
+    """A template without a generation prompt that ends its text with an empty thought when thinking is off."""
+    on, off = (probe.text([USER], **thinking(flag)) for flag in (True, False))
+    behind = off[len(on) :] if on and off.startswith(on) else ""
+    pair = tags(behind)
+    if len(pair) != 2 or closing(pair[0]) != pair[1]:
+        return None
+    lead, _, rest = behind.partition(pair[0])
+    layout = rest.partition(pair[1])[0]
+    half = layout[: len(layout) // 2]
+    return ReasoningSyntax(lead + pair[0] + half, layout[len(half) :] + pair[1], derived="the template skips it")
 
 
 def _from_cutting(probe: Probe) -> ReasoningSyntax | None:

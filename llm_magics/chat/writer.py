@@ -130,7 +130,7 @@ def _literal_object(syntax: LiteralArguments, members: dict[str, Any], start: st
     for key, value in members.items():
         written = _outside(key) if top or syntax.bare_keys else _literal(syntax, key)
         pieces += [syntax.separator if len(pieces) > 1 else "", written, syntax.assign if top or syntax.bare_keys else ": "]
-        alike = top and syntax.quotes_all and not isinstance(value, str)
+        alike = top and syntax.quotes_all and not syntax.escapes and not isinstance(value, str)
         pieces += [syntax.quote_start, _dumps(value), syntax.quote_end] if alike else [_literal(syntax, value)]
     return concat([*pieces, end])
 

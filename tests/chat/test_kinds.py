@@ -120,3 +120,71 @@ def test_a_thought_before_calls_that_are_split_is_written_once() -> None:
     results = [Message("tool", "x", tool_call_id=c.id, name=c.name) for c in calls]
     text = fmt.render([*said, *results], tools=TOOLS).text
     assert (text.count("kthought"), text.count("<do>")) == (1, 2)
+
+
+def test_a_thought_under_a_name_of_the_templates_own_is_found_and_is_no_part_of_a_marker() -> None:
+    source = template(
+        "{{ {'name': n, 'arguments': a} | tojson }}", before="<plan>{{ m.my_plan }}</plan><do>", behind="</do>"
+    ).replace("{{ m.my_plan }}", "{{ m.my_plan or '' }}")
+    fmt = ChatFormat.from_template(source)
+    assert fmt.reasoning is not None
+    assert (fmt.reasoning.start, fmt.reasoning.end, fmt.reasoning.field) == ("<plan>", "</plan>", "my_plan")
+    assert (fmt.tools.section_start + fmt.tools.call_start) == "<do>"
+    parser = read(source, '<plan>hm</plan><do>{"name": "now", "arguments": {}}</do>')
+    assert (calls_of(parser), parser.message.reasoning, parser.message.text) == ([("now", {})], "hm", "")
+
+
+def test_a_member_that_is_no_thought_is_not_taken_for_one() -> None:
+    source = "{% for m in messages %}<{{ m.role }} by={{ m.author }}>{{ m.content }}</{{ m.role }}>{% endfor %}"
+    assert ChatFormat.from_template(source).reasoning is None
+
+
+def test_an_empty_frame_of_content_before_calls_is_no_part_of_a_marker() -> None:
+    source = (
+        "{% for m in messages %}[{{ m.role }}]{% if m.tool_calls %}<say>{{ m.content or '' }}</say>"
+        "{% for c in m.tool_calls %}<do>{{ {'name': c.function.name, 'arguments': c.function.arguments} | tojson }}</do>{% endfor %}"
+        "{% else %}{{ m.content }}{% endif %}{{ tools | tojson if loop.first and tools }}[end]{% endfor %}"
+        "{{ '[assistant]' if add_generation_prompt }}"
+    )
+    fmt = ChatFormat.from_template(source)
+    assert fmt.tools.section_start + fmt.tools.call_start == "<do>"
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "{% if add_generation_prompt %}\n   <|start|>assistant\n{% endif %}",
+        "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}<|all|>",
+    ],
+)
+def test_a_prompt_that_ends_in_a_tag_makes_no_reasoning(end: str) -> None:
+    source = "{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}<|stop|>\n{% endfor %}" + end
+    fmt = ChatFormat.from_template(source)
+    assert fmt.reasoning is None
+    assert read(source, "Hello there.", ()).message.text == "Hello there."
+
+
+def test_a_thought_that_only_switching_off_shows_is_found() -> None:
+    source = (
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}</{{ m.role }}>{% endfor %}"
+        "{% if enable_thinking is defined and not enable_thinking %}<hm>\n\n</hm>\n{% endif %}"
+    )
+    parser = read(source, "<hm>\nWell.\n</hm>\nYes.", ())
+    assert (parser.message.reasoning, parser.message.text.strip()) == ("Well.", "Yes.")
+
+
+RECIPIENTS = (
+    "{% for m in messages %}{{ '<|from|>' ~ m.role ~ '\\n<|to|>' ~ ('all\\n' if m.role == 'assistant' else '') ~ '<|text|>' ~ (m.content or '') ~ '\\n' }}"
+    "{{ tools | tojson if loop.first and tools }}{% for c in m.tool_calls or [] %}"
+    "{{ '<|from|>assistant\\n<|to|>' ~ c.function.name ~ '\\n<|text|>' ~ c.function.arguments | tojson ~ '\\n' }}{% endfor %}"
+    "{% if m.role == 'assistant' %}<|stop|>\n{% endif %}{% endfor %}{{ '<|from|>assistant\\n<|to|>' if add_generation_prompt }}"
+)  # fmt: skip
+
+
+def test_blocks_are_found_behind_an_empty_block_of_content() -> None:
+    fmt = ChatFormat.from_template(RECIPIENTS)
+    assert fmt.tools.shape is Shape.RECIPIENT
+    parser = read(RECIPIENTS, 'look_up\n<|text|>{"word": "ash"}\n<|stop|>')
+    assert calls_of(parser) == [("look_up", {"word": "ash"})]
+    said = read(RECIPIENTS, 'all\n<|text|>Wait.\n<|from|>assistant\n<|to|>now\n<|text|>{}<|stop|>')
+    assert (calls_of(said), said.message.text.strip()) == ([("now", {})], "Wait.")

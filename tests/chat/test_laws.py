@@ -12,16 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llm_magics.chat.diff import common_prefix
 from llm_magics.chat.format import ChatFormat
 from llm_magics.chat.parser import StreamParser
 from llm_magics.chat.syntax import Shape
-from llm_magics.chat.tags import whole_tags
-from llm_magics.chat.template import Prompt
 from llm_magics.chat.writer import write_calls
 from llm_magics.events import ModelEnd, ModelEvent, assemble
 from llm_magics.messages import Message, ToolCall, ToolSpec, user
 
+from ..smoke import written_by_template
 from .formats import NAMES, TEMPLATES, format_of
 
 each_template = pytest.mark.parametrize("path", TEMPLATES, ids=NAMES)
@@ -71,19 +69,6 @@ def events_of(parser: StreamParser, pieces: list[str], reason: str = "stop") -> 
     return events + parser.finish(reason)  # type: ignore[arg-type]
 
 
-def written_by_template(fmt: ChatFormat, tools: list[ToolSpec], calls: list[ToolCall]) -> tuple[Prompt, str]:
-    """The template's own text of these calls, and the prompt that it follows."""
-    closed = fmt.render([user("hi")], tools=tools, add_generation_prompt=False).text
-    opening = fmt.render([user("hi")], tools=tools).generation_prompt
-    called = Message("assistant", tool_calls=tuple(calls))
-    full = fmt.render([user("hi"), called], tools=tools, add_generation_prompt=False).text
-    if not full.startswith(closed):
-        return fmt.render([user("hi")], tools=tools), write_calls(fmt.tools, calls)
-    rest = full[len(closed) :]
-    shared = opening if rest.startswith(opening) else whole_tags(common_prefix(rest, opening), rest)
-    return Prompt(closed + shared, shared), rest[len(shared) :]
-
-
 def same_calls(found: tuple[ToolCall, ...], wanted: list[ToolCall]) -> bool:
     return [(c.name, json.loads(c.arguments)) for c in found] == [(c.name, json.loads(c.arguments)) for c in wanted]
 
@@ -95,7 +80,10 @@ def test_calls_that_the_template_writes_are_read_back_equal(path: Path, data: st
     fmt = format_of(path)
     most = 3 if fmt.tools.parallel else 1
     tools, calls = data.draw(tools_and_calls(most=most, plain=fmt.tools.shape is Shape.PYTHONIC))
-    prompt, text = written_by_template(fmt, tools, calls)
+    prompt, text = written_by_template(fmt, tools, Message("assistant", tool_calls=tuple(calls))) or (
+        fmt.render([user("hi")], tools=tools),
+        write_calls(fmt.tools, calls),
+    )
     cuts = data.draw(st.lists(st.integers(0, 10**6), max_size=8))
     parser = fmt.parser(tools, prompt=prompt)
     events_of(parser, pieces_of(text, cuts))
