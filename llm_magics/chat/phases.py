@@ -231,13 +231,15 @@ class PhaseReader:
 
     def _unmarked_call(self) -> Reading[None]:
         """A call that nothing announces can only be the answer's beginning, with a tool's name in it."""
-        behind = yield from self._in.space_ahead()
+        start = behind = end = yield from self._in.space_ahead()
         lead: list[str] = []
         while len(lead) < _MAX_LEAD and (size := (yield from self._control_tag(behind))):
             lead.append(self._in.text[self._in.at + behind : self._in.at + behind + size])
-            behind = yield from self._in.space_ahead(behind + size)
+            end = behind + size
+            behind = yield from self._in.space_ahead(end)
         if (yield from self._readers[0].begins(behind)):
-            self._out.begun = Begun(self._readers[0].syntax, "", self._in.checkpoint(), stray="".join(lead))
+            stray = self._in.text[self._in.at + start : self._in.at + end]
+            self._out.begun = Begun(self._readers[0].syntax, "", self._in.checkpoint(), stray=stray)
             yield from self._attempt(self._readers[0], tuple(lead), behind + 1)
 
     def _control_tag(self, ahead: int) -> Reading[int]:
