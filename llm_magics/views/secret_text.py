@@ -57,8 +57,10 @@ _STRING = rf"[rbuft]{{0,2}}(?:{_TRIPLE}|{_SINGLE})"
 
 
 def _escaped(group: str) -> str:
-    """A pattern of a literal in JSON in JSON, e.g. ``\\"abc\\"``."""
-    return rf"(?P<{group}>\\+[\"'])(?:(?!(?<!\\)(?P={group}))[^\n])*+(?:(?P={group}))?"
+    """A pattern of a literal in JSON in JSON, e.g. ``\\"abc\\"``: the deeper it is, the more backslashes stand for one."""
+    slashes, quote, backslash = f"(?P={group}b)", f"(?P={group}q)", rf"(?P={group}b)\\"
+    inside = rf"(?:{backslash}){{2}}|{backslash}{slashes}{quote}|(?!{slashes}{quote})[^\n]"
+    return rf"(?P<{group}b>\\+)(?P<{group}q>[\"'])(?:{inside})*+(?:{slashes}{quote})?"
 
 
 def _literals(group: str) -> str:

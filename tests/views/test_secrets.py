@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llm_magics.segments import Ask, Step, TextSegment, ToolSegment
@@ -142,6 +142,8 @@ SECRETIVE = st.dictionaries(
 
 
 @given(SECRETIVE, st.booleans(), st.booleans())
+@example({"api_key": "a\\", "n": 1}, False, True)
+@example({"api_key": 'a\\"b\\\\', "password": "hunter2"}, False, True)
 def test_json_stays_json_with_the_same_members(data: dict[str, object], ascii_only: bool, twice: bool) -> None:
     text = json.dumps(data, ensure_ascii=ascii_only)
     masked = json.loads(masked_text(json.dumps({"inner": text}) if twice else text))
