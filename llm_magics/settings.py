@@ -77,14 +77,17 @@ class TurnSettings:
 
 
 def schema_of(given: Any) -> JsonSchema:
-    """Make a JSON schema of a schema, a pydantic model, or any type that pydantic understands."""
+    """Make the JSON schema that a model is held to of a schema, a pydantic model, or any type that pydantic understands."""
     if isinstance(given, Mapping):
         return given
     from pydantic import TypeAdapter
     from pydantic.errors import PydanticUserError
 
+    from .tools.annotations import modern
+    from .tools.declared import declared_schema
+
     try:
-        return TypeAdapter(given).json_schema()
+        return declared_schema(TypeAdapter(modern(given)))
     except PydanticUserError as error:
         what = f"No JSON schema can be made of {given!r}: {error}"
         raise SchemaError(what, "Give a pydantic model or a JSON schema.") from error
@@ -94,9 +97,11 @@ def value_of(text: str, given: Any) -> Any:
     """Read an answer as what ``response_schema`` asked for; raises SchemaError where it is not valid."""
     import pydantic
 
+    from .tools.annotations import modern
+
     if not isinstance(given, Mapping):
         try:
-            return pydantic.TypeAdapter(given).validate_json(text)
+            return pydantic.TypeAdapter(modern(given)).validate_json(text)
         except pydantic.ValidationError as error:
             raise SchemaError(f"The answer is not what the schema asks for: {error}", _AGAIN) from error
     import json

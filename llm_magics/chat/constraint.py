@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..messages import JsonSchema, ToolSpec
@@ -37,16 +37,29 @@ HEADER_SPACE = 60  # characters that a block's header may have around the recipi
 
 
 @dataclass(frozen=True, slots=True)
+class JsonAnswer:
+    """An answer under a response schema. ``required``: keys that some object requires; ``reasoning``: the markers around what
+    may stand before it, the first empty if it is open already; ``calls``: what begins a call that may stand in its place.
+    """
+
+    required: tuple[str, ...] = ()
+    reasoning: tuple[str, str] = ("", "")
+    calls: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Constraint:
     """The grammars of one request, as text; empty where nothing is to hold.
 
     ``start`` is armed before the first token. ``calls`` is armed when a call has begun; it starts with the section's or the
-    call's first marker. ``unenforced`` says, by tool, which keywords only validation can check.
+    call's first marker. ``unenforced`` says, by tool, which keywords only validation can check. ``json`` is there if ``start``
+    holds the answer to a response schema, so that it can be complete within a limit of tokens.
     """
 
     start: str = ""
     calls: str = ""
     unenforced: tuple[str, ...] = ()
+    json: JsonAnswer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +91,16 @@ def build_constraint(
     """
     frame = frame or Frame()
     chosen = [t for t in tools if tool_choice in ("auto", "none", "required", t.name)]
-    if syntax is None or not chosen:
-        start = _response(response_schema, frame, None) if response_schema is not None else ""
-        return Constraint(start=start)
-    if tool_choice == "none":
-        start = _response(response_schema, frame, None) if response_schema is not None else _no_calls(syntax, frame)
-        return Constraint(start=start)
+    if syntax is None or not chosen or tool_choice == "none":
+        if response_schema is not None:
+            return _response(response_schema, frame, None)
+        return Constraint(start="" if syntax is None or not chosen else _no_calls(syntax, frame))
     calls = _Calls(syntax, chosen, parallel, frame)
     unenforced = tuple(f"{name}: {place}" for name, schema in calls.schemas.items() for place in schema.unenforced)
     if tool_choice != "auto":
         return Constraint(calls.after_reasoning(), unenforced=unenforced)
-    start = _response(response_schema, frame, calls) if response_schema is not None else ""
-    return Constraint(start, _Calls(syntax, chosen, parallel, frame).alone(), unenforced)
+    answer = _response(response_schema, frame, calls) if response_schema is not None else Constraint()
+    return replace(answer, calls=_Calls(syntax, chosen, parallel, frame).alone(), unenforced=unenforced)
 
 
 def parameters_schema(tool: ToolSpec) -> Normalised:
@@ -100,19 +111,40 @@ def parameters_schema(tool: ToolSpec) -> Normalised:
     return normalise(parameters)
 
 
-def _response(schema: JsonSchema | None, frame: Frame, calls: _Calls | None) -> str:
+def _response(schema: JsonSchema, frame: Frame, calls: _Calls | None) -> Constraint:
     """JSON under a schema, after the reasoning; or calls, where there are any.
 
     Nothing stands around the JSON where nothing must: white space is what a model writes that would rather write prose.
     """
     writer = calls.writer if calls else GrammarWriter()
-    normal = normalise(schema if schema is not None else {})
+    normal = normalise(schema)
     value = ValueWriter(writer, normal).value(normal.root)
     opening, closing = (writer.marker(m) for m in (frame.turn.content_start, frame.turn.content_end))
     body = f"{optional(opening)} {value} {optional(closing)}"
     if calls:
         body = f"({body}) | {calls.body()}"
-    return writer.text(f"{_reasoning(writer, frame)} ({body})")
+    thought = _reasoning(writer, frame)
+    start = writer.text(f"{thought} ({body})")
+    begins = first_tag(calls.syntax.section_start) or first_tag(calls.syntax.call_start) if calls else ""
+    if calls and not begins:
+        return Constraint(start)  # JSON and a call begin alike
+    syntax = frame.reasoning if thought else None
+    markers = ("", "") if syntax is None else ("" if frame.reasoning_open else syntax.start.strip(), syntax.end.strip())
+    return Constraint(start, json=JsonAnswer(_required(normal), markers, (begins,) if begins else ()))
+
+
+def _required(normal: Normalised) -> tuple[str, ...]:
+    """The keys that some object of a schema requires."""
+    found: dict[str, None] = {}
+    nodes: list[Any] = [normal.root, *normal.definitions.values()]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, Mapping) and "enum" not in node:
+            found |= dict.fromkeys(node.get("required", [])) if node.get("type") == "object" else {}
+            nodes.extend(node.values())
+        elif isinstance(node, list):
+            nodes.extend(node)
+    return tuple(found)
 
 
 def _reasoning(writer: GrammarWriter, frame: Frame) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import EngineError, SchemaError
+from .closing import Closer
 from .library import lib
 from .model import Model
 from .values import Grammar
@@ -28,9 +29,10 @@ _CACHED_GRAMMARS = 32
 class Constraint:
     """One armed grammar and how far the text has come in it."""
 
-    def __init__(self, matcher: Any, model: Model) -> None:
+    def __init__(self, matcher: Any, model: Model, closer: Closer | None = None) -> None:
         self._matcher = matcher
         self._model = model
+        self._closer = closer
         self._eog = frozenset(model.eog)
 
     def accept(self, token: int) -> bool:
@@ -41,6 +43,33 @@ class Constraint:
         if not taken:
             self._raise_if_broken()
         return taken
+
+    def settle(self, token: int) -> int:
+        """Settle on a drawn token that was taken: itself, or another one in its place where the text must come to its end."""
+        if self._closer is None or token in self._eog:
+            return token
+        other = self._closer.instead(token)
+        if other is None:
+            return token
+        self._matcher.consume_token(other)
+        self._raise_if_broken()
+        self._closer.took(other)
+        return other
+
+    def took(self, token: int) -> None:
+        """Note a token that was taken without having been drawn."""
+        if self._closer is not None:
+            self._closer.took(token)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the text must be complete at its limit, and is."""
+        return self._closer is not None and self._closer.complete
+
+    @property
+    def hurried(self) -> bool:
+        """Whether the text was brought to its end sooner than the model would have."""
+        return self._closer is not None and self._closer.hurried
 
     def allowed(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Compute which tokens the grammar allows next."""
@@ -90,11 +119,13 @@ class ConstraintEngine:
         self._model = model
         self._tokenizer: Any = None
         self._compiled: OrderedDict[str, Any] = OrderedDict()
+        self._bytes: dict[int, int] = {}
 
-    def arm(self, grammar: Grammar, held: bytes = b"") -> Constraint:
+    def arm(self, grammar: Grammar, held: bytes = b"", limit: int = 0, soft: int = 0) -> Constraint:
         """Start a grammar, consuming first its ``pending`` text and then ``held``: bytes not yet shown to anyone.
 
-        Raises SchemaError for a grammar that cannot be compiled, EngineError for text that it refuses.
+        ``limit`` and ``soft`` are the tokens that a JSON text may take; see :class:`~llm_magics.engine.closing.Closer`. Raises
+        SchemaError for a grammar that cannot be compiled or has no text within the limit, EngineError for text that it refuses.
         """
         matcher = self._compile(grammar.text).deep_copy()
         written = grammar.pending.encode() + held
@@ -103,7 +134,19 @@ class ConstraintEngine:
             if matcher.try_consume_tokens(tokens) < len(tokens):
                 shown = written.decode("utf-8", "replace")
                 raise EngineError(f"The grammar refuses what is already written: {shown!r}.", "Arm it earlier.")
-        return Constraint(matcher, self._model)
+        closer = None
+        if grammar.json is not None:
+            prelude = self._model.tokenize(grammar.json.prelude_end, special=True)
+            closer = Closer(matcher, self._model.piece, self._single_bytes(), grammar.json, limit, soft, prelude)
+            closer.begin()
+        return Constraint(matcher, self._model, closer)
+
+    def _single_bytes(self) -> dict[int, int]:
+        """Which token is one byte and nothing else, by byte."""
+        if not self._bytes:
+            pieces = ((self._model.piece(token), token) for token in range(self._model.n_vocab))
+            self._bytes = {piece[0]: token for piece, token in pieces if len(piece) == 1}
+        return self._bytes
 
     def _compile(self, text: str) -> Any:
         from llguidance import LLMatcher

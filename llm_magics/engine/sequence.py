@@ -12,6 +12,7 @@ from queue import SimpleQueue
 
 from ..errors import EngineError, LLMMagicsError
 from .chains import DeviceChain
+from .closing import SOFT_LIMIT
 from .constraint import Constraint, ConstraintEngine
 from .context import Context
 from .lookup import Guesser
@@ -206,6 +207,9 @@ class Sequence:
             token = self._sampler.sample_again(context, row, self._constraint.allowed())
             if not self._constraint.accept(token):
                 raise EngineError(f"The grammar refuses token {token}, which it had allowed.", "Simplify the schema.")
+        if self._constraint is not None and (settled := self._constraint.settle(token)) != token:
+            token = settled
+            self._sampler.force(token)
         if not self._first:
             self._first = time.perf_counter()
         if clean is not None and token not in self._eog:
@@ -267,7 +271,8 @@ class Sequence:
         if self._stream.stopped or (self._constraint is not None and self._constraint.finished):
             self.reason = "stop"
         elif not self.reason and self._at_its_limit():
-            self.reason = "length"
+            complete = self._constraint is not None and self._constraint.complete
+            self.reason = "stop" if complete else "length"
 
     def _at_its_limit(self) -> bool:
         limit = self.request.max_tokens
@@ -285,6 +290,7 @@ class Sequence:
             for token in forced:
                 if not constraint.accept(token):
                     raise EngineError(f"The grammar refuses token {token}, which it had forced.", "Simplify the schema.")
+                constraint.took(token)
                 self._n_forced += 1
                 self._sampler.force(token)
                 if self.request.logprobs:
@@ -298,7 +304,11 @@ class Sequence:
         if step.disarm:
             self._constraint = None
         if step.arm is not None:
-            self._constraint = self._constraints.arm(step.arm, self._stream.held())
+            room = self._n_ctx - len(self.tokens)
+            asked = self.request.max_tokens
+            limit = room if asked is None else min(asked - (len(self.tokens) - self.n_prompt), room)
+            soft = limit if asked is not None else min(SOFT_LIMIT, limit)
+            self._constraint = self._constraints.arm(step.arm, self._stream.held(), limit, soft)
         if step.stop:
             self.reason = "stop"
 
@@ -338,4 +348,5 @@ class Sequence:
             drafted=self._n_drafted,
             accepted=self._n_accepted,
             dropped=self.n_dropped,
+            hurried=self._constraint is not None and self._constraint.hurried,
         )

@@ -76,16 +76,33 @@ class SamplerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class JsonText:
+    """A grammar's text is one JSON value, which must be complete within the limit of tokens; see ``engine/closing.py``.
+
+    ``required`` are the keys that some object in it requires. ``prelude_start`` and ``prelude_end`` are the markers around what
+    may stand before the JSON, e.g. ``<think>`` and ``</think>``; without a start, the prelude is open already. ``others`` are
+    the beginnings of what may stand in its place and has no limit to keep, e.g. ``<tool_call>``.
+    """
+
+    required: tuple[str, ...] = ()
+    prelude_start: str = ""
+    prelude_end: str = ""
+    others: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Grammar:
     """A grammar in llguidance's Lark dialect, to hold from here on.
 
     ``pending`` is text that the model has already written and that the grammar must consume first, e.g. ``"\\n{"`` when the
     token that completed the marker carried more than the marker. An armed grammar holds until the generation ends or the
-    guide disarms it; where it accepts and cannot go on, only an end-of-generation token is left.
+    guide disarms it; where it accepts and cannot go on, only an end-of-generation token is left. ``json`` asks for a text that
+    is complete when the limit of tokens is reached.
     """
 
     text: str
     pending: str = ""
+    json: JsonText | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +205,8 @@ class Finished:
     ``reason``: "stop" (end token, stop string or guide), "length" (max_tokens or context), "interrupted". ``losses`` says why
     the prefix could not be reused further than it was, or that guesses ended. ``masked`` counts tokens for which a grammar mask
     was computed, ``forced`` those a grammar forced without sampling, ``drafted``/``accepted`` those of speculation; ``dropped``
-    counts the droppable ranges that were forgotten (``n_prompt`` and ``n_past`` are without them).
+    counts the droppable ranges that were forgotten (``n_prompt`` and ``n_past`` are without them). ``hurried``: a JSON
+    text was brought to its end.
     """
 
     reason: Literal["stop", "length", "interrupted"]
@@ -210,6 +228,7 @@ class Finished:
     drafted: int = 0
     accepted: int = 0
     dropped: int = 0
+    hurried: bool = False
 
 
 EngineEvent: TypeAlias = Prefill | Tokens | Finished

@@ -28,7 +28,7 @@ from ..chat.regex import byte_tokenizer
 from ..chat.safe import SafeParser
 from ..chat.syntax import ToolSyntax
 from ..chat.template import Prompt
-from ..engine.values import Grammar, GuideStep
+from ..engine.values import Grammar, GuideStep, JsonText
 from ..errors import SchemaError
 from ..events import ModelEnd, ModelEvent, ReasoningDelta, TextDelta, ToolCallStart
 from ..messages import FinishReason
@@ -150,7 +150,9 @@ class ChatGuide:
         if not self._constraint.start:
             return GuideStep()
         self._armed = True
-        return GuideStep(arm=Grammar(self._constraint.start))
+        json = self._constraint.json
+        text = JsonText(json.required, *json.reasoning, json.calls) if json is not None else None
+        return GuideStep(arm=Grammar(self._constraint.start, json=text))
 
     def feed(self, text: str) -> GuideStep:
         if self._recovery is not None:

@@ -217,10 +217,11 @@ def _try_alone(annotation: Any) -> None:
 
 
 def _schema_of(adapter: Any) -> dict[str, Any]:
+    from .declared import declared_schema
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a default that JSON cannot spell
-        schema: dict[str, Any] = adapter.json_schema()
-    return schema
+        return declared_schema(adapter)
 
 
 def _is_self(function: Callable[..., Any], parameter: inspect.Parameter) -> bool:
