@@ -3,6 +3,7 @@
 import { button, make, printable, setText } from './dom';
 import { folded, notRunLine, type Item } from './folding';
 import type { IHost } from './host';
+import { jsonLines, jsonSummary } from './jsontext';
 import type { IQuestion } from './live';
 import { MarkdownView } from './markdownview';
 import { statusText } from './status';
@@ -89,10 +90,8 @@ export class TranscriptView {
 
 function viewOf(type: Item['type'], host: IHost): IItemView {
   switch (type) {
-    case 'text': {
-      const view = new MarkdownView(host);
-      return { type, node: view.node, update: (s, _t, last) => view.update((s as ITextSegment).text, !last) };
-    }
+    case 'text':
+      return textView(host);
     case 'reasoning':
       return reasoningView(host);
     case 'tool': {
@@ -115,6 +114,31 @@ function viewOf(type: Item['type'], host: IHost): IItemView {
       return { type, node, update };
     }
   }
+}
+
+/** Text is markdown; if it is JSON, a code block that folds. */
+function textView(host: IHost): IItemView {
+  const view = new MarkdownView(host);
+  const node = make('div', '', {}, view.node);
+  const summary = make('summary');
+  let fold: HTMLDetailsElement | null = null;
+  const update = (s: Item, _transcript: ITranscript, last: boolean) => {
+    const { text } = s as ITextSegment;
+    const lines = jsonLines(text);
+    if (lines !== null && !fold) {
+      fold = make('details', 'llm-Json', {}, summary, view.node);
+      fold.open = true;
+      node.replaceChildren(fold);
+    } else if (lines === null && fold) {
+      fold = null;
+      node.replaceChildren(view.node);
+    }
+    if (lines !== null) {
+      setText(summary, jsonSummary(text));
+    }
+    view.update(lines === null ? text : '```json\n' + lines + '\n```', !last);
+  };
+  return { type: 'text', node, update };
 }
 
 /** Calls that did not run: one row with their number, which unfolds to show them. */

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 from ..segments import NoticeSegment, ReasoningSegment, TextSegment, ToolSegment
 from ..transcript import Transcript
 from .folding import Item, NotRun, folded
+from .json_text import json_lines, json_summary
 from .lines import call_line, losses_line, state_line, status_line
 from .markdown import NO_MATHS, GrowingMarkdown, code_html, markdown_html, printable
 from .sanitize import sanitized
@@ -53,6 +54,9 @@ class GrowingHtml:
 
     def _write(self, at: int, item: Item) -> str:
         match item:
+            case TextSegment(text) if (lines := json_lines(text)) is not None:
+                code = code_html(printable(lines), "json")
+                return f'<details class="lm-json" open><summary>{json_summary(text)}</summary>{code}</details>\n'
             case TextSegment(text):
                 return f'<div class="lm-text">{self._markdown(at, text)}</div>\n'
             case ReasoningSegment(text) if self.reasoning == "hide":

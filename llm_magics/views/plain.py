@@ -6,6 +6,7 @@ from ..segments import NoticeSegment, ReasoningSegment, TextSegment, ToolSegment
 from ..transcript import Transcript
 from .folding import Item, NotRun, folded
 from .html import ShowReasoning
+from .json_text import json_lines
 from .lines import call_line, state_line, status_line
 from .markdown import printable
 from .remark import escaped, fenced, markdown_markdown
@@ -27,6 +28,8 @@ def transcript_plain(transcript: Transcript, reasoning: ShowReasoning = "fold") 
 
 def _markdown(item: Item, reasoning: ShowReasoning) -> str:
     match item:
+        case TextSegment(text) if (lines := json_lines(text)) is not None:
+            return fenced(printable(lines), "json")
         case TextSegment(text):
             return markdown_markdown(text)
         case ReasoningSegment(text):

@@ -19,6 +19,7 @@ max-height:30em;white-space:pre-wrap;overflow-wrap:anywhere;border-radius:3px;ma
 .llm-magics a{color:var(--jp-content-link-color,#4a80d8)}
 .llm-magics img{max-width:100%}
 .llm-magics .lm-notrun,.llm-magics .lm-notrun>summary{color:var(--jp-content-font-color2,#777);font-size:.93em}
+.llm-magics .lm-json>summary{color:var(--jp-content-font-color2,#777);font-size:.93em}
 .llm-magics .lm-prose{color:var(--jp-content-font-color2,inherit)}
 .llm-magics .lm-status,.llm-magics .lm-notice{color:var(--jp-content-font-color2,#777);font-size:.86em}
 .llm-magics .lm-status{margin-top:.4em}

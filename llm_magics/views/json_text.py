@@ -1,0 +1,95 @@
+"""An answer that is JSON, as under a response schema: shown as JSON, not as prose.
+
+What is shown is the text itself with line breaks, never the value written anew: a number keeps its digits, and a key that stands
+twice is seen twice.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+_BEGINS = re.compile(r'\s*(\{\s*["}]|\[\s*[\[{"\]0-9tfn-])')  # e.g. {"title" or [1, but not [a link](...)
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?$)|[\[\]{},:]|[0-9truefalsnE.+-]+|\s+', re.S)
+
+
+def json_lines(text: str) -> str | None:
+    """Lay out a text that is a JSON object or array, or the beginning of one; None for any other text.
+
+    e.g. ``{"a": [1, 2], "b": {}}`` becomes::
+
+        {
+          "a": [1, 2],
+          "b": {}
+        }
+    """
+    if not _BEGINS.match(text):
+        return None
+    tokens = _tokens(text.strip())
+    return None if tokens is None else _laid_out(tokens)
+
+
+def json_summary(text: str) -> str:
+    """Say in a few words what a JSON text is, e.g. "JSON, 3 members"; "JSON" while it is not complete."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return "JSON"
+    what = "member" if isinstance(value, dict) else "item"
+    return f"JSON, {len(value)} {what}{'' if len(value) == 1 else 's'}"
+
+
+def _tokens(text: str) -> list[str] | None:
+    """Split into strings, brackets, marks and bare words; None if the text cannot be one value of JSON, or its beginning."""
+    tokens: list[str] = []
+    depth, at = 0, 0
+    while at < len(text):
+        if tokens and depth == 0:
+            return None  # something follows the value
+        found = _TOKEN.match(text, at)
+        if found is None:
+            return None
+        at = found.end()
+        token = found[0]
+        depth += (token in "[{") - (token in "]}") if len(token) == 1 else 0
+        if not token.isspace():
+            tokens.append(token)
+    return tokens
+
+
+def _laid_out(tokens: list[str]) -> str:
+    lines, depth = [""], 0
+    flat: list[bool] = []  # for each open bracket: whether it stands in one line
+    for at, token in enumerate(tokens):
+        if token in ("[", "{"):
+            flat.append(_is_flat(tokens, at) or bool(flat and flat[-1]))
+            lines[-1] += token
+            depth += 1
+            if not flat[-1]:
+                lines.append("  " * depth)
+        elif token in ("]", "}"):
+            depth -= 1
+            if flat and not flat.pop():
+                lines.append("  " * depth)
+            lines[-1] += token
+        elif token == ",":
+            lines[-1] += "," if flat and not flat[-1] else ", "
+            if flat and not flat[-1]:
+                lines.append("  " * depth)
+        else:
+            lines[-1] += ": " if token == ":" else token
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _is_flat(tokens: list[str], at: int) -> bool:
+    """Whether the bracket at ``at`` is closed with nothing nested in it, within a line's length; an object only if it is empty."""
+    if tokens[at] == "{":
+        return tokens[at + 1 : at + 2] == ["}"]
+    length = 0
+    for token in tokens[at + 1 :]:
+        if token == "]":
+            return True
+        length += len(token) + 1
+        if token in ("[", "{") or length > 80:
+            return False
+    return False
