@@ -122,8 +122,8 @@ class ToolCallEnd:
 @dataclass(frozen=True, slots=True)
 class ModelEnd:
     """The step is over. ``notes`` explain the parser's decisions, e.g. why something was no call. ``doubted`` are the indices
-    of recovered calls that the model probably did not mean: they are never run. ``stopped`` says why the answer was ended in
-    front of more calls, e.g. "after 8 calls, ..."; empty if the model ended it.
+    of recovered calls that the model probably did not mean: they are never run. ``stopped`` says why the answer was ended
+    although the model would have gone on, e.g. "after 8 calls, ..."; empty if the model ended it.
 
     Two JSON-able mappings say how the answer came about (:mod:`llm_magics.record` names their fields). ``record`` is small and
     always saved: model, template, settings, hashes. ``recording`` is saved only where the turn is recorded: the model's raw

@@ -213,9 +213,8 @@ class LocalModel(Mappable):
             left_out_turns=left_out,
         )
         notes, doubted = (folded.notes, folded.doubted) if folded else ((), ())
-        if done.hurried:
-            notes += (f"The JSON was brought to its end after {len(done.ids)} tokens; max_tokens allows more.",)
-        return ModelEnd(message, reason, usage, notes=notes, doubted=doubted)
+        stopped = "early, so that its JSON is complete; max_tokens allows more" if done.hurried else ""
+        return ModelEnd(message, reason, usage, notes=notes, doubted=doubted, stopped=stopped)
 
     def _record(self, request: Request, sampler: SamplerSettings, done: Finished) -> dict[str, Any]:
         """What the answer depends on besides the conversation, as JSON."""
