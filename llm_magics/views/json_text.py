@@ -1,7 +1,7 @@
 """An answer that is JSON, as under a response schema: shown as JSON, not as prose.
 
-What is shown is the text itself with line breaks, never the value written anew: a number keeps its digits, and a key that stands
-twice is seen twice.
+What is shown is the text itself with line breaks, never the value written anew: a number keeps its digits, and a key that
+stands twice is seen twice.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _laid_out(tokens: list[str]) -> str:
 
 
 def _is_flat(tokens: list[str], at: int) -> bool:
-    """Whether the bracket at ``at`` is closed with nothing nested in it, within a line's length; an object only if it is empty."""
+    """Whether a bracket is closed with nothing nested in it, within a line's length; an object only if it is empty."""
     if tokens[at] == "{":
         return tokens[at + 1 : at + 2] == ["}"]
     length = 0

@@ -57,7 +57,16 @@ def test_digits_and_repeated_keys_stay_as_they_were_written() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["Pancakes.", "[a link](https://example.org)", '{"a": 1} is the answer', "{x}", '["a"] and ["b"]', "[x] done", "", "```json\n{}\n```"],
+    [
+        "Pancakes.",
+        "[a link](https://example.org)",
+        '{"a": 1} is the answer',
+        "{x}",
+        '["a"] and ["b"]',
+        "[x] done",
+        "",
+        "```json\n{}\n```",
+    ],
 )
 def test_prose_is_prose(text: str) -> None:
     assert json_lines(text) is None
