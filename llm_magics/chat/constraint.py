@@ -27,7 +27,7 @@ from typing import Any
 from ..messages import JsonSchema, ToolSpec
 from .grammar import JSON, JSON_IN_STRING, PYTHON_CONSTANTS, Notation, ValueWriter
 from .lark import MAX_CALLS, GrammarWriter, as_regex, quoted
-from .schema import Normalised, normalise
+from .schema import Normalised, normalise, required_keys
 from .schema_nodes import is_never
 from .syntax import JsonFields, LiteralArguments, ReasoningSyntax, Shape, TaggedArguments, ToolSyntax, TurnSyntax
 from .tagged_grammar import TagWriter, other_name, properties_of, solid_object
@@ -130,21 +130,7 @@ def _response(schema: JsonSchema, frame: Frame, calls: _Calls | None) -> Constra
         return Constraint(start)  # JSON and a call begin alike
     syntax = frame.reasoning if thought else None
     markers = ("", "") if syntax is None else ("" if frame.reasoning_open else syntax.start.strip(), syntax.end.strip())
-    return Constraint(start, json=JsonAnswer(_required(normal), markers, (begins,) if begins else ()))
-
-
-def _required(normal: Normalised) -> tuple[str, ...]:
-    """The keys that some object of a schema requires."""
-    found: dict[str, None] = {}
-    nodes: list[Any] = [normal.root, *normal.definitions.values()]
-    while nodes:
-        node = nodes.pop()
-        if isinstance(node, Mapping) and "enum" not in node:
-            found |= dict.fromkeys(node.get("required", [])) if node.get("type") == "object" else {}
-            nodes.extend(node.values())
-        elif isinstance(node, list):
-            nodes.extend(node)
-    return tuple(found)
+    return Constraint(start, json=JsonAnswer(required_keys(normal), markers, (begins,) if begins else ()))
 
 
 def _reasoning(writer: GrammarWriter, frame: Frame) -> str:

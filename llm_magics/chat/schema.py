@@ -39,7 +39,7 @@ from .regex import has_linear_regex, linear_search
 from .schema_nodes import Node, disjoint, is_never, json_type, never, size_of
 from .schema_tidy import Tidy
 
-__all__ = ["FORMATS", "Node", "Normalised", "normalise"]
+__all__ = ["FORMATS", "Node", "Normalised", "normalise", "required_keys"]
 
 TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
 FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"})
@@ -63,6 +63,20 @@ def normalise(schema: Mapping[str, Any] | bool) -> Normalised:
     Raises SchemaError for what is no schema, points outside itself, admits no value at all, or is beyond the bounds.
     """
     return _Normaliser(plain(schema)).run()
+
+
+def required_keys(normal: Normalised) -> tuple[str, ...]:
+    """Return the keys that some object of a schema requires."""
+    found: dict[str, None] = {}
+    nodes: list[Any] = [normal.root, *normal.definitions.values()]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, Mapping) and "enum" not in node:
+            found |= dict.fromkeys(node.get("required", [])) if node.get("type") == "object" else {}
+            nodes.extend(node.values())
+        elif isinstance(node, list):
+            nodes.extend(node)
+    return tuple(found)
 
 
 def _types(schema: Mapping[str, Any], path: str) -> list[str]:

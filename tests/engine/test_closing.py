@@ -13,6 +13,7 @@ from llguidance import LLMatcher
 from llm_magics.chat.constraint import Frame, build_constraint
 from llm_magics.chat.regex import byte_tokenizer
 from llm_magics.chat.syntax import ReasoningSyntax
+from llm_magics.chat.validation import validate
 from llm_magics.engine.closing import Closer
 from llm_magics.engine.values import JsonText
 from llm_magics.errors import SchemaError
@@ -110,10 +111,9 @@ def repeated(text: str) -> Iterator[int]:
 
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_whatever_is_written_the_json_is_complete_and_valid_at_the_limit(name: str) -> None:
-    jsonschema = pytest.importorskip("jsonschema")
     for seed in range(20):
         value = json.loads(Text(SCHEMAS[name], 120).write(at_random(seed)))
-        jsonschema.validate(value, SCHEMAS[name])
+        assert not validate(value, SCHEMAS[name])
 
 
 def test_an_array_without_end_ends_after_three_quarters_of_the_limit() -> None:
