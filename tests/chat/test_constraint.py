@@ -14,13 +14,14 @@ from llm_magics.chat.format import ChatFormat
 from llm_magics.chat.syntax import JsonFields, ReasoningSyntax, Shape, TaggedArguments, ToolSyntax
 from llm_magics.chat.writer import write_calls
 from llm_magics.errors import SchemaError
-from llm_magics.messages import ToolCall, ToolSpec, user
+from llm_magics.messages import Message, ToolCall, ToolSpec, user
 from llm_magics.models.base import Request
 from llm_magics.models.guide import constraint_for
 from tests.chat.formats import NAMES, TEMPLATES, format_of
 from tests.chat.grammars import accepts, refused_at
-from tests.chat.test_laws import same_calls, written_by_template
+from tests.chat.test_laws import same_calls
 from tests.chat.values import random_object, random_value
+from tests.smoke import written_by_template
 
 each_template = pytest.mark.parametrize("path", TEMPLATES, ids=NAMES)
 
@@ -109,7 +110,10 @@ def test_two_hundred_calls_that_the_template_renders_are_read_back_equal_and_acc
             if not _can_be_said(fmt, calls):
                 continue
             seen += 1
-            prompt, text = written_by_template(fmt, tools, calls)
+            prompt, text = written_by_template(fmt, tools, Message("assistant", tool_calls=tuple(calls))) or (
+                fmt.render([user("hi")], tools=tools),
+                write_calls(fmt.tools, calls),
+            )
             parser = fmt.parser(tools, prompt=prompt)
             parser.feed(text)
             parser.finish("stop")
