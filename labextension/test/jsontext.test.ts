@@ -3,7 +3,8 @@ import { jsonLines, jsonSummary } from '../src/jsontext';
 import { TranscriptView } from '../src/view';
 import { NotingHost, said, transcript } from './pages';
 
-const RECIPE = '{"title": "Pancakes", "ingredients": ["flour", "eggs"], "steps": [{"text": "Mix {all}."}, {}]}';
+const RECIPE =
+  '{"title": "Pancakes", "ingredients": ["flour", "eggs"], "steps": [{"text": "Mix {all}."}, {}]}';
 
 describe('a text that is JSON', () => {
   it('is laid out as the static view lays it out', () => {
