@@ -1,6 +1,6 @@
 """Run recorded model answers through the parser and compare with what they mean.
 
-``python -m tests.corpus --templates DIR --cases FILE [--min N] [--no-overrides] [--rename SEED]``
+``python -m tests.corpus --templates DIR --cases FILE [--min N] [--no-overrides] [--rename SEED] [--brackets «»]``
 
 Each case is parsed whole, character by character, and in random splits; it passes where content, reasoning and calls are as
 expected each time. Content and reasoning are compared after ``strip()``, arguments as JSON values, ids where the case gives
@@ -25,7 +25,7 @@ from llm_magics.chat.overrides import OVERRIDES, Override
 from llm_magics.errors import LLMMagicsError
 from llm_magics.messages import ToolCall
 
-from .renaming import renaming
+from .renaming import Brackets, Renaming, other_brackets, renaming
 
 Case = dict[str, Any]
 PARTS = ("content", "reasoning", "calls")
@@ -138,17 +138,21 @@ def run(
     *,
     overrides: Sequence[Override] = OVERRIDES,
     seed: int | None = None,
+    brackets: str = "",
     report: Callable[[str], None] = print,
 ) -> tuple[int, list[str]]:
-    """Run all cases; return how many passed, and the ids of those that did not. With a ``seed``, rename everything first."""
+    """Run all cases; return how many passed, and the ids of those that did not.
+
+    With a ``seed`` rename everything first; with a pair of ``brackets`` give all tags these.
+    """
     tally, failed = Tally(), []
     by_template: dict[str, list[Case]] = defaultdict(list)
     for case in cases:
         by_template[case["template"]].append(case)
     for name, own in by_template.items():
         fmt = ChatFormat.from_template((templates / name).read_text(encoding="utf-8"), overrides=overrides)
-        if seed is not None:
-            names = renaming(fmt, own, seed)
+        if seed is not None or brackets:
+            names: Renaming | Brackets = other_brackets(fmt, brackets) if brackets else renaming(fmt, own, seed or 0)
             own = [names.case(case) for case in own]
             renamed = names.template(fmt.template.source)
             fmt = ChatFormat.from_template(renamed, overrides=names.overrides(overrides))
@@ -183,11 +187,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--min", type=int, help="how many cases must pass (default: all)")
     parser.add_argument("--no-overrides", action="store_true", help="derive everything; use no table of overrides")
     parser.add_argument("--rename", type=int, metavar="SEED", help="give markers and JSON keys fresh names first")
+    parser.add_argument("--brackets", default="", metavar="PAIR", help="give tags other brackets first, e.g. «»")
     options = parser.parse_args(arguments)
     cases = read_cases(options.cases)
     overrides = () if options.no_overrides else OVERRIDES
     began = time.perf_counter()
-    passed, failed = run(options.templates, cases, overrides=overrides, seed=options.rename)
+    passed, failed = run(options.templates, cases, overrides=overrides, seed=options.rename, brackets=options.brackets)
     for case_id in failed:
         print("failed:", case_id)
     print(f"{passed} of {len(cases)} passed in {time.perf_counter() - began:.1f} s")

@@ -1,4 +1,4 @@
-"""Law 8: give a template's markers and JSON keys fresh names, in template, answers and expectations alike.
+"""Law 8: give a template's markers and JSON keys fresh names, or its tags other brackets, in all that a case says.
 
 Words are renamed where a template *writes*: in its plain text, and in string constants that are more than one bare name (a bare
 name is a key or a role, which belongs to the messages and not to the template). Words that also occur in what the cases speak
@@ -16,11 +16,13 @@ from typing import Any
 
 from llm_magics.chat.format import ChatFormat
 from llm_magics.chat.overrides import Override
+from llm_magics.chat.syntax import Shape
 
 Case = dict[str, Any]
 _WORD = re.compile(r"[^\W\d_]\w{2,}")
 _STRING = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""", re.S)
 _BLOCK = re.compile(r"""\{#.*?#\}|\{[%{](?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^'"])*?[%}]\}""", re.S)
+_SQUARE_TAG = re.compile(r"\[(/?[A-Z_]{2,})\]")
 _ROLES = {"system", "user", "assistant", "tool", "developer", "model"}
 
 
@@ -64,6 +66,54 @@ class Renaming:
     def overrides(self, overrides: Iterable[Override]) -> tuple[Override, ...]:
         """A table of overrides for renamed templates."""
         return tuple(self.value(o) for o in overrides)
+
+
+class Brackets:
+    """Other brackets for tags: ``<think>`` and ``[INST]`` become ``«think»`` and ``«INST»``, wherever they are written."""
+
+    def __init__(self, pair: str, kept: Iterable[str] = ()) -> None:
+        self.first, self.last = pair[0], pair[-1]
+        self._kept = re.compile("(" + "|".join(map(re.escape, kept)) + ")") if kept else None
+
+    def text(self, text: str) -> str:
+        """A text with other brackets; those of JSON and of lists stay, and so do markers that are kept."""
+        pieces = self._kept.split(text) if self._kept else [text]
+        return "".join(piece if i % 2 else self._renamed(piece) for i, piece in enumerate(pieces))
+
+    def _renamed(self, text: str) -> str:
+        text = _SQUARE_TAG.sub(lambda m: f"<{m.group(1)}>", text) if self.first != "[" else text
+        return text.replace("<", self.first).replace(">", self.last)
+
+    def template(self, source: str) -> str:
+        """A template with other brackets wherever it writes them; its comparisons stay."""
+        return "".join(self.text(piece) if own else piece for own, piece in _pieces(source))
+
+    def case(self, case: Case) -> Case:
+        """A case with other brackets in the conversation, in the answer, and in what the answer means."""
+        expected = self.value(case["expected"])
+        inputs = {**case["inputs"], "messages": self.value(case["inputs"]["messages"])}
+        return {**case, "inputs": inputs, "model_output": self.text(case["model_output"]), "expected": expected}
+
+    def value(self, value: Any) -> Any:
+        """Data with other brackets in every string."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, dict):
+            return {key: self.value(v) for key, v in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(self.value(v) for v in value)
+        if is_dataclass(value) and not isinstance(value, type):
+            return replace(value, **{f.name: self.value(getattr(value, f.name)) for f in fields(value)})
+        return value
+
+    def overrides(self, overrides: Iterable[Override]) -> tuple[Override, ...]:
+        """A table of overrides for templates with other brackets."""
+        return tuple(self.value(o) for o in overrides)
+
+
+def other_brackets(fmt: ChatFormat, pair: str) -> Brackets:
+    """Other brackets for one template; markers that are ours and not the template's keep theirs."""
+    return Brackets(pair, fmt.tools.markers if fmt.tools.shape is Shape.GENERIC else ())
 
 
 def renaming(fmt: ChatFormat, cases: Iterable[Case], seed: int) -> Renaming:

@@ -14,6 +14,7 @@ from .callevents import OneCall
 from .callreader import CallReader
 from .reader import Kind, Malformed, Reader, Reading, Truncated, scanner_of
 from .syntax import BlockSyntax
+from .tags import tag_spans
 
 BlockKind = Literal["content", "reasoning", "call", "other"]
 _MAX_HEADER = 300
@@ -227,6 +228,9 @@ class BlockReader:
 
 
 def _first_tag(text: str) -> str:
-    """The first tag of a header, by which it is told from content."""
-    match = re.match(r"\s*(<[^<>\s]*>|[^\s<]+\s*[^\s<]*)", text)
+    """The first tag of a header, or its first words, by which it is told from content."""
+    start, end = next(iter(tag_spans(text)), (len(text), len(text)))
+    if not text[:start].strip():
+        return text[:end]
+    match = re.match(r"\s*\S+\s*\S*", text[:start])
     return match.group() if match else text

@@ -12,7 +12,7 @@ from dataclasses import replace
 from .callprobe import FIRST, KEYS, SAMPLES, VALUES, CallRenderer
 from .diff import common_prefix, common_suffix, safe_prefix, safe_suffix
 from .syntax import LiteralArguments, Shape, TaggedArguments, ToolSyntax
-from .tags import tags
+from .tags import opens_tag, tags
 
 
 def read_arguments(text: str, mid_at: int, render: CallRenderer) -> tuple[ToolSyntax, int] | None:
@@ -131,7 +131,8 @@ def _read_tags(
     start = safe_suffix(to_key, shared)
     if mirrored:
         closer, _, tail = to_next.partition(KEYS[0])
-        start = safe_suffix(to_key, f"<q{tail}")
+        sign = next((c for c in reversed(closer) if opens_tag(c)), "")  # so that the rest of the closing tag is cut as a tag
+        start = safe_suffix(to_key, f"{sign}q{tail}")
         end, end_tail, separator = closer, tail[: len(tail) - len(start)], ""
         behind = rest.partition(KEYS[1])[2]
         if not (rest.startswith(closer) and behind.startswith(end_tail)):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 from .answer import Begun, Output, Setting
 from .callreader import CallReader
 from .reader import Malformed, Reader, Reading, Truncated
 from .scanner import Scanner
-from .tags import closer_of, is_tag
+from .tags import closer_of, is_tag, opens_tag, tag_spans
 
 _RETRY = 4096
 """Up to this length, what turned out to be no call is searched again for what it may hold."""
@@ -295,18 +293,18 @@ class PhaseReader:
 
 def _stuttered(start: str) -> str:
     """A marker with its first tag doubled, which models write: ``<|channel><|channel>thought``; "" where it is one tag."""
-    tag = re.match(r"<[^<>\s]*>", start)
-    return tag.group() + start if tag and tag.group() != start else ""
+    first, end = next(iter(tag_spans(start)), (-1, 0))
+    return start[:end] + start if first == 0 and end < len(start) else ""
 
 
 def _whole_tag_prefixes(end: str) -> list[str]:
     """A turn's end, and its beginnings that are whole tags: the last tag is often a token that never becomes text."""
-    cuts = [m.end() for m in re.finditer(r"[>\]](?=[<\[\s]|$)", end)]
+    cuts = [stop for _, stop in tag_spans(end) if stop < len(end) and (end[stop].isspace() or opens_tag(end[stop]))]
     return list(dict.fromkeys([end, *(end[:c] for c in cuts)])) if end else []
 
 
 def _reopenings(generation_prompt: str) -> list[str]:
     """The generation prompt and its last tags: models repeat it at the start of an answer."""
     text = generation_prompt.strip()
-    starts = [m.start() for m in re.finditer(r"[<\[]", text)]
-    return [text[s:] for s in dict.fromkeys([0, *starts]) if len(text[s:]) >= 4 and re.search(r"[<\[]", text[s:])]
+    starts = [start for start, _ in tag_spans(text)]
+    return [text[s:] for s in dict.fromkeys([0, *starts]) if len(text[s:]) >= 4 and tag_spans(text[s:])]

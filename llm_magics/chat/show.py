@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator
 
 from ..messages import Message, ToolCall, ToolSpec
 from .format import ChatFormat
 from .syntax import Shape, ToolSyntax
+from .tags import tags
 from .template import Prompt
 from .writer import write_calls
 
@@ -23,7 +23,6 @@ _EXAMPLE = (
     Message("assistant", "", tool_calls=(_CALL,)),
     Message("tool", "Rain.", tool_call_id=_CALL.id, name=_CALL.name),
 )
-_TAG = re.compile(r"<[^<>\s]*>|\[[A-Z_/]+\]")
 
 
 def show(source: str, bos_token: str = "", eos_token: str = "", control_tokens: Collection[str] | None = None) -> str:
@@ -71,7 +70,7 @@ def _tags(fmt: ChatFormat) -> list[str]:
     texts = [*fmt.tools.markers]
     if fmt.reasoning is not None:
         texts += [fmt.reasoning.start, fmt.reasoning.end]
-    return list(dict.fromkeys(tag for text in texts for tag in _TAG.findall(text)))
+    return list(dict.fromkeys(tag for text in texts for tag in tags(text) if not any(c.isspace() for c in tag)))
 
 
 def _turn(fmt: ChatFormat) -> list[str]:

@@ -67,6 +67,17 @@ def tag_spans(text: str) -> list[tuple[int, int]]:
     return [m.span() for m in pattern.finditer(text)] if pattern else []
 
 
+def leading_tags(text: str) -> int:
+    """Where the tags end that a text begins with, layout between them, and a word between two that frame it."""
+    at = 0
+    for start, end in tag_spans(text):
+        between = text[at:start]
+        if between.strip() and not (at and re.fullmatch(r"\w+", between)):
+            break
+        at = end
+    return at + len(text[at:]) - len(text[at:].lstrip()) if at else 0
+
+
 def is_tag(text: str) -> bool:
     """Whether a text is one tag and nothing else."""
     return tag_spans(text) == [(0, len(text))] != [(0, 0)]
@@ -162,5 +173,8 @@ def whole_tags(prefix: str, text: str) -> str:
     tail = max((prefix.rfind(c) for c in set(prefix) if closer_of(c) not in ("", c)), default=-1)
     if tail >= 0 and not re.search(r"\s", prefix[tail:]) and closer_of(prefix[tail]) not in prefix[tail:]:
         return prefix[:tail]
-    spans = [(a, b) for a, b in tag_spans(text[: len(prefix) + _LONG]) if a < len(prefix) < b and text[a] == closer_of(text[a])]
-    return prefix[: spans[0][0]] if spans else prefix
+    for sign in {c for c in prefix if closer_of(c) == c}:  # without sides, an odd one is an opening one
+        at = prefix.rfind(sign)
+        if prefix.count(sign) % 2 and not re.search(r"\s", prefix[at:]):
+            return prefix[:at]
+    return prefix

@@ -13,7 +13,7 @@ from .diff import after, between, common_prefix, common_suffix, loose_prefix, sa
 from .probe import Probe, thinking
 from .sandbox import TemplateEnvironment
 from .syntax import ReasoningSyntax, TurnSyntax
-from .tags import closing, is_tag, opening, tags, whole_tags
+from .tags import closing, is_tag, leading_tags, opening, opens_tag, tag_spans, tags, whole_tags
 
 USER = Message("user", "quserword")
 USER_AGAIN = Message("user", "quseragain")
@@ -94,8 +94,7 @@ def _opener(probe: Probe, frame: Frame) -> str:
 
 def _tags_only(end: str, prompt: str) -> str:
     """What ends a turn, without instructions that a template adds behind it and without the next turn's opener."""
-    run = re.match(r"(?:\s*<[^<>\n]*>(?:\w+(?=<))?)+\s*", end)
-    kept = run.group() if run and len(end) > len(run.group()) else end
+    kept = end[: leading_tags(end)] or end
     opener = (tags(prompt) or [""])[0]
     at = kept.find(opener, 1) if opener else -1
     return kept[:at] if at > 0 else kept
@@ -144,8 +143,11 @@ def _without_opener(start: str, frame: Frame, unthought: str) -> str:
 
 def _last_marker(text: str) -> str:
     """The last marker of a text: its last tag with the layout around it, or two tags that frame a word (``<|a|>x<|b|>``)."""
-    match = re.search(r"<[^<>\s]*>\w+<[^<>\s]*>\s*$", text) or re.search(r"[<\[][^<>\[\]\n]*[>\]]\s*$", text)
-    return match.group(0) if match else text.rpartition("\n")[2]
+    spans = tag_spans(text)
+    if not spans or text[spans[-1][1] :].strip():
+        return text.rpartition("\n")[2]
+    pair = len(spans) > 1 and re.fullmatch(r"\w+", text[spans[-2][1] : spans[-1][0]])
+    return text[spans[-2 if pair else -1][0] :]
 
 
 def _end_after_thought(frame: Frame, start: str, said: str, called: str, unthought: str) -> str:
@@ -178,8 +180,8 @@ def _without_content_start(frame: Frame, start: str, text: str) -> str:
 def _whole_from_tag(text: str, tail: str) -> str:
     """A tail of ``text``, lengthened to the start of the tags that it continues (``<|open|>think`` differs inside)."""
     at = len(text) - len(tail)
-    match = re.search(r"<[^<>\s]*>\w*$", text[:at]) if tail and tail[0] != "<" else None
-    return text[match.start() :] if match else tail
+    last = next(reversed(tag_spans(text[:at])), None) if tail and not opens_tag(tail[0]) else None
+    return text[last[0] :] if last and re.fullmatch(r"\w*", text[last[1] : at]) else tail
 
 
 def _split_reopening(frame: Frame, text: str) -> tuple[str, str]:
@@ -296,7 +298,4 @@ def content_start(frame: Frame, reasoning: ReasoningSyntax | None) -> str:
 
 
 def _tag_start(text: str, at: int) -> int:
-    for match in re.finditer(r"<[^<>\n]*>", text):
-        if match.start() < at < match.end():
-            return match.end()
-    return at
+    return next((end for start, end in tag_spans(text) if start < at < end), at)

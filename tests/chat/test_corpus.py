@@ -10,8 +10,13 @@ from llm_magics.chat.format import ChatFormat
 from llm_magics.chat.overrides import OVERRIDES
 
 from .. import corpus
-from .formats import CASES, CORPUS, HAS_CORPUS, OWN
+from .formats import CASES, CORPUS, CORPUS2, HAS_CORPUS, OWN
 
+BRACKETS = ("[]", "«»", "◁▷", "⟦⟧", "¤")
+"""Pairs that tags may be written in; the last has no sides."""
+
+_HAS_CORPUS2 = (CORPUS2 / "cases.jsonl").is_file()
+needs_corpus2 = pytest.mark.skipif(not _HAS_CORPUS2, reason="there is no second corpus beside this checkout")
 needs_corpus = pytest.mark.skipif(not HAS_CORPUS, reason="there is no corpus beside this checkout")
 
 
@@ -32,10 +37,31 @@ def test_our_own_cases_pass_under_fresh_names(seed: int) -> None:
     assert failed == []
 
 
+@pytest.mark.parametrize("brackets", BRACKETS)
+def test_our_own_cases_pass_under_other_brackets(brackets: str) -> None:
+    _, failed = corpus.run(OWN, corpus.read_cases(CASES), brackets=brackets, report=_quiet)
+    assert failed == []
+
+
 @needs_corpus
 def test_the_corpus_passes() -> None:
     cases = corpus.read_cases(CORPUS / "cases.jsonl")
-    passed, failed = corpus.run(CORPUS / "templates", cases, report=_quiet)
+    _, failed = corpus.run(CORPUS / "templates", cases, report=_quiet)
+    assert failed == []
+
+
+@needs_corpus
+@pytest.mark.parametrize("brackets", BRACKETS)
+def test_the_corpus_passes_under_other_brackets(brackets: str) -> None:
+    _, failed = corpus.run(CORPUS / "templates", corpus.read_cases(CORPUS / "cases.jsonl"), brackets=brackets, report=_quiet)
+    assert failed == []
+
+
+@needs_corpus2
+@pytest.mark.parametrize("brackets", ["", *BRACKETS])
+def test_the_second_corpus_passes(brackets: str) -> None:
+    cases = corpus.read_cases(CORPUS2 / "cases.jsonl")
+    passed, failed = corpus.run(CORPUS2 / "templates", cases, brackets=brackets, report=_quiet)
     assert passed >= len(cases) - 5, failed
 
 
