@@ -9,6 +9,7 @@ notations are those that are understood anywhere: the JSON of the OpenAI API, th
     bare JSON      {"name": "f", "parameters": {}}
     wrong tag      <tools>\\n{"name": "f", "arguments": {}}\\n</tools>
     keyword call   f(a=1, b="x")
+    fenced call    ```tool_code\\nf(a=1)\\n```
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ from .tagged_grammar import properties_of, solid_object
 
 Reading = Literal["any", "opened", "strict"]
 
+_ID_KEYS = ("id", "tool_call_id", "call_id", "index")
 _LANGUAGE = r"/[A-Za-z_]{1,20}/"  # e.g. json, tool_call
+_CALLING = r"/[A-Za-z_]{0,12}(tool|call|function)[A-Za-z_]{0,12}/"  # e.g. tool_code: such a fence holds no example of code
 _TAG = r"/<[A-Za-z_|][A-Za-z0-9_|:.-]{0,40}>/"  # e.g. <tools>
 _CLOSING_TAG = r"/<\/[A-Za-z_|][A-Za-z0-9_|:.-]{0,40}>/"
 
@@ -88,8 +91,10 @@ class _NearMisses:
 
     def fenced(self) -> str:
         w = self.writer
-        start = f'"```" ({w.new_terminal(_LANGUAGE, "LANG")})? {w.gap}'
-        return f"{start} {self.objects()}" if self.reading == "opened" else f'{start} {self.objects()} {w.gap} "```"'
+        objects = f'({w.new_terminal(_LANGUAGE, "LANG")})? {w.gap} {self.objects()}'
+        calls = f'{w.new_terminal(_CALLING, "CALLING")} {w.gap} {self.keyword_calls()}'
+        end = "" if self.reading == "opened" else f'{w.gap} "```"'
+        return f'"```" ({objects} | {calls}) {end}'.strip()
 
     def tagged(self) -> str:
         w = self.writer
@@ -132,16 +137,27 @@ class _NearMisses:
             pieces = [f'"{{" {gap} {name} {gap} ":" {gap} {arguments}']
             depth = 1
         else:
-            outer, inner = fields.name[:-1], f'{self.member(fields.name[-1])} {name} {gap} "," {gap}'
-            inner += f" {self.member(fields.arguments[-1])} {arguments}"
-            fixed = [f'({self.member(path[-1])} {quoted(text)} {gap} "," {gap})?' for path, text in fields.constants]
-            constants = " ".join([*fixed, ""])
-            heads = "".join(f'{self.member(key)} "{{" {gap} ' for key in outer)
-            pieces = [f'"{{" {gap} {constants}{heads}{inner}']
-            depth = 1 + len(outer)
+            pieces = self.members(fields, name, arguments)
+            depth = 1 if self.reading == "opened" else 0
         if self.reading != "opened":
             pieces += [f'{gap} "}}"'] * depth
         return w.rule(" ".join(pieces), "o")
+
+    def members(self, fields: JsonFields, name: str, arguments: str) -> list[str]:
+        """An object with name and arguments in either order, with constants and an id that models copy from elsewhere."""
+        w, gap = self.writer, self.writer.gap
+        comma = f'{gap} "," {gap}'
+        named, given = f"{self.member(fields.name[-1])} {name}", f"{self.member(fields.arguments[-1])} {arguments}"
+        fixed = " ".join(f"({self.member(path[-1])} {quoted(text)} {comma})?" for path, text in fields.constants)
+        keys = " | ".join(self.member(key) for key in _ID_KEYS)
+        extra = f"({keys}) ({w.terminal('STRING')} | {w.terminal('INT')})"
+        heads = "".join(f'{self.member(key)} "{{" {gap} ' for key in fields.name[:-1])
+        start = f'"{{" {gap} {fixed} ({extra} {comma})? {heads}'
+        if self.reading == "opened":  # with the arguments first, nothing says yet whose they are
+            return [f"{start} {named} {comma} {given}"]
+        inner = f"({named} {comma} {given} | {given} {comma} {named})"
+        ends = f'{gap} "}}" ' * len(fields.name[:-1])
+        return [f'{start} {inner} {ends} ({comma} {extra})? {gap} "}}"']
 
     def member(self, key: str) -> str:
         return f'{quoted(json.dumps(key, ensure_ascii=False))} {self.writer.gap} ":" {self.writer.gap}'
@@ -278,10 +294,10 @@ def _keyword_calls(text: str, names: Sequence[str]) -> Iterator[FoundCall]:
         end = _closed(text, text.index("(", at))
         try:
             node = ast.parse(text[at:end].strip(), mode="eval").body
-        except (SyntaxError, ValueError):
+            arguments = {str(k.arg): _literal(k.value) for k in node.keywords} if isinstance(node, ast.Call) else {}
+        except (SyntaxError, ValueError, RecursionError):
             return
         if isinstance(node, ast.Call) and not node.args:
-            arguments = {str(k.arg): _literal(k.value) for k in node.keywords}
             name = text[at : text.index("(", at)].strip()
             yield FoundCall(name, json.dumps(arguments, ensure_ascii=False), "keyword call")
         rest = _name_at(text[end:], names)
@@ -301,7 +317,14 @@ def _closed(text: str, at: int) -> int:
     return len(text)
 
 
+class _Constants(ast.NodeTransformer):
+    """``true``, ``false`` and ``null`` as JSON has them, at any depth."""
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        words = {"true": True, "false": False, "null": None}
+        return ast.Constant(words[node.id]) if node.id in words else node
+
+
 def _literal(node: ast.expr) -> Any:
-    """A literal's value; ``true``, ``false`` and ``null`` as JSON has them."""
-    words = {"true": True, "false": False, "null": None}
-    return words[node.id] if isinstance(node, ast.Name) and node.id in words else ast.literal_eval(node)
+    """A literal's value. Raises ValueError for what is none."""
+    return ast.literal_eval(_Constants().visit(node))

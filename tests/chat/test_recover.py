@@ -47,6 +47,15 @@ CALLS: list[tuple[str, list[dict[str, object]], str]] = [
     (f"<tools>\n{ROME}\n</tools>", [{"city": "Rome"}], "wrong tag"),
     ('get_weather(city="Rome", days=2)', [{"city": "Rome", "days": 2}], "keyword call"),
     ("[get_weather(city='Rome'), math.now()]", [{"city": "Rome"}, {}], "keyword call"),
+    ("```tool_code\nget_weather(city='Rome')\n```", [{"city": "Rome"}], "keyword call"),
+    (ROME.replace('{"name"', '{"id": "x1", "name"'), [{"city": "Rome"}], "bare JSON"),
+    (ROME[:-1] + ', "id": 7}', [{"city": "Rome"}], "bare JSON"),
+]
+
+# calls that are none for certain until they end, so that nothing is armed
+LATE = [
+    '{"arguments": {"city": "Rome"}, "name": "get_weather"}',
+    '{"type": "function", "function": {"arguments": {"city": "Rome"}, "name": "get_weather"}}',
 ]
 
 TEXTS: list[str] = [
@@ -79,6 +88,23 @@ def test_the_right_call_in_the_wrong_wrapper_is_a_call(text: str, arguments: lis
     assert {call.recovered for call in message.tool_calls} == {name}
     assert all(call.trusted for call in message.tool_calls)
     assert message.text.strip() == ""
+
+
+@pytest.mark.parametrize("text", LATE)
+def test_a_call_whose_arguments_come_first_is_a_call(text: str) -> None:
+    message, recovery = read(list(text))
+    assert [(c.name, json.loads(c.arguments)) for c in message.tool_calls] == [("get_weather", {"city": "Rome"})]
+    assert recovery.opened is None
+    assert accepts(near_miss_grammar(HERMES, TOOLS, "strict"), text)
+
+
+@pytest.mark.parametrize("value", ["[true]", '{"x": null}', "[[false, {'y': true}]]"])
+def test_constants_of_json_are_read_at_any_depth_of_a_keyword_call(value: str) -> None:
+    tool = ToolSpec("f", "", {"type": "object", "properties": {"a": {}}})
+    recovery = Recovery([tool], HERMES)
+    events = [*recovery.feed(f"f(a={value})"), *recovery.finish()]
+    (call,) = assemble(events).tool_calls
+    assert json.loads(call.arguments) == {"a": json.loads(value.replace("'", '"'))}
 
 
 @pytest.mark.parametrize("text", TEXTS)
