@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .reader import Malformed, Reader, Reading, Truncated, decoded, scanner_of
-from .syntax import TaggedArguments
+from .syntax import TaggedArguments, escape, unescape
 from .tags import marks, told_apart
 from .typed import Typing, json_of
 
@@ -50,14 +50,25 @@ class TagReader:
         self._separator = tags.separator.strip()
 
     def read(self, emit: Emit) -> Reading[None]:
-        """Read all arguments and emit the JSON object."""
-        started = False
-        while (yield from self._another(started)):
+        """Read all arguments and emit the JSON object. Raises Malformed where one comes twice that is no list."""
+        seen: list[str] = []
+        elements: list[str] = []  # of a list that may come one element at a time, until another argument comes
+        while (yield from self._another(bool(seen))):
             key = yield from self._key()
-            emit((", " if started else "{") + quoted(key) + ": ")
-            started = True
-            yield from self._value(key, self._typing.property(None, key), emit)
-        emit("}" if started else "{}")
+            schema = self._typing.property(None, key)
+            if elements and key == seen[-1]:
+                yield from self._value(key, schema, elements.append)
+                continue
+            emit(_list_of(elements))
+            elements = []
+            if key in seen:
+                raise Malformed(f"the argument {key!r} comes twice")
+            emit((", " if seen else "{") + quoted(key) + ": ")
+            seen.append(key)
+            listed = "array" in (types := self._typing.types(schema)) and "string" not in types
+            yield from self._value(key, schema, elements.append if listed else emit)
+        emit(_list_of(elements))
+        emit("}" if seen else "{}")
 
     def _another(self, started: bool) -> Reading[bool]:
         if started and self._separator:
@@ -88,7 +99,7 @@ class TagReader:
         yield from self._in.expect(tags.key_end.strip())
         if tags.key_end.endswith("\n"):
             yield from self._in.newline()
-        return "".join(pieces).strip()
+        return unescape("".join(pieces).strip(), tags.escapes)
 
     def _quoted_type(self) -> Reading[str]:
         pieces: list[str] = []
@@ -122,6 +133,7 @@ class TagReader:
 
     def _end(self, key: str) -> str:
         tags = self._tags
+        key = escape(key, tags.escapes)
         return tags.end.strip() + key + tags.end_tail.strip() if tags.end_has_key else tags.end.strip()
 
     def _raw(self, key: str, emit: Emit) -> Reading[None]:
@@ -203,6 +215,15 @@ class TagReader:
             raise Truncated("the text ends in an argument")
         self._in.take(found.end, "marker")
         return "".join(pieces)
+
+
+def _list_of(elements: list[str]) -> str:
+    """The JSON text of a value that came in so many pieces: the value itself, or the list of all."""
+    if len(elements) < 2:
+        return "".join(elements)
+    values = [decoded(text) for text in elements]
+    joined = [item for value in values for item in (value if isinstance(value, list) else [value])]
+    return json.dumps(joined, ensure_ascii=False)
 
 
 def _json_string(text: str) -> str:

@@ -14,8 +14,8 @@ from ..messages import ToolSpec
 from .arguments import TagReader
 from .callevents import Calls, OneCall
 from .literals import LiteralReader
-from .reader import Malformed, Reader, Reading, Truncated, decoded, scanner_of
-from .syntax import JsonFields, Shape, ToolSyntax
+from .reader import NAME, Malformed, Reader, Reading, Truncated, decoded, scanner_of
+from .syntax import JsonFields, Shape, ToolSyntax, escape
 from .tags import marks, told_apart
 from .typed import Typing
 
@@ -302,7 +302,7 @@ class CallReader:
             one.id = yield from self._in.name()
         if syntax.id_place == "before":
             yield from self._in.expect(syntax.id_end)
-        one.name = self._name_in(one.id) if syntax.id_place == "carries" else (yield from self._in.name())
+        one.name = self._name_in(one.id) if syntax.id_place == "carries" else (yield from self._plain_name())
         behind = syntax.name_end
         if behind and one.name.endswith(behind):  # what follows the name could be a part of it: "f.call("
             one.name, behind = one.name.removesuffix(behind), ""
@@ -318,6 +318,12 @@ class CallReader:
             one.id = yield from self._in.name()
             yield from self._in.expect(syntax.id_end)
         one.start()
+
+    def _plain_name(self) -> Reading[str]:
+        """A name: one of the tools' as the template writes it, however odd, or what looks like a name."""
+        odd = {escape(name, self._syntax.escapes): name for name in self._tools if not NAME.fullmatch(name)}
+        found = (yield from self._in.which(scanner_of(list(odd)))) if odd else None
+        return odd[self._in.take(found.end, "call")] if found else (yield from self._in.name())
 
     def _name_in(self, call_id: str) -> str:
         """The tool's name inside an id such as ``functions.get_time:0``."""

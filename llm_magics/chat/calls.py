@@ -16,7 +16,7 @@ from typing import Any
 
 from .callprobe import FIRST, IDS, KEYS, OTHER, SECOND, VALUES, CallRenderer
 from .diff import common_prefix, common_suffix, safe_prefix, safe_suffix
-from .encodings import read_arguments
+from .encodings import read_arguments, with_escapes
 from .probe import Probe
 from .syntax import BlockSyntax, JsonFields, ReasoningSyntax, Shape, ToolSyntax, TurnSyntax
 from .tags import tags
@@ -41,7 +41,9 @@ def find_calls(
     render = CallRenderer(probe, frame, turn, reasoning)
     texts = _Texts(render.calls((FIRST, VALUES)), render.calls((FIRST, VALUES), (SECOND, OTHER)))
     found = _named_by_id(texts) if FIRST not in texts.one else _json_calls(texts) or _keyed_calls(texts)
-    found = found or (_text_calls(texts, render) if FIRST in texts.one else None)
+    if found is None and FIRST in texts.one:
+        found = _text_calls(texts, render)
+        found = with_escapes(found, render) if found else None
     if found is None:
         return None, ()
     blocks = _blocks(found, turn, reasoning, frame, render)

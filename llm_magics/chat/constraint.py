@@ -29,7 +29,7 @@ from .grammar import JSON, JSON_IN_STRING, PYTHON_CONSTANTS, Notation, ValueWrit
 from .lark import MAX_CALLS, GrammarWriter, as_regex, quoted
 from .schema import Normalised, normalise, required_keys
 from .schema_nodes import is_never
-from .syntax import JsonFields, LiteralArguments, ReasoningSyntax, Shape, TaggedArguments, ToolSyntax, TurnSyntax
+from .syntax import JsonFields, LiteralArguments, ReasoningSyntax, Shape, TaggedArguments, ToolSyntax, TurnSyntax, escape
 from .tagged_grammar import TagWriter, other_name, properties_of, solid_object
 
 ID = r"/[A-Za-z0-9_.:-]{1,64}/"
@@ -254,18 +254,19 @@ class _Calls:
     def header(self, tool: ToolSpec) -> str:
         """The call's name with whatever stands around it: its id, its index, itself again."""
         s, w = self.syntax, self.writer
+        name = quoted(escape(tool.name, s.escapes))
         if s.id_place == "carries":
             before, _, after = s.id_form.format(name="\0", index="\1").partition("\0")
             number = " ".join(w.terminal("INT") if part == "\1" else quoted(part) for part in _split(after, "\1"))
             name_end = self.after_recipient() if s.blocks is not None else w.marker(s.name_end)
-            return f"{quoted(before) if before else ''} {quoted(tool.name)} {number} {name_end}"
+            return f"{quoted(before) if before else ''} {name} {number} {name_end}"
         call_id = w.new_terminal(ID, "ID")
         pieces = [call_id, w.marker(s.id_end)] if s.id_place == "before" else []
-        pieces.append(quoted(tool.name))
+        pieces.append(name)
         if s.index_start:
             pieces += [w.marker(s.index_start), w.terminal("INT")]
         if s.name_again:
-            pieces += [w.marker(s.name_again), quoted(tool.name)]
+            pieces += [w.marker(s.name_again), name]
         in_header = s.blocks is not None and not s.name_again
         pieces.append(self.after_recipient() if in_header else w.marker(s.name_end))
         if s.id_place == "after":

@@ -209,3 +209,18 @@ def _with_values(tagged: TaggedArguments, render: CallRenderer) -> TaggedArgumen
         raw_start=raw.group(1) if raw else "",
         raw_end=raw.group(2) if raw else "",
     )
+
+
+_AWKWARD = {"X": "&", "Y": '"', "Z": "<", "W": ">", "V": "'"}  # a capital stands before each, to find it again
+
+
+def with_escapes(syntax: ToolSyntax, render: CallRenderer) -> ToolSyntax:
+    """Find how a template writes awkward characters of names and of keys, e.g. ``&`` as ``&amp;``."""
+    odd = "QN" + "".join(capital + char for capital, char in _AWKWARD.items()) + "U"
+    said = render.calls((odd, {odd.replace("QN", "QK"): "qvala"}))
+    pattern = "(.*?)".join(_AWKWARD) + "(.*?)U"
+    found = [re.search(lead + pattern, said) for lead in ("QN", "QK")]
+    pairs = [tuple(zip(_AWKWARD.values(), match.groups(), strict=True)) if match else () for match in found]
+    name, key = (tuple((char, written) for char, written in each if written not in ("", char)) for each in pairs)
+    tagged = replace(syntax.tagged, escapes=key) if syntax.tagged and key else syntax.tagged
+    return replace(syntax, escapes=name, tagged=tagged) if name or key else syntax

@@ -22,7 +22,7 @@ Kind: TypeAlias = Literal["text", "reasoning", "marker", "call", "dropped"]
 Segment: TypeAlias = tuple[Kind, str]
 
 _SPACE = re.compile(r"\s*")
-_NAME = re.compile(r"[\w.:/@+-]*")
+NAME = re.compile(r"[\w.:/@+-]*")
 _PLAIN = re.compile(r'[^"{}\[\]]*')
 _IN_STRING = re.compile(r'[^"\\\x00-\x1f]*')
 _SCALAR = re.compile(r"[^\s,\]}]*")
@@ -202,7 +202,7 @@ class Reader:
         """Consume a tool's name, or an id. Raises Malformed where there is none."""
         size = 0
         while True:
-            match = _NAME.match(self.text, self.at + size)
+            match = NAME.match(self.text, self.at + size)
             size = (match.end() if match else self.at + size) - self.at
             if size > _MAX_NAME:
                 raise Malformed("a name is too long")

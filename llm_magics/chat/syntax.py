@@ -37,6 +37,22 @@ class Shape(Enum):
     GENERIC = "generic"  # the template knows no tools: our own instructions and JSON calls
 
 
+Escapes = tuple[tuple[str, str], ...]
+"""How a template writes awkward characters of names and keys, e.g. ``(("&", "&amp;"), ('"', "&quot;"))``."""
+
+
+def escape(text: str, escapes: Escapes) -> str:
+    """A name as a template writes it."""
+    return "".join(dict(escapes).get(char, char) for char in text)
+
+
+def unescape(text: str, escapes: Escapes) -> str:
+    """The name that a template has written so."""
+    for char, written in sorted(escapes, key=lambda pair: pair[0] == "&"):  # what begins every other escape comes last
+        text = text.replace(written, char)
+    return text
+
+
 @dataclass(frozen=True, slots=True)
 class JsonFields:
     """Where name, arguments and id stand in a call's JSON value (shapes JSON and GENERIC); paths of keys, outermost first.
@@ -76,6 +92,7 @@ class TaggedArguments:
     raw_start: str = ""  # e.g. "<![CDATA[": how the template quotes a string that could be mistaken for a tag
     raw_end: str = ""  # e.g. "]]>"
     json_values: bool = False  # every value is JSON, strings too: <p>"x"</p>
+    escapes: Escapes = ()  # of keys
     constants: Literal["json", "python"] = "json"  # how true, false and null are written
 
 
@@ -146,6 +163,7 @@ class ToolSyntax:
     array: bool = False
     parallel: bool = True
     arguments_as_text: bool = False
+    escapes: Escapes = ()  # of names
     fields: JsonFields | None = None
     tagged: TaggedArguments | None = None
     literal: LiteralArguments | None = None

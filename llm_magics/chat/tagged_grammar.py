@@ -15,7 +15,7 @@ from .grammar import JSON, PYTHON, ValueWriter, raw_regex
 from .lark import GrammarWriter, as_regex, quoted
 from .schema import TYPES, Node, Normalised
 from .schema_nodes import is_never, json_type, never
-from .syntax import TaggedArguments
+from .syntax import TaggedArguments, escape
 
 
 class TagWriter:
@@ -42,6 +42,7 @@ class TagWriter:
     def tag(self, key: str, node: Node, name: str = "") -> str:
         """``start KEY [type_start TYPE] key_end VALUE end [KEY end_tail]``, layout free between."""
         w, t = self.writer, self.tags
+        key = escape(key, t.escapes)
         end_text = t.end.strip() + (key + t.end_tail.strip() if t.end_has_key else "")
         if t.end_has_key and name:  # a free key: its closing tag cannot be compared, so it is any name
             end_text = t.end.strip()

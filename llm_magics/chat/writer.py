@@ -12,7 +12,7 @@ from typing import Any
 
 from ..messages import ToolCall
 from .origin import concat, mark
-from .syntax import JsonFields, LiteralArguments, Shape, TaggedArguments, ToolSyntax
+from .syntax import JsonFields, LiteralArguments, Shape, TaggedArguments, ToolSyntax, escape
 
 _PYTHON = {True: "True", False: "False", None: "None"}
 
@@ -37,7 +37,7 @@ def _call(syntax: ToolSyntax, call: ToolCall, index: int) -> str:
 
 
 def _name(syntax: ToolSyntax, call: ToolCall, index: int) -> list[str]:
-    name, call_id = _outside(call.name), _outside(call.id)
+    name, call_id = _outside(escape(call.name, syntax.escapes)), _outside(call.id)
     if syntax.id_place == "carries":
         given = call_id if call.name in call.id else _outside(syntax.id_form.format(name=call.name, index=index))
         return [given, syntax.name_end]
@@ -105,6 +105,7 @@ def _tagged(tags: TaggedArguments, arguments: dict[str, Any]) -> list[str]:
 
 
 def _tag(tags: TaggedArguments, key: str, value: Any) -> list[str]:
+    key = escape(key, tags.escapes)
     pieces = [tags.start, _outside(key)]
     if tags.type_start:
         pieces += [tags.type_start, dict(tags.type_names).get(json_type(value), "")]

@@ -8,7 +8,8 @@ import pytest
 
 from llm_magics.chat.format import ChatFormat
 from llm_magics.chat.syntax import Shape
-from llm_magics.messages import Message, ToolCall, assistant, user
+from llm_magics.chat.writer import write_calls
+from llm_magics.messages import Message, ToolCall, ToolSpec, assistant, user
 
 from .small import LOOK_UP, TOOLS, calls_of, read, template
 
@@ -188,3 +189,18 @@ def test_blocks_are_found_behind_an_empty_block_of_content() -> None:
     assert calls_of(parser) == [("look_up", {"word": "ash"})]
     said = read(RECIPIENTS, 'all\n<|text|>Wait.\n<|from|>assistant\n<|to|>now\n<|text|>{}<|stop|>')
     assert (calls_of(said), said.message.text.strip()) == ([("now", {})], "Wait.")
+
+
+ESCAPED = template(
+    "{% set e = n | replace('&', '&amp;') | replace('\"', '&quot;') %}{{ '<do name=\"' ~ e ~ '\">' }}{% for k, v in a.items() %}"
+    "{{ '<p key=\"' ~ (k | replace('&', '&amp;')) ~ '\">' ~ v ~ '</p>' }}{% endfor %}{{ '</do>' }}"
+)
+
+
+def test_escaping_of_names_and_keys_is_undone_and_values_stay() -> None:
+    tool = ToolSpec("a&b", "", {"type": "object", "properties": {"c&d": {"type": "string"}}})
+    fmt = ChatFormat.from_template(ESCAPED)
+    assert dict(fmt.tools.escapes) == {"&": "&amp;", '"': "&quot;"}
+    parser = read(ESCAPED, '<do name="a&amp;b"><p key="c&amp;d">e &amp; f</p></do>', (tool,))
+    assert calls_of(parser) == [("a&b", {"c&d": "e &amp; f"})]
+    assert write_calls(fmt.tools, [ToolCall("a&b", '{"c&d": "e &amp; f"}')]) == '<do name="a&amp;b"><p key="c&amp;d">e &amp; f</p></do>'

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from llm_magics.messages import ToolSpec
+
 from .small import ARRAY, BARE, JSON, LINES, LIST, MARKED_LIST, SECTION, TAGGED, calls_of, read
 
 ASH = ("look_up", {"word": "ash"})
@@ -115,3 +117,19 @@ OPENED = "{% for m in messages %}<{{ m.role }}>{{ m.content.split('</think>')[-1
 def test_a_thought_that_is_opened_again_is_one_thought() -> None:
     parser = read(OPENED, "<think>hm</think>Well.", ())
     assert (parser.message.text, parser.message.reasoning) == ("Well.", "hm")
+
+
+WORDS = ToolSpec("mix", "", {"type": "object", "properties": {"w": {"type": "array"}, "n": {"type": "integer"}}})
+
+
+def test_an_argument_that_comes_again_is_a_list_if_a_list_is_due() -> None:
+    text = "<do>\n<fn=mix>\n<p=w>\nash\n</p>\n<p=w>\noak\n</p>\n<p=n>\n2\n</p>\n</fn>\n</do>"
+    assert calls_of(read(LINES, text, (WORDS,))) == [("mix", {"w": ["ash", "oak"], "n": 2})]
+
+
+def test_an_argument_that_comes_twice_makes_no_call_otherwise() -> None:
+    text = "<do>\n<fn=mix>\n<p=n>\n1\n</p>\n<p=n>\n2\n</p>\n</fn>\n</do>"
+    parser = read(LINES, text, (WORDS,))
+    assert parser.message.tool_calls == ()
+    assert "comes twice" in parser.notes[0]
+    assert parser.message.text == text
