@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .callprobe import PROBE_NAMES
-from .calls import find_calls
+from .calls import find_calls, shown_in_instructions
 from .overrides import OVERRIDES, Override
 from .probe import Probe, find_repairs
 from .repair import Repairs
@@ -104,9 +104,13 @@ def _analyse(template: ChatTemplate, overrides: Sequence[Override]) -> Analysis:
 def _alternates(
     asked: Probe, frame: Frame, turn: TurnSyntax, reasoning: ReasoningSyntax | None, known: ToolSyntax
 ) -> tuple[ToolSyntax, ...]:
-    """How calls of tools are written that the caller declares as built in, where that makes a difference (Llama 3.1)."""
-    if asked.repairs.calls != "template" or BUILT_IN not in asked.source:
+    """Other ways in which calls are written: as the instructions show them (Phi-4), and those of tools that the caller declares
+    as built in, where that makes a difference (Llama 3.1)."""
+    if asked.repairs.calls != "template":
         return ()
+    shown = shown_in_instructions(asked, known)
+    if shown is not None or BUILT_IN not in asked.source:
+        return (shown,) if shown is not None else ()
     again = Probe(asked.template, {BUILT_IN: list(PROBE_NAMES)})
     again.repairs = asked.repairs
     found, _ = find_calls(again, frame, turn, reasoning)

@@ -19,8 +19,8 @@ from .diff import common_prefix, common_suffix, safe_prefix, safe_suffix
 from .encodings import read_arguments, with_escapes
 from .probe import Probe
 from .syntax import BlockSyntax, JsonFields, ReasoningSyntax, Shape, ToolSyntax, TurnSyntax
-from .tags import tags
-from .turns import Frame
+from .tags import is_tag, tags
+from .turns import TOOL, USER, Frame
 
 _ID_FORM = "functions.{name}:{index}"  # of an id that carries the name, where the template does not show one
 _MAX_TRIES = 100  # a template that writes more braces than this before a call is not read
@@ -59,6 +59,19 @@ def find_calls(
         return found, ()
     ends = (found.section_end,) if found.section_end.strip() else ()  # what closes nothing ends the turn
     return replace(found, section_start="", section_end=""), ends
+
+
+def shown_in_instructions(probe: Probe, found: ToolSyntax) -> ToolSyntax | None:
+    """Calls as the instructions show them, where the history writes none of the marker: ``functools[{"name": ...}]``."""
+    if found.has_marker or found.fields is None:
+        return None
+    text = probe.text([USER], [TOOL])
+    key = re.escape(json.dumps(found.fields.name[0]))
+    shown = re.search(rf"""(?<!\S)([^\s\[\]{{}}()"'`:,]{{3,40}})\s?(\[?)\s*\{{\s*{key}\s*:""", text)
+    if shown is None or not (shown.group(2) or is_tag(shown.group(1))):
+        return None
+    array = bool(shown.group(2))
+    return replace(found, section_start=shown.group(1), array=array, separator=", " if array else found.separator)
 
 
 # --- JSON objects that hold the name ----------------------------------------------------------------------------------------

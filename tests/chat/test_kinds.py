@@ -204,3 +204,19 @@ def test_escaping_of_names_and_keys_is_undone_and_values_stay() -> None:
     parser = read(ESCAPED, '<do name="a&amp;b"><p key="c&amp;d">e &amp; f</p></do>', (tool,))
     assert calls_of(parser) == [("a&b", {"c&d": "e &amp; f"})]
     assert write_calls(fmt.tools, [ToolCall("a&b", '{"c&d": "e &amp; f"}')]) == '<do name="a&amp;b"><p key="c&amp;d">e &amp; f</p></do>'
+
+
+SHOWN = (
+    "{{ 'Call with calltools[{\"name\": NAME, \"arguments\": ARGUMENTS}] or not. ' ~ tools | tojson if tools }}"
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content or '' }}{% for c in m.tool_calls or [] %}"
+    "{{ {'name': c.function.name, 'arguments': c.function.arguments} | tojson }}{{ ',' if not loop.last }}{% endfor %}<|end|>{% endfor %}"
+    "{{ '<|assistant|>' if add_generation_prompt }}"
+)
+
+
+@pytest.mark.parametrize("lead", ["", "calltools[", "Well.\ncalltools[", " calltools [\n"])
+def test_a_marker_that_only_the_instructions_show_is_read(lead: str) -> None:
+    text = f'{lead}{{"name": "look_up", "arguments": {{"word": "ash"}}}}' + ("]" if lead else "")
+    parser = read(SHOWN, text)
+    assert calls_of(parser) == [("look_up", {"word": "ash"})]
+    assert parser.message.text.strip() == ("Well." if "Well" in lead else "")
