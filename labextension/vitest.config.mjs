@@ -1,3 +1,6 @@
 import { defineConfig } from 'vitest/config';
 
-export default defineConfig({ test: { environment: 'jsdom', include: ['test/**/*.test.ts'] } });
+// JupyterLab's packages import pictures and styles, which only a bundler reads.
+const server = { deps: { inline: [/@jupyter/] } };
+
+export default defineConfig({ test: { environment: 'jsdom', include: ['test/**/*.test.ts'], server } });

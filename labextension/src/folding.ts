@@ -1,5 +1,6 @@
 /** Calls that did not run, folded into one quiet row, as `llm_magics/views/folding.py` does it. */
 
+import type { TranslationBundle } from '@jupyterlab/translation';
 import type { IToolSegment, Segment } from './transcript';
 
 /** Neighbouring calls that did not run; `repeated` says that each had been made before in the turn. */
@@ -47,8 +48,10 @@ export function didNotRun(segment: IToolSegment): boolean {
 }
 
 /** e.g. `4 repeated calls, not run` */
-export function notRunLine({ calls, repeated }: INotRun): string {
-  return `${calls.length}${repeated ? ' repeated' : ''} call${calls.length > 1 ? 's' : ''}, not run`;
+export function notRunLine({ calls, repeated }: INotRun, trans: TranslationBundle): string {
+  return repeated
+    ? trans._n('%1 repeated call, not run', '%1 repeated calls, not run', calls.length)
+    : trans._n('%1 call, not run', '%1 calls, not run', calls.length);
 }
 
 /** Name and arguments, the same whatever the spacing and order of the arguments. */

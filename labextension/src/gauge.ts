@@ -1,5 +1,7 @@
 /** What a kernel says of its loaded models, and how one reads in a line. */
 
+import type { TranslationBundle } from '@jupyterlab/translation';
+
 export interface IModelGauge {
   name: string;
   current: boolean;
@@ -20,40 +22,47 @@ export interface IGpuGauge {
 }
 
 /** e.g. `qwen · 812/4,096 · 43 tok/s · GPU 1.5 GB, 63 % busy · host 412 MB`: short, since the status bar is. */
-export function cardText(model: IModelGauge, gpus: IGpuGauge[] = []): string {
+export function cardText(model: IModelGauge, gpus: IGpuGauge[], trans: TranslationBundle): string {
   const { gpu, host } = memoryOf(model);
   return joined(
     model.name,
     model.context_size ? contextText(model) : '',
-    model.tokens_per_second ? `${model.tokens_per_second.toFixed(0)} tok/s` : '',
-    gpu ? [`GPU ${bytesText(gpu)}`, busyText(gpus)].filter(Boolean).join(', ') : '',
-    host ? `host ${bytesText(host)}` : ''
+    model.tokens_per_second ? trans.__('%1 tok/s', model.tokens_per_second.toFixed(0)) : '',
+    gpu ? [trans.__('GPU %1', bytesText(gpu, trans)), busyText(gpus, trans)].filter(Boolean).join(', ') : '',
+    host ? trans.__('host %1', bytesText(host, trans)) : ''
   );
 }
 
 /** The same in full words, for a screen reader and as the card's tooltip. */
-export function spokenText(model: IModelGauge, gpus: IGpuGauge[] = []): string {
+export function spokenText(model: IModelGauge, gpus: IGpuGauge[], trans: TranslationBundle): string {
+  const used = (gpu: IGpuGauge) => trans.__('%1: %2 in use', gpu.name, usedText(gpu, trans));
   return joined(
     model.name,
     model.description,
     model.context_size
-      ? `${count(model.context_used)} of ${count(model.context_size)} tokens of context used`
+      ? trans.__('%1 of %2 tokens of context used', count(model.context_used), count(model.context_size))
       : '',
-    model.tokens_per_second ? `${model.tokens_per_second.toFixed(1)} tokens per second` : '',
-    ...Object.entries(model.memory).map(([device, bytes]) => `${bytesText(bytes)} on ${device}`),
-    ...gpus.map(gpu => [`${gpu.name}: ${usedText(gpu)} in use`, busyText([gpu])].filter(Boolean).join(', '))
+    model.tokens_per_second ? trans.__('%1 tokens per second', model.tokens_per_second.toFixed(1)) : '',
+    ...Object.entries(model.memory).map(([device, bytes]) =>
+      trans.__('%1 on %2', bytesText(bytes, trans), device === 'host' ? trans.__('host') : device)
+    ),
+    ...gpus.map(gpu => [used(gpu), busyText([gpu], trans)].filter(Boolean).join(', '))
   );
 }
 
 /** e.g. `40.0 GB of 141.0 GB` */
-export function usedText(gpu: IGpuGauge): string {
-  return `${bytesText(gpu.used) || '0 MB'} of ${bytesText(gpu.total)}`;
+export function usedText(gpu: IGpuGauge, trans: TranslationBundle): string {
+  return trans.__(
+    '%1 of %2',
+    bytesText(gpu.used, trans) || trans.__('%1 MB', 0),
+    bytesText(gpu.total, trans)
+  );
 }
 
 /** e.g. `63 % busy`, of the busiest one; nothing where no driver tells. */
-export function busyText(gpus: IGpuGauge[]): string {
+export function busyText(gpus: IGpuGauge[], trans: TranslationBundle): string {
   const known = gpus.map(gpu => gpu.busy).filter(busy => busy !== null);
-  return known.length ? `${Math.max(...known)} % busy` : '';
+  return known.length ? trans.__('%1 %% busy', Math.max(...known)) : '';
 }
 
 /** e.g. `812/4,096` */
@@ -68,8 +77,13 @@ export function memoryOf(model: IModelGauge): { host: number; gpu: number } {
 }
 
 /** e.g. `1.5 GB`; nothing for no bytes. */
-export function bytesText(bytes: number): string {
-  return !bytes ? '' : bytes >= 1e9 ? `${(bytes / 1e9).toFixed(1)} GB` : `${Math.round(bytes / 1e6)} MB`;
+export function bytesText(bytes: number, trans: TranslationBundle): string {
+  if (!bytes) {
+    return '';
+  }
+  return bytes >= 1e9
+    ? trans.__('%1 GB', (bytes / 1e9).toFixed(1))
+    : trans.__('%1 MB', Math.round(bytes / 1e6));
 }
 
 function count(n: number): string {

@@ -1,4 +1,5 @@
 import type { IRenderMime } from '@jupyterlab/rendermime-interfaces';
+import type { TranslationBundle } from '@jupyterlab/translation';
 import type { Decision, IQuestion } from './live';
 import type { ILook } from './preferences';
 
@@ -6,6 +7,8 @@ import type { ILook } from './preferences';
 export interface IHost {
   /** How the user wants conversations to look. */
   readonly look: ILook;
+  /** Our own words in the language of the page. What a kernel, a model or a tool says is shown as it came. */
+  readonly trans: TranslationBundle;
   /** Colour code inside an element that is empty. */
   highlight(code: string, language: string, element: HTMLElement): Promise<void>;
   /** Typeset the TeX in an element, delimiters included. */

@@ -7,6 +7,7 @@ import { INotebookTracker, type NotebookPanel } from '@jupyterlab/notebook';
 import { IRenderMimeRegistry } from '@jupyterlab/rendermime';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { IStatusBar } from '@jupyterlab/statusbar';
+import { ITranslator, nullTranslator, type TranslationBundle } from '@jupyterlab/translation';
 import { buildIcon } from '@jupyterlab/ui-components';
 import { Token } from '@lumino/coreutils';
 import { NotebookBridge } from './bridge';
@@ -56,18 +57,20 @@ const transcripts: JupyterFrontEndPlugin<void> = {
   description: 'Draws conversations, and streams them while they are written.',
   autoStart: true,
   requires: [IRenderMimeRegistry, INotebookTracker, IEditorLanguageRegistry, IPreferences, IGauges],
+  optional: [ITranslator],
   activate: (
     app: JupyterFrontEnd,
     rendermime: IRenderMimeRegistry,
     notebooks: INotebookTracker,
     languages: IEditorLanguageRegistry,
     preferences: Preferences,
-    gauges: Gauges
+    gauges: Gauges,
+    translator: ITranslator | null
   ) => {
     ignoreStatusOfOurMessages();
     const live = new LiveTurns();
     const bridges = new Map<NotebookPanel['context'], NotebookBridge>();
-    const host = new PageHost(rendermime, notebooks, languages, bridges, preferences);
+    const host = new PageHost(rendermime, notebooks, languages, bridges, preferences, ours(translator));
     notebooks.widgetAdded.connect((_, { context }) => {
       if (!bridges.has(context)) {
         const before = new Set(Array.from(app.serviceManager.kernels.running(), kernel => kernel.id));
@@ -105,20 +108,22 @@ const cells: JupyterFrontEndPlugin<void> = {
   description: 'Makes cells tools.',
   autoStart: true,
   requires: [INotebookTracker],
-  activate: (app: JupyterFrontEnd, notebooks: INotebookTracker) => {
+  optional: [ITranslator],
+  activate: (app: JupyterFrontEnd, notebooks: INotebookTracker, translator: ITranslator | null) => {
+    const trans = ours(translator);
     const isCode = () => notebooks.activeCell?.model.type === 'code';
-    notebooks.widgetAdded.connect((_, panel) => followTools(panel));
+    notebooks.widgetAdded.connect((_, panel) => followTools(panel, trans));
     app.commands.addCommand('llm-magics:edit-tool', {
-      label: 'Make This Cell a Tool…',
-      caption: 'Let a model call this cell as a tool',
+      label: trans.__('Make This Cell a Tool…'),
+      caption: trans.__('Let a model call this cell as a tool'),
       icon: buildIcon,
       isEnabled: isCode,
       isVisible: isCode,
-      execute: () => notebooks.activeCell && editTool(notebooks.activeCell.model)
+      execute: () => notebooks.activeCell && editTool(notebooks.activeCell.model, trans)
     });
     app.commands.addCommand('llm-magics:run-tool', {
-      label: 'Run This Tool with…',
-      caption: 'Run this cell as a model would, with arguments',
+      label: trans.__('Run This Tool with…'),
+      caption: trans.__('Run this cell as a model would, with arguments'),
       isEnabled: () => {
         const model = notebooks.activeCell?.model;
         return !!model && toolName(model.sharedModel.getSource(), model.metadata as any) !== '';
@@ -126,7 +131,7 @@ const cells: JupyterFrontEndPlugin<void> = {
       execute: () =>
         notebooks.currentWidget &&
         notebooks.activeCell &&
-        runTool(notebooks.currentWidget, notebooks.activeCell)
+        runTool(notebooks.currentWidget, notebooks.activeCell, trans)
     });
   }
 };
@@ -136,15 +141,17 @@ const modelCard: JupyterFrontEndPlugin<void> = {
   description: 'Shows the loaded models in the status bar.',
   autoStart: true,
   requires: [INotebookTracker, IPreferences, IGauges],
-  optional: [IStatusBar],
+  optional: [IStatusBar, ITranslator],
   activate: (
     _app: JupyterFrontEnd,
     notebooks: INotebookTracker,
     preferences: Preferences,
     gauges: Gauges,
-    statusBar: IStatusBar | null
+    statusBar: IStatusBar | null,
+    translator: ITranslator | null
   ) => {
-    const card = new ModelCard(() => gauges.get(notebooks.currentWidget?.context ?? null));
+    const loaded = () => gauges.get(notebooks.currentWidget?.context ?? null);
+    const card = new ModelCard(loaded, ours(translator));
     const refresh = () => card.refresh(preferences.look.modelCard);
     gauges.changed.connect(refresh);
     preferences.changed.connect(refresh);
@@ -152,6 +159,11 @@ const modelCard: JupyterFrontEndPlugin<void> = {
     statusBar?.registerStatusItem('llm-magics:model-card', { item: card, align: 'middle', rank: 1 });
   }
 };
+
+/** Our words in the language of the page; in English where nothing translates them. */
+function ours(translator: ITranslator | null): TranslationBundle {
+  return (translator ?? nullTranslator).load('llm_magics');
+}
 
 /** A control message makes the kernel say "busy, idle" although its cell runs on; JupyterLab keeps a list of such types. */
 function ignoreStatusOfOurMessages(): void {

@@ -1,5 +1,7 @@
 /** An answer that is JSON, laid out as `llm_magics/views/json_text.py` does it: the text itself with line breaks. */
 
+import type { TranslationBundle } from '@jupyterlab/translation';
+
 /** e.g. `{"title"` or `[1`, but not `[a link](…)` */
 const BEGINS = /^\s*(\{\s*["}]|\[\s*[[{"\]0-9tfn-])/;
 const TOKEN = /"(?:[^"\\]|\\[^])*(?:"|\\?$)|[[\]{},:]|[0-9truefalsnE.+-]+|\s+/y;
@@ -12,14 +14,15 @@ export function jsonLines(text: string): string | null {
 }
 
 /** e.g. `JSON, 3 members`; `JSON` while the text is not complete */
-export function jsonSummary(text: string): string {
+export function jsonSummary(text: string, trans: TranslationBundle): string {
   try {
     const value: unknown = JSON.parse(text);
-    const what = Array.isArray(value) ? 'item' : 'member';
     const n = Object.keys(value as object).length;
-    return `JSON, ${n} ${what}${n === 1 ? '' : 's'}`;
+    return Array.isArray(value)
+      ? trans._n('JSON, %1 item', 'JSON, %1 items', n)
+      : trans._n('JSON, %1 member', 'JSON, %1 members', n);
   } catch {
-    return 'JSON';
+    return trans.__('JSON');
   }
 }
 

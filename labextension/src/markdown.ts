@@ -5,6 +5,7 @@
  * nothing is fetched. Maths is left as marked text for the page's own typesetter.
  */
 
+import type { TranslationBundle } from '@jupyterlab/translation';
 import MarkdownIt from 'markdown-it';
 import type { StateBlock, StateInline, Token } from 'markdown-it';
 
@@ -13,6 +14,11 @@ const SAFE_LINK = /^(https?:|mailto:)/i;
 /** The class of elements whose text is TeX between its delimiters. */
 export const MATH_CLASS = 'llm-Math';
 
+/** What a rule of the renderer is given beside the tokens. */
+interface IEnvironment {
+  trans: TranslationBundle;
+}
+
 const markdown = new MarkdownIt({ html: false, linkify: false, typographer: false });
 markdown.validateLink = url => SAFE_LINK.test(url.trim());
 markdown.renderer.rules.link_open = (tokens, index, options, _env, self) => {
@@ -20,9 +26,9 @@ markdown.renderer.rules.link_open = (tokens, index, options, _env, self) => {
   tokens[index].attrSet('rel', 'noopener noreferrer nofollow');
   return self.renderToken(tokens, index, options);
 };
-markdown.renderer.rules.image = (tokens, index) => {
+markdown.renderer.rules.image = (tokens, index, _options, { trans }: IEnvironment) => {
   const address = String(tokens[index].attrGet('src') ?? '');
-  const label = markdown.utils.escapeHtml(`[picture: ${tokens[index].content || address}]`);
+  const label = markdown.utils.escapeHtml(trans.__('[picture: %1]', tokens[index].content || address));
   const href = markdown.utils.escapeHtml(address);
   return `<a href="${href}" target="_blank" rel="noopener noreferrer nofollow">${label}</a>`;
 };
@@ -46,8 +52,8 @@ export interface IBlock {
 }
 
 /** Cut markdown into its top-level blocks. */
-export function blocks(source: string): IBlock[] {
-  const env = {};
+export function blocks(source: string, trans: TranslationBundle): IBlock[] {
+  const env: IEnvironment = { trans };
   const tokens = markdown.parse(source, env);
   const ends = lineEnds(source);
   const found: IBlock[] = [];

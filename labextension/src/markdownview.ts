@@ -6,6 +6,7 @@
  * same stay as they are.
  */
 
+import type { TranslationBundle } from '@jupyterlab/translation';
 import { button, make, printable, setText } from './dom';
 import type { IHost } from './host';
 import { blocks, MATH_CLASS, type IBlock } from './markdown';
@@ -40,7 +41,7 @@ export class MarkdownView {
     }
     const kept = grows ? this._shown.filter(shown => shown.settled).length : 0;
     const rest = text.slice(this._settledEnd);
-    const fresh = blocks(rest);
+    const fresh = blocks(rest, this._host.trans);
     const n = done ? fresh.length : nSettled(fresh, rest);
     fresh.forEach((block, at) => this._place(kept + at, block, at < n));
     this._shown.splice(kept + fresh.length).forEach(shown => shown.node.remove());
@@ -64,12 +65,12 @@ export class MarkdownView {
       return;
     }
     if (old && !old.settled && !old.block.code && !block.code) {
-      growBlock(old.node, old.block, block);
+      growBlock(old.node, old.block, block, this._host.trans);
       old.block = block;
       this._settle(old, settled);
       return;
     }
-    const node = block.code ? this._codeBlock(block.code) : htmlBlock(block.html);
+    const node = block.code ? this._codeBlock(block.code) : htmlBlock(block.html, this._host.trans);
     const shown = { block, node, settled: false };
     if (old) {
       old.node.replaceWith(node);
@@ -96,20 +97,21 @@ export class MarkdownView {
   }
 
   private _codeBlock(code: { text: string; language: string }): HTMLElement {
+    const { trans } = this._host;
     const node = make('div', 'llm-Code');
     const text = () => codeOf(node).textContent ?? '';
-    const insert = button('Insert below', 'Insert this code as a new cell below', () => {
+    const insert = button(trans.__('Insert below'), trans.__('Insert this code as a new cell below'), () => {
       if (!this._host.insertBelow(text(), node)) {
         insert.disabled = true;
       }
     });
-    const copy = button('Copy', 'Copy this code', () => {
+    const copy = button(trans.__('Copy'), trans.__('Copy this code'), () => {
       this._host.copy(text());
-      setText(copy, 'Copied');
-      window.setTimeout(() => setText(copy, 'Copy'), COPIED_MS);
+      setText(copy, trans.__('Copied'));
+      window.setTimeout(() => setText(copy, trans.__('Copy')), COPIED_MS);
     });
     const pre = make('pre', '', { tabindex: '0' }, make('code', '', {}, code.text));
-    pre.setAttribute('aria-label', code.language ? `${code.language} code` : 'code');
+    pre.setAttribute('aria-label', code.language ? trans.__('%1 code', code.language) : trans.__('code'));
     pre.setAttribute('role', 'region');
     node.append(make('div', 'llm-Code-bar', {}, make('span', '', {}, code.language), copy, insert), pre);
     return node;
@@ -152,10 +154,10 @@ function codeOf(node: HTMLElement): HTMLElement {
 }
 
 /** Make the element of the block `old` that of `block`; of a list or a table only the items that are not the same are built. */
-function growBlock(node: HTMLElement, old: IBlock, block: IBlock): void {
+function growBlock(node: HTMLElement, old: IBlock, block: IBlock, trans: TranslationBundle): void {
   const container = itemsOf(node);
   if (!container || !old.parts || !block.parts || old.parts.before !== block.parts.before) {
-    grow(node, htmlBlock(block.html));
+    grow(node, htmlBlock(block.html, trans));
     return;
   }
   const { before, items, after } = block.parts;
@@ -166,7 +168,7 @@ function growBlock(node: HTMLElement, old: IBlock, block: IBlock): void {
   while (container.children.length > same) {
     container.lastChild!.remove();
   }
-  const fresh = itemsOf(htmlBlock(before + items.slice(same).join('') + after))!;
+  const fresh = itemsOf(htmlBlock(before + items.slice(same).join('') + after, trans))!;
   while (fresh.firstChild instanceof Text) {
     fresh.firstChild.remove(); // the line end in front of the first item is there already
   }
@@ -195,11 +197,15 @@ function grow(old: Element, fresh: Element): void {
 }
 
 /** `html` comes from our own renderer, which lets no raw HTML through. */
-function htmlBlock(html: string): HTMLElement {
+function htmlBlock(html: string, trans: TranslationBundle): HTMLElement {
   const node = make('div', 'llm-Block');
   node.innerHTML = html;
   node.querySelectorAll('table').forEach(table => {
-    const frame = make('div', 'llm-Table', { tabindex: '0', role: 'region', 'aria-label': 'table' });
+    const frame = make('div', 'llm-Table', {
+      tabindex: '0',
+      role: 'region',
+      'aria-label': trans.__('table')
+    });
     table.replaceWith(frame);
     frame.append(table);
   });

@@ -1,6 +1,7 @@
 /** The model card: a line in the status bar, and a panel with every loaded model behind it. */
 
 import { Popup, showPopup } from '@jupyterlab/statusbar';
+import type { TranslationBundle } from '@jupyterlab/translation';
 import { Signal } from '@lumino/signaling';
 import { Widget } from '@lumino/widgets';
 import { make, setText } from './dom';
@@ -48,7 +49,10 @@ export class ModelCard extends Widget {
   private _popup: Popup | null = null;
   private _panel: HTMLElement | null = null;
 
-  constructor(private readonly _shown: () => ILoaded) {
+  constructor(
+    private readonly _shown: () => ILoaded,
+    private readonly _trans: TranslationBundle
+  ) {
     super();
     this.node.append(this._button);
     this._button.addEventListener('click', () => this._open());
@@ -57,31 +61,47 @@ export class ModelCard extends Widget {
 
   /** Bring the line, and the panel if it is open, up to date; `wanted` is whether the user wants it at all. */
   refresh(wanted = true): void {
+    const trans = this._trans;
     const { models, gpus } = this._shown();
     const model = models.find(model => model.current) ?? models[0];
-    setText(this._button, model ? cardText(model, gpus) : '');
-    const spoken = model ? `Loaded model: ${spokenText(model, gpus)}` : '';
+    setText(this._button, model ? cardText(model, gpus, trans) : '');
+    const spoken = model ? trans.__('Loaded model: %1', spokenText(model, gpus, trans)) : '';
     this._button.setAttribute('aria-label', spoken);
     this._button.title = spoken;
     this.setHidden(!model || !wanted);
     if (this._panel?.isConnected) {
-      this._panel.replaceChildren(...tables(this._shown()));
+      this._panel.replaceChildren(...tables(this._shown(), trans));
     }
   }
 
   private _open(): void {
+    const trans = this._trans;
     this._popup?.dispose();
-    const attributes = { role: 'region', 'aria-label': 'Loaded models', tabindex: '0' };
-    this._panel = make('div', 'llm-CardPanel', attributes, ...tables(this._shown()));
+    const attributes = { role: 'region', 'aria-label': trans.__('Loaded models'), tabindex: '0' };
+    this._panel = make('div', 'llm-CardPanel', attributes, ...tables(this._shown(), trans));
     const body = new Widget({ node: this._panel });
     this._popup = showPopup({ body, anchor: this, align: 'right' });
   }
 }
 
 /** The panel's tables: one of the models, and one of the GPUs where a model is on one. */
-function tables({ models, gpus }: ILoaded): HTMLElement[] {
-  const found = [table(['model', 'context', 'tokens/s', 'GPU', 'host'], models.map(panelRow))];
-  return gpus.length ? [...found, table(['GPU', 'memory in use', 'busy'], gpus.map(gpuRow))] : found;
+function tables({ models, gpus }: ILoaded, trans: TranslationBundle): HTMLElement[] {
+  const ofModels = [
+    trans.__('model'),
+    trans.__('context'),
+    trans.__('tokens/s'),
+    trans.__('GPU'),
+    trans.__('host')
+  ];
+  const ofGpus = [trans.__('GPU'), trans.__('memory in use'), trans.__('busy')];
+  const rows = gpus.map(gpu => gpuRow(gpu, trans));
+  return [
+    table(
+      ofModels,
+      models.map(model => panelRow(model, trans))
+    ),
+    ...(rows.length ? [table(ofGpus, rows)] : [])
+  ];
 }
 
 function table(heads: string[], rows: HTMLElement[]): HTMLElement {
@@ -95,11 +115,11 @@ function table(heads: string[], rows: HTMLElement[]): HTMLElement {
   );
 }
 
-function gpuRow(gpu: IGpuGauge): HTMLElement {
+function gpuRow(gpu: IGpuGauge, trans: TranslationBundle): HTMLElement {
   const share = gpu.total ? Math.min(gpu.used / gpu.total, 1) : 0;
-  const memory = make('td', '', {}, usedText(gpu));
-  memory.append(meter(share, 'share of the memory that is in use'));
-  const busy = make('td', '', {}, gpu.busy === null ? '–' : busyText([gpu]));
+  const memory = make('td', '', {}, usedText(gpu, trans));
+  memory.append(meter(share, trans.__('share of the memory that is in use')));
+  const busy = make('td', '', {}, gpu.busy === null ? '–' : busyText([gpu], trans));
   return make('tr', '', {}, make('th', '', { scope: 'row' }, gpu.name), memory, busy);
 }
 
@@ -107,12 +127,12 @@ function meter(share: number, label: string): HTMLElement {
   return make('meter', '', { value: String(share), 'aria-label': label });
 }
 
-function panelRow(model: IModelGauge): HTMLElement {
+function panelRow(model: IModelGauge, trans: TranslationBundle): HTMLElement {
   const cell = (...children: (Node | string)[]) => make('td', '', {}, ...children);
   const { gpu, host } = memoryOf(model);
   const name = make('th', '', { scope: 'row' }, make('div', '', {}, model.name));
   if (model.current) {
-    name.append(make('div', 'llm-CardPanel-note', {}, 'answers %%chat'));
+    name.append(make('div', 'llm-CardPanel-note', {}, trans.__('answers %1', '%%chat')));
   }
   if (model.description) {
     name.append(make('div', 'llm-CardPanel-note', {}, model.description));
@@ -120,9 +140,9 @@ function panelRow(model: IModelGauge): HTMLElement {
   const context = cell(model.context_size ? contextText(model) : '–');
   if (model.context_size) {
     const share = Math.min(model.context_used / model.context_size, 1);
-    context.append(meter(share, 'share of the context that is used'));
+    context.append(meter(share, trans.__('share of the context that is used')));
   }
   const speed = model.tokens_per_second ? model.tokens_per_second.toFixed(1) : '';
-  const figures = [speed, bytesText(gpu), bytesText(host)].map(figure => cell(figure || '–'));
+  const figures = [speed, bytesText(gpu, trans), bytesText(host, trans)].map(figure => cell(figure || '–'));
   return make('tr', '', {}, name, context, ...figures);
 }

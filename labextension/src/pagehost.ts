@@ -5,6 +5,7 @@ import type { IEditorLanguageRegistry } from '@jupyterlab/codemirror';
 import type { INotebookTracker, NotebookPanel } from '@jupyterlab/notebook';
 import type { IRenderMimeRegistry } from '@jupyterlab/rendermime';
 import type { IRenderMime } from '@jupyterlab/rendermime-interfaces';
+import type { TranslationBundle } from '@jupyterlab/translation';
 import type { NotebookBridge } from './bridge';
 import type { IHost } from './host';
 import type { Decision, IQuestion } from './live';
@@ -17,7 +18,8 @@ export class PageHost implements IHost {
     private readonly _notebooks: INotebookTracker,
     private readonly _languages: IEditorLanguageRegistry,
     private readonly _bridges: Map<NotebookPanel['context'], NotebookBridge>,
-    private readonly _preferences: Preferences
+    private readonly _preferences: Preferences,
+    readonly trans: TranslationBundle
   ) {}
 
   get look(): ILook {

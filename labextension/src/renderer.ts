@@ -13,10 +13,6 @@ import { TranscriptView } from './view';
 /** The share of the page's time that drawing may take: after a drawing of 10 ms the next waits at least 30 ms. */
 const REST_FACTOR = 3;
 
-const NEWER =
-  'This conversation was saved by another version of llm_magics, so it is shown without its controls. ' +
-  'To have them, update llm_magics where JupyterLab runs.';
-
 export class TranscriptRenderer extends Widget implements IRenderMime.IRenderer {
   private _view: TranscriptView;
   private _saved: ITranscript | null = null;
@@ -52,12 +48,15 @@ export class TranscriptRenderer extends Widget implements IRenderMime.IRenderer 
 
   /** Show the static form, which is in the same bundle for everybody who cannot read the transcript. */
   private async _drawStatic(model: IRenderMime.IMimeModel): Promise<void> {
-    this._static = make(
-      'div',
-      'llm-Static',
-      {},
-      make('div', 'llm-Notice', { 'data-level': 'warning' }, NEWER)
-    );
+    const { trans } = this._host;
+    const why = [
+      trans.__(
+        'This conversation was saved by another version of llm_magics, so it is shown without its controls.'
+      ),
+      trans.__('To have them, update llm_magics where JupyterLab runs.')
+    ].join(' ');
+    const notice = make('div', 'llm-Notice', { 'data-level': 'warning' }, why);
+    this._static = make('div', 'llm-Static', {}, notice);
     this.node.append(this._static);
     const drawn = await this._host.drawStatic(model);
     if (drawn) {

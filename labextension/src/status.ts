@@ -1,33 +1,47 @@
 /** The status line of a turn in words. */
 
+import type { TranslationBundle } from '@jupyterlab/translation';
 import type { ITranscript } from './transcript';
 
-const ENDINGS: Record<string, string> = {
-  stop: '',
-  tool_calls: 'stopped after its tool calls',
-  length: 'cut off: no room for more',
-  interrupted: 'interrupted',
-  error: 'ended by an error'
-};
-
 /** What the status line says; `live` tells a turn that runs from one that was running when the notebook was saved. */
-export function statusText(transcript: ITranscript, live: boolean): string {
+export function statusText(transcript: ITranscript, live: boolean, trans: TranslationBundle): string {
   const { state, progress, usage } = transcript;
   if (state === 'running') {
     if (!live) {
-      return 'unfinished when it was saved';
+      return trans.__('unfinished when it was saved');
     }
-    return progress ? `Reading the prompt: ${progress.done} of ${progress.total} tokens` : 'Answering';
+    return progress
+      ? trans.__('Reading the prompt: %1 of %2 tokens', progress.done, progress.total)
+      : trans.__('Answering');
   }
-  const speed = usage.completion_seconds > 0 ? usage.completion_tokens / usage.completion_seconds : 0;
+  const tokens = usage.completion_tokens;
+  const speed = usage.completion_seconds > 0 ? tokens / usage.completion_seconds : 0;
+  const first = usage.time_to_first_token;
   return [
-    ENDINGS[state] ?? state,
-    usage.completion_tokens ? `${usage.completion_tokens} tokens` : '',
-    speed ? `${speed.toFixed(1)} tokens/s` : '',
-    usage.time_to_first_token ? `first token after ${usage.time_to_first_token.toFixed(2)} s` : '',
-    usage.context_size ? `context ${usage.context_used} of ${usage.context_size}` : '',
-    transcript.recorded ? 'recorded' : ''
+    ending(state, trans),
+    tokens ? trans._n('%1 token', '%1 tokens', tokens) : '',
+    speed ? trans.__('%1 tokens/s', speed.toFixed(1)) : '',
+    first ? trans.__('first token after %1 s', first.toFixed(2)) : '',
+    usage.context_size ? trans.__('context %1 of %2', usage.context_used, usage.context_size) : '',
+    transcript.recorded ? trans.__('recorded') : ''
   ]
     .filter(Boolean)
     .join(' · ');
+}
+
+function ending(state: string, trans: TranslationBundle): string {
+  switch (state) {
+    case 'stop':
+      return '';
+    case 'tool_calls':
+      return trans.__('stopped after its tool calls');
+    case 'length':
+      return trans.__('cut off: no room for more');
+    case 'interrupted':
+      return trans.__('interrupted');
+    case 'error':
+      return trans.__('ended by an error');
+    default:
+      return state;
+  }
 }

@@ -1,5 +1,7 @@
 /** What a cell says of being a tool: in its metadata, in its first line, in its tags. */
 
+import type { TranslationBundle } from '@jupyterlab/translation';
+
 /** Where a notebook's and a cell's metadata of ours lie. */
 export const KEY = 'llm_magics';
 
@@ -34,8 +36,8 @@ export function storedTool(metadata: Record<string, any>): ICellTool | null {
 }
 
 /** What is wrong with a tool's name; empty where nothing is. */
-export function nameError(name: string): string {
+export function nameError(name: string, trans: TranslationBundle): string {
   return name === '' || /^[A-Za-z_]\w*$/.test(name)
     ? ''
-    : `${name} is no name for a tool: use letters, digits and _.`;
+    : trans.__('%1 is no name for a tool: use letters, digits and _.', name);
 }

@@ -1,5 +1,6 @@
 /** One tool call as a row that unfolds: name, arguments as they stream, state, output, pictures, seconds; and its approval. */
 
+import type { TranslationBundle } from '@jupyterlab/translation';
 import { button, make, printable, setText } from './dom';
 import { didNotRun } from './folding';
 import type { IHost } from './host';
@@ -8,16 +9,16 @@ import { colour } from './markdownview';
 import { drawOutput, preformatted } from './outputs';
 import type { IToolSegment } from './transcript';
 
-const STATES: Record<string, { icon: string; label: string }> = {
-  writing: { icon: '…', label: 'being written' },
-  ready: { icon: '…', label: 'waiting' },
-  asking: { icon: '?', label: 'waits for your approval' },
-  running: { icon: '▸', label: 'running' },
-  done: { icon: '✓', label: 'done' },
-  failed: { icon: '✗', label: 'failed' },
-  refused: { icon: '⊘', label: 'refused' },
-  interrupted: { icon: '◼', label: 'interrupted' },
-  cut: { icon: '◼', label: 'cut off' }
+const ICONS: Record<string, string> = {
+  writing: '…',
+  ready: '…',
+  asking: '?',
+  running: '▸',
+  done: '✓',
+  failed: '✗',
+  refused: '⊘',
+  interrupted: '◼',
+  cut: '◼'
 };
 
 /** What the kernel puts in a secret's place. */
@@ -46,43 +47,47 @@ export class ToolView {
 
   /** Show the call; `question` is there while a decision on it can be made in this page. */
   update(segment: IToolSegment, turn: string, question: IQuestion | null): void {
+    const { trans } = this._host;
     this._segment = segment;
     this.node.dataset.state = segment.state;
-    setText(this._icon, STATES[segment.state]?.icon ?? '');
-    setText(this._name, printable(segment.name) || '(unnamed tool)');
+    setText(this._icon, ICONS[segment.state] ?? '');
+    setText(this._name, printable(segment.name) || trans.__('(unnamed tool)'));
     setText(this._brief, brief(segment.arguments));
     this.tick();
     this._part('arguments', segment.arguments, () =>
-      labelled('Arguments', preformatted(pretty(segment.arguments)))
+      labelled(trans.__('Arguments'), preformatted(pretty(segment.arguments), trans))
     );
-    this._part('recovered', segment.recovered, () => remark(`Recovered call: ${segment.recovered}`));
-    this._part('source', segment.source, () => this._code('What ran', segment.source));
+    this._part('recovered', segment.recovered, () =>
+      remark(trans.__('Recovered call: %1', segment.recovered))
+    );
+    this._part('source', segment.source, () => this._code(trans.__('What ran'), segment.source));
     const asks = segment.state === 'asking' && segment.ask ? segment.ask : null;
     this._parts.get('arguments')?.node.toggleAttribute('hidden', asks !== null); // they stand in what would run
     const open = asks && question;
     this._part('ask', asks && (open?.id || 'saved'), () =>
       open ? this._approval(open, turn) : this._waiting(asks!)
     );
-    this._part('printed', segment.printed, () => labelled('Printed', preformatted(segment.printed)));
+    this._part('printed', segment.printed, () =>
+      labelled(trans.__('Printed'), preformatted(segment.printed, trans))
+    );
     segment.outputs.forEach((output, at) =>
       this._part(`output ${at}`, JSON.stringify(output), () => drawOutput(output, this._host))
     );
-    this._part('result', segment.result, () => modelRead(segment.result ?? '', segment.is_error));
+    this._part('result', segment.result, () => modelRead(segment.result ?? '', segment.is_error, trans));
     this._part('warnings', segment.warnings.join('\n'), () => remark(segment.warnings.join('\n')));
     this._unfoldOnce(segment, asks !== null, open?.id ?? '');
   }
 
   /** Bring the seconds up to date; called every second while the turn runs. */
   tick(): void {
+    const { trans } = this._host;
     const segment = this._segment!;
     const running = segment.state === 'running';
     this._began = running ? (this._began ?? performance.now()) : null;
     const seconds = this._began === null ? segment.seconds : (performance.now() - this._began) / 1000;
-    const label = labelOf(segment);
-    setText(
-      this._state,
-      seconds > 0 ? `${label} · ${seconds.toFixed(seconds < 10 && !running ? 2 : 0)} s` : label
-    );
+    const label = labelOf(segment, trans);
+    const took = seconds.toFixed(seconds < 10 && !running ? 2 : 0);
+    setText(this._state, seconds > 0 ? `${label} · ${trans.__('%1 s', took)}` : label);
   }
 
   /** What needs or deserves the reader's eye opens by itself, once: a question, a picture. */
@@ -127,7 +132,8 @@ export class ToolView {
 
   /** The question as the kernel asks it: what would run is shown as it is, and the buttons decide on that. */
   private _approval(question: IQuestion, turn: string): HTMLElement {
-    const node = this._question(question.reason, 'What would run', question.shown);
+    const { trans } = this._host;
+    const node = this._question(question.reason, trans.__('What would run'), question.shown);
     const decide = (decision: Decision) => {
       const enable = (enabled: boolean) =>
         node.querySelectorAll('button').forEach(b => (b.disabled = !enabled));
@@ -137,31 +143,59 @@ export class ToolView {
       this._host.decide(turn, question, decision);
     };
     node.append(
-      button('Approve', 'Approve this call', () => decide('approve')),
-      button('Deny', 'Deny this call', () => decide('deny')),
-      button('Always for this turn', 'Approve this tool for the rest of the turn', () => decide('always'))
+      button(trans.__('Approve'), trans.__('Approve this call'), () => decide('approve')),
+      button(trans.__('Deny'), trans.__('Deny this call'), () => decide('deny')),
+      button(trans.__('Always for this turn'), trans.__('Approve this tool for the rest of the turn'), () =>
+        decide('always')
+      )
     );
     return node;
   }
 
   /** A question that is asked elsewhere, or was open when the notebook was saved: the masked form is all there is. */
   private _waiting(ask: { shown: string; reason: string }): HTMLElement {
-    const masked = ask.shown.includes(MASK) ? ', with what looks like a secret masked' : '';
-    return this._question(ask.reason, `What would run${masked}`, ask.shown);
+    const { trans } = this._host;
+    const label = ask.shown.includes(MASK)
+      ? trans.__('What would run, with what looks like a secret masked')
+      : trans.__('What would run');
+    return this._question(ask.reason, label, ask.shown);
   }
 
   private _question(reason: string, label: string, shown: string): HTMLElement {
-    const node = make('div', 'llm-Approval', { role: 'group', 'aria-label': 'approval' });
-    node.append(make('p', '', {}, printable(reason) || 'May this run?'), this._code(label, shown));
+    const { trans } = this._host;
+    const node = make('div', 'llm-Approval', { role: 'group', 'aria-label': trans.__('approval') });
+    node.append(make('p', '', {}, printable(reason) || trans.__('May this run?')), this._code(label, shown));
     return node;
   }
 }
 
-function labelOf(segment: IToolSegment): string {
-  if (segment.state === 'refused' && (segment.ask || didNotRun(segment))) {
-    return segment.ask ? 'not approved' : 'not run';
+function labelOf(segment: IToolSegment, trans: TranslationBundle): string {
+  switch (segment.state) {
+    case 'writing':
+      return trans.__('being written');
+    case 'ready':
+      return trans.__('waiting');
+    case 'asking':
+      return trans.__('waits for your approval');
+    case 'running':
+      return trans.__('running');
+    case 'done':
+      return trans.__('done');
+    case 'failed':
+      return trans.__('failed');
+    case 'refused':
+      return segment.ask
+        ? trans.__('not approved')
+        : didNotRun(segment)
+          ? trans.__('not run')
+          : trans.__('refused');
+    case 'interrupted':
+      return trans.__('interrupted');
+    case 'cut':
+      return trans.__('cut off');
+    default:
+      return segment.state;
   }
-  return STATES[segment.state]?.label ?? segment.state;
 }
 
 /** e.g. `city: Oslo, days: 3` of `{"city": "Oslo", "days": 3}`; what is not yet JSON is shown as it stands. */
@@ -197,13 +231,13 @@ function remark(text: string): HTMLElement {
   return make('div', 'llm-Notice', { 'data-level': 'warning' }, printable(text));
 }
 
-function modelRead(text: string, isError: boolean): HTMLElement {
+function modelRead(text: string, isError: boolean, trans: TranslationBundle): HTMLElement {
   const node = make(
     'details',
     'llm-Result',
     {},
-    make('summary', '', {}, 'What the model read'),
-    preformatted(text)
+    make('summary', '', {}, trans.__('What the model read')),
+    preformatted(text, trans)
   );
   node.open = isError;
   return node;

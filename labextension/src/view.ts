@@ -30,18 +30,21 @@ export class TranscriptView {
   private _timer = 0;
 
   constructor(private readonly _host: IHost) {
-    this._stop = button('Stop', 'Stop this answer', () => this._host.stop(this._turn));
+    const { trans } = _host;
+    this._stop = button(trans.__('Stop'), trans.__('Stop this answer'), () => this._host.stop(this._turn));
     this.node.append(this._segments, make('div', 'llm-Status', {}, this._status, this._elapsed, this._stop));
   }
 
   /** Show the transcript; `live` says that it is being written in this page, `question` what waits for a person in it. */
   update(transcript: ITranscript, live: boolean, question: IQuestion | null = null): void {
     const running = transcript.state === 'running';
+    const { trans } = this._host;
+    const label = transcript.model ? trans.__('Answer of %1', transcript.model) : trans.__('Answer');
     this._turn = transcript.turn;
-    this.node.setAttribute('aria-label', transcript.model ? `Answer of ${transcript.model}` : 'Answer');
+    this.node.setAttribute('aria-label', label);
     this.node.dataset.state = transcript.state;
     this._drawSegments(transcript, running, question);
-    setText(this._status, statusText(transcript, live));
+    setText(this._status, statusText(transcript, live, trans));
     this._stop.hidden = !(running && live);
     this._time(running && live);
   }
@@ -83,7 +86,8 @@ export class TranscriptView {
   }
 
   private _tick(): void {
-    setText(this._elapsed, `${Math.round((performance.now() - this._began) / 1000)} s`);
+    const { trans } = this._host;
+    setText(this._elapsed, trans.__('%1 s', Math.round((performance.now() - this._began) / 1000)));
     this._views.forEach(view => view.tick?.());
   }
 }
@@ -134,7 +138,7 @@ function textView(host: IHost): IItemView {
       node.replaceChildren(view.node);
     }
     if (lines !== null) {
-      setText(summary, jsonSummary(text));
+      setText(summary, jsonSummary(text, host.trans));
     }
     view.update(lines === null ? text : '```json\n' + lines + '\n```', !last);
   };
@@ -150,7 +154,7 @@ function notRunView(host: IHost): IItemView {
     if (item.type !== 'not run') {
       return;
     }
-    setText(summary, notRunLine(item));
+    setText(summary, notRunLine(item, host.trans));
     item.calls.forEach((call, at) => {
       const view = (views[at] ??= new ToolView(host));
       if (view.node.parentNode !== node) {
@@ -165,6 +169,7 @@ function notRunView(host: IHost): IItemView {
 
 /** Reasoning is folded unless the cell or the settings say otherwise; its summary says whether the model is still at it. */
 function reasoningView(host: IHost): IItemView {
+  const { trans } = host;
   const view = new MarkdownView(host);
   const summary = make('summary');
   let shown = '';
@@ -176,7 +181,7 @@ function reasoningView(host: IHost): IItemView {
       node.open = show === 'full';
       node.hidden = show === 'hide';
     }
-    setText(summary, last ? 'Reasoning…' : 'Reasoning');
+    setText(summary, last ? trans.__('Reasoning…') : trans.__('Reasoning'));
     view.update((s as ITextSegment).text, !last);
   };
   return { type: 'reasoning', node, update };

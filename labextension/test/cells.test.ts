@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { cardText, memoryOf, readGauge, readGpus, spokenText } from '../src/gauge';
 import { nameError, storedTool, toolName } from '../src/toolmetadata';
+import { english } from './pages';
 
 describe('a cell', () => {
   it.each([
@@ -25,7 +26,7 @@ describe('a cell', () => {
   });
 
   it.each(['plot it', '1plot', 'plot(', 'plöt'])('cannot be a tool called %s', name => {
-    expect(nameError(name)).toContain(name);
+    expect(nameError(name, english)).toContain(name);
   });
 });
 
@@ -38,11 +39,11 @@ describe('the model card', () => {
       tokens_per_second: 43.2,
       memory: { host: 412e6, CUDA0: 1.5e9, CUDA1: 0.5e9, bad: 'x' }
     });
-    expect(cardText(whole)).toBe('qwen · 812/4,096 · 43 tok/s · GPU 2.0 GB · host 412 MB');
+    expect(cardText(whole, [], english)).toBe('qwen · 812/4,096 · 43 tok/s · GPU 2.0 GB · host 412 MB');
     expect(memoryOf(whole)).toEqual({ host: 412e6, gpu: 2e9 });
-    expect(spokenText(whole)).toContain('812 of 4,096 tokens of context used');
-    expect(spokenText(whole)).toContain('500 MB on CUDA1');
-    expect(cardText(readGauge(null))).toBe('');
+    expect(spokenText(whole, [], english)).toContain('812 of 4,096 tokens of context used');
+    expect(spokenText(whole, [], english)).toContain('500 MB on CUDA1');
+    expect(cardText(readGauge(null), [], english)).toBe('');
   });
 
   it('tells how the GPUs fare, where a model is on one', () => {
@@ -52,10 +53,12 @@ describe('the model card', () => {
       { name: 'C', used: 1, total: 'much', busy: 'very' }
     ]);
     const onGpu = readGauge({ name: 'qwen', memory: { CUDA0: 1.5e9, host: 412e6 } });
-    expect(cardText(onGpu, gpus)).toBe('qwen · GPU 1.5 GB, 63 % busy · host 412 MB');
-    expect(spokenText(onGpu, gpus)).toContain('A: 40.0 GB of 141.0 GB in use, 12 % busy');
-    expect(cardText(onGpu, readGpus([{ name: 'MIG' }]))).toBe('qwen · GPU 1.5 GB · host 412 MB');
+    expect(cardText(onGpu, gpus, english)).toBe('qwen · GPU 1.5 GB, 63 % busy · host 412 MB');
+    expect(spokenText(onGpu, gpus, english)).toContain('A: 40.0 GB of 141.0 GB in use, 12 % busy');
+    expect(cardText(onGpu, readGpus([{ name: 'MIG' }]), english)).toBe('qwen · GPU 1.5 GB · host 412 MB');
     expect(readGpus('none')).toEqual([]);
-    expect(cardText(readGauge({ name: 'qwen', memory: { host: 412e6 } }), gpus)).toBe('qwen · host 412 MB');
+    expect(cardText(readGauge({ name: 'qwen', memory: { host: 412e6 } }), gpus, english)).toBe(
+      'qwen · host 412 MB'
+    );
   });
 });

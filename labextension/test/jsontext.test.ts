@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { jsonLines, jsonSummary } from '../src/jsontext';
 import { TranscriptView } from '../src/view';
-import { NotingHost, said, transcript } from './pages';
+import { english, NotingHost, said, transcript } from './pages';
 
 const RECIPE =
   '{"title": "Pancakes", "ingredients": ["flour", "eggs"], "steps": [{"text": "Mix {all}."}, {}]}';
@@ -26,9 +26,9 @@ describe('a text that is JSON', () => {
     for (let n = 2; n < RECIPE.length; n++) {
       expect(jsonLines(RECIPE.slice(0, n))).not.toBeNull();
     }
-    expect(jsonSummary(RECIPE.slice(0, 20))).toBe('JSON');
-    expect(jsonSummary(RECIPE)).toBe('JSON, 3 members');
-    expect(jsonSummary('[7]')).toBe('JSON, 1 item');
+    expect(jsonSummary(RECIPE.slice(0, 20), english)).toBe('JSON');
+    expect(jsonSummary(RECIPE, english)).toBe('JSON, 3 members');
+    expect(jsonSummary('[7]', english)).toBe('JSON, 1 item');
   });
 
   it('is a code block that folds, and prose again when it turns out to be prose', () => {

@@ -1,10 +1,10 @@
 import { describe, expect, it, vi } from 'vitest';
 import { blocks } from '../src/markdown';
 import { MarkdownView } from '../src/markdownview';
-import { EXAMPLE, NotingHost } from './pages';
+import { english, EXAMPLE, NotingHost } from './pages';
 
 const html = (source: string) =>
-  blocks(source)
+  blocks(source, english)
     .map(block => block.html)
     .join('');
 

@@ -1,13 +1,18 @@
 /** A page that notes what it is asked to do, and transcripts to show on it. */
 
+import { nullTranslator, type TranslationBundle } from '@jupyterlab/translation';
 import type { IHost } from '../src/host';
 import type { Decision, IQuestion } from '../src/live';
 import { type ILook, Preferences } from '../src/preferences';
 import type { IToolSegment, ITranscript, Segment } from '../src/transcript';
 
+export const english = nullTranslator.load('llm_magics');
+
 export class NotingHost implements IHost {
   readonly noted: string[] = [];
   look: ILook = new Preferences().look;
+
+  constructor(readonly trans: TranslationBundle = english) {}
 
   async highlight(code: string, language: string, element: HTMLElement): Promise<void> {
     this.noted.push(`highlight ${language}`);
