@@ -6,6 +6,7 @@ the copy. The grammar (``schema.py``), the types of tagged arguments (``typed.py
 validator read this copy, so they cannot disagree about where a reference leads.
 
     {"nullable": true, "type": "string"}               {"type": ["string", "null"]}
+    {"type": "str"}                                    {"type": "string"}
     {"items": [a, b], "additionalItems": c}            {"prefixItems": [a, b], "items": c}
     {"minimum": 1, "exclusiveMinimum": true}           {"exclusiveMinimum": 1}
     {"dependencies": {"a": ["b"]}}                     {"dependentRequired": {"a": ["b"]}}
@@ -147,9 +148,24 @@ _SCHEMAS = frozenset(
 )
 
 
+_PYTHON_TYPES = {
+    "str": "string", "int": "integer", "float": "number", "bool": "boolean", "dict": "object",
+    "list": "array", "tuple": "array", "set": "array", "None": "null", "NoneType": "null",
+}
+"""Python's names of types, which people write where JSON schema's are due."""
+
+
+def _typed(named: Any) -> Any:
+    if isinstance(named, list | tuple):
+        return [_typed(name) for name in named]
+    return _PYTHON_TYPES.get(named, named) if isinstance(named, str) else named
+
+
 def _renamed(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """The keywords of one schema, in the words of 2020-12."""
     words = {str(key): value for key, value in schema.items()}
+    if "type" in words:
+        words["type"] = _typed(words["type"])
     if words.get("nullable") is True and "type" in words:
         types = list(words["type"]) if isinstance(words["type"], list | tuple) else [words["type"]]
         words["type"] = types if "null" in types else [*types, "null"]

@@ -271,3 +271,18 @@ def test_the_words_of_a_schema_do_not_decide_whether_it_can_be_met() -> None:
     assert validate("minimum", schema) == ()
     assert "#/pattern" in normalise(schema).unenforced
     assert accepts(grammar_of({"anyOf": [{"const": "minimum"}, {"type": "integer", "minimum": 10**30}]}), '"minimum"')
+
+
+@pytest.mark.parametrize(
+    ("named", "good", "bad"),
+    [
+        *(("str", "x", 1), ("int", 1, "x"), ("float", 0.5, "x"), ("bool", True, 1)),
+        *(("dict", {}, []), ("list", [], {}), ("NoneType", None, 0)),
+    ],
+)
+def test_pythons_names_of_types_are_understood(named: str, good: object, bad: object) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": named}, "b": {"type": [named, "null"]}}}
+    assert validate({"a": good, "b": None}, schema) == ()
+    assert validate({"a": bad}, schema)
+    assert accepts(grammar_of(schema), json.dumps({"a": good}))
+    assert Typing(schema).types(Typing(schema).property(None, "a")) == Typing({}).types(plain({"type": named}))
