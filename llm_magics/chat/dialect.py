@@ -157,7 +157,7 @@ _PYTHON_TYPES = {
 
 def _typed(named: Any) -> Any:
     if isinstance(named, list | tuple):
-        return [_typed(name) for name in named]
+        return list(dict.fromkeys(map(_typed, named))) if all(isinstance(n, str) for n in named) else list(named)
     return _PYTHON_TYPES.get(named, named) if isinstance(named, str) else named
 
 
