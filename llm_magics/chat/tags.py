@@ -34,7 +34,7 @@ def closer_of(sign: str) -> str:
                 return ""
         if right in name:
             return ""
-    return sign if ord(sign) > 127 and unicodedata.category(sign) in ("So", "Sc", "Sm", "Po") else ""
+    return sign if ord(sign) > 127 and unicodedata.category(sign) in ("So", "Sc", "Sm") else ""
 
 
 @lru_cache(maxsize=1024)

@@ -57,3 +57,8 @@ def test_the_first_piece_of_a_marker_is_told_apart_from_other_markers() -> None:
 def test_leading_tags_end_before_other_text() -> None:
     assert leading_tags("<|a|>x<|b|>\nand more") == len("<|a|>x<|b|>\n")
     assert leading_tags("word <b>") == 0
+
+
+def test_punctuation_of_any_script_makes_no_tags() -> None:
+    assert tags("问：hi，答：well。") == []
+    assert whole_tags("\n答：", "\n答：well") == "\n答："
