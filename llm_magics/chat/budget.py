@@ -1,5 +1,8 @@
 """How much work a template may do: steps, characters, seconds. Counted inside the process, without signals or threads.
 
+Seconds are the processor time of the thread that renders: on a busy machine a good template waits, and waiting is no work. The
+clock on the wall is only a backstop, with room for much waiting.
+
 A template runs in whatever thread renders it, often a kernel's main thread, where nothing can interrupt it safely. So it pays
 as it goes: every loop step, call and operation costs steps, every string and list that it makes costs its length, and what a
 single operation would make is worked out *before* it is made. Sizes of nested lists are counted with sharing undone, because
@@ -10,7 +13,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -18,10 +21,15 @@ from typing import Any
 
 from ..errors import TemplateError
 
+_PATIENCE = 20  # seconds on the wall for each second of work
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of one render. ``characters`` counts everything made on the way, ``output`` the prompt alone."""
+    """Bounds of one render. ``characters`` counts everything made on the way, ``output`` the prompt alone.
+
+    ``seconds`` are of processor time; on the wall a render may take twenty times as long.
+    """
 
     seconds: float = 10.0
     steps: int = 400_000
@@ -42,23 +50,44 @@ class LimitError(TemplateError):
 
 
 class Budget:
-    """What is left of the limits in one render. Raises LimitError where a limit is passed."""
+    """What is left of the limits in one render. Raises LimitError where a limit is passed.
 
-    def __init__(self, limits: Limits, n_messages: int = 0, n_characters: int = 0) -> None:
+    Make it in the thread that renders, whose ``work`` is measured.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        n_messages: int = 0,
+        n_characters: int = 0,
+        *,
+        work: Callable[[], float] = time.thread_time,
+        wall: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._limits = limits
+        self._work, self._wall = work, wall
         # templates look at all messages for each message, and copy each text a few times
         self._steps = limits.steps + 2_000 * n_messages + 8 * n_messages**2
         self._characters = limits.characters + (50 + 2 * n_messages) * n_characters
         self._output = limits.output + 4 * n_characters
-        self._deadline = time.monotonic() + limits.seconds + n_messages / 20
+        seconds = limits.seconds + n_messages / 20
+        self._work_ends = work() + seconds
+        self._wall_ends = wall() + seconds * _PATIENCE
 
     def step(self, n: int = 1) -> None:
         """Pay for ``n`` steps."""
         self._steps -= n
         if self._steps < 0:
             raise _too_much(f"took more than {self._limits.steps:,} steps")
-        if self._steps & 63 == 0 and time.monotonic() > self._deadline:
-            raise _too_much(f"ran longer than {self._limits.seconds:g} seconds")
+        if self._steps & 63 == 0:
+            self._check_time()
+
+    def _check_time(self) -> None:
+        """Refuse a render that worked too long, or that took very long for whatever reason."""
+        if self._work() > self._work_ends:
+            raise _too_much(f"ran longer than {self._limits.seconds:g} seconds of processor time")
+        if self._wall() > self._wall_ends:
+            raise _too_much(f"took longer than {self._limits.seconds * _PATIENCE:g} seconds; the machine may be very busy")
 
     def make(self, n: int) -> None:
         """Pay for making ``n`` characters or elements; call it before they are made."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import re
 
 import pytest
@@ -51,6 +53,31 @@ def test_nothing_internal_can_be_reached(expression: str) -> None:
 def test_what_a_template_made_is_paid_before_it_is_made() -> None:
     with spending(Budget(Limits(characters=1000))), pytest.raises(LimitError, match="made too much"):
         ChatTemplate("{{ 'a' * 100000000000 }}").render({})
+
+
+_MANY_STEPS = "{% for i in range(900) %}{{ i }}{% endfor %}"
+
+
+def _render(monkeypatch: pytest.MonkeyPatch, *, work: float, wall: float) -> str:
+    """Render with clocks that go on by so many seconds each time that somebody looks."""
+    clocks = (itertools.count(0, work), itertools.count(0, wall))
+    timed = functools.partial(Budget, work=clocks[0].__next__, wall=clocks[1].__next__)
+    monkeypatch.setattr("llm_magics.chat.template.Budget", timed)
+    return ChatTemplate(_MANY_STEPS).render({}, limits=Limits(seconds=3.0))
+
+
+def test_time_in_which_others_had_the_processor_is_no_work_of_the_template(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _render(monkeypatch, work=0.001, wall=1.0).endswith("899")
+
+
+def test_a_template_that_works_too_long_is_stopped_by_its_own_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(LimitError, match="3 seconds of processor time"):
+        _render(monkeypatch, work=1.0, wall=0.001)
+
+
+def test_a_template_that_takes_very_long_without_work_is_stopped_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(LimitError, match="longer than 60 seconds; the machine may be very busy"):
+        _render(monkeypatch, work=0.001, wall=100.0)
 
 
 def test_a_long_conversation_is_no_attack() -> None:
