@@ -15,7 +15,6 @@ from .diff import common_prefix
 from .inputs import AnyMessage, AnyTool, messages_from, tools_from
 from .origin import OriginText, concat, mark, runs_of
 from .overrides import OVERRIDES, Override
-from .probe import thinking
 from .repair import Repairs, marked, template_variables
 from .syntax import ReasoningSyntax, ToolSyntax, TurnSyntax
 from .tags import whole_tags
@@ -87,7 +86,7 @@ class ChatFormat:
 
         Args:
             messages, tools: our own values, or dictionaries in the OpenAI form.
-            enable_thinking: passed to the template under the names that templates know; None leaves it to the template.
+            enable_thinking: passed to the template as the variables that switch its thinking; None leaves it to the template.
             continue_final: the last message is an assistant's, whose content or reasoning is to be gone on with.
             add_generation_prompt: False renders history alone.
             now: the time that the template is told; the clock's where none is given.
@@ -96,7 +95,7 @@ class ChatFormat:
         Raises TemplateError where the template refuses the conversation even after repairs.
         """
         said, specs, now = messages_from(messages), tools_from(tools), now or datetime.now()
-        switch = thinking(enable_thinking) if enable_thinking is not None else {}
+        switch = self.repairs.thinking(enable_thinking) if enable_thinking is not None else {}
         variables = {**switch, **{name: marked(value, "variable") for name, value in template_kwargs.items()}}
         if continue_final is None:
             text = self._text(said, specs, variables, add_generation_prompt, now)

@@ -15,8 +15,10 @@ from typing import Any
 from ..errors import TemplateError
 from ..messages import Message, ToolCall, ToolSpec
 from .budget import PROBING, LimitError
+from .diff import common_prefix
 from .repair import PARTS, Repairs, template_variables
-from .tags import tags
+from .switch import find_switch
+from .tags import tags, whole_tags
 from .template import ChatTemplate
 
 _REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking", PARTS)
@@ -45,11 +47,6 @@ _RESULT2 = Message("tool", "qresn", tool_call_id="qidl00002", name="qtoole")
 _CALLING = Message("assistant", "", tool_calls=(_CALL,))
 
 
-def thinking(on: bool) -> dict[str, Any]:
-    """The variables that switch reasoning; templates read one of these names or none."""
-    return {"enable_thinking": on, "thinking": on}
-
-
 class Probe:
     """Asks one template questions; remembers the answers as Repairs."""
 
@@ -72,6 +69,11 @@ class Probe:
             raise
         except TemplateError:
             return ""
+
+    def generation_prompt(self, variables: Mapping[str, Any]) -> str:
+        """The end of a prompt that opens the assistant's turn, under these further variables."""
+        plain, asked = (self.text([_USER], add_generation_prompt=final, **variables) for final in (False, True))
+        return asked[len(whole_tags(common_prefix(plain, asked), asked)) :]
 
     def keeps(
         self, messages: Sequence[Message], words: str, tools: Sequence[ToolSpec] = (), repairs: Repairs | None = None
@@ -108,6 +110,7 @@ def find_repairs(template: ChatTemplate) -> Repairs:
     described = ({"tools": "system"}, {"tools": "system", "system": "user"})
     asked.choose([_USER], "quserb qtoole qkeyg", {"lenient": True}, *described, tools=[_TOOL])
     _probe_calls(asked)
+    asked.repairs = replace(asked.repairs, switch=find_switch(asked.source, asked.generation_prompt))
     _probe_reasoning(asked)
     return asked.repairs
 
@@ -153,8 +156,8 @@ def _probe_reasoning(asked: Probe) -> None:
     called = [_USER, replace(_CALLING, reasoning="qthinko"), _RESULT]
     for field in (*_REASONING_FIELDS, *_other_keys(asked.source)):
         tried = replace(asked.repairs, reasoning=field)
-        texts = [asked.text(said, (), tried, add_generation_prompt=final, **thinking(True)) for final in (False, True)]
-        texts.append(asked.text(called, [_TOOL], tried, **thinking(True)))
+        texts = [asked.text(said, (), tried, add_generation_prompt=final, **tried.thinking(True)) for final in (False, True)]
+        texts.append(asked.text(called, [_TOOL], tried, **tried.thinking(True)))
         written = [text for text in texts if "qthinko" in text and not _WRITTEN_PART.search(text)]
         if any(field in _REASONING_FIELDS or _framed(text) for text in written):
             asked.repairs = tried

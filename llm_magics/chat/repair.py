@@ -15,6 +15,7 @@ from typing import Any, Literal
 from ..messages import ImagePart, Message, TextPart, ToolCall, ToolSpec
 from .origin import concat, mark
 from .sandbox import PROBED_AT
+from .switch import YES_NO, Switch, variables
 from .syntax import Shape, ToolSyntax
 from .writer import members_of, write_calls
 
@@ -33,7 +34,7 @@ class Repairs:
     into the answer "after" them. ``tools``: the template describes the tools, or we do, in the system message. ``calls`` and
     ``results``: the template writes them, or they are text. ``answer_results``: what stands in for the answer that must come
     between tool results and the next question (a turn may have been interrupted there); None where none must. ``reasoning``:
-    the message key for reasoning, or PARTS, or "".
+    the message key for reasoning, or PARTS, or "". ``switch``: the variables that switch thinking on and off.
     """
 
     lenient: bool = False
@@ -50,6 +51,11 @@ class Repairs:
     results: Literal["tool", "user"] = "tool"
     answer_results: str | None = None
     reasoning: str = ""
+    switch: Switch = YES_NO
+
+    def thinking(self, on: bool) -> dict[str, Any]:
+        """The variables that switch thinking on, or off."""
+        return variables(self.switch, on)
 
     @property
     def described(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import jinja2
 
 from ..messages import Message, ToolCall, ToolSpec
 from .diff import after, between, common_prefix, common_suffix, loose_prefix, safe_suffix, without_prefix
-from .probe import Probe, thinking
+from .probe import Probe
 from .sandbox import TemplateEnvironment
 from .syntax import ReasoningSyntax, TurnSyntax
 from .tags import closing, is_tag, leading_tags, opening, opens_tag, tag_spans, tags, whole_tags
@@ -41,8 +41,8 @@ class Frame:
 
     def turn_of(self, probe: Probe, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> str:
         """The assistant's turn as the template writes it: from the generation prompt's start to the end of the text."""
-        asked = probe.text(messages[:1], tools, add_generation_prompt=False, **thinking(True))
-        text = probe.text(messages, tools, add_generation_prompt=False, **thinking(True))
+        asked = probe.text(messages[:1], tools, add_generation_prompt=False, **probe.repairs.thinking(True))
+        text = probe.text(messages, tools, add_generation_prompt=False, **probe.repairs.thinking(True))
         word = messages[0].text  # a template may write a question otherwise once it is answered: compare what stands behind it
         before, behind = (said.rpartition(word)[2] for said in (asked, text))
         turn = behind[len(whole_tags(common_prefix(before, behind), behind)) :]
@@ -68,16 +68,14 @@ def find_frame(probe: Probe) -> Frame:
     """Render a question and a plain answer, and read the edges off."""
     prompts = []
     for on in (True, False):
-        plain = probe.text([USER], add_generation_prompt=False, **thinking(on))
-        asked = probe.text([USER], add_generation_prompt=True, **thinking(on))
-        prompts.append(asked[len(whole_tags(common_prefix(plain, asked), asked)) :])
+        prompts.append(probe.generation_prompt(probe.repairs.thinking(on)))
     frame = Frame(prompts[0], prompts[1], "", ())
     if not prompts[0].strip() and probe.repairs.calls == "template":
         frame = replace(frame, opener=_opener(probe, frame))
     turn = frame.turn_of(probe, [USER, ANSWER])
     head = frame.strip_opener(turn[: turn.find(ANSWER.text)]) if ANSWER.text in turn else ""
     last = after(turn, ANSWER.text)
-    going_on = probe.text([USER, ANSWER, USER_AGAIN], add_generation_prompt=False, **thinking(True))
+    going_on = probe.text([USER, ANSWER, USER_AGAIN], add_generation_prompt=False, **probe.repairs.thinking(True))
     gap = between(going_on, ANSWER.text, USER_AGAIN.text) or ""
     middle = gap[: len(gap) - len(safe_suffix(gap, going_on[: going_on.find(USER.text)]))]
     ends = [_tags_only(end, prompts[0]) for end in (last, middle)]
@@ -152,7 +150,9 @@ def _last_marker(text: str) -> str:
 
 def _end_after_thought(frame: Frame, start: str, said: str, called: str, unthought: str) -> str:
     off = frame.prompt_off.rpartition(start.strip())[2] if start.strip() in frame.prompt_off else ""
-    skipped = off.strip() and frame.prompt_off.rstrip() != frame.prompt_on.rstrip()
+    shut = closing(start.strip())
+    worded = bool(shut) and shut in off and off.partition(shut)[0].strip()  # a skipped thought that says that it is skipped
+    skipped = off.strip() and not worded and frame.prompt_off.rstrip() != frame.prompt_on.rstrip()
     to_answer = between(said, THOUGHT, ANSWER.text)
     word = next((w for w in (TOOL.name, CALLING.tool_calls[0].id) if w in called), TOOL.name)
     to_call = between(called, THOUGHT, word)
@@ -217,7 +217,7 @@ def _from_prompts(probe: Probe, frame: Frame) -> ReasoningSyntax | None:
 
 def _from_skipped(probe: Probe) -> ReasoningSyntax | None:
     """A template without a generation prompt that ends its text with an empty thought when thinking is off."""
-    on, off = (probe.text([USER], **thinking(flag)) for flag in (True, False))
+    on, off = (probe.text([USER], **probe.repairs.thinking(flag)) for flag in (True, False))
     behind = off[len(on) :] if on and off.startswith(on) else ""
     pair = tags(behind)
     if len(pair) != 2 or closing(pair[0]) != pair[1]:
@@ -260,7 +260,7 @@ def _constants(source: str) -> list[str]:
 
 def _from_instructions(probe: Probe) -> ReasoningSyntax | None:
     """With thinking on, the template tells the model of a pair of tags that it does not tell of otherwise."""
-    on, off = (probe.text([USER], **thinking(flag)) for flag in (True, False))
+    on, off = (probe.text([USER], **probe.repairs.thinking(flag)) for flag in (True, False))
     for tag in tags(on):
         if tag not in off and closing(tag) in on and closing(tag):
             return ReasoningSyntax(tag, closing(tag), derived="the instructions name it")
