@@ -220,3 +220,42 @@ def test_a_marker_that_only_the_instructions_show_is_read(lead: str) -> None:
     parser = read(SHOWN, text)
     assert calls_of(parser) == [("look_up", {"word": "ash"})]
     assert parser.message.text.strip() == ("Well." if "Well" in lead else "")
+
+
+@pytest.mark.parametrize(
+    ("each", "keys"),
+    [
+        ("{{ '<do>{\"name\": \"' ~ n ~ ', \"arguments\": ' ~ a | tojson ~ '\"}</do>' }}", ("name", "arguments")),
+        ("{{ '<do>{\"name\": ' ~ n ~ ', \"arguments\": ' ~ a | tojson ~ '}</do>' }}", ("name", "arguments")),
+        ("{{ '<do>{\"fn\": \"' ~ n ~ '\" \"args\": ' ~ a | tojson ~ '}</do>' }}", ("fn", "args")),
+        ("{{ '<do>{\"name\": \"' ~ n ~ '\", \"arguments\": ' ~ a | tojson ~ '</do>' }}", ("name", "arguments")),
+        ("{{ '<do>{\"name\": \"' ~ n ~ '\", \"arguments\": \"' ~ a | tojson ~ '\"}</do>' }}", ("name", "arguments")),
+    ],
+    ids=["quotes", "no quotes", "no comma", "no brace", "unescaped"],
+)
+def test_json_that_a_template_writes_wrongly_is_read_and_written_rightly(each: str, keys: tuple[str, str]) -> None:
+    source = template(each)
+    fmt = ChatFormat.from_template(source)
+    assert (fmt.tools.shape, fmt.tools.section_start + fmt.tools.call_start, fmt.tools.call_end) == (Shape.JSON, "<do>", "</do>")
+    one = f'<do>{{"{keys[0]}": "look_up", "{keys[1]}": {{"word": "ash", "n": 3}}}}</do>'
+    assert write_calls(fmt.tools, [ASH]) == one
+    for text in (one, one + "\n" + one):
+        parser = read(source, text)
+        assert calls_of(parser) == [("look_up", {"word": "ash", "n": 3})] * text.count("<do>")
+        assert parser.message.text == ""
+
+
+def test_nested_json_that_a_template_writes_wrongly_keeps_its_keys() -> None:
+    source = template("{{ '<do>{\"function\": {\"name\": \"' ~ n ~ ', \"arguments\": ' ~ a | tojson ~ '}}</do>' }}")
+    fields = ChatFormat.from_template(source).tools.fields
+    assert fields is not None
+    assert (fields.name, fields.arguments) == (("function", "name"), ("function", "arguments"))
+    parser = read(source, '<do>{"function": {"name": "look_up", "arguments": {"word": "ash"}}}</do>')
+    assert calls_of(parser) == [("look_up", {"word": "ash"})]
+
+
+def test_json_that_a_template_writes_wrongly_may_be_announced_once() -> None:
+    source = template("{{ '{\"name\": \"' ~ n ~ ', \"arguments\": ' ~ a | tojson ~ '\"}\\n</do>' }}", before="<do>\n")
+    each = '<do>\n{"name": "now", "arguments": {}}\n</do>'
+    assert calls_of(read(source, each + "\n" + each)) == [("now", {})] * 2
+    assert calls_of(read(source, write_calls(ChatFormat.from_template(source).tools, [ASH, ASH])))[1][0] == "look_up"
