@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from llm_magics.transcript import MIME_TYPE
@@ -70,11 +70,13 @@ def test_what_is_advised_helps(book: Notebook, way: str) -> None:
 def test_a_failed_turn_of_a_saved_notebook_is_no_part_of_the_conversation(book: Notebook, tmp_path: Path) -> None:
     cells = [("a", "one"), ("c", "two"), ("b", "{{long}}")]  # b stands last in the notebook
     ran = {cell: book.run(f"%%chat\n{text}", cell) for cell, text in (cells[0], cells[2], cells[1])}
-    outputs = {cell: [{"output_type": "display_data", "data": one.bundles[-1]}] for cell, one in ran.items()}
-    assert all(MIME_TYPE in held[0]["data"] for held in outputs.values())
-    saved = {"cells": [{"cell_type": "code", "outputs": outputs[cell]} for cell, _ in cells]}
+    assert all(MIME_TYPE in one.bundles[-1] for one in ran.values())
+    saved = nbformat.v4.new_notebook()
+    for cell, text in cells:
+        shown = nbformat.v4.new_output("display_data", data=ran[cell].bundles[-1])
+        saved.cells.append(nbformat.v4.new_code_cell(f"%%chat\n{text}", id=cell, outputs=[shown]))
     path = tmp_path / "saved.ipynb"
-    path.write_text(json.dumps(saved), encoding="utf-8")
+    nbformat.write(saved, path)
     book.must("held.threads.clear()", None)
     book.must(f"%thread restore {path}")
     assert book.value("[turn.trace.prompt for turn in held.threads['main'].session.turns]") == "['one', 'two']"

@@ -20,6 +20,8 @@ import pytest
 from jupyter_client.session import Session
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
+from ..loops import play
+
 pytestmark = pytest.mark.kernel
 
 IDLE = 4  # seconds after which the server ends a kernel that no page is connected to
@@ -140,7 +142,7 @@ def test_a_kernel_that_hears_a_page_in_mid_cell_stays_busy_and_is_not_ended(serv
             assert done.exists()
             await kernel.becomes("gone")  # with nothing to do and nobody connected it is culled like any other
 
-    asyncio.run(scenario())
+    play(scenario())
 
 
 def test_a_message_right_at_the_end_of_a_cell_leaves_no_kernel_busy(server: str) -> None:
@@ -154,7 +156,7 @@ def test_a_message_right_at_the_end_of_a_cell_leaves_no_kernel_busy(server: str)
                 await kernel.status("idle", cell, last)
                 await kernel.becomes("idle")
 
-    asyncio.run(scenario())
+    play(scenario())
 
 
 BESIDE_A_GPU = """%load_ext llm_magics
@@ -184,4 +186,4 @@ def test_an_idle_kernel_beside_a_busy_gpu_is_ended_in_time(server: str) -> None:
             kernel.page.close()
             await kernel.becomes("gone")
 
-    asyncio.run(scenario())
+    play(scenario())

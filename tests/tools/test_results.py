@@ -14,6 +14,8 @@ from llm_magics.messages import ToolCall
 from llm_magics.segments import ToolSegment
 from llm_magics.tools.tool import make_tool
 
+from ..loops import play
+
 
 def run(function: Callable[[], Any], **options: Any) -> ToolSegment:
     """The trace of one call."""
@@ -115,7 +117,7 @@ def test_an_async_tool_runs_on_a_loop_of_its_own_beside_the_kernels() -> None:
 
         return run(bound), run(its_own)
 
-    bound, its_own = asyncio.run(cell())
+    bound, its_own = play(cell())
     assert (bound.state, "attached to a different loop" in (bound.result or "")) == ("failed", True)
     assert (its_own.state, its_own.result) == ("done", "its own")
 
