@@ -1,6 +1,6 @@
 """Run recorded model answers through the parser and compare with what they mean.
 
-``python -m tests.corpus --templates DIR --cases FILE [--min N] [--no-overrides] [--rename SEED] [--brackets «»]``
+``python -m tests.corpus --templates DIR --cases FILE [--min N] [--no-overrides] [--rename SEED] [--brackets «»|none]``
 
 Each case is parsed whole, character by character, and in random splits; it passes where content, reasoning and calls are as
 expected each time. Content and reasoning are compared after ``strip()``, arguments as JSON values, ids where the case gives
@@ -25,7 +25,7 @@ from llm_magics.chat.overrides import OVERRIDES, Override
 from llm_magics.errors import LLMMagicsError
 from llm_magics.messages import ToolCall
 
-from .renaming import Brackets, Renaming, other_brackets, renaming
+from .renaming import BareWords, Brackets, Renaming, bare_words, other_brackets, renaming
 
 Case = dict[str, Any]
 PARTS = ("content", "reasoning", "calls")
@@ -143,7 +143,8 @@ def run(
 ) -> tuple[int, list[str]]:
     """Run all cases; return how many passed, and the ids of those that did not.
 
-    With a ``seed`` rename everything first; with a pair of ``brackets`` give all tags these.
+    With a ``seed`` rename everything first; with a pair of ``brackets`` give all tags these; with "none" make bare words of
+    the tags that stand free, and run the cases that have such a tag alone.
     """
     tally, failed = Tally(), []
     by_template: dict[str, list[Case]] = defaultdict(list)
@@ -152,7 +153,9 @@ def run(
     for name, own in by_template.items():
         fmt = ChatFormat.from_template((templates / name).read_text(encoding="utf-8"), overrides=overrides)
         if seed is not None or brackets:
-            names: Renaming | Brackets = other_brackets(fmt, brackets) if brackets else renaming(fmt, own, seed or 0)
+            names = _names(fmt, own, seed, brackets, overrides)
+            if isinstance(names, BareWords):
+                own = [case for case in own if names.text(case["model_output"]) != case["model_output"]]
             own = [names.case(case) for case in own]
             renamed = names.template(fmt.template.source)
             fmt = ChatFormat.from_template(renamed, overrides=names.overrides(overrides))
@@ -167,6 +170,15 @@ def run(
         report(tally.row(name, [name]))
     report(tally.row("total", list(tally.run)))
     return sum(tally.whole.values()), failed
+
+
+def _names(
+    fmt: ChatFormat, cases: list[Case], seed: int | None, brackets: str, overrides: Sequence[Override]
+) -> Renaming | Brackets:
+    """How one template's markers are called in this run."""
+    if brackets == "none":
+        return bare_words(fmt, cases, overrides, seed or 0)
+    return other_brackets(fmt, brackets) if brackets else renaming(fmt, cases, seed or 0)
 
 
 def _wrong(fmt: ChatFormat, case: Case) -> dict[str, set[str]]:
@@ -187,7 +199,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--min", type=int, help="how many cases must pass (default: all)")
     parser.add_argument("--no-overrides", action="store_true", help="derive everything; use no table of overrides")
     parser.add_argument("--rename", type=int, metavar="SEED", help="give markers and JSON keys fresh names first")
-    parser.add_argument("--brackets", default="", metavar="PAIR", help="give tags other brackets first, e.g. «»")
+    parser.add_argument("--brackets", default="", metavar="PAIR", help="give tags other brackets first, e.g. «», or none")
     options = parser.parse_args(arguments)
     cases = read_cases(options.cases)
     overrides = () if options.no_overrides else OVERRIDES
@@ -195,7 +207,7 @@ def main(arguments: list[str] | None = None) -> int:
     passed, failed = run(options.templates, cases, overrides=overrides, seed=options.rename, brackets=options.brackets)
     for case_id in failed:
         print("failed:", case_id)
-    print(f"{passed} of {len(cases)} passed in {time.perf_counter() - began:.1f} s")
+    print(f"{passed} of {passed + len(failed)} passed in {time.perf_counter() - began:.1f} s")
     return 0 if passed >= (len(cases) if options.min is None else options.min) else 1
 
 

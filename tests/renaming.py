@@ -1,4 +1,4 @@
-"""Law 8: give a template's markers and JSON keys fresh names, or its tags other brackets, in all that a case says.
+"""Law 8: give a template's markers and JSON keys fresh names, or its tags other brackets or none, in all that a case says.
 
 Words are renamed where a template *writes*: in its plain text, and in string constants that are more than one bare name (a bare
 name is a key or a role, which belongs to the messages and not to the template). Words that also occur in what the cases speak
@@ -17,6 +17,10 @@ from typing import Any
 from llm_magics.chat.format import ChatFormat
 from llm_magics.chat.overrides import Override
 from llm_magics.chat.syntax import Shape
+from llm_magics.chat.tags import tags
+from llm_magics.chat.writer import write_calls
+from llm_magics.errors import TemplateError
+from llm_magics.messages import Message, ToolCall, ToolSpec, user
 
 Case = dict[str, Any]
 _WORD = re.compile(r"[^\W\d_]\w{2,}")
@@ -114,6 +118,58 @@ class Brackets:
 def other_brackets(fmt: ChatFormat, pair: str) -> Brackets:
     """Other brackets for one template; markers that are ours and not the template's keep theirs."""
     return Brackets(pair, fmt.tools.markers if fmt.tools.shape is Shape.GENERIC else ())
+
+
+class BareWords(Brackets):
+    """No brackets at all: ``<tool_call>`` becomes a word without any sign, wherever it is written."""
+
+    def __init__(self, words: Mapping[str, str]) -> None:
+        super().__init__("<>")
+        self.words = dict(words)
+        joined = "|".join(re.escape(w) for w in sorted(words, key=len, reverse=True))
+        self._pattern = re.compile(joined) if words else None
+
+    def text(self, text: str) -> str:
+        """A text with words in place of the tags."""
+        return self._pattern.sub(lambda m: self.words[m.group()], text) if self._pattern else text
+
+    def glued(self, texts: Iterable[str]) -> set[str]:
+        """The tags whose words would stand beside another word somewhere in these texts, and would not be told from it."""
+        renamed = [self.text(text) for text in texts]
+        return {tag for tag, word in self.words.items() if any(re.search(rf"\w{word}|{word}\w", text) for text in renamed)}
+
+
+def bare_words(fmt: ChatFormat, cases: Iterable[Case], overrides: Iterable[Override], seed: int = 0) -> BareWords:
+    """Words in place of those tags of calls and thoughts that stand free: no other word touches them, wherever they stand.
+
+    Thoughts that the template itself never writes keep their tags: a prompt that ends in a word does not say what closes it.
+    """
+    dice, cases, source = random.Random(seed), list(cases), fmt.template.source
+    known = [source, *_strings(tuple(overrides))]
+    markers = list(fmt.tools.markers) if fmt.tools.shape is not Shape.GENERIC else []
+    markers += [fmt.reasoning.start, fmt.reasoning.end] if fmt.reasoning is not None and fmt.reasoning.field else []
+    written = dict.fromkeys(tag for marker in markers for tag in tags(marker) if any(tag in text for text in known))
+    said = [text for case in cases for text in (case["model_output"], *_strings(tuple(case["expected"].values())))]
+    texts = [*said, *_written(fmt)]
+    found = BareWords({tag: _fresh(dice, "W") for tag in written})
+    while glued := found.glued(texts):
+        found = BareWords({tag: word for tag, word in found.words.items() if tag not in glued})
+    return found
+
+
+def _written(fmt: ChatFormat) -> Iterator[str]:
+    """What a template and our writer write of thoughts and calls."""
+    tool = ToolSpec("qtool", "", {"type": "object", "properties": {"qkey": {"type": "string"}}})
+    calls = tuple(ToolCall("qtool", '{"qkey": "qvalue"}', f"qidabcde{i}") for i in range(2))
+    yield write_calls(fmt.tools, calls)
+    said = [Message("assistant", "qsaid"), Message("assistant", "qsaid", reasoning="qthought")]
+    said += [Message("assistant", tool_calls=calls), Message("assistant", reasoning="qthought", tool_calls=calls)]
+    for turn in [[], *([message] for message in said)]:
+        for thinks in (True, False):
+            try:
+                yield fmt.render([user("qasked"), *turn], tools=[tool], enable_thinking=thinks).text.rpartition("qasked")[2]
+            except TemplateError:
+                continue
 
 
 def renaming(fmt: ChatFormat, cases: Iterable[Case], seed: int) -> Renaming:

@@ -58,7 +58,7 @@ def analyse(template: ChatTemplate, overrides: Sequence[Override] = OVERRIDES) -
 
     Raises TemplateError where the template cannot render a single user message.
     """
-    said = "\0".join([template.source, template.bos_token, template.eos_token, *(o.reason for o in overrides)])
+    said = "\0".join([template.source, template.bos_token, template.eos_token, *map(repr, overrides)])
     key = hashlib.sha256(said.encode(errors="surrogatepass")).hexdigest()
     with _lock:
         known = _cache.get(key)

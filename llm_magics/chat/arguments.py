@@ -99,6 +99,8 @@ class TagReader:
         yield from self._in.expect(tags.key_end.strip())
         if tags.key_end.endswith("\n"):
             yield from self._in.newline()
+        elif tags.key_end.endswith(" ") and (yield from self._in.peek()) == " ":
+            self._in.take(1, "marker")
         return unescape("".join(pieces).strip(), tags.escapes)
 
     def _quoted_type(self) -> Reading[str]:
@@ -137,14 +139,14 @@ class TagReader:
         return tags.end.strip() + key + tags.end_tail.strip() if tags.end_has_key else tags.end.strip()
 
     def _raw(self, key: str, emit: Emit) -> Reading[None]:
-        """Text up to the closing tag, less the template's one line break; a closing tag that nothing follows is text."""
+        """Text up to the closing tag, less the template's line break or blank; a closing tag that nothing follows is text."""
         tags, end = self._tags, self._end(key)
         quoted = bool(tags.raw_start) and (yield from self._in.which(scanner_of([tags.raw_start.strip()]))) is not None
         if quoted:
             yield from self._in.exactly(tags.raw_start.strip())
         ends = [tags.raw_end.strip() + end] if quoted else [end]
-        if tags.end[:1] == "\n" and not quoted:
-            ends.append("\n" + end)
+        if tags.end[:1] in ("\n", " ") and not quoted:
+            ends.append(tags.end[0] + end)
         implied = self._implied(key)
         scanner = scanner_of([*ends, *implied])
         while True:

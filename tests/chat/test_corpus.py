@@ -65,6 +65,30 @@ def test_the_second_corpus_passes(brackets: str) -> None:
     assert passed >= len(cases) - 5, failed
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_our_own_cases_pass_without_brackets(seed: int) -> None:
+    passed, failed = corpus.run(OWN, corpus.read_cases(CASES), brackets="none", seed=seed, report=_quiet)
+    assert failed == []
+    assert passed >= 5
+
+
+@needs_corpus
+@pytest.mark.parametrize("seed", range(3))
+def test_what_can_be_said_of_the_corpus_without_brackets_passes(seed: int) -> None:
+    cases = corpus.read_cases(CORPUS / "cases.jsonl")
+    passed, failed = corpus.run(CORPUS / "templates", cases, brackets="none", seed=seed, report=_quiet)
+    assert failed == []
+    assert passed >= 100  # the others' markers touch a word, e.g. <f=name>: without brackets nothing parts the two
+
+
+@needs_corpus2
+def test_what_can_be_said_of_the_second_corpus_without_brackets_passes() -> None:
+    cases = corpus.read_cases(CORPUS2 / "cases.jsonl")
+    passed, failed = corpus.run(CORPUS2 / "templates", cases, brackets="none", report=_quiet)
+    assert failed == []
+    assert passed >= 140
+
+
 @needs_corpus
 def test_most_of_the_corpus_passes_without_overrides() -> None:
     passed, failed = corpus.run(CORPUS / "templates", corpus.read_cases(CORPUS / "cases.jsonl"), overrides=(), report=_quiet)
