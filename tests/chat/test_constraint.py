@@ -239,7 +239,7 @@ def test_what_a_grammar_leaves_to_validation_is_named_by_tool() -> None:
 
 
 def test_a_tool_whose_schema_cannot_be_used_is_refused_before_anything_runs() -> None:
-    broken: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "dict"}}}
+    broken: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "thing"}}}
     with pytest.raises(SchemaError):
         build_constraint(HERMES, [ToolSpec("f", "", broken)])
 
