@@ -40,7 +40,7 @@ def find_calls(
     """The syntax of a template's tool calls and what may end a turn after calls; None where it cannot be read off."""
     render = CallRenderer(probe, frame, turn, reasoning)
     texts = _Texts(render.calls((FIRST, VALUES)), render.calls((FIRST, VALUES), (SECOND, OTHER)))
-    found = _named_by_id(texts) if FIRST not in texts.one else _json_calls(texts) or _keyed_calls(texts) or _near_json(texts)
+    found = _named_by_id(texts) if FIRST not in texts.one else _json_calls(texts) or _keyed_calls(texts)
     if found is None and FIRST in texts.one:
         found = _text_calls(texts, render)
         found = with_escapes(found, render) if found else None
@@ -115,28 +115,6 @@ def _keyed_calls(texts: _Texts) -> ToolSyntax | None:
     second = _object_around(texts.two, SECOND, texts.two.find(FIRST))
     syntax = ToolSyntax(Shape.KEYED, arguments_as_text=isinstance(value, str))
     return _around(syntax, texts, around[:2], second[:2] if second else None)
-
-
-def _near_json(texts: _Texts) -> ToolSyntax | None:
-    """Calls that are JSON but for the template's own mistakes, e.g. ``{"name": "f, "arguments": {}"}``: models write JSON."""
-    first, second = _near_object(texts.one, FIRST, VALUES), _near_object(texts.two, SECOND, OTHER)
-    if first is None:
-        return None
-    span, keys, as_text = first
-    fields = JsonFields(keys[:-1], (*keys[:-2], keys[-1]), arguments_as_text=as_text)
-    return _around(ToolSyntax(Shape.JSON, fields=fields), texts, span, second[0] if second else None)
-
-
-def _near_object(text: str, name: str, arguments: dict[str, Any]) -> tuple[tuple[int, int], tuple[str, ...], bool] | None:
-    """Where an object stands whose quotes or braces do not match; its keys from the outermost to the name's, and the
-    arguments'; whether these are text."""
-    opened = re.search(r'((?:\{\s*"\w+"\s*:\s*)+)"?' + re.escape(name) + r'"?\s*,?\s*"(\w+)"\s*:\s*', text)
-    found = _json_arguments(text, opened.end(), arguments) if opened else None
-    if opened is None or found is None or text[opened.end() : found[0]] not in ("", '"'):
-        return None
-    keys = re.findall(r'"(\w+)"', opened.group(1))
-    closed = re.compile(rf'"?(?:\s*\}}){{0,{len(keys)}}}').match(text, found[1])
-    return (opened.start(), closed.end() if closed else found[1]), (*keys, opened.group(2)), found[2]
 
 
 def _object_around(text: str, word: str, after: int = 0) -> tuple[int, int, dict[str, Any]] | None:
