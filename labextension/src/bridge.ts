@@ -8,9 +8,10 @@ import type { DocumentRegistry } from '@jupyterlab/docregistry';
 import type { IOutput } from '@jupyterlab/nbformat';
 import type { INotebookModel } from '@jupyterlab/notebook';
 import { Kernel, KernelMessage } from '@jupyterlab/services';
+import type { ISharedCodeCell } from '@jupyter/ydoc';
 import type { LiveTurns } from './live';
 import type { Preferences } from './preferences';
-import { SETTLED_MS, Sharing } from './sharing';
+import { HEALED_MS, isFinal, SETTLED_MS, Sharing, twins } from './sharing';
 import { MIME_TYPE } from './transcript';
 
 const LINK = 'llm_magics';
@@ -31,6 +32,7 @@ export class NotebookBridge {
   private _awaited = new Map<string, IEnd>();
   private _sharing: Sharing;
   private _timer = 0;
+  private _healing = 0;
   private _greeted: Kernel.IKernelConnection | null = null;
   /** The kernel that has told us that it has llm_magics. */
   private _known: Kernel.IKernelConnection | null = null;
@@ -50,12 +52,16 @@ export class NotebookBridge {
     session.kernelChanged.connect(() => this._greet());
     session.statusChanged.connect((_, status) => this._onStatus(status));
     _context.saveState.connect((_, state) => this._onSave(state));
-    void _context.ready.then(() => this._greet());
+    void _context.ready.then(() => {
+      this._greet();
+      _context.model?.contentChanged.connect(this._onContent, this);
+    });
     const tell = () => this._known === this._kernel() && this._tellRules();
     _preferences.changed.connect(tell);
     _context.disposed.connect(() => {
       _preferences.changed.disconnect(tell);
       window.clearTimeout(this._timer);
+      window.clearTimeout(this._healing);
       this._sharing.dispose();
     });
   }
@@ -256,6 +262,25 @@ export class NotebookBridge {
     }, SETTLED_MS);
   }
 
+  private _onContent(): void {
+    if (this._sharing.shared && !this._healing) {
+      this._healing = window.setTimeout(() => {
+        this._healing = 0;
+        this._heal();
+      }, HEALED_MS);
+    }
+  }
+
+  /** Take out of the shared document what another page has written too. */
+  private _heal(): void {
+    for (const { sharedModel } of this._cells()) {
+      const cell = sharedModel as ISharedCodeCell;
+      for (const at of twins(cell.getOutputs()).reverse()) {
+        cell.updateOutputs(at, at + 1, []);
+      }
+    }
+  }
+
   private _onStatus(status: Kernel.Status): void {
     if (['restarting', 'autorestarting', 'dead', 'terminating'].includes(status)) {
       for (const [turn, { cell }] of this._live.entries()) {
@@ -328,11 +353,6 @@ function indexOfTurn(cell: ICodeCellModel, turn: string): number {
     }
   }
   return -1;
-}
-
-/** Whether this is a turn's last form: it alone has the record of the turn's steps. */
-function isFinal(json: Json): boolean {
-  return json.steps !== undefined;
 }
 
 function turnOf(output: IOutput): string {

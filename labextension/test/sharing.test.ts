@@ -1,5 +1,6 @@
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import { SETTLED_MS, Sharing } from '../src/sharing';
+import { SETTLED_MS, Sharing, twins } from '../src/sharing';
+import { MIME_TYPE } from '../src/transcript';
 
 /** A page's end of a shared document, in which `others` are open too: number and kernel session. */
 function page(id: number, session: string, others: Map<number, object>) {
@@ -24,6 +25,33 @@ describe('a document that is one page’s own', () => {
       true,
       false
     ]);
+  });
+});
+
+describe('what two pages have written', () => {
+  const output = (turn: string, more = {}) => ({
+    output_type: 'display_data',
+    data: { [MIME_TYPE]: { turn, ...more } }
+  });
+  const stream = { output_type: 'stream', text: 'printed' };
+  const done = { steps: [] };
+
+  it('loses its twins, and of each turn a complete output stays', () => {
+    const outputs = [
+      stream,
+      output('a'),
+      output('b', done),
+      output('a', done),
+      output('b'),
+      stream,
+      output('a', done)
+    ];
+    expect(twins(outputs)).toEqual([1, 4, 6]);
+  });
+
+  it('keeps the first where all are alike', () => {
+    expect(twins([output('a'), output('a'), output('b', done), output('b', done)])).toEqual([1, 3]);
+    expect(twins([output('a'), stream, stream, output('b')])).toEqual([]);
   });
 });
 

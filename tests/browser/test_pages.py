@@ -19,6 +19,7 @@ pytestmark = pytest.mark.browser
 
 SLOW = SETUP.replace("tokens_per_second=60", "tokens_per_second=12")
 SETTLED_MS = 2_000  # what one page writes has reached the others by then, and a second output would be there
+WRITE_TWICE = "(cell => { const all = cell.getOutputs(); cell.updateOutputs(all.length, all.length, all.slice(0, 1)); })"
 
 
 @pytest.fixture(scope="session")
@@ -75,6 +76,13 @@ def test_pages_that_share_a_notebook_lose_and_double_nothing(open_shared: Open, 
         page.wait(f"{PANEL}.content.widgets[1].model.sharedModel.getOutputs().some(o => o.data[a]?.steps)", MIME_TYPE)
         page.page.wait_for_timeout(SETTLED_MS)
     for page in left:
+        assert turns(page, 1) == [("stop", WORDS)]
+        assert shown(page, 1) == WORDS
+    for page in left:  # as a page does that knows of no other
+        page.page.evaluate(f"{WRITE_TWICE}({PANEL}.content.widgets[1].model.sharedModel)")
+    for page in left:
+        page.wait(f"{PANEL}.content.widgets[1].model.sharedModel.getOutputs().length === 1")
+        page.page.wait_for_timeout(SETTLED_MS)
         assert turns(page, 1) == [("stop", WORDS)]
         assert shown(page, 1) == WORDS
     assert len(transcript(left[-1].save(), 1).steps) == 1
