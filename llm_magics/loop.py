@@ -171,6 +171,7 @@ class TurnLoop:
             response_schema=settings.json_schema,
             sampling=settings.sampling,
             max_tokens=self._max_tokens(),
+            soft_limit=settings.max_tokens,  # the turn's limits are a guard; nobody asks for an answer that long by them
             stop=settings.stop,
             logprobs=settings.logprobs,
             thinking=settings.thinking,

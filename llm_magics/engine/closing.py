@@ -5,8 +5,9 @@ that are still required with the shortest values there are, close what is open. 
 state, one byte at a time where there is a choice. What the model writes is then compared with the way out:
 
 - far from the limit, nothing happens: the model writes what it likes;
-- after three quarters of the limit, or when the text repeats itself, the text is *brought to its end*: a token that opens
-  another item, member or object is replaced by the first token of the way out, and a string that goes on and on is closed;
+- after three quarters of the limit, or of a softer one that counts from where the JSON begins, or when the text repeats itself,
+  the text is *brought to its end*: a token that opens another item, member or object is replaced by the first token of the way
+  out, and a string that goes on and on is closed;
 - a token behind which the way out would no longer fit is replaced likewise, so the way out always fits.
 
 An array without a maximum therefore ends, and a text is never cut off in the middle. Only a limit that is smaller than the
@@ -21,10 +22,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import SchemaError
-from .values import JsonText
+from .values import Hurry, JsonText
 
 SOFT_LIMIT = 512
-"""The limit that counts for bringing a text to its end where a request names none; it may then go on beyond it."""
+"""The soft limit of a request that names none: the JSON is brought to its end by then, and may need a few tokens more."""
 
 _LONGEST_WAY = 4_096  # tokens
 _NEAR = 64  # tokens before the limit from which on every token is checked
@@ -83,7 +84,8 @@ class Place:
 class Closer:
     """Watches one JSON text under one grammar. ``matcher`` is the grammar's state, which this may take back.
 
-    ``limit`` is how many tokens the text may have; it is brought to its end after three quarters of ``soft``.
+    ``limit`` is how many tokens the text may have, ``soft`` how many its JSON should have; after three quarters of either it is
+    brought to its end.
     ``bytes_as_tokens`` maps a byte to the token that is this byte alone; ``prelude`` are the tokens of ``text.prelude_end``.
     """
 
@@ -104,14 +106,15 @@ class Closer:
         self._opens, self._closes = text.prelude_start.encode(), text.prelude_end.encode()
         self._others = tuple(other.encode() for other in text.others)
         self._prelude = list(prelude)
-        self._limit, self._hurry_from = limit, soft * 3 // 4
+        self._limit, self._soft = limit, soft
+        self._begun_at = 0  # how many tokens were written when the JSON began
         self._place = Place(before=b"" if self._closes or self._others else None)
         self._way: list[int] | None = None  # the way out from here, while it is known
         self._longest = 0
         self._written: list[int] = []
         self._off = False  # the text turned out to be something else than JSON
-        self.hurried = False
-        """Whether the model was kept from going on as it wanted to."""
+        self.hurried: Hurry = ""
+        """Why the model was kept from going on as it wanted to, "" if it was not."""
 
     def begin(self) -> None:
         """Find the first way out. Raises SchemaError if the shortest valid text does not fit into the limit."""
@@ -141,7 +144,7 @@ class Closer:
         if self._off:
             return None
         left = self._limit - len(self._written)
-        hurrying = self._hurrying
+        hurrying = self.hurried or self._hurry()
         if not hurrying:
             self._place.string_tokens = 0  # what was written while there was room is nothing to hold against a string
         if not hurrying and left > 3 * self._longest + _NEAR and len(self._written) % _EVERY:
@@ -150,15 +153,20 @@ class Closer:
             return None
         self._written.pop()
         self._matcher.rollback(1)
-        self._place, self._way, self.hurried = place, way, True
+        self._place, self._way, self.hurried = place, way, hurrying or "limit"
         return (self._way_out() or [token])[0]
 
     # --- deciding -----------------------------------------------------------------------------------------------------------
 
-    @property
-    def _hurrying(self) -> bool:
-        begun = self._place.before is None
-        return begun and (self.hurried or len(self._written) >= self._hurry_from or self._repeats())
+    def _hurry(self) -> Hurry:
+        """Why the text is to be brought to its end from here on, "" if it is not yet."""
+        if self._place.before is not None:
+            return ""
+        if len(self._written) >= self._limit * 3 // 4:
+            return "limit"
+        if len(self._written) - self._begun_at >= self._soft * 3 // 4:
+            return "soft"
+        return "repeats" if self._repeats() else ""
 
     def _goes_on(self, token: int, outside: bytes, before: list[int] | None) -> bool:
         """Whether a token leads away from the end: it opens something that the way out does not, or is one more of a string."""
@@ -210,7 +218,7 @@ class Closer:
         return b""
 
     def _begin(self, text: bytes) -> bytes:
-        self._place.before = None
+        self._place.before, self._begun_at = None, len(self._written)
         return text
 
     # --- the way out --------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from ..errors import EngineError, SchemaError
 from .closing import Closer
 from .library import lib
 from .model import Model
-from .values import Grammar
+from .values import Grammar, Hurry
 
 _CACHED_GRAMMARS = 32
 
@@ -67,9 +67,9 @@ class Constraint:
         return self._closer is not None and self._closer.complete
 
     @property
-    def hurried(self) -> bool:
-        """Whether the text was brought to its end sooner than the model would have."""
-        return self._closer is not None and self._closer.hurried
+    def hurried(self) -> Hurry:
+        """Why the text was brought to its end sooner than the model would have, "" if it was not."""
+        return self._closer.hurried if self._closer is not None else ""
 
     def allowed(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Compute which tokens the grammar allows next."""

@@ -14,6 +14,8 @@ from typing import Literal, Protocol, TypeAlias, runtime_checkable
 KVType: TypeAlias = Literal["f16", "q8_0"]
 FlashAttention: TypeAlias = Literal["auto", "on", "off"]
 Speculation: TypeAlias = Literal["off", "lookup", "auto"]
+Hurry: TypeAlias = Literal["", "repeats", "soft", "limit", "context"]
+"""Why a JSON text was brought to its end: it repeated itself, or one of three bounds of its length was near."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +153,11 @@ class GenerateRequest:
     """One sequence to generate. ``prompt`` is the whole prompt's token ids, BOS included.
 
     ``conversation`` names what the slot's cache belongs to, so that the right slot is chosen; "" takes any. ``logprobs`` > 0
-    asks for that many alternatives per token. ``max_tokens`` None goes on to the context's end. ``stop`` strings end the
-    text and are not part of it. ``priority`` 0 is a cell somebody looks at, larger numbers wait. ``droppable`` are ranges of
-    the prompt that may be forgotten when the context is full, each a whole number of turns, the oldest first; without any, a
-    prompt that does not fit is refused and an answer ends where the context does.
+    asks for that many alternatives per token. ``max_tokens`` None goes on to the context's end. ``soft_limit`` is how many
+    tokens a JSON answer should take; None is 512. ``stop`` strings end the text and are not part of it. ``priority`` 0 is a
+    cell somebody looks at, larger numbers wait. ``droppable`` are ranges of the prompt that may be forgotten when the context
+    is full, each a whole number of turns, the oldest first; without any, a prompt that does not fit is refused and an answer
+    ends where the context does.
     """
 
     prompt: tuple[int, ...]
@@ -166,6 +169,7 @@ class GenerateRequest:
     conversation: str = ""
     priority: int = 0
     droppable: tuple[tuple[int, int], ...] = ()
+    soft_limit: int | None = None
 
 
 # --- what comes out, in this order: Prefill* Tokens* Finished ---------------------------------------------------------------
@@ -205,8 +209,8 @@ class Finished:
     ``reason``: "stop" (end token, stop string or guide), "length" (max_tokens or context), "interrupted". ``losses`` says why
     the prefix could not be reused further than it was, or that guesses ended. ``masked`` counts tokens for which a grammar mask
     was computed, ``forced`` those a grammar forced without sampling, ``drafted``/``accepted`` those of speculation; ``dropped``
-    counts the droppable ranges that were forgotten (``n_prompt`` and ``n_past`` are without them). ``hurried``: a JSON
-    text was brought to its end.
+    counts the droppable ranges that were forgotten (``n_prompt`` and ``n_past`` are without them). ``hurried`` says
+    why a JSON text was brought to its end.
     """
 
     reason: Literal["stop", "length", "interrupted"]
@@ -228,7 +232,7 @@ class Finished:
     drafted: int = 0
     accepted: int = 0
     dropped: int = 0
-    hurried: bool = False
+    hurried: Hurry = ""
 
 
 EngineEvent: TypeAlias = Prefill | Tokens | Finished

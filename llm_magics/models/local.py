@@ -19,7 +19,7 @@ from typing import Any
 from ..canonical import hash_of
 from ..chat.format import ChatFormat
 from ..engine.prefix import common_prefix
-from ..engine.values import Engine, Finished, GenerateRequest, Prefill, SamplerSettings, TokenLogprob, Tokens
+from ..engine.values import Engine, Finished, GenerateRequest, Hurry, Prefill, SamplerSettings, TokenLogprob, Tokens
 from ..events import ModelEnd, ModelEvent, PromptProgress, Usage, assemble
 from ..messages import Message
 from .base import Mappable, PromptPart, Request, Sampling
@@ -28,6 +28,14 @@ from .shift import ContextShift, Fitted
 from .tokens import Rendered, TokenMemory, control_pattern, split
 
 _REMEMBERED_TURNS = 64
+_MORE = "a larger max_tokens (in a cell --max-tokens) allows more"
+_HURRIED: Mapping[Hurry, str] = {
+    "": "",
+    "repeats": "early, because it repeated itself; its JSON is complete",
+    "soft": f"early, so that its JSON is complete; {_MORE}",
+    "limit": f"early, so that its JSON is complete within its limit of tokens; {_MORE}",
+    "context": "early, so that its JSON is complete where the context ends; load the model with a larger one (ctx)",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +139,7 @@ class LocalModel(Mappable):
                 request.conversation,
                 request.priority,
                 fitted.droppable,
+                request.soft_limit,
             )
         )
         losses = self._losses(fitted.request, rendered)
@@ -213,8 +222,7 @@ class LocalModel(Mappable):
             left_out_turns=left_out,
         )
         notes, doubted = (folded.notes, folded.doubted) if folded else ((), ())
-        stopped = "early, so that its JSON is complete; max_tokens allows more" if done.hurried else ""
-        return ModelEnd(message, reason, usage, notes=notes, doubted=doubted, stopped=stopped)
+        return ModelEnd(message, reason, usage, notes=notes, doubted=doubted, stopped=_HURRIED[done.hurried])
 
     def _record(self, request: Request, sampler: SamplerSettings, done: Finished) -> dict[str, Any]:
         """What the answer depends on besides the conversation, as JSON."""

@@ -122,7 +122,7 @@ def test_an_array_without_end_ends_after_three_quarters_of_the_limit() -> None:
     value = json.loads(text.write(iter(("[" + ", ".join(numbers)).encode())))
     assert value == list(range(1, len(value) + 1))
     assert 60 <= len(text.written) < 70
-    assert text.closer.hurried
+    assert text.closer.hurried == "soft"
 
 
 def test_a_text_that_repeats_itself_is_brought_to_its_end_before_the_limit() -> None:
@@ -131,6 +131,7 @@ def test_a_text_that_repeats_itself_is_brought_to_its_end_before_the_limit() -> 
     value = json.loads(text.write(chain(wishes, repeated('"peas", "salt", '))))
     assert value["ingredients"][:4] == ["peas", "salt", "peas", "salt"]
     assert len(text.written) < 200
+    assert text.closer.hurried == "repeats"
 
 
 def chain(*parts: Iterator[int]) -> Iterator[int]:
@@ -155,6 +156,7 @@ def test_what_is_thought_before_the_json_leaves_room_for_it() -> None:
     said = text.write(chain(iter(b"<think>"), repeated("Let me see. ")))
     thought, _, answer = said.partition("</think>")
     assert thought.startswith("<think>Let me see. Let me see.")
+    assert text.closer.hurried == "limit"
     assert set(json.loads(answer)) == {"title", "minutes", "ingredients"}
 
 
@@ -162,4 +164,14 @@ def test_what_is_written_far_from_the_limit_stands() -> None:
     wanted = '{"title": "Pancakes", "minutes": 20, "ingredients": ["flour", "eggs", "milk"]}'
     text = Text(SCHEMAS["a recipe"], 500)
     assert text.write(iter(wanted.encode())) == wanted
+    assert not text.closer.hurried
+
+
+def test_what_is_thought_before_the_json_counts_for_the_hard_limit_only() -> None:
+    frame = Frame(reasoning=ReasoningSyntax("<think>", "</think>"))
+    text = Text(SCHEMAS["a recipe"], 2_000, soft=120, frame=frame)
+    thought = "<think>" + "".join(f"Step {n}. " for n in range(40)) + "</think>"
+    assert len(thought) > 120
+    wanted = '{"title": "Pancakes", "minutes": 20, "ingredients": ["flour", "eggs", "milk"]}'
+    assert text.write(iter((thought + wanted).encode())) == thought + wanted
     assert not text.closer.hurried

@@ -71,6 +71,7 @@ class Notebook:
         self.manager = manager
         self.client = client
         self.n_cells = 0
+        self.timeout = TIMEOUT
 
     def run(
         self,
@@ -104,7 +105,7 @@ class Notebook:
     ) -> Cell:
         """Collect what comes of an execute request, to its end."""
         ran = Cell()
-        deadline = time.monotonic() + TIMEOUT
+        deadline = time.monotonic() + self.timeout
         while True:
             heard = self.client.get_iopub_msg(timeout=max(deadline - time.monotonic(), 0.1))
             kind, said = heard["msg_type"], heard["content"]
