@@ -1,10 +1,23 @@
 """The errors this package raises: each says whose fault it is and what to do next.
 
 ``str(error)`` is one or two sentences: what went wrong, then the next action. ``error.next_action`` holds the second part on
-its own, so that a view may set it apart. Nothing here imports anything.
+its own, so that a view may set it apart; ``error.action`` is one that can be run. Nothing here imports anything of the package.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """The one thing that mends an error: ``code`` to run in a cell of its own, ``label`` for a button that does so.
+
+    The cell that failed is to be run again afterwards.
+    """
+
+    label: str
+    code: str
 
 
 class LLMMagicsError(Exception):
@@ -13,7 +26,11 @@ class LLMMagicsError(Exception):
     Args:
         what: what went wrong, one sentence without the full stop's company of advice.
         next_action: what the reader can do about it, one sentence; may be empty.
+
+    ``action`` is set where one line of code is all that it takes.
     """
+
+    action: Action | None = None
 
     def __init__(self, what: str, next_action: str = "") -> None:
         super().__init__(what, next_action)

@@ -79,10 +79,10 @@ class Asked:
 def prepare(runtime: Runtime, options: ChatOptions, text: str) -> Asked:
     """Read a cell whose text is filled: all that can be wrong with it is found here, before anything is sent or changed."""
     if options.variable and not options.variable.isidentifier():
-        raise OptionError(f"{options.variable!r} is no name for a variable.", "%%chat? shows how it is used.")
+        raise OptionError(f"{options.variable!r} is not a valid variable name.", "%%chat? shows how it is used.")
     text = text.strip()
     if not text:
-        raise OptionError("The cell asks nothing.", "Write your message under the magic's line.")
+        raise OptionError("The cell asks nothing.", "Write your question behind %%chat, or under that line.")
     resident = runtime.find_model(options.model)
     cell = str(parent_metadata(runtime.shell).get("cellId") or "")
     rules = runtime.rules
@@ -110,7 +110,6 @@ def _enter(runtime: Runtime, asked: Asked, turn: _Turn, samples: Samples | None 
             asked.thread.systems[turn.id] = turn.settings["system"]
         asked.thread.made(asked.cell, turn.id, runtime.execution)
         asked.thread.samples = samples
-        runtime.current_thread = asked.thread.name
 
 
 def _chat_samples(runtime: Runtime, asked: Asked, turn: _Turn) -> list[Reply]:

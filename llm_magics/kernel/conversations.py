@@ -71,7 +71,7 @@ def fork(runtime: Runtime, options: ThreadOptions) -> None:
 def pick(runtime: Runtime, options: ThreadOptions) -> None:
     thread = runtime.known_thread(options.thread)
     if thread.samples is None:
-        raise OptionError(f"The newest turn of {thread.name!r} has one answer.", "%%chat --n 5 asks for several.")
+        raise OptionError(f"The newest turn of {thread.name!r} has one answer.", "%%chat --samples 5 asks for several.")
     if not options.name.isdecimal():
         raise OptionError("%thread pick needs the number of an answer.", "Count from 1.")
     thread.samples.pick(int(options.name))

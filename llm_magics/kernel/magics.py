@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
 
-from ..errors import OptionError
+from ..errors import LLMMagicsError, OptionError
 from ..views.live import link_of
 from .cellbook import CellBook
 from .completion import start_completion
 from .gauge import start_gauge
+from .oneline import start_one_line
 from .options import Options, Spec, near
 from .plainly import plainly
 from .registration import documented, register
@@ -41,6 +43,8 @@ def load(shell: InteractiveShell) -> None:
     runtime.undo.append(start_tools(shell, runtime, book))
     runtime.undo.append(start_gauge(runtime))
     runtime.undo.append(start_completion(runtime))
+    runtime.undo.append(start_one_line(shell))
+    runtime.undo.append(start_offers(runtime))
     for magics in (LanguageModelMagics(shell, runtime), ToolMagics(shell, runtime, book)):
         runtime.undo.append(register(shell, magics))
 
@@ -61,6 +65,20 @@ def runtime_of(shell: Any) -> Runtime:
     return runtime
 
 
+def start_offers(runtime: Runtime) -> Callable[[], None]:
+    """Offer below a cell that failed the one action that mends it, if there is one. Gives what ends it."""
+
+    def offer(_: Any) -> None:
+        action, runtime.offer = runtime.offer, None
+        if action is not None and getattr(runtime.shell, "kernel", None) is not None:  # a terminal has shown it in words
+            from ..views.action import action_bundle
+
+            runtime.shell.display_pub.publish(action_bundle(action.label, action.code))
+
+    runtime.shell.events.register("post_run_cell", offer)
+    return lambda: runtime.shell.events.unregister("post_run_cell", offer)
+
+
 @magics_class
 class LanguageModelMagics(Magics):
     """One method for each magic. Errors of ours show as one sentence, and stop Run All like any other."""
@@ -74,29 +92,29 @@ class LanguageModelMagics(Magics):
     def chat(self, line: str, cell: str) -> None:
         from .chat import chat
 
-        with plainly(interrupted="what came so far is kept."):
-            chat(self.runtime, self._read(CHAT, line), cell)
+        with self._plainly("what came so far is kept."):
+            chat(self.runtime, *self._asked(CHAT, line, cell))
 
     @cell_magic
     @documented(COMPARE)
     def compare(self, line: str, cell: str) -> None:
         from .compare import compare
 
-        with plainly(interrupted="what came so far is kept."):
-            compare(self.runtime, self._read(COMPARE, line), cell)
+        with self._plainly("what came so far is kept."):
+            compare(self.runtime, *self._asked(COMPARE, line, cell))
 
     @line_magic
     @documented(LOAD_MODEL)
     def load_model(self, line: str) -> None:
         from .loads import load_model
 
-        with plainly():
+        with self._plainly():
             load_model(self.runtime, self._read(LOAD_MODEL, line))
 
     @line_magic
     @documented(UNLOAD_MODEL)
     def unload_model(self, line: str) -> None:
-        with plainly():
+        with self._plainly():
             options = self._read(UNLOAD_MODEL, line)
             names = list(self.runtime.residents) if options.all else [self.runtime.resident(options.name).name]
             for name in names:
@@ -108,7 +126,7 @@ class LanguageModelMagics(Magics):
     def models(self, line: str) -> None:
         from .loads import show_models
 
-        with plainly():
+        with self._plainly():
             self._read(MODELS, line)
             show_models(self.runtime)
 
@@ -117,13 +135,13 @@ class LanguageModelMagics(Magics):
     def thread(self, line: str) -> None:
         from .conversations import thread_action
 
-        with plainly():
+        with self._plainly():
             thread_action(self.runtime, self._read(THREAD, line))
 
     @line_magic
     @documented(LLM)
     def llm(self, line: str) -> None:
-        with plainly():
+        with self._plainly():
             options = self._read(LLM, line)
             actions: dict[str, Callable[[], None]] = {
                 "status": self._status,
@@ -135,8 +153,24 @@ class LanguageModelMagics(Magics):
                 raise OptionError(f"%llm cannot {options.action!r}.", hint)
             actions[options.action]()
 
+    @contextmanager
+    def _plainly(self, interrupted: str = "stopped.") -> Iterator[None]:
+        """Show errors as one sentence, and offer below the cell what mends them."""
+        with plainly(interrupted):
+            try:
+                yield
+            except LLMMagicsError as error:
+                self.runtime.offer = error.action
+                raise
+
     def _read(self, spec: Spec[Options], line: str) -> Options:
-        return spec.parse(line, self.runtime.shell.user_ns)
+        return spec.parse(line, self.runtime.shell.user_ns, self.runtime.tell_once)
+
+    def _asked(self, spec: Spec[Options], line: str, cell: str) -> tuple[Options, str]:
+        """A cell's options and its question, which stands below the line, or on it where nothing stands below."""
+        if cell.strip():
+            return self._read(spec, line), cell
+        return spec.parse_question(line, self.runtime.shell.user_ns, self.runtime.tell_once)
 
     def _status(self) -> None:
         from ..views.card import card_bundle

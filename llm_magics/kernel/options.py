@@ -5,6 +5,8 @@ A line is split like a shell's, but for backslashes, which mean themselves (Wind
 
 ``{{expression}}`` is filled word by word, after the line was split, and once. A value stays inside its word, whatever blanks,
 quotes or braces it holds, and it is data: it cannot become an option's name, and what it holds names no file and no variable.
+
+A magic that asks a question takes it on its line, too: behind the options stands the question as it is, quotes and all.
 """
 
 from __future__ import annotations
@@ -13,12 +15,13 @@ import difflib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from ..errors import OptionError
 from .braces import Piece, piece_at
 
 Options = TypeVar("Options")
+Tell: TypeAlias = Callable[[str], None]
 
 
 class Filled(str):
@@ -46,6 +49,7 @@ class Option:
         choices: the only values there are.
         complete: what kind of names Tab offers, e.g. "models".
         many: whether it may be given more than once, giving a tuple.
+        old: spellings that still work but are not shown; whoever writes one is told the main one.
     """
 
     names: tuple[str, ...]
@@ -56,6 +60,7 @@ class Option:
     choices: tuple[str, ...] = ()
     complete: str = ""
     many: bool = False
+    old: tuple[str, ...] = ()
 
     @property
     def flag(self) -> bool:
@@ -103,13 +108,17 @@ class Spec(Generic[Options]):
     words: tuple[Word, ...] = ()
     body: str = ""
     notes: str = ""
+    refused: Mapping[str, str] = field(default_factory=dict)
     by_name: Mapping[str, Option] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "by_name", {name: option for option in self.options for name in option.names})
 
-    def parse(self, line: str, namespace: Mapping[str, Any] | None = None) -> Options:
-        """Read the whole line, its words filled from ``namespace`` (without one, braces are text); raises OptionError."""
+    def parse(self, line: str, namespace: Mapping[str, Any] | None = None, tell: Tell | None = None) -> Options:
+        """Read the whole line, its words filled from ``namespace`` (without one, braces are text); raises OptionError.
+
+        ``tell`` is told of spellings that are old.
+        """
         given: dict[str, Any] = {}
         rest: list[str] = []
         words = _Words(line, namespace)
@@ -117,10 +126,23 @@ class Spec(Generic[Options]):
             if word == "--" and not isinstance(word, Filled):
                 rest += map(str, iter(words.take, None))
             elif _is_option(word):
-                self._read_option(given, word, words)
+                self._read_option(given, word, words, tell)
             else:
                 rest.append(str(word))
         return self._made(given, rest)
+
+    def parse_question(
+        self, line: str, namespace: Mapping[str, Any] | None = None, tell: Tell | None = None
+    ) -> tuple[Options, str]:
+        """Read a line that ends in a question, e.g. ``--temp 0 What's a cell?``: its options, and the question as it stands."""
+        given: dict[str, Any] = {}
+        words = _Words(line, namespace)
+        while (at := words.at) < len(words.line):
+            word = words.take() if words.line.startswith("-", at) else None
+            if word is None or not _is_option(word):
+                break
+            self._read_option(given, word, words, tell)
+        return self._made(given, ()), words.line[at:]
 
     def help(self) -> str:
         """Write what ``magic?`` shows."""
@@ -132,9 +154,9 @@ class Spec(Generic[Options]):
         parts = [self.summary, usage + (f"\n{self.body}" if self.body else ""), "\n".join(lines), self.notes]
         return "\n\n".join(part for part in parts if part)
 
-    def _read_option(self, given: dict[str, Any], word: str, words: _Words) -> None:
+    def _read_option(self, given: dict[str, Any], word: str, words: _Words, tell: Tell | None) -> None:
         name, equals, value = _parted(word)
-        option = self._option(name)
+        option = self._option(name, tell)
         if option.flag and equals:
             raise OptionError(f"{name} takes no value.")
         if option.flag:
@@ -153,15 +175,24 @@ class Spec(Generic[Options]):
         else:
             given[option.field] = read
 
-    def _option(self, name: str) -> Option:
-        if name not in self.by_name:
+    def _option(self, name: str, tell: Tell | None) -> Option:
+        if name in self.by_name:
+            return self.by_name[name]
+        if name in self.refused:
+            raise OptionError(f"{self.magic} has no option {name} any more.", self.refused[name])
+        old = next((option for option in self.options if name in option.old), None)
+        if old is None:
             raise OptionError(f"{self.magic} has no option {name}.", near(name, self.by_name) or f"{self.magic}? lists them.")
-        return self.by_name[name]
+        if tell is not None:
+            tell(f"{self.magic} {name} still works, but its name is {old.names[0]} now.")
+        return old
 
     def _made(self, given: dict[str, Any], rest: Sequence[str]) -> Options:
         if len(rest) > len(self.words):
             extra = rest[len(self.words)]
-            raise OptionError(f"{self.magic} does not know what to do with {extra!r}.", f"{self.magic}? shows how it is used.")
+            hint = "Write the question on one line alone, or all of it below the line." if self.body else ""
+            hint = hint or f"{self.magic}? shows how it is used."
+            raise OptionError(f"{self.magic} does not know what to do with {extra!r}.", hint)
         given |= {word.field: value for word, value in zip(self.words, rest, strict=False)}
         missing = next((word for word in self.words if word.required and word.field not in given), None)
         if missing is not None:
@@ -173,29 +204,29 @@ class _Words:
     """A line's words, taken from the left and filled one by one."""
 
     def __init__(self, line: str, namespace: Mapping[str, Any] | None = None) -> None:
-        self._line = line.strip()
+        self.line = line.strip()
+        self.at = 0
         self._namespace = namespace
-        self._at = 0
 
     def take(self) -> str | None:
         """The next word, a Filled if there is a value in it; None at the end of the line."""
-        if self._at >= len(self._line):
+        if self.at >= len(self.line):
             return None
         pieces: list[str] = []
         n_typed: int | None = None
         quote = ""
-        while self._at < len(self._line):
-            letter = self._line[self._at]
-            piece = piece_at(self._line, self._at)
+        while self.at < len(self.line):
+            letter = self.line[self.at]
+            piece = piece_at(self.line, self.at)
             if piece is not None:
                 if piece.code is not None and self._namespace is not None and n_typed is None:
                     n_typed = sum(map(len, pieces))
                 pieces.append(self._filled(piece))
-                self._at = piece.end
+                self.at = piece.end
                 continue
             if letter.isspace() and not quote:
                 break
-            self._at += 1
+            self.at += 1
             if letter == quote:
                 quote = ""
             elif letter in "\"'" and not quote:
@@ -204,12 +235,12 @@ class _Words:
                 pieces.append(letter)
         if quote:
             raise OptionError("A quotation mark in the magic's line is not closed.", "Close it, or write in the cell.")
-        while self._line[self._at : self._at + 1].isspace():
-            self._at += 1
+        while self.line[self.at : self.at + 1].isspace():
+            self.at += 1
         return "".join(pieces) if n_typed is None else Filled("".join(pieces), n_typed)
 
     def _filled(self, piece: Piece) -> str:
-        return self._line[self._at : piece.end] if self._namespace is None else piece.value(self._namespace)
+        return self.line[self.at : piece.end] if self._namespace is None else piece.value(self._namespace)
 
 
 def split(line: str) -> list[str]:

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..errors import NoModelError, OptionError
+from ..errors import Action, NoModelError, OptionError
 from ..models.base import Model
+from ..models.catalog import default_model
 from ..tools.policy import Asker, Decision, nobody
 from .context import CellLog, parent_header, parent_metadata
 from .defaults import defaults
@@ -80,6 +81,8 @@ class Runtime:
         self.current_model = ""
         self.current_thread = "main"
         self.asker: Asker = nobody
+        self.offer: Action | None = None  # what mends the error of the cell that runs
+        self._told: set[str] = set()
         self._aside: dict[str, list[str]] = {}  # cell -> the turns outside of any conversation that its last run made
         self.undo: list[Callable[[], None]] = []  # takes off the shell what %load_ext put on it
         self._lock = threading.RLock()
@@ -103,12 +106,18 @@ class Runtime:
         """The model of that name, or the current one; raises NoModelError."""
         with self._lock:
             if not self.residents:
-                raise NoModelError("No model is loaded.", "Load one: %load_model NAME (%models lists names).")
+                raise self._no_model()
             name = name or self.current_model
             if name not in self.residents:
                 loaded = ", ".join(self.residents)
                 raise NoModelError(f"No model is loaded as {name!r}.", near(name, self.residents) or f"Loaded: {loaded}.")
             return self.residents[name]
+
+    def _no_model(self) -> NoModelError:
+        name = self.defaults.model or default_model()
+        error = NoModelError("No model is loaded.", f"Load one: %load_model {name} (%models lists names).")
+        error.action = Action(f"Load {name}", f"%load_model {name}")
+        return error
 
     def find_model(self, name: str = "") -> Resident:
         """A loaded model, or a model that the user holds in a variable of that name; raises NoModelError."""
@@ -207,6 +216,14 @@ class Runtime:
         return self.threads[name]
 
     # --- the front end --------------------------------------------------------------------------------------------------
+
+    def tell_once(self, what: str) -> None:
+        """Say something below the cell that runs, unless it was said before."""
+        if what not in self._told:
+            self._told.add(what)
+            from ..views.card import note_bundle
+
+            self.shell.display_pub.publish(note_bundle(what))
 
     @property
     def rules(self) -> Rules:

@@ -179,6 +179,7 @@ CHAT = Spec(
     "Ask the model; the answer streams into the cell and joins the conversation.",
     ChatOptions,
     body="your message; {{expression}} stands for a value of yours, \\{{ for two braces, all other braces for themselves",
+    refused={"-n": "It meant tokens here, and answers elsewhere. Write --max-tokens N, or --samples N for several answers."},
     words=(Word("variable", "VAR", "a variable for the Reply: .text .value .tool_calls .usage ..."),),
     options=(
         Option(("--model", "-m"), "model", "which loaded model answers", metavar="NAME", complete="models"),
@@ -208,21 +209,22 @@ CHAT = Spec(
         Option(("--repeat-penalty",), "repeat_penalty", "above 1 discourages repetition", number(0), "X"),
         _SEED,
         Option(
-            ("--max-tokens", "-n", "--n-predict"), "max_tokens", "longest answer, in tokens", number(1, whole=True), "N"
+            ("--max-tokens", "--n-predict"), "max_tokens", "longest answer, in tokens", number(1, whole=True), "N"
         ),
-        Option(("--n", "--samples"), "samples", "this many answers side by side", number(1, 32, True), "N"),
+        Option(("--samples",), "samples", "this many answers side by side", number(1, 32, True), "N", old=("--n",)),
         Option(("--stop",), "stop", "end the answer before this text; may be given again", metavar="TEXT", many=True),
         Option(("--think",), "think", "ask the template for reasoning, or for none", on_off, choices=("on", "off")),
         Option(
             ("--show-reasoning",), "show_reasoning", "how the reasoning is shown", choices=("fold", "full", "hide")
         ),
-        Option(("--thread",), "thread", "the conversation to go on with, or a new one", metavar="NAME", complete="threads"),
+        Option(("--thread",), "thread", "the conversation of this cell", metavar="NAME", complete="threads"),
         Option(("--no-history",), "no_history", "ask outside of the conversation and remember nothing"),
         Option(("--quiet", "-q"), "quiet", "show nothing; for use with VAR"),
         Option(("--preview",), "preview", "send nothing; show the tokens that would be sent"),
         Option(("--record",), "record", "save what a replay needs: token ids, prompts, tools' schemas"),
     ),
-    notes="{{expression}} works on this line too: the value stays one word, and is never an option.\n"
+    notes="One line is enough: %%chat --temp 0 What is a notebook? Options stand before the question.\n"
+    "{{expression}} works on this line too: the value stays one word, and is never an option.\n"
     "Stop with the interrupt button: what came is kept.",
 )
 
@@ -234,6 +236,7 @@ COMPARE = Spec(
     "Ask several models, or one model with several settings, the same; answers stand side by side, their differences marked.",
     CompareOptions,
     body=CHAT.body,
+    refused=CHAT.refused,
     words=(Word("variable", "VAR", "a variable for the list of Replies"),),
     options=tuple(
         replace(option, many=True, help=f"{option.help}; may be given again") if option.field in VARIED else option
@@ -254,7 +257,7 @@ LOAD_MODEL = Spec(
     options=(
         Option(("--as",), "alias", "what to call it here", metavar="ALIAS"),
         Option(
-            ("--ctx", "-c", "--ctx-size"), "ctx", "context in tokens", _context, "N|auto"
+            ("--ctx", "--ctx-size"), "ctx", "context in tokens", _context, "N|auto", old=("-c",)
         ),
         Option(
             ("--gpu-layers", "-ngl", "--n-gpu-layers"),
@@ -267,7 +270,7 @@ LOAD_MODEL = Spec(
         Option(("--main-gpu", "-mg"), "main_gpu", "the GPU to use where the model is not split", number(0, whole=True), "N"),
         Option(("--kv", "-ctk", "-ctv", "--cache-type"), "kv", "type of the KV cache", choices=("f16", "q8_0")),
         Option(("--flash-attn", "-fa"), "flash_attn", "flash attention", choices=("auto", "on", "off")),
-        Option(("--threads", "-t"), "threads", "CPU threads", number(1, whole=True), "N"),
+        Option(("--threads",), "threads", "CPU threads", number(1, whole=True), "N", old=("-t",)),
         Option(("--batch", "-b", "--batch-size"), "batch", "prompt tokens evaluated at once", number(1, whole=True), "N"),
         Option(
             ("--slots", "-np", "--parallel"), "slots", "answers given at once", auto_or(number(1, whole=True)), "N|auto"

@@ -117,7 +117,8 @@ def _openmp() -> Finding:
         return Finding("OpenMP", f"{found.runtime}; waiting threads soon sleep ({settings}), so kernels can share this machine")
     spin = f"{found.runtime}; waiting threads spin, so kernels that share this machine can slow each other down by ten times"
     if found.runtime == "vcomp":
-        return Finding("OpenMP", f"{spin}; no setting changes that", "If kernels share this machine: %load_model NAME -t 2")
+        advice = "If kernels share this machine: %load_model NAME --threads 2"
+        return Finding("OpenMP", f"{spin}; no setting changes that", advice)
     if found.runtime != "libgomp":
         return Finding("OpenMP", spin, "If kernels share this machine, set KMP_BLOCKTIME=0 where Jupyter is started.")
     how = f"set {SETTING}={SPINS} where Jupyter is started."

@@ -24,6 +24,11 @@ def card_bundle(title: str, rows: Rows, note: str = "") -> dict[str, str]:
     return {"text/html": html, "text/plain": printable("\n".join(lines))}
 
 
+def note_bundle(note: str) -> dict[str, str]:
+    """The MIME bundle of one quiet sentence."""
+    return {"text/html": f'{STYLE}<div class="llm-magics {NO_MATHS}">{_note(note)}</div>', "text/plain": printable(note)}
+
+
 def table_bundle(columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> dict[str, str]:
     """The MIME bundle of a table of plain text."""
     head = "".join(f"<th>{_safe(column)}</th>" for column in columns)

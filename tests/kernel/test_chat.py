@@ -121,8 +121,20 @@ def test_no_history_asks_outside_of_the_conversation(book: Notebook) -> None:
 def test_threads_are_conversations_of_their_own(book: Notebook) -> None:
     ask(book, "one")
     assert ask(book, "un", "--thread french").transcript.text == "1: un"
-    assert ask(book, "deux").transcript.text == "2: deux"
-    assert ask(book, "two", "--thread main").transcript.text == "2: two"
+    assert ask(book, "two").transcript.text == "2: two"  # --thread is for its own cell
+    assert ask(book, "deux", "--thread french").transcript.text == "2: deux"
+    book.must("%thread use french")
+    assert ask(book, "trois").transcript.text == "3: trois"
+    assert ask(book, "three", "--thread main").transcript.text == "3: three"
+    assert ask(book, "quatre").transcript.text == "4: quatre"
+
+
+def test_a_cell_that_runs_again_stays_in_its_thread(book: Notebook) -> None:
+    first = book.must("%%chat\none", "first")
+    ask(book, "aside", "--thread readings")
+    again = book.must("%%chat\none", "first")
+    assert first.transcript.text == again.transcript.text == "1: one"
+    assert book.value("len(get_ipython()._llm_magics_runtime.threads['readings'].session.turns)") == "1"
 
 
 def test_a_schema_gives_a_validated_value(book: Notebook) -> None:
@@ -240,7 +252,7 @@ def test_a_tool_call_is_a_row_with_its_result(book: Notebook) -> None:
         ("-t nothing_like_it", "hi", "nothing_like_it"),
         ("--schema Missing", "hi", "Missing"),
         ("-c sideways", "hi", "sideways"),
-        ("not-a-name", "hi", "no name"),
+        ("not-a-name", "hi", "not a valid variable name"),
     ],
 )
 def test_a_mistake_in_the_cell_is_an_error_before_anything_is_sent(book: Notebook, line: str, body: str, said: str) -> None:

@@ -75,7 +75,7 @@ def test_what_is_given_more_than_once_varies() -> None:
 
 def test_compare_knows_chat_s_options_but_those_of_a_conversation() -> None:
     assert set(CHAT.by_name) - set(COMPARE.by_name) == {
-        "--n", "--samples", "--context", "-c", "--no-history", "--preview"
+        "--samples", "--context", "-c", "--no-history", "--preview"
     }  # fmt: skip
     with pytest.raises(OptionError, match="no option --preview"):
         COMPARE.parse("--preview")

@@ -46,7 +46,7 @@ def plain(cell: Cell) -> str:
 def test_a_load_ends_in_one_compact_card(smollm: Path) -> None:
     with notebook() as opened:
         for cell in ("a", None):  # a front end that knows updates, and one that does not
-            ran = opened.must("%load_model smollm2-135m -c 1024 --as tiny", cell)
+            ran = opened.must("%load_model smollm2-135m --ctx 1024 --as tiny", cell)
             (bundle,) = ran.bundles
             text = bundle["text/plain"]
             assert text.startswith("tiny is loaded")
@@ -62,7 +62,7 @@ def test_a_load_ends_in_one_compact_card(smollm: Path) -> None:
 @pytest.mark.model
 def test_a_dry_run_shows_the_estimate_and_loads_nothing(smollm: Path) -> None:
     with notebook() as opened:
-        text = plain(opened.must("%load_model smollm2-135m -c 1024 --dry-run"))
+        text = plain(opened.must("%load_model smollm2-135m --ctx 1024 --dry-run"))
         assert "KV cache" in text
         assert "Nothing was loaded" in text
         assert "none: %load_model" in plain(opened.must("%llm status"))

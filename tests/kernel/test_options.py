@@ -26,7 +26,7 @@ from llm_magics.kernel.specs import CHAT, LOAD_MODEL, SPECS, THREAD, ChatOptions
         ("-c prev -c tag:data", ChatOptions(context=("prev", "tag:data"))),
         ("--think on --show-reasoning full", ChatOptions(think=True, show_reasoning="full")),
         ("-q --no-history --preview", ChatOptions(quiet=True, no_history=True, preview=True)),
-        ("-n 1_000 --seed 0", ChatOptions(max_tokens=1000, seed=0)),
+        ("--max-tokens 1_000 --seed 0", ChatOptions(max_tokens=1000, seed=0)),
         ("-s ''", ChatOptions(system="")),
         ("-t none --tool-choice required --max-steps 3 --max-calls 5 --approve ask",
          ChatOptions(tools="none", tool_choice="required", max_steps=3, max_calls=5, approve="ask")),

@@ -128,7 +128,7 @@ def test_an_extension_that_no_jupyterlab_of_this_environment_finds_is_told(
         (Waiting("libgomp", earlier="/usr/lib/libgomp.so.1"), "loaded /usr/lib/libgomp.so.1 before", "GOMP_SPINCOUNT=300"),
         (Waiting("libgomp"), "spin", "GOMP_SPINCOUNT=300"),
         (Waiting("libomp"), "spin", "KMP_BLOCKTIME=0"),
-        (Waiting("vcomp"), "no setting changes that", "-t 2"),
+        (Waiting("vcomp"), "no setting changes that", "--threads 2"),
         (Waiting(""), "does not use it", ""),
     ],
 )
