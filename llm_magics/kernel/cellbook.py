@@ -37,6 +37,8 @@ class CellBook:
         self.ledger = Ledger()
         self.cells: dict[str, Cell] = {}
         self.current = Cell("")
+        self._told: dict[str, str] = {}  # cell -> what it said when it was read last, e.g. of being a tool
+        self._made: dict[str, CellTool] = {}  # cell -> the tool that it was made by its text, tag or metadata
         self.parameters: dict[str, Any] = {}
         self.page = False
         self._depth = 0
@@ -81,9 +83,7 @@ class CellBook:
         parent: dict[str, Any] = copy.deepcopy(getattr(self.shell, "get_parent", dict)() or {})
         tags = tuple(str(tag) for tag in (parent.get("metadata") or {}).get("tags") or ())
         self.current = Cell(info.raw_cell or "", getattr(info, "cell_id", None) or "", tags, parent)
-        if self.current.id:
-            self.cells[self.current.id] = self.current
-        self._read(self.current)
+        self._hear(self.current, _tool_of(parent.get("metadata")), "")
         chats = self.current.id and self.current.source.lstrip().startswith("%%chat")
         if chats and self._link is not None and self._link.heard:
             self.refresh(2.0)  # cells that were made tools on the page, and never ran, are offered too
@@ -94,25 +94,47 @@ class CellBook:
         if result.success and not result.info.raw_cell.lstrip().startswith("%%"):
             self.ledger.ran(names_of(self.shell.transform_cell(result.info.raw_cell)))
 
-    def _read(self, cell: Cell, description: str = "", metadata: Mapping[str, Any] | None = None) -> None:
+    def _hear(self, cell: Cell, metadata: Mapping[str, Any] | None, above: str) -> None:
+        """Read a cell that says something else than last time; what it was before, e.g. a tool of another name, is taken back.
+
+        A cell says something by its source, its tags, and the metadata that the page's form writes. ``above`` is the markdown
+        in front of it, which describes a cell that is a tool by its tag.
+        """
+        told = repr((cell.source, cell.tags, metadata, above))
+        if cell.id:
+            self.cells[cell.id] = cell
+            if self._told.get(cell.id) == told and cell is not self.current:
+                return
+            self._told[cell.id] = told
+            if (old := self._made.pop(cell.id, None)) is not None:
+                registered.discard(old)
+        self._read(cell, str((metadata or {}).get("description") or "") or above, metadata)
+
+    def _read(self, cell: Cell, description: str, metadata: Mapping[str, Any] | None) -> None:
         """Take a cell's parameters or make it a tool, where it says so; what is wrong with its header is only said."""
         if "parameters" in cell.tags:
             self.parameters |= parameters_of(cell.source)
         try:
             header = self._header(cell, metadata)
             if header is not None:
-                self.define(header, cell, description)
+                made = self.define(header, cell, description)
+                if cell.id:
+                    self._made[cell.id] = made
         except LLMMagicsError as error:
-            print(f"This cell cannot be a tool. {error}", file=sys.stderr)  # noqa: T201 (an event has nobody to raise to)
+            which = "This cell" if cell.id == self.current.id else f"Another cell ({_first_line(cell.source)})"
+            print(f"{which} cannot be a tool. {error}", file=sys.stderr)  # noqa: T201 (an event has nobody to raise to)
 
     def _header(self, cell: Cell, metadata: Mapping[str, Any] | None) -> ToolHeader | None:
         """Find the header of a cell that says it is a tool, None for any other cell."""
         line = _TOOL_LINE.match(cell.source.lstrip("\n").split("\n", 1)[0])
         if line is not None and line[1].strip():
             return read_header(line[1])
+        if cell.source.lstrip().startswith("%%tool"):
+            return None  # its own line says what it is, and running it makes the tool
         if metadata and isinstance(metadata.get("name"), str):
-            listed = metadata.get("parameters")
-            return read_header(f"{metadata['name']}({listed})" if isinstance(listed, str) else metadata["name"])
+            listed, approve = metadata.get("parameters"), metadata.get("approve")
+            signature = f"{metadata['name']}({listed})" if isinstance(listed, str) else metadata["name"]
+            return read_header(f"{signature} --approve {approve}" if isinstance(approve, str) and approve else signature)
         tag = next((found for found in map(_TAGGED.fullmatch, cell.tags) if found), None)
         if line is None and tag is None:
             return None
@@ -139,10 +161,8 @@ class CellBook:
             tags = tuple(str(tag) for tag in one.get("tags") or ())
             cell = Cell(source, str(one.get("id", "")), tags, known.parent if known else {})
             metadata = one.get("tool") if isinstance(one.get("tool"), Mapping) else None
-            told = str((metadata or {}).get("description") or "")
-            if cell.id and cell.id != self.current.id and (known is None or known.source != source):
-                self.cells[cell.id] = cell
-                self._read(cell, told or _plain(above if "tool" in tags else ""), metadata)
+            if cell.id and cell.id != self.current.id:
+                self._hear(cell, metadata, _plain(above if "tool" in tags else ""))
             above = ""
         return self.page
 
@@ -171,6 +191,17 @@ def _as_notebook(printed: str, output: ToolOutput) -> list[dict[str, Any]]:
         found.append({"output_type": "stream", "name": "stdout", "text": masked_text(printed)})
     found += [{"output_type": "display_data", "data": masked_data(dict(bundle)), "metadata": {}} for bundle in output.outputs]
     return found
+
+
+def _tool_of(metadata: Any) -> Mapping[str, Any] | None:
+    """What the page's form has written into a cell's metadata, which comes with the request that runs the cell."""
+    ours = metadata.get("llm_magics") if isinstance(metadata, Mapping) else None
+    tool = ours.get("tool") if isinstance(ours, Mapping) else None
+    return tool if isinstance(tool, Mapping) else None
+
+
+def _first_line(source: str) -> str:
+    return next((line.strip()[:60] for line in source.splitlines() if line.strip()), "empty")
 
 
 def name_from(description: str) -> str:

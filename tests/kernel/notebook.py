@@ -81,18 +81,20 @@ class Notebook:
         on_message: Callable[[str, dict[str, Any]], None] | None = None,
         typed: Callable[[str], str] | None = None,
         on_link: Callable[[dict[str, Any]], None] | None = None,
+        metadata: dict[str, Any] | None = None,
     ) -> Cell:
         """Run one cell and wait for its end.
 
         ``on_message`` sees each message as it comes, ``typed`` answers the input line, ``on_link`` hears what a page with the
-        extension hears (:meth:`tell` is how it speaks); with one of the latter two somebody can be asked.
+        extension hears (:meth:`tell` is how it speaks); with one of the latter two somebody can be asked. ``metadata`` is more
+        of the cell's own metadata, which JupyterLab sends along.
         """
         self.n_cells += 1
         cell = f"cell-{self.n_cells}" if cell == "" else cell
-        metadata = {} if cell is None else {"cellId": cell, "tags": list(tags)}
+        sent = {} if cell is None else {**(metadata or {}), "cellId": cell, "tags": list(tags)}
         content = {"code": code, "silent": False, "store_history": True, "user_expressions": {}}
         content["allow_stdin"] = bool(typed or on_link)
-        message = self.client.session.msg("execute_request", content, metadata=metadata)
+        message = self.client.session.msg("execute_request", content, metadata=sent)
         self.client.shell_channel.send(message)
         with self._typing(typed):
             return self._outcome(message, on_message, on_link)
