@@ -9,6 +9,7 @@ import type { IOutput } from '@jupyterlab/nbformat';
 import type { INotebookModel } from '@jupyterlab/notebook';
 import { Kernel, KernelMessage } from '@jupyterlab/services';
 import type { ISharedCodeCell } from '@jupyter/ydoc';
+import { plainOutputs } from './errors';
 import type { LiveTurns } from './live';
 import type { Preferences } from './preferences';
 import { HEALED_MS, isFinal, SETTLED_MS, Sharing, twins } from './sharing';
@@ -379,6 +380,7 @@ function describe(cell: ICellModel): Json {
     type: cell.type,
     source: cell.sharedModel.getSource(),
     tags: metadata.tags ?? [],
-    tool: metadata.llm_magics?.tool ?? null
+    tool: metadata.llm_magics?.tool ?? null,
+    ...(cell.type === 'code' ? plainOutputs((cell as ICodeCellModel).outputs.toJSON() as Json[]) : {})
   };
 }

@@ -19,6 +19,8 @@ export interface IHost {
   copy(text: string): void;
   /** Add a code cell below the cell that holds `from`; false where `from` is in no notebook. */
   insertBelow(code: string, from: HTMLElement): boolean;
+  /** Run a line in a cell above the one that holds `from`, and then that one again; false where `from` is in no notebook. */
+  runAbove(line: string, from: HTMLElement): boolean;
   /** Interrupt the kernel that writes this turn. */
   stop(turn: string): void;
   /** Tell the kernel what the person decided on this question. */

@@ -1,6 +1,7 @@
 /** The plugins: transcripts and the link to the kernel; `%%chat` cells in the editor; cells as tools; the model card. */
 
 import type { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
+import { ICommandPalette } from '@jupyterlab/apputils';
 import { IEditorLanguageRegistry } from '@jupyterlab/codemirror';
 import { PageConfig } from '@jupyterlab/coreutils';
 import { INotebookTracker, type NotebookPanel } from '@jupyterlab/notebook';
@@ -10,7 +11,9 @@ import { IStatusBar } from '@jupyterlab/statusbar';
 import { ITranslator, nullTranslator, type TranslationBundle } from '@jupyterlab/translation';
 import { buildIcon } from '@jupyterlab/ui-components';
 import { Token } from '@lumino/coreutils';
+import { ACTION_MIME_TYPE, ActionRenderer } from './action';
 import { NotebookBridge } from './bridge';
+import { canExplain, explain, fix, followErrors } from './cellbar';
 import { editTool, followTools, runTool } from './celltool';
 import { followChatCells, registerChatLanguage } from './chatlanguage';
 import { LiveTurns } from './live';
@@ -89,6 +92,10 @@ const transcripts: JupyterFrontEndPlugin<void> = {
       },
       0
     );
+    rendermime.addFactory(
+      { safe: true, mimeTypes: [ACTION_MIME_TYPE], createRenderer: () => new ActionRenderer(host) },
+      0
+    );
   }
 };
 
@@ -136,6 +143,46 @@ const cells: JupyterFrontEndPlugin<void> = {
   }
 };
 
+const errors: JupyterFrontEndPlugin<void> = {
+  id: 'llm-magics:errors',
+  description: 'Has a model explain errors and fix cells.',
+  autoStart: true,
+  requires: [INotebookTracker],
+  optional: [ITranslator, ICommandPalette],
+  activate: (
+    app: JupyterFrontEnd,
+    notebooks: INotebookTracker,
+    translator: ITranslator | null,
+    palette: ICommandPalette | null
+  ) => {
+    const trans = ours(translator);
+    notebooks.widgetAdded.connect((_, panel) => followErrors(panel, trans));
+    const isEnabled = () => canExplain(notebooks.activeCell);
+    const acting = (act: typeof explain) => () =>
+      notebooks.currentWidget &&
+      notebooks.activeCell &&
+      act(notebooks.currentWidget, notebooks.activeCell, trans);
+    app.commands.addCommand('llm-magics:explain-error', {
+      label: trans.__('Explain This Error'),
+      caption: trans.__('Ask the model in a cell below'),
+      isEnabled,
+      isVisible: isEnabled,
+      execute: acting(explain)
+    });
+    app.commands.addCommand('llm-magics:fix-cell', {
+      label: trans.__('Fix This Cell'),
+      caption: trans.__('Ask the model for a change, which you accept or reject'),
+      isEnabled,
+      isVisible: isEnabled,
+      execute: acting(fix)
+    });
+    const category = trans.__('Language Models');
+    for (const command of ['llm-magics:explain-error', 'llm-magics:fix-cell']) {
+      palette?.addItem({ command, category });
+    }
+  }
+};
+
 const modelCard: JupyterFrontEndPlugin<void> = {
   id: 'llm-magics:model-card',
   description: 'Shows the loaded models in the status bar.',
@@ -172,4 +219,4 @@ function ignoreStatusOfOurMessages(): void {
   PageConfig.setOption(option, JSON.stringify([...types, 'llm_magics']));
 }
 
-export default [settings, modelGauges, transcripts, chatCells, cells, modelCard];
+export default [settings, modelGauges, transcripts, chatCells, cells, errors, modelCard];

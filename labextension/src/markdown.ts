@@ -62,7 +62,7 @@ export function blocks(source: string, trans: TranslationBundle): IBlock[] {
     const first = tokens[start];
     const end = ends[(first.map?.[1] ?? 1) - 1] ?? source.length;
     if (stop === start + 1 && (first.type === 'fence' || first.type === 'code_block')) {
-      const language = first.info.trim().split(/\s+/)[0] ?? '';
+      const language = languageOf(first.info);
       found.push({
         key: `code ${language}\n${first.content}`,
         end,
@@ -79,6 +79,18 @@ export function blocks(source: string, trans: TranslationBundle): IBlock[] {
     start = stop;
   }
   return found;
+}
+
+/** The code blocks of a text, also those inside of lists and quotations. */
+export function codeBlocks(source: string): { text: string; language: string }[] {
+  return markdown
+    .parse(source, {})
+    .filter(({ type }) => type === 'fence' || type === 'code_block')
+    .map(({ content, info }) => ({ text: content, language: languageOf(info) }));
+}
+
+function languageOf(info: string): string {
+  return info.trim().split(/\s+/)[0] ?? '';
 }
 
 /** The tokens that begin an item and the level they are at, e.g. the rows in a table's body. */

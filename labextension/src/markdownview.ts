@@ -112,7 +112,7 @@ export class MarkdownView {
     });
     const pre = make('pre', '', { tabindex: '0' }, make('code', '', {}, code.text));
     pre.setAttribute('aria-label', code.language ? trans.__('%1 code', code.language) : trans.__('code'));
-    pre.setAttribute('role', 'region');
+    pre.setAttribute('role', 'group');
     node.append(make('div', 'llm-Code-bar', {}, make('span', '', {}, code.language), copy, insert), pre);
     return node;
   }
@@ -203,7 +203,7 @@ function htmlBlock(html: string, trans: TranslationBundle): HTMLElement {
   node.querySelectorAll('table').forEach(table => {
     const frame = make('div', 'llm-Table', {
       tabindex: '0',
-      role: 'region',
+      role: 'group',
       'aria-label': trans.__('table')
     });
     table.replaceWith(frame);

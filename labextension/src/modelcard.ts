@@ -68,7 +68,7 @@ export class ModelCard extends Widget {
     const spoken = model ? trans.__('Loaded model: %1', spokenText(model, gpus, trans)) : '';
     this._button.setAttribute('aria-label', spoken);
     this._button.title = spoken;
-    this.setHidden(!model || !wanted);
+    this._button.hidden = !model || !wanted; // the status bar shows and hides the item as it likes
     if (this._panel?.isConnected) {
       this._panel.replaceChildren(...tables(this._shown(), trans));
     }

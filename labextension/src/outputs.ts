@@ -34,7 +34,7 @@ export function drawOutput(bundle: Bundle, host: IHost): HTMLElement {
   if (html !== undefined) {
     const frame = make('div', 'llm-Table jp-RenderedHTMLCommon', {
       tabindex: '0',
-      role: 'region',
+      role: 'group',
       'aria-label': trans.__('tool output')
     });
     frame.append(safeHtml(printable(html)));
@@ -58,7 +58,7 @@ export function preformatted(text: string, trans: TranslationBundle): HTMLElemen
   return make(
     'pre',
     'llm-Pre',
-    { tabindex: '0', role: 'region', 'aria-label': trans.__('tool output') },
+    { tabindex: '0', role: 'group', 'aria-label': trans.__('tool output') },
     printable(withoutAnsi(text))
   );
 }

@@ -7,6 +7,7 @@ import type { IRenderMimeRegistry } from '@jupyterlab/rendermime';
 import type { IRenderMime } from '@jupyterlab/rendermime-interfaces';
 import type { TranslationBundle } from '@jupyterlab/translation';
 import type { NotebookBridge } from './bridge';
+import { runAbove } from './cellactions';
 import type { IHost } from './host';
 import type { Decision, IQuestion } from './live';
 import type { ILook, Preferences } from './preferences';
@@ -58,6 +59,15 @@ export class PageHost implements IHost {
     panel.content.model!.sharedModel.insertCell(at + 1, { cell_type: 'code', source: code.trimEnd() });
     panel.content.activeCellIndex = at + 1;
     return true;
+  }
+
+  runAbove(line: string, from: HTMLElement): boolean {
+    const panel = this._notebooks.find(candidate => candidate.node.contains(from));
+    const cell = panel?.content.widgets.find(candidate => candidate.node.contains(from));
+    if (panel && cell) {
+      void runAbove(panel, cell, line);
+    }
+    return cell !== undefined;
   }
 
   stop(turn: string): void {

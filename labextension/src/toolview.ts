@@ -126,7 +126,7 @@ export class ToolView {
     void colour(this._host, { text, language: 'python' }, code);
     return labelled(
       label,
-      make('pre', 'llm-Pre', { tabindex: '0', role: 'region', 'aria-label': label }, code)
+      make('pre', 'llm-Pre', { tabindex: '0', role: 'group', 'aria-label': label }, code)
     );
   }
 

@@ -6,7 +6,10 @@
 
 import type { TranslationBundle } from '@jupyterlab/translation';
 import { Signal } from '@lumino/signaling';
+import { ACTION_MIME_TYPE, ActionRenderer } from '../src/action';
+import { CellBar, explain, fix } from '../src/cellbar';
 import { editTool, runTool } from '../src/celltool';
+import { drawChange, type IChange } from '../src/comparison';
 import extension from '../src/index';
 import { LiveTurns } from '../src/live';
 import { type ILoaded, ModelCard } from '../src/modelcard';
@@ -122,6 +125,51 @@ export async function cells(load: (domain: string) => TranslationBundle): Promis
   return [...shown, cell.node.dataset.llmTool!];
 }
 
+/** The commands of the plugin that has errors explained. */
+export async function errors(load: (domain: string) => TranslationBundle): Promise<string[]> {
+  const { activate } = plugin('errors');
+  const shown: string[] = [];
+  const commands = { addCommand: (_: string, { label, caption }: any) => shown.push(label, caption) };
+  const palette = { addItem: ({ category }: any) => shown.push(category) };
+  const notebooks = { widgetAdded: new Signal<object, any>({}) };
+  activate({ commands }, notebooks, { languageCode: 'el', load }, palette);
+  return shown;
+}
+
+function cellOf(source: string, outputs: object[]): any {
+  const signals = { contentChanged: new Signal({}), metadataChanged: new Signal({}) };
+  const list = { toJSON: () => outputs, changed: new Signal({}) };
+  const sharedModel = { getSource: () => source };
+  const model = {
+    type: 'code',
+    id: 'α',
+    sharedModel,
+    outputs: list,
+    getMetadata: () => undefined,
+    ...signals
+  };
+  return { model, ready: Promise.resolve(), layout: null };
+}
+
+function panelOf(cell: any): any {
+  const model = { cells: { changed: new Signal({}), [Symbol.iterator]: () => [][Symbol.iterator]() } };
+  return { content: { widgets: [cell], codeMimetype: 'text/x-ipython' }, context: { model } };
+}
+
+function bar(trans: TranslationBundle, source: string, outputs: object[]): Element {
+  const cell = cellOf(source, outputs);
+  return new CellBar(panelOf(cell), cell, trans).node;
+}
+
+/** The words that a button puts below the first line of a new cell. */
+async function asked(press: (panel: any) => Promise<void>): Promise<string> {
+  const panel = panelOf(cellOf('α', []));
+  let source = '';
+  panel.content.model = { sharedModel: { insertCell: (_: number, cell: any) => (source = cell.source) } };
+  await press(panel).catch(() => undefined); // there is no kernel to run it
+  return source.split('\n').slice(1).join('\n');
+}
+
 export const DRAWN: Record<string, Draw> = {
   'a code block, a table and a picture': saved([
     said('```\nα\n```\n\n```β\nα\n```\n\n|α|β|\n|-|-|\n|1|2|\n\n![α](https://1.2)')
@@ -202,5 +250,41 @@ export const DRAWN: Record<string, Draw> = {
     return dialog(() => runTool({} as any, { model } as any, trans));
   },
   'an error about a name': trans => nameError('β β', trans),
-  'commands and badge': trans => cells(() => trans)
+  'commands and badge': trans => cells(() => trans),
+  'commands about errors': trans => errors(() => trans),
+  'the bar below an error': trans => [
+    bar(trans, 'x', [{ output_type: 'error', ename: 'Λ', evalue: 'λ', traceback: ['-', 'λ'] }]),
+    bar(trans, '%%chat', [
+      { output_type: 'stream', name: 'stderr', text: 'UsageError: Cell magic `%%chat` not found.' }
+    ])
+  ],
+  "what a model is asked about a cell's error": async trans => [
+    await asked(panel => explain(panel, panel.content.widgets[0], trans)),
+    await asked(panel => fix(panel, panel.content.widgets[0], trans))
+  ],
+  'a change to a cell': trans =>
+    [
+      { proposed: 'α\nβ', finished: false },
+      { proposed: 'α\nβ\nγ' },
+      { source: 'α\nβ', proposed: '' },
+      { source: `${'α\n'.repeat(9)}β\nγ`, proposed: `${'α\n'.repeat(9)}` },
+      { source: `${'α\n'.repeat(4)}β`, proposed: 'α\n'.repeat(4) },
+      { proposed: null },
+      { proposed: 'α' },
+      { source: null },
+      { verdict: 'accepted' as const },
+      { verdict: 'rejected' as const }
+    ].map(change => {
+      const whole: IChange = { source: 'α', proposed: 'β', finished: true, verdict: '', ...change };
+      return drawChange(
+        whole,
+        { accept: () => undefined, reject: () => undefined, again: () => undefined },
+        trans
+      );
+    }),
+  "an error's action": async trans => {
+    const action = new ActionRenderer(new NotingHost(trans));
+    await action.renderModel({ data: { [ACTION_MIME_TYPE]: { label: 'Λ', code: '%llm' } } } as any);
+    return action.node;
+  }
 };

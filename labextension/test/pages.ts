@@ -37,6 +37,10 @@ export class NotingHost implements IHost {
     this.noted.push(`insert ${code}`);
     return true;
   }
+  runAbove(line: string): boolean {
+    this.noted.push(`run above ${line}`);
+    return true;
+  }
   stop(turn: string): void {
     this.noted.push(`stop ${turn}`);
   }

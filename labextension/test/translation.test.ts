@@ -51,7 +51,8 @@ function unmarked(drawn: Element | string): string[] {
 }
 
 /** Not words of ours: code, and the labels of JupyterLab's own buttons. */
-const FOREIGN = ['json', '%%chat', 'plot_rain', 'city: str, days: int = 3', 'Cancel', 'Ok'];
+const LINES = ['%load_ext llm_magics', '%llm', 'Λ%llm'];
+const FOREIGN = [...LINES, 'json', '%%chat', 'plot_rain', 'city: str, days: int = 3', 'Cancel', 'Ok'];
 
 describe('every word of ours', () => {
   it.each(Object.entries(DRAWN))('goes through the translator: %s', async (_, draw) => {
@@ -88,6 +89,7 @@ describe('every word of ours', () => {
     expect(translated.map(({ id }) => id)).toEqual([
       'llm-magics:transcripts',
       'llm-magics:cells',
+      'llm-magics:errors',
       'llm-magics:model-card'
     ]);
   });

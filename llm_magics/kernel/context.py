@@ -190,6 +190,9 @@ def _in_page_order(runs: Sequence[Run], page: Sequence[Mapping[str, Any]]) -> li
     for cell in page:
         tags = tuple(str(tag) for tag in cell.get("tags") or ())
         fresh = Run(str(cell.get("id", "")), str(cell.get("source", "")), tags, str(cell.get("type", "code")))
+        if fresh.id not in ran:  # run before this kernel could see it, e.g. before %load_ext: the page shows what came of it
+            fresh.wrote(str(cell.get("output") or ""))
+            fresh.error = str(cell.get("error") or "")
         found.append(ran.get(fresh.id, fresh))
     return found
 

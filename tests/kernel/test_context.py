@@ -129,3 +129,12 @@ def test_a_cell_run_again_is_there_once_with_its_latest_output(book: Notebook) -
 def test_displays_are_context_by_their_text(book: Notebook) -> None:
     book.must("from IPython.display import display, HTML\ndisplay(HTML('<b>bold</b>'))", "shown")
     assert "IPython.core.display.HTML" in book.must("%%chat -c prev --no-history\nhm", "q").transcript.prompt
+
+
+def test_what_a_cell_gave_before_this_kernel_could_see_it_comes_from_the_page() -> None:
+    broken = {"id": "a", "type": "code", "source": "x", "output": "so far", "error": "NameError: x"}
+    asking = {"id": "b", "type": "code", "source": "%%chat --context prev\nExplain this error"}
+    (run,) = select(["prev"], [], [broken, asking], "b")
+    assert (run.source, run.output, run.error) == ("x", "so far", "NameError: x")
+    seen = Run("a", "x", error="NameError: y")
+    assert select(["prev"], [seen], [broken, asking], "b") == [seen]

@@ -66,9 +66,9 @@ def test_a_tool_by_the_form_is_one_as_soon_as_its_cell_runs_and_runs_as_it_stand
     told = {"llm_magics": {"tool": form("twice", approve="auto")}}
     book.must("word = 'a'", None)
     book.must(SOURCE, "said", metadata=told)
-    assert "a a" not in book.must("%tools test twice {\"word\": \"b\"}", None).printed
+    assert "a a" not in book.must('%tools test twice {"word": "b"}', None).printed
     book.must("print(word, 'edited')", "said", metadata=told)
-    assert "b edited" in book.must("%tools test twice {\"word\": \"b\"}", None).printed
+    assert "b edited" in book.must('%tools test twice {"word": "b"}', None).printed
 
 
 def test_a_tool_that_the_user_took_away_stays_away_until_its_cell_says_something_else(book: Notebook) -> None:
