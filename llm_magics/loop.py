@@ -282,9 +282,9 @@ def _answered(end: ModelEnd) -> Generator[Event, None, FinishReason]:
 
 def _why_cut_off(usage: Usage) -> str:
     if usage.context_size and usage.context_used >= usage.context_size:
-        more = "load the model with a larger context (ctx), or with context_shift to drop the oldest turns"
+        more = "load the model with a larger context (--ctx), or with --context-shift to drop the oldest turns"
         return f"The answer was cut off where the context of {usage.context_size:,} tokens ends; {more}."
-    return "The answer was cut off at its limit of tokens; max_tokens allows more."
+    return "The answer was cut off at its limit of tokens; a larger max_tokens (in a cell --max-tokens) allows more."
 
 
 def _left_out(usage: Usage) -> str:

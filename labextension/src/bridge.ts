@@ -319,14 +319,6 @@ export class NotebookBridge {
       this._tellRules();
     } else if (question.what === 'cells' && mine) {
       this.send({ kind: 'reply', id: question.id, data: this._allCells().map(describe) });
-    } else if (
-      question.what === 'outputs' &&
-      question.cell &&
-      mine &&
-      this._sharing.writes(question.session)
-    ) {
-      this._cell(question.cell)!.outputs.fromJSON(question.outputs);
-      this.send({ kind: 'reply', id: question.id, data: true });
     }
   }
 

@@ -1,6 +1,7 @@
 /** `%%chat` and `%%compare` cells in the editor: their body is markdown, not Python; their first line and `{{expressions}}` stand out. */
 
 import { LanguageSupport } from '@codemirror/language';
+import type { Extension } from '@codemirror/state';
 import {
   Decoration,
   type DecorationSet,
@@ -16,7 +17,11 @@ import type { NotebookPanel } from '@jupyterlab/notebook';
 export const CHAT_MIME_TYPE = 'text/x-llm-magics-chat';
 const MARKDOWN = 'ipythongfm'; // JupyterLab's own name for markdown with maths
 const MAGIC = Decoration.mark({ class: 'llm-ChatMagic' });
+const LINE = Decoration.mark({ class: 'llm-MagicLine' });
 const EXPRESSION = Decoration.mark({ class: 'llm-ChatExpression' });
+
+/** Lines of our other magics, which are no arithmetic, e.g. `%load_model qwen2.5-coder-0.5b`. */
+const MAGIC_LINES = /^%(?:load_model|unload_model|models|thread|llm|tools)\b.*|^%%tool\b.*/g;
 
 /** Make the language known to the page's editors. */
 export function registerChatLanguage(languages: IEditorLanguageRegistry): void {
@@ -28,7 +33,11 @@ export function registerChatLanguage(languages: IEditorLanguageRegistry): void {
       if (!markdown?.support) {
         throw new Error('This JupyterLab has no markdown language for its editors.');
       }
-      return new LanguageSupport(markdown.support.language, [markdown.support.support, marks]);
+      return new LanguageSupport(markdown.support.language, [
+        markdown.support.support,
+        marks,
+        EditorView.lineWrapping
+      ]);
     }
   });
 }
@@ -76,20 +85,26 @@ async function setLanguage(
   }
 }
 
-const decorator = new MatchDecorator({
+const marks = marking({
   regexp: /^%%(?:chat|compare)\b.*|(?<!\\)\{\{[^{}\n]*\}\}/g, // but not \{{an escape}}
   decoration: match => (match[0].startsWith('%%') ? MAGIC : EXPRESSION)
 });
 
-const marks = ViewPlugin.fromClass(
-  class {
-    decorations: DecorationSet;
-    constructor(view: EditorView) {
-      this.decorations = decorator.createDeco(view);
-    }
-    update(update: ViewUpdate) {
-      this.decorations = decorator.updateDeco(update, this.decorations);
-    }
-  },
-  { decorations: plugin => plugin.decorations }
-);
+/** For the editors of all cells: our magics' lines in one colour. */
+export const magicLines = marking({ regexp: MAGIC_LINES, decoration: LINE });
+
+function marking(config: ConstructorParameters<typeof MatchDecorator>[0]): Extension {
+  const decorator = new MatchDecorator(config);
+  return ViewPlugin.fromClass(
+    class {
+      decorations: DecorationSet;
+      constructor(view: EditorView) {
+        this.decorations = decorator.createDeco(view);
+      }
+      update(update: ViewUpdate) {
+        this.decorations = decorator.updateDeco(update, this.decorations);
+      }
+    },
+    { decorations: plugin => plugin.decorations }
+  );
+}

@@ -2,7 +2,11 @@
 
 import type { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
 import { ICommandPalette } from '@jupyterlab/apputils';
-import { IEditorLanguageRegistry } from '@jupyterlab/codemirror';
+import {
+  EditorExtensionRegistry,
+  IEditorExtensionRegistry,
+  IEditorLanguageRegistry
+} from '@jupyterlab/codemirror';
 import { PageConfig } from '@jupyterlab/coreutils';
 import { INotebookTracker, type NotebookPanel } from '@jupyterlab/notebook';
 import { IRenderMimeRegistry } from '@jupyterlab/rendermime';
@@ -15,7 +19,7 @@ import { ACTION_MIME_TYPE, ActionRenderer } from './action';
 import { NotebookBridge } from './bridge';
 import { canExplain, explain, fix, followErrors } from './cellbar';
 import { editTool, followTools, runTool } from './celltool';
-import { followChatCells, registerChatLanguage } from './chatlanguage';
+import { followChatCells, magicLines, registerChatLanguage } from './chatlanguage';
 import { LiveTurns } from './live';
 import { Gauges, ModelCard } from './modelcard';
 import { PageHost } from './pagehost';
@@ -101,11 +105,20 @@ const transcripts: JupyterFrontEndPlugin<void> = {
 
 const chatCells: JupyterFrontEndPlugin<void> = {
   id: 'llm-magics:chat-cells',
-  description: 'Shows the body of %%chat cells as markdown.',
+  description: 'Shows the body of %%chat cells as markdown, and the lines of our magics as such.',
   autoStart: true,
-  requires: [INotebookTracker, IEditorLanguageRegistry],
-  activate: (_app: JupyterFrontEnd, notebooks: INotebookTracker, languages: IEditorLanguageRegistry) => {
+  requires: [INotebookTracker, IEditorLanguageRegistry, IEditorExtensionRegistry],
+  activate: (
+    _app: JupyterFrontEnd,
+    notebooks: INotebookTracker,
+    languages: IEditorLanguageRegistry,
+    extensions: IEditorExtensionRegistry
+  ) => {
     registerChatLanguage(languages);
+    extensions.addExtension({
+      name: 'llm-magics:magic-lines',
+      factory: () => EditorExtensionRegistry.createImmutableExtension(magicLines)
+    });
     notebooks.widgetAdded.connect((_, panel) => followChatCells(panel, languages));
   }
 };

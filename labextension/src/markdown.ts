@@ -47,8 +47,8 @@ export interface IBlock {
   html: string;
   /** Set for a list and a table: `html` in pieces, one for each item or row, so that a long one need not be built anew. */
   parts?: { before: string; items: string[]; after: string };
-  /** Set for a code block, which the view draws itself: its text and language. */
-  code?: { text: string; language: string };
+  /** Set for a code block, which the view draws itself: its text and language, and whether its end is there. */
+  code?: { text: string; language: string; closed: boolean };
 }
 
 /** Cut markdown into its top-level blocks. */
@@ -67,7 +67,7 @@ export function blocks(source: string, trans: TranslationBundle): IBlock[] {
         key: `code ${language}\n${first.content}`,
         end,
         html: '',
-        code: { text: first.content, language }
+        code: { text: first.content, language, closed: isClosed(first, source, ends) }
       });
     } else {
       const render = (from: number, to: number) =>
@@ -138,6 +138,19 @@ function blockEnd(tokens: Token[], start: number): number {
     }
   }
   return tokens.length;
+}
+
+/** Whether a fence has its closing line, e.g. three backticks. */
+function isClosed({ markup, map }: Token, source: string, ends: number[]): boolean {
+  const [first, last] = map ?? [0, 0];
+  return (
+    !!markup &&
+    last - first > 1 &&
+    source
+      .slice(ends[last - 2], ends[last - 1])
+      .trim()
+      .startsWith(markup)
+  );
 }
 
 function lineEnds(source: string): number[] {

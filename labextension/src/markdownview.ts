@@ -14,10 +14,14 @@ import { blocks, MATH_CLASS, type IBlock } from './markdown';
 /** How long a button says that it has copied. */
 const COPIED_MS = 1500;
 
+/** So near to its end a scroll area counts as being at it. */
+const END_PX = 8;
+
 interface IShown {
   block: IBlock;
   node: HTMLElement;
   settled: boolean;
+  coloured: boolean;
 }
 
 export class MarkdownView {
@@ -55,11 +59,14 @@ export class MarkdownView {
   private _place(at: number, block: IBlock, settled: boolean): void {
     const old: IShown | undefined = this._shown[at];
     if (old && old.block.key === block.key) {
+      old.block = block;
       this._settle(old, settled);
       return;
     }
     if (old && !old.settled && extendsCode(old.block, block)) {
-      codeOf(old.node).append(block.code!.text.slice(old.block.code!.text.length));
+      follow(old.node.querySelector('pre')!, () =>
+        codeOf(old.node).append(block.code!.text.slice(old.block.code!.text.length))
+      );
       old.block = block;
       this._settle(old, settled);
       return;
@@ -71,7 +78,7 @@ export class MarkdownView {
       return;
     }
     const node = block.code ? this._codeBlock(block.code) : htmlBlock(block.html, this._host.trans);
-    const shown = { block, node, settled: false };
+    const shown = { block, node, settled: false, coloured: false };
     if (old) {
       old.node.replaceWith(node);
     } else {
@@ -82,16 +89,16 @@ export class MarkdownView {
   }
 
   private _settle(shown: IShown, settled: boolean): void {
+    const { code } = shown.block;
+    if (code?.language && !shown.coloured && (settled || code.closed)) {
+      shown.coloured = true; // as soon as the code is complete, whatever is still to come behind it
+      void colour(this._host, code, codeOf(shown.node));
+    }
     if (!settled || shown.settled) {
       return;
     }
     shown.settled = true;
-    const { code } = shown.block;
-    if (code) {
-      if (code.language) {
-        void colour(this._host, code, codeOf(shown.node));
-      }
-    } else if (shown.node.querySelector(`.${MATH_CLASS}`)) {
+    if (shown.node.querySelector(`.${MATH_CLASS}`)) {
       this._host.typeset(shown.node);
     }
   }
@@ -115,6 +122,15 @@ export class MarkdownView {
     pre.setAttribute('role', 'group');
     node.append(make('div', 'llm-Code-bar', {}, make('span', '', {}, code.language), copy, insert), pre);
     return node;
+  }
+}
+
+/** Keep the end of a scroll area in sight while it grows, unless the reader has scrolled away from it. */
+function follow(area: HTMLElement, grow: () => void): void {
+  const atEnd = area.scrollHeight - area.scrollTop - area.clientHeight < END_PX;
+  grow();
+  if (atEnd) {
+    area.scrollTop = area.scrollHeight;
   }
 }
 

@@ -119,6 +119,33 @@ export class TranscriptRenderer extends Widget implements IRenderMime.IRenderer 
     const saved = this._saved!;
     const live = saved.state === 'running' ? this._live.get(saved.turn) : undefined;
     const transcript = (live?.json && readTranscript(live.json)) || saved;
+    const keepInSight = live ? following(this.node) : null;
     this._view.update(transcript, live !== undefined, live?.question ?? null);
+    keepInSight?.();
   }
+}
+
+/** The end of an answer may lie so far below the notebook's edge and still be followed. */
+const SLACK_PX = 48;
+
+/**
+ * What brings the end of a growing answer back into sight, if it is in sight now: whoever has scrolled up to read, or elsewhere, is
+ * left there.
+ */
+function following(node: HTMLElement): (() => void) | null {
+  const scroller = node.closest<HTMLElement>('.jp-WindowedPanel-outer');
+  if (!scroller) {
+    return null;
+  }
+  const { top, bottom: edge } = scroller.getBoundingClientRect();
+  const end = node.getBoundingClientRect().bottom;
+  if (end < top || end > edge + SLACK_PX) {
+    return null;
+  }
+  return () => {
+    const hidden = node.getBoundingClientRect().bottom - edge;
+    if (hidden > 0) {
+      scroller.scrollTop += hidden;
+    }
+  };
 }

@@ -10,6 +10,9 @@ export function statusText(transcript: ITranscript, live: boolean, trans: Transl
     if (!live) {
       return trans.__('unfinished when it was saved');
     }
+    if (transcript.segments.some(segment => segment.type === 'tool' && segment.state === 'asking')) {
+      return trans.__('Waiting for your answer');
+    }
     return progress
       ? trans.__('Reading the prompt: %1 of %2 tokens', progress.done, progress.total)
       : trans.__('Answering');
@@ -36,7 +39,7 @@ function ending(state: string, trans: TranslationBundle): string {
     case 'tool_calls':
       return trans.__('stopped after its tool calls');
     case 'length':
-      return trans.__('cut off: no room for more');
+      return trans.__('cut off');
     case 'interrupted':
       return trans.__('interrupted');
     case 'error':

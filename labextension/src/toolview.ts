@@ -24,6 +24,9 @@ const ICONS: Record<string, string> = {
 /** What the kernel puts in a secret's place. */
 const MASK = '•••';
 
+/** In the result of a call that needed a yes where there was no person, as `llm_magics/tools/results.py` has it. */
+const NOBODY_ASKED = 'nobody could be asked';
+
 /** A decision that has not taken effect after this time was lost on the way, e.g. with the connection: it can be made again. */
 const ASK_AGAIN_MS = 5000;
 
@@ -58,7 +61,7 @@ export class ToolView {
       labelled(trans.__('Arguments'), preformatted(pretty(segment.arguments), trans))
     );
     this._part('recovered', segment.recovered, () =>
-      remark(trans.__('Recovered call: %1', segment.recovered))
+      make('div', 'llm-Quiet', {}, printable(trans.__('Read from %1', segment.recovered)))
     );
     this._part('source', segment.source, () => this._code(trans.__('What ran'), segment.source));
     const asks = segment.state === 'asking' && segment.ask ? segment.ask : null;
@@ -143,7 +146,7 @@ export class ToolView {
       this._host.decide(turn, question, decision);
     };
     node.append(
-      button(trans.__('Approve'), trans.__('Approve this call'), () => decide('approve')),
+      primary(button(trans.__('Approve'), trans.__('Approve this call'), () => decide('approve'))),
       button(trans.__('Deny'), trans.__('Deny this call'), () => decide('deny')),
       button(trans.__('Always for this turn'), trans.__('Approve this tool for the rest of the turn'), () =>
         decide('always')
@@ -169,6 +172,12 @@ export class ToolView {
   }
 }
 
+/** Mark the button that most people will want. */
+function primary(node: HTMLButtonElement): HTMLButtonElement {
+  node.classList.add('llm-mod-primary');
+  return node;
+}
+
 function labelOf(segment: IToolSegment, trans: TranslationBundle): string {
   switch (segment.state) {
     case 'writing':
@@ -184,11 +193,11 @@ function labelOf(segment: IToolSegment, trans: TranslationBundle): string {
     case 'failed':
       return trans.__('failed');
     case 'refused':
-      return segment.ask
-        ? trans.__('not approved')
-        : didNotRun(segment)
-          ? trans.__('not run')
-          : trans.__('refused');
+      if (segment.ask) {
+        const alone = segment.result?.includes(NOBODY_ASKED);
+        return alone ? trans.__('nobody could be asked') : trans.__('denied by you');
+      }
+      return didNotRun(segment) ? trans.__('not run') : trans.__('refused');
     case 'interrupted':
       return trans.__('interrupted');
     case 'cut':

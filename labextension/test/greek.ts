@@ -202,6 +202,7 @@ export const DRAWN: Record<string, Draw> = {
   'the states of a tool row': trans =>
     STATES.map(state => view(trans, turn([greek({ state })]), false)).concat(
       view(trans, turn([greek({ state: 'refused', ask, is_error: true })]), false),
+      view(trans, turn([greek({ state: 'refused', ask, result: 'nobody could be asked' })]), false),
       view(trans, turn([greek({ state: 'refused', is_error: true, name: '' })]), false)
     ),
   'an approval question': trans => view(trans, turn([asking], 'running'), true, question),

@@ -157,7 +157,7 @@ describe('calls that did not run', () => {
     const ask = { shown: 'x', digest: 'd1', reason: '' };
     const { view } = open(transcript([call({ state: 'refused', ask, is_error: true })]), false);
     expect(rows(view)).toEqual([]);
-    expect(text(view)).toContain('not approved');
+    expect(text(view)).toContain('denied by you');
   });
 });
 
@@ -245,7 +245,7 @@ describe('a turn that runs', () => {
   it.each([
     ['stop', '11 tokens · 5.5 tokens/s · first token after 0.20 s · context 99 of 4096'],
     ['interrupted', 'interrupted · 11 tokens'],
-    ['length', 'cut off: no room for more · 11 tokens']
+    ['length', 'cut off · 11 tokens']
   ])('ends with a quiet line: %s', (state, line) => {
     const usage = {
       completion_tokens: 11,

@@ -18,8 +18,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from ..errors import LLMMagicsError
 from ..tools.registry import registered
 from ..tools.results import ToolOutput
-from ..views.live import Link, link_of, notebook_cells, write_outputs
-from ..views.secrets import masked_data, masked_text
+from ..views.live import Link, link_of, notebook_cells
 from .cells import Cell, CellTool, cell_tool, description_of, parameters_of
 from .names import Ledger, names_of
 from .tool_options import CellOptions, ToolHeader, read_header
@@ -68,12 +67,10 @@ class CellBook:
         registered.add(made)
         return made
 
-    def ran_as_tool(self, tool: CellTool, printed: str, output: ToolOutput) -> None:
-        """Note what a tool's run wrote, and show its outputs in its own cell."""
+    def ran_as_tool(self, tool: CellTool, output: ToolOutput) -> None:
+        """Note what a tool's run wrote. Its outputs are the call's alone; those of the cell stay as they were."""
         if not (tool.scratch or output.is_error):
             self.ledger.ran(tool.names)
-        if tool.cell.id and tool.cell.id != self.current.id:
-            self._show(tool.cell, printed, output)
 
     # --- cells that run -------------------------------------------------------------------------------------------------
 
@@ -165,32 +162,6 @@ class CellBook:
                 self._hear(cell, metadata, _plain(above if "tool" in tags else ""))
             above = ""
         return self.page
-
-    def _show(self, cell: Cell, printed: str, output: ToolOutput) -> None:
-        """Put a run's outputs into its own cell: through the page where it listens, else as if the cell had been run."""
-        outputs = _as_notebook(printed, output)
-        link = self._link
-        session = str((self.current.parent.get("header") or {}).get("session", ""))
-        if self.page and link is not None and write_outputs(link, cell.id, outputs, session):
-            return
-        kernel = getattr(self.shell, "kernel", None)
-        if kernel is None or not cell.parent:
-            return
-        send, socket = kernel.session.send, kernel.iopub_socket
-        send(socket, "clear_output", {"wait": False}, parent=cell.parent)
-        for one in outputs:
-            content = {key: value for key, value in one.items() if key != "output_type"}
-            kind = one["output_type"]
-            send(socket, kind, {**content, "transient": {}} if kind == "display_data" else content, parent=cell.parent)
-
-
-def _as_notebook(printed: str, output: ToolOutput) -> list[dict[str, Any]]:
-    """Write a run's outputs in the notebook format, masked as in the turn that made them."""
-    found: list[dict[str, Any]] = []
-    if printed:
-        found.append({"output_type": "stream", "name": "stdout", "text": masked_text(printed)})
-    found += [{"output_type": "display_data", "data": masked_data(dict(bundle)), "metadata": {}} for bundle in output.outputs]
-    return found
 
 
 def _tool_of(metadata: Any) -> Mapping[str, Any] | None:

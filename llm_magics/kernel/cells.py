@@ -105,7 +105,7 @@ class CellTool(Tool):
         printed = sink.text if sink is not None else ""
         output = outcome(self.shell, run, printed, stale)
         if self.book is not None:
-            self.book.ran_as_tool(self, printed, output)
+            self.book.ran_as_tool(self, output)
         return output
 
 

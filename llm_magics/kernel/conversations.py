@@ -13,6 +13,7 @@ from ..notebooks import read_notebook, saved_transcripts
 from ..notebooks import strip as strip_notebook
 from ..transcript import Transcript
 from ..views.card import card_bundle, table_bundle
+from ..views.lines import ENDINGS, counted
 from ..views.plain import transcript_markdown
 from ..views.secrets import masked
 from .options import near
@@ -36,11 +37,11 @@ def show(runtime: Runtime, options: ThreadOptions) -> None:
     rows = []
     for turn in thread.session.turns:
         trace = turn.trace
-        calls = f" [{len(trace.tools)} tool calls]" if trace.tools else ""
+        calls = f" [{counted(len(trace.tools), 'tool call')}]" if trace.tools else ""
         tokens = f"{trace.usage.completion_tokens:,}"
-        rows.append([turn.id, _head(trace.prompt), _head(trace.text) + calls, trace.state, tokens])
+        rows.append([turn.id, _head(trace.prompt), _head(trace.text) + calls, ENDINGS[trace.state] or "done", tokens])
     system = thread.session.settings.system
-    note = f"thread {thread.name!r}, {len(rows)} turns" + (f"; system prompt: {_head(system)}" if system else "")
+    note = f"thread {thread.name!r}, {counted(len(rows), 'turn')}" + (f"; system prompt: {_head(system)}" if system else "")
     runtime.shell.display_pub.publish(table_bundle(["turn", "you", "answer", "ended", "tokens"], rows, note))
 
 
@@ -65,7 +66,8 @@ def fork(runtime: Runtime, options: ThreadOptions) -> None:
         raise OptionError(f"There is a thread {name!r} already.", "Choose another name, or %thread reset that one.")
     runtime.threads[name] = Thread(name, source.session.fork(name))
     runtime.current_thread = name
-    _say(runtime, f"Now in thread {name!r}, which begins with the {len(source.session.turns)} turns of {source.name!r}.")
+    n_turns = counted(len(source.session.turns), "turn")
+    _say(runtime, f"Now in thread {name!r}, which begins with {n_turns} of {source.name!r}.")
 
 
 def pick(runtime: Runtime, options: ThreadOptions) -> None:
@@ -96,7 +98,7 @@ def export(runtime: Runtime, options: ThreadOptions) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise OptionError(f"{path} cannot be written: {error}.") from error
-    _say(runtime, f"Wrote {len(traces)} turns to {path}.")
+    _say(runtime, f"Wrote {counted(len(traces), 'turn')} to {path}.")
 
 
 def restore(runtime: Runtime, options: ThreadOptions) -> None:
@@ -116,7 +118,7 @@ def restore(runtime: Runtime, options: ThreadOptions) -> None:
             thread.made(str(trace.settings.get("cell") or ""), trace.turn, -1)
         found[name] = len(turns)
     runtime.current_thread = saved[-1].thread
-    _say(runtime, "Restored " + ", ".join(f"{n} turns of thread {name!r}" for name, n in found.items()) + ".")
+    _say(runtime, "Restored " + ", ".join(f"{counted(n, 'turn')} of thread {name!r}" for name, n in found.items()) + ".")
 
 
 def in_conversation(traces: Iterable[Transcript]) -> list[Transcript]:

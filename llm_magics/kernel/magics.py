@@ -174,9 +174,10 @@ class LanguageModelMagics(Magics):
 
     def _status(self) -> None:
         from ..views.card import card_bundle
+        from ..views.lines import counted
 
         status = self.runtime.status()
-        threads = ", ".join(f"{name} ({n} turns)" for name, n in status["threads"].items())
+        threads = ", ".join(f"{name} ({counted(n, 'turn')})" for name, n in status["threads"].items())
         rows = [
             ("models", ", ".join(status["models"]) or "none: %load_model NAME"),
             ("answers", status["current_model"]),

@@ -26,7 +26,7 @@ from .capture import Sink, into
 from .deadline import Cancel, Clock, Deadline, ToolTimeout
 from .interrupts import Held
 from .policy import Asker, Gate, digest_of
-from .results import ToolOutput, cap, render, render_error, shorten
+from .results import NOBODY_ASKED, ToolOutput, cap, render, render_error, shorten
 from .tool import Tool
 
 GO_ON = "Do the next thing that was asked for, or answer."  # what a model is told behind a call that did not run
@@ -135,7 +135,7 @@ class Runner:
         with self.clock.pause():
             decision = self.asker(ask)
         if decision.verdict not in ("approve", "always"):
-            return "the person did not approve this call" if decision.asked else "nobody could be asked to approve this call"
+            return "the person did not approve this call" if decision.asked else NOBODY_ASKED
         if decision.digest != ask.digest or digest_of(call, tool.shown(call)) != ask.digest:
             return "what would run is not what was approved"
         self.gate.remember(decision, call, tool.source)

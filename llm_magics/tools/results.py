@@ -16,6 +16,9 @@ from typing import Any
 from ..errors import LLMMagicsError
 
 MimeBundle = Mapping[str, Any]
+NOBODY_ASKED = "nobody could be asked to approve this call"
+"""Why a call that needs a yes did not run where there is no person; in its result."""
+
 READER_CHARS = 100_000  # of one text output in the trace; more makes a notebook that nobody can open
 _ROWS = 10  # of a table, for the model
 _SIGNATURES = {b"\x89PNG\r\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}

@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 
 from ..segments import ToolSegment
+from ..tools.results import NOBODY_ASKED
 from ..transcript import Transcript
 
-_ENDINGS = {
+ENDINGS = {
     "running": "",
     "stop": "",
-    "tool_calls": "",
-    "length": "stopped at the token limit",
+    "tool_calls": "stopped after its tool calls",
+    "length": "cut off",
     "interrupted": "interrupted",
-    "error": "failed",
+    "error": "ended by an error",
 }
 _STATES = {"writing": "being written", "ready": "ready", "asking": "waits for approval", "cut": "cut off, did not run"}
+
+
+def counted(n: int, noun: str, nouns: str = "") -> str:
+    """A number with its noun, e.g. ``1 turn``, ``1,024 tokens``; ``nouns`` is the plural if it is more than an "s"."""
+    return f"{n:,} {noun if n == 1 else nouns or noun + 's'}"
 
 
 def status_line(transcript: Transcript) -> str:
@@ -24,11 +30,11 @@ def status_line(transcript: Transcript) -> str:
         if transcript.progress is None:
             return ""
         done, total = transcript.progress
-        return f"reading the prompt: {done:,} of {total:,} tokens"
+        return f"reading the prompt: {done:,} of {counted(total, 'token')}"
     usage = transcript.usage
-    parts = [_ENDINGS[transcript.state]]
+    parts = [ENDINGS[transcript.state]]
     if usage.completion_tokens:
-        parts.append(f"{usage.completion_tokens:,} tokens")
+        parts.append(counted(usage.completion_tokens, "token"))
         parts.append(f"{usage.tokens_per_second:.1f} tokens/s" if usage.completion_seconds > 0 else "")
         parts.append(f"first token after {usage.time_to_first_token:.2f} s" if usage.time_to_first_token else "")
     if usage.drafted_tokens:
@@ -65,7 +71,9 @@ def state_line(segment: ToolSegment) -> str:
     """Say where the call stands, e.g. ``done · 0.31 s · read from fenced JSON``."""
     denied = segment.state == "refused" and segment.ask is not None
     not_run = segment.state == "refused" and not segment.is_error
-    parts = ["not approved" if denied else "not run" if not_run else _STATES.get(segment.state, segment.state)]
+    nobody = NOBODY_ASKED in (segment.result or "")
+    said = ("nobody could be asked" if nobody else "denied by you") if denied else "not run" if not_run else ""
+    parts = [said or _STATES.get(segment.state, segment.state)]
     if segment.seconds:
         parts.append(f"{segment.seconds:.2f} s")
     if segment.recovered:

@@ -24,8 +24,8 @@ Messages out, each ``{"kind": ..., ...}``::
     question  turn, cell, id, at, digest, shown, reason    segment "at" waits for a decision; never part of the transcript
     answered  turn, cell, id                               that question is closed
     finished  turn, cell, session, bundle                  a turn that ended, for a page that may have missed it
-    ask       id, what, ...                                "cells" or "outputs", answered by ``reply``; "rules" with the
-                                                           session of the page that is meant, answered by ``settings``
+    ask       id, what, ...                                "cells", answered by ``reply``; "rules" with the session of the
+                                                           page that is meant, answered by ``settings``
     models    models                                       what is loaded, for the status bar
 
 Operations of a delta, in order::
@@ -43,7 +43,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, Protocol
 
@@ -330,13 +330,3 @@ def notebook_cells(link: Link, beside: str = "", timeout: float = 2.0) -> list[M
     """
     cells = link.ask("cells", timeout, cell=beside)
     return [cell for cell in cells if isinstance(cell, Mapping)] if isinstance(cells, list) else None
-
-
-def write_outputs(
-    link: Link, cell: str, outputs: Sequence[Mapping[str, Any]], session: str = "", timeout: float = 5.0
-) -> bool:
-    """Put nbformat outputs into a cell on the page, also one that was never run; False where no page could.
-
-    Of the pages that share a document the one of that ``session`` writes, if it is there.
-    """
-    return link.ask("outputs", timeout, cell=cell, session=session, outputs=list(outputs)) is True

@@ -37,9 +37,10 @@ def _html(parts: Sequence[PreviewPart], context_size: int) -> str:
         f"<details><summary>token ids</summary><code>{escape(' '.join(map(str, ids)))}</code></details></td></tr>\n"
         for origin, text, ids in parts
     )
+    head = "<thead><tr><th>part</th><th>tokens</th><th>text</th></tr></thead>"
     return (
         f'{STYLE}<div class="llm-magics {NO_MATHS}"><div class="lm-status">{escape(_total_line(parts, context_size))}</div>\n'
-        f"<table><thead><tr><th>part</th><th>tokens</th><th>text</th></tr></thead><tbody>\n{rows}</tbody></table></div>"
+        f'<table class="lm-preview">{head}<tbody>\n{rows}</tbody></table></div>'
     )
 
 

@@ -13,6 +13,10 @@ max-height:30em;white-space:pre-wrap;overflow-wrap:anywhere;border-radius:3px;ma
 .llm-magics code,.llm-magics pre{font-family:var(--jp-code-font-family,monospace);font-size:.93em}
 .llm-magics table{border-collapse:collapse;margin:.4em 0;font-size:inherit}
 .llm-magics th,.llm-magics td{border:1px solid var(--jp-border-color2,#8886);padding:.2em .6em}
+.llm-magics :is(th,td):not([style*=align]){text-align:left;vertical-align:top}
+.llm-magics .lm-preview td:last-child{width:100%}
+.llm-magics .lm-preview :is(th,td):first-child{white-space:nowrap}
+.llm-magics .lm-preview pre{margin:0;max-height:none;overflow-wrap:break-word}
 .llm-magics .lm-card :is(th,td){border:0;padding:0 1.2em 0 0;text-align:left;font-weight:normal}
 .llm-magics .lm-card th{color:var(--jp-content-font-color2,#777)}
 .llm-magics blockquote{border-left:3px solid var(--jp-border-color2,#8886);margin:.4em 0;padding-left:.8em}

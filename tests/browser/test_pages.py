@@ -89,23 +89,6 @@ def test_pages_that_share_a_notebook_lose_and_double_nothing(open_shared: Open, 
     second.shut_down()
 
 
-def test_the_output_of_a_cell_that_is_a_tool_is_written_by_one_page(open_shared: Open) -> None:
-    setup = """%load_ext llm_magics
-from llm_magics import ScriptedModel, ToolCall
-model = ScriptedModel([ToolCall("twice", '{"city": "Oslo"}'), "Said."])"""
-    chat = "%%chat -m model --approve auto\nSay it twice."
-    notebook = open_shared([setup, "# %tool twice(city: str)\n# Say it twice.\nprint(city, city)", chat])
-    notebook.run(0)
-    second = notebook.again()
-    notebook.run(2)
-    for page in (notebook, second):
-        page.wait_for_text(1, "Oslo Oslo")
-        page.page.wait_for_timeout(SETTLED_MS)
-    for page in (notebook, second):
-        assert page.text(1).split() == ["Oslo", "Oslo"]
-        assert len(page.outputs(1)) == 1
-
-
 def test_a_page_with_its_own_copy_keeps_what_the_page_that_closed_had_begun(open_notebook: Open) -> None:
     notebook = open_notebook([SLOW, CHAT])
     notebook.run(0)

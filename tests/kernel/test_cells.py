@@ -247,9 +247,9 @@ def test_a_cell_that_gives_something_new_each_time_says_so(book: Notebook, optio
     assert [run.state for run in shown.tools] == states
 
 
-def test_outputs_appear_in_the_target_cell_too(book: Notebook) -> None:
-    """A cell on the page gets the run's outputs as its own: messages whose parent is the request that ran it last."""
+def test_a_called_cell_s_own_outputs_stay_as_they_were(book: Notebook) -> None:
+    """An answer has one place: nothing is sent to where the cell ran last."""
     book.must("%%tool target() --approve auto\n# Say\nprint('into the target')\n7")
     ran = call(book, "target")
     assert ran.transcript.tools[0].result == "into the target\n7"
-    assert "stream" in ran.stray or "display_data" in ran.stray or "execute_result" in ran.stray
+    assert not {"stream", "display_data", "execute_result", "clear_output"} & set(ran.stray)

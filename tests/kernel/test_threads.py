@@ -59,7 +59,7 @@ def test_show_lists_the_turns(book: Notebook) -> None:
     text = shown(book.must("%thread"))
     assert "first question" in text
     assert "1: first question" in text
-    assert "'main', 1 turns" in text
+    assert "'main', 1 turn" in text
 
 
 def test_a_fork_goes_its_own_way(book: Notebook) -> None:

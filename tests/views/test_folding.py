@@ -131,11 +131,19 @@ def test_a_call_that_was_denied_is_a_row_of_its_own_and_says_so() -> None:
     transcript = Transcript.of(events)
     assert shape(list(transcript.segments)) == ["ToolSegment", "TextSegment"]
     for written in (transcript_html(transcript), transcript_markdown(transcript), transcript_plain(transcript)):
-        assert "not approved" in written
+        assert "denied by you" in written
         assert "repeated" not in written
     terminal = in_terminal(events)
     assert "→ look" in terminal
-    assert "not approved" in terminal
+    assert "denied by you" in terminal
+
+
+def test_a_row_says_that_nobody_could_be_asked() -> None:
+    tool = make_tool(lambda at: f"{at} is green", name="look", approve="ask")
+    events = list(Session(ScriptedModel([A, "ok"]), [tool]).turn("go"))
+    for written in (transcript_html(Transcript.of(events)), transcript_plain(Transcript.of(events)), in_terminal(events)):
+        assert "nobody could be asked" in written
+        assert "denied" not in written
 
 
 def test_calls_behind_a_limit_are_folded_with_the_reason_below() -> None:

@@ -111,9 +111,9 @@ def test_every_form_holds_the_answer_the_call_and_the_last_line(write) -> None:
     [
         (DONE, "50 tokens · 25.0 tokens/s · first token after 0.52 s · context 150 of 4,096"),
         (Transcript(state="interrupted", usage=USAGE), "interrupted · 50 tokens"),
-        (Transcript(state="length", usage=USAGE), "stopped at the token limit · 50 tokens"),
+        (Transcript(state="length", usage=USAGE), "cut off · 50 tokens"),
         (Transcript(state="stop", usage=Usage(drafted_tokens=40, accepted_tokens=31)), "31 of 40 guessed tokens accepted"),
-        (Transcript(state="error"), "failed"),
+        (Transcript(state="error"), "ended by an error"),
         (Transcript(progress=(512, 2048)), "reading the prompt: 512 of 2,048 tokens"),
         (Transcript(), ""),
     ],

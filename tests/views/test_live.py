@@ -29,7 +29,7 @@ from llm_magics.events import (
 from llm_magics.messages import ToolCall, ToolResult, assistant
 from llm_magics.transcript import Transcript
 from llm_magics.views import live
-from llm_magics.views.live import LiveTurn, changes, link_of, notebook_cells, write_outputs
+from llm_magics.views.live import LiveTurn, changes, link_of, notebook_cells
 from llm_magics.views.pagerules import PageRules
 from llm_magics.views.secrets import MASK, masked
 
@@ -307,12 +307,6 @@ def test_the_page_tells_its_cells(kernel: FakeKernel) -> None:
     cells = [{"id": "a", "type": "code", "source": "1", "tags": ["tool"], "tool": None}]
     answer(kernel, cells)
     assert notebook_cells(link_of(kernel), timeout=30) == cells
-
-
-def test_outputs_land_only_where_the_page_says_so(kernel: FakeKernel) -> None:
-    assert not write_outputs(link_of(kernel), "a", [], timeout=0.0)
-    answer(kernel, True)
-    assert write_outputs(link_of(kernel), "a", [], timeout=30)
 
 
 def test_the_link_knows_whether_any_page_was_ever_there(kernel: FakeKernel) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import re
+from pathlib import Path
 from typing import Any
 
 import nbformat
@@ -14,6 +15,7 @@ from markdown_it import MarkdownIt
 from llm_magics.events import Usage
 from llm_magics.segments import ReasoningSegment, TextSegment, ToolSegment
 from llm_magics.transcript import MIME_TYPE, Transcript
+from llm_magics.views.lines import ENDINGS
 from llm_magics.views.notebook import bundle_of
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
@@ -111,3 +113,10 @@ def test_nbconvert_asked_for_markdown_first_writes_it_through() -> None:
     assert in_order(text) == SAID
     assert "```python\nif cold:" in text
     assert "<" not in text
+
+
+def test_every_view_has_the_same_words_for_how_a_turn_ended() -> None:
+    """The page's words stand in TypeScript; both tables must say the same."""
+    source = (Path(__file__).parents[2] / "labextension" / "src" / "status.ts").read_text(encoding="utf-8")
+    cases = dict(re.findall(r"case '(\w+)':\s+return (?:trans\.__\()?'([^']*)'", source))
+    assert cases == {state: said for state, said in ENDINGS.items() if state != "running"}
