@@ -31,13 +31,13 @@ def test_a_form_makes_a_cell_a_tool_and_its_own_output_stays_as_it_was(open_note
     assert notebook.save().cells[1].metadata["llm_magics"]["tool"]["parameters"] == "city: str"
     before = notebook.outputs(1)
     notebook.run(2)
-    notebook.wait_for_text(2, "Oslo Oslo")
+    notebook.output(2).locator("pre", has_text="Oslo Oslo").first.wait_for(state="attached")
     assert notebook.outputs(1) == before
     notebook.save()
     notebook.open()
     page.locator("[data-llm-tool='tool twice']").wait_for()
     notebook.run(2)
-    notebook.wait_for_text(2, "Rome Rome")
+    notebook.output(2).locator("pre", has_text="Rome Rome").first.wait_for(state="attached")
     assert notebook.outputs(1) == before == notebook.save().cells[1].outputs
 
 
