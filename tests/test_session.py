@@ -70,6 +70,16 @@ def test_a_forced_tool_that_is_not_offered_is_refused_before_anything_runs() -> 
     assert model.requests == []
 
 
+def test_json_has_the_limit_that_is_asked_for_and_not_the_turns() -> None:
+    model = ScriptedModel(["a", "b", "c"])
+    session = Session(model)
+    session.ask("x")
+    session.ask("x", max_tokens=90)
+    model.map(["x"], max_tokens=90, progress=False)
+    asked = [(request.soft_limit, request.max_tokens) for request in model.requests]
+    assert asked == [(None, session.settings.limits.tokens), (90, 90), (90, 90)]
+
+
 def test_an_interrupted_answer_is_kept_and_marked() -> None:
     session = Session(ScriptedModel(["one two three four five six", "fine"]))
     with pytest.raises(KeyboardInterrupt), contextlib.closing(session.turn("count")) as events:

@@ -29,6 +29,7 @@ from .grammar import JSON, JSON_IN_STRING, PYTHON_CONSTANTS, Notation, ValueWrit
 from .lark import MAX_CALLS, GrammarWriter, as_regex, quoted
 from .schema import Normalised, normalise, required_keys
 from .schema_nodes import is_never
+from .shortest import shortest_values
 from .syntax import JsonFields, LiteralArguments, ReasoningSyntax, Shape, TaggedArguments, ToolSyntax, TurnSyntax, escape
 from .tagged_grammar import TagWriter, other_name, properties_of, solid_object
 
@@ -38,13 +39,13 @@ HEADER_SPACE = 60  # characters that a block's header may have around the recipi
 
 @dataclass(frozen=True, slots=True)
 class JsonAnswer:
-    """An answer under a response schema. ``required``: keys that some object requires; ``reasoning``: the markers around what
-    may stand before it, the first empty if it is open already; ``calls``: what begins a call that may stand in its place.
-    """
+    """An answer under a response schema: the keys that some object requires, the markers around ``reasoning`` (the first
+    empty if it is open), the beginnings of ``calls`` in its place, and the shortest ``values`` of the schema's nodes."""
 
     required: tuple[str, ...] = ()
     reasoning: tuple[str, str] = ("", "")
     calls: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Constraint:
 
     ``start`` is armed before the first token. ``calls`` is armed when a call has begun; it starts with the section's or the
     call's first marker. ``unenforced`` says, by tool, which keywords only validation can check. ``json`` is there if ``start``
-    holds the answer to a response schema, so that it can be complete within a limit of tokens.
+    holds the answer to a response schema.
     """
 
     start: str = ""
@@ -130,7 +131,8 @@ def _response(schema: JsonSchema, frame: Frame, calls: _Calls | None) -> Constra
         return Constraint(start)  # JSON and a call begin alike
     syntax = frame.reasoning if thought else None
     markers = ("", "") if syntax is None else ("" if frame.reasoning_open else syntax.start.strip(), syntax.end.strip())
-    return Constraint(start, json=JsonAnswer(required_keys(normal), markers, (begins,) if begins else ()))
+    json = JsonAnswer(required_keys(normal), markers, (begins,) if begins else (), shortest_values(normal))
+    return Constraint(start, json=json)
 
 
 def _reasoning(writer: GrammarWriter, frame: Frame) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import EngineError, SchemaError
-from .closing import Closer
+from .closing import Allowed, Closer
 from .library import lib
 from .model import Model
 from .values import Grammar, Hurry
@@ -68,7 +68,7 @@ class Constraint:
 
     @property
     def hurried(self) -> Hurry:
-        """Why the text was brought to its end sooner than the model would have, "" if it was not."""
+        """Why the text was brought to its end sooner than the model would have; empty if it was not."""
         return self._closer.hurried if self._closer is not None else ""
 
     def allowed(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -78,15 +78,16 @@ class Constraint:
         return np.unpackbits(bits, count=self._model.n_vocab, bitorder="little").view(np.bool_)
 
     def forced(self) -> list[int]:
-        """Return the tokens that spell the only possible continuation; empty where there is a choice."""
+        """Return the tokens that spell the only possible continuation; empty where there is a choice, or no room for them."""
         tokens: list[int] = self._matcher.compute_ff_tokens()
         self._raise_if_broken()
-        return self._with_specials(tokens) if tokens else tokens
+        tokens = self._with_specials(tokens) if tokens else tokens
+        return tokens if not tokens or self._closer is None or self._closer.may_force(tokens) else []
 
     @property
     def finished(self) -> bool:
-        """True where the grammar accepts and nothing can follow."""
-        return bool(self._matcher.is_stopped())
+        """True where the grammar accepts, and nothing can follow or a JSON text has reached its limit."""
+        return bool(self._matcher.is_stopped()) or (self._closer is not None and self._closer.over)
 
     def _with_specials(self, tokens: list[int]) -> list[int]:
         """Spell forced markers with their special tokens, as the model would."""
@@ -121,11 +122,11 @@ class ConstraintEngine:
         self._compiled: OrderedDict[str, Any] = OrderedDict()
         self._bytes: dict[int, int] = {}
 
-    def arm(self, grammar: Grammar, held: bytes = b"", limit: int = 0, soft: int = 0) -> Constraint:
+    def arm(self, grammar: Grammar, held: bytes = b"", allowed: Allowed | None = None) -> Constraint:
         """Start a grammar, consuming first its ``pending`` text and then ``held``: bytes not yet shown to anyone.
 
-        ``limit`` and ``soft`` are the tokens that a JSON text may take; see :class:`~llm_magics.engine.closing.Closer`. Raises
-        SchemaError for a grammar that cannot be compiled or has no text within the limit, EngineError for text that it refuses.
+        ``allowed`` is how many tokens a JSON text may take. Raises SchemaError for a grammar that cannot be compiled or has no
+        text within them, EngineError for text that it refuses.
         """
         matcher = self._compile(grammar.text).deep_copy()
         written = grammar.pending.encode() + held
@@ -135,11 +136,14 @@ class ConstraintEngine:
                 shown = written.decode("utf-8", "replace")
                 raise EngineError(f"The grammar refuses what is already written: {shown!r}.", "Arm it earlier.")
         closer = None
-        if grammar.json is not None:
+        if grammar.json is not None and allowed is not None:
             prelude = self._model.tokenize(grammar.json.prelude_end, special=True)
-            closer = Closer(matcher, self._model.piece, self._single_bytes(), grammar.json, limit, soft, prelude)
+            closer = Closer(matcher, self._model.piece, self._single_bytes(), self._spell, grammar.json, allowed, prelude)
             closer.begin()
         return Constraint(matcher, self._model, closer)
+
+    def _spell(self, text: str) -> tuple[int, ...]:
+        return self._model.tokenize(text, special=False)
 
     def _single_bytes(self) -> dict[int, int]:
         """Which token is one byte and nothing else, by byte."""

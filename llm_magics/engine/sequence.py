@@ -12,14 +12,14 @@ from queue import SimpleQueue
 
 from ..errors import EngineError, LLMMagicsError
 from .chains import DeviceChain
-from .closing import SOFT_LIMIT
+from .closing import SOFT_LIMIT, Allowed
 from .constraint import Constraint, ConstraintEngine
 from .context import Context
 from .lookup import Guesser
 from .model import Model
 from .sampling import Sampler, logprob, logprobs
 from .text import TextStream
-from .values import EngineEvent, Finished, GenerateRequest, GuideStep, Hurry, Prefill, ScoringGuide, TokenLogprob, Tokens
+from .values import EngineEvent, Finished, GenerateRequest, GuideStep, Prefill, ScoringGuide, TokenLogprob, Tokens
 
 RUN_AHEAD = 512
 """How many events may wait for a consumer before its sequence pauses."""
@@ -84,7 +84,6 @@ class Sequence:
         self._sampler = Sampler(request.sampler, model.n_vocab, request.prompt, on_device=self._on_device)
         self._stream = TextStream(request.stop)
         self._constraint: Constraint | None = None
-        self._to_the_context = False  # the constraint's limit is where the context ends
         self._scorer = request.guide if isinstance(request.guide, ScoringGuide) else None
         self._text: list[str] = []
         self._n_masked = self._n_forced = self._n_drafted = self._n_accepted = 0
@@ -305,14 +304,16 @@ class Sequence:
         if step.disarm:
             self._constraint = None
         if step.arm is not None:
-            room = self._n_ctx - len(self.tokens)
-            asked = self.request.max_tokens
-            limit = room if asked is None else min(asked - (len(self.tokens) - self.n_prompt), room)
-            soft = self.request.soft_limit if self.request.soft_limit is not None else SOFT_LIMIT
-            self._constraint = self._constraints.arm(step.arm, self._stream.held(), limit, soft)
-            self._to_the_context = limit == room
+            self._constraint = self._constraints.arm(step.arm, self._stream.held(), self._allowed())
         if step.stop:
             self.reason = "stop"
+
+    def _allowed(self) -> Allowed:
+        """How many tokens a JSON text that begins here may take."""
+        room, most = self._n_ctx - len(self.tokens), self.request.max_tokens
+        asked = None if most is None else most - (len(self.tokens) - self.n_prompt)
+        soft = SOFT_LIMIT if self.request.soft_limit is None else self.request.soft_limit
+        return Allowed(room, soft, "context") if asked is None or room < asked else Allowed(asked, soft)
 
     def _emit(self) -> None:
         """Send what is new to the consumer."""
@@ -326,11 +327,6 @@ class Sequence:
         self._new_text.clear()
         self._new_events.clear()
         self._new_logprobs.clear()
-
-    @property
-    def _hurried(self) -> Hurry:
-        hurried: Hurry = self._constraint.hurried if self._constraint is not None else ""
-        return "context" if hurried == "limit" and self._to_the_context else hurried
 
     def _finished(self, events: tuple[object, ...]) -> Finished:
         now = time.perf_counter()
@@ -355,5 +351,5 @@ class Sequence:
             drafted=self._n_drafted,
             accepted=self._n_accepted,
             dropped=self.n_dropped,
-            hurried=self._hurried,
+            hurried=self._constraint.hurried if self._constraint is not None else "",
         )

@@ -83,13 +83,15 @@ class JsonText:
 
     ``required`` are the keys that some object in it requires. ``prelude_start`` and ``prelude_end`` are the markers around what
     may stand before the JSON, e.g. ``<think>`` and ``</think>``; without a start, the prelude is open already. ``others`` are
-    the beginnings of what may stand in its place and has no limit to keep, e.g. ``<tool_call>``.
+    the beginnings of what may stand in its place and has no limit to keep, e.g. ``<tool_call>``. ``values`` are texts to
+    complete it with, the shortest first; they need not be valid.
     """
 
     required: tuple[str, ...] = ()
     prelude_start: str = ""
     prelude_end: str = ""
     others: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +156,10 @@ class GenerateRequest:
 
     ``conversation`` names what the slot's cache belongs to, so that the right slot is chosen; "" takes any. ``logprobs`` > 0
     asks for that many alternatives per token. ``max_tokens`` None goes on to the context's end. ``soft_limit`` is how many
-    tokens a JSON answer should take; None is 512. ``stop`` strings end the text and are not part of it. ``priority`` 0 is a
-    cell somebody looks at, larger numbers wait. ``droppable`` are ranges of the prompt that may be forgotten when the context
-    is full, each a whole number of turns, the oldest first; without any, a prompt that does not fit is refused and an answer
-    ends where the context does.
+    tokens a JSON text may take, if less than that; None is 500 (see ``engine/closing.py``). ``stop`` strings end the
+    text and are not part of it. ``priority`` 0 is a cell somebody looks at, larger numbers wait. ``droppable`` are ranges of
+    the prompt that may be forgotten when the context is full, each a whole number of turns, the oldest first; without any, a
+    prompt that does not fit is refused and an answer ends where the context does.
     """
 
     prompt: tuple[int, ...]

@@ -34,8 +34,9 @@ class Request:
 
     ``thinking`` None leaves it to the template. ``response_schema`` asks for JSON valid under it. ``continue_final`` says that
     the last message is an assistant's whose content or reasoning is to go on. ``conversation`` names the thread, for the cache.
-    ``soft_limit`` is how many tokens a JSON answer should take; near it, the answer is brought to its end. None leaves it to
-    the model. ``call_limit`` is the most calls that the answer may hold; a model need not look at it, the session does.
+    ``soft_limit`` is how many tokens a JSON answer may take; None leaves it to the model. ``max_tokens`` holds for any answer,
+    and may be what a turn has left. ``call_limit`` is the most calls that the answer may hold; a model need not look at it, the
+    session does.
     ``known`` are token ids that a recording of the conversation holds already: ``ModelEnd.recording`` then says what the prompt
     adds to them; None asks for no recording of the prompt. ``now`` is the time that the template is told, the same however
     often the request is rendered.

@@ -151,7 +151,7 @@ class ChatGuide:
             return GuideStep()
         self._armed = True
         json = self._constraint.json
-        text = JsonText(json.required, *json.reasoning, json.calls) if json is not None else None
+        text = JsonText(json.required, *json.reasoning, json.calls, json.values) if json is not None else None
         return GuideStep(arm=Grammar(self._constraint.start, json=text))
 
     def feed(self, text: str) -> GuideStep:

@@ -19,23 +19,16 @@ from typing import Any
 from ..canonical import hash_of
 from ..chat.format import ChatFormat
 from ..engine.prefix import common_prefix
-from ..engine.values import Engine, Finished, GenerateRequest, Hurry, Prefill, SamplerSettings, TokenLogprob, Tokens
+from ..engine.values import Engine, Finished, GenerateRequest, Prefill, SamplerSettings, TokenLogprob, Tokens
 from ..events import ModelEnd, ModelEvent, PromptProgress, Usage, assemble
 from ..messages import Message
 from .base import Mappable, PromptPart, Request, Sampling
+from .ended import why_ended
 from .guide import make_guide
 from .shift import ContextShift, Fitted
 from .tokens import Rendered, TokenMemory, control_pattern, split
 
 _REMEMBERED_TURNS = 64
-_MORE = "a larger max_tokens (in a cell --max-tokens) allows more"
-_HURRIED: Mapping[Hurry, str] = {
-    "": "",
-    "repeats": "early, because it repeated itself; its JSON is complete",
-    "soft": f"early, so that its JSON is complete; {_MORE}",
-    "limit": f"early, so that its JSON is complete within its limit of tokens; {_MORE}",
-    "context": "early, so that its JSON is complete where the context ends; load the model with a larger one (ctx)",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +157,7 @@ class LocalModel(Mappable):
                             if self._shift is not None:
                                 self._shift.remember(request, fitted.left_out)
                             end = self._end(event, collected, losses, fitted.left_out)
+                            end = replace(end, stopped=why_ended(event, request))
                             recording = self._recording(request, fitted.rendered, event, logprobs)
                             yield replace(end, record=self._record(request, sampler, event), recording=recording)
         finally:
@@ -222,7 +216,7 @@ class LocalModel(Mappable):
             left_out_turns=left_out,
         )
         notes, doubted = (folded.notes, folded.doubted) if folded else ((), ())
-        return ModelEnd(message, reason, usage, notes=notes, doubted=doubted, stopped=_HURRIED[done.hurried])
+        return ModelEnd(message, reason, usage, notes=notes, doubted=doubted)
 
     def _record(self, request: Request, sampler: SamplerSettings, done: Finished) -> dict[str, Any]:
         """What the answer depends on besides the conversation, as JSON."""

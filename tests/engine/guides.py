@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from llm_magics.engine.values import Grammar, GuideStep
+from llm_magics.engine.values import Grammar, GuideStep, JsonText
 
 
 @dataclass
@@ -29,6 +29,14 @@ class FromStart(Recorder):
 
     def start(self) -> GuideStep:
         return GuideStep(arm=Grammar(self.grammar))
+
+
+@dataclass
+class AsJson(FromStart):
+    """Arms a grammar whose text is one JSON value."""
+
+    def start(self) -> GuideStep:
+        return GuideStep(arm=Grammar(self.grammar, json=JsonText()))
 
 
 @dataclass

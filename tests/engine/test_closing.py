@@ -14,7 +14,7 @@ from llm_magics.chat.constraint import Frame, build_constraint
 from llm_magics.chat.regex import byte_tokenizer
 from llm_magics.chat.syntax import ReasoningSyntax
 from llm_magics.chat.validation import validate
-from llm_magics.engine.closing import Closer
+from llm_magics.engine.closing import SOFT_LIMIT, Allowed, Closer
 from llm_magics.engine.values import JsonText
 from llm_magics.errors import SchemaError
 
@@ -62,14 +62,15 @@ SCHEMAS: dict[str, Mapping[str, Any]] = {
 class Text:
     """A text that is written byte by byte, by anybody, under a schema and with a limit."""
 
-    def __init__(self, schema: Mapping[str, Any], limit: int, soft: int | None = None, frame: Frame | None = None) -> None:
+    def __init__(self, schema: Mapping[str, Any], limit: int, *, soft: int | None = None, frame: Frame | None = None) -> None:
         constraint = build_constraint(None, (), response_schema=schema, frame=frame)
         assert constraint.json is not None
         self.matcher = LLMatcher(byte_tokenizer(), constraint.start, log_level=0)
-        text = JsonText(constraint.json.required, *constraint.json.reasoning, constraint.json.calls)
+        json = constraint.json
+        text = JsonText(json.required, *json.reasoning, json.calls, json.values)
         tokens = {byte: byte for byte in range(256)}
-        prelude = tuple(text.prelude_end.encode())
-        self.closer = Closer(self.matcher, lambda t: bytes([t]), tokens, text, limit, soft or limit, prelude)
+        allowed, prelude = Allowed(limit, limit if soft is None else soft), tuple(text.prelude_end.encode())
+        self.closer = Closer(self.matcher, lambda t: bytes([t]), tokens, lambda t: tuple(t.encode()), text, allowed, prelude)
         self.closer.begin()
         self.limit = limit
         self.written = bytearray()
@@ -78,10 +79,20 @@ class Text:
         mask = self.matcher.compute_bitmask()
         return [byte for byte in range(256) if mask[byte // 8] >> byte % 8 & 1]
 
-    def write(self, wishes: Iterator[int]) -> str:
+    def force(self) -> None:
+        """Write what the grammar forces, as an engine does."""
+        forced = self.matcher.compute_ff_tokens()
+        for token in forced if forced and self.closer.may_force(forced) else ():
+            assert self.matcher.consume_token(token)
+            self.closer.took(token)
+            self.written.append(token)
+
+    def write(self, wishes: Iterator[int], *, forcing: bool = False) -> str:
         """Write what is wished for, as far as the grammar and the limit allow, to the end."""
         for wish in wishes:
-            if self.matcher.is_stopped() or len(self.written) >= self.limit:
+            if forcing:
+                self.force()
+            if self.matcher.is_stopped() or self.closer.over or len(self.written) >= self.limit:
                 break
             choices = self.allowed()
             if not choices:
@@ -116,13 +127,17 @@ def test_whatever_is_written_the_json_is_complete_and_valid_at_the_limit(name: s
         assert not validate(value, SCHEMAS[name])
 
 
-def test_an_array_without_end_ends_after_three_quarters_of_the_limit() -> None:
-    text = Text({"type": "array", "items": {"type": "integer"}}, 10_000, soft=80)
-    numbers = (str(n) for n in range(1, 10_000))
-    value = json.loads(text.write(iter(("[" + ", ".join(numbers)).encode())))
+def numbers() -> Iterator[int]:
+    return iter(("[" + ", ".join(map(str, range(1, 10_000)))).encode())
+
+
+@pytest.mark.parametrize(("limit", "soft", "ends", "why"), [(80, None, 60, "limit"), (10_000, 500, 375, "soft")])
+def test_an_array_without_end_ends_after_three_quarters_of_the_limit(limit: int, soft: int | None, ends: int, why: str) -> None:
+    text = Text({"type": "array", "items": {"type": "integer"}}, limit, soft=soft)
+    value = json.loads(text.write(numbers()))
     assert value == list(range(1, len(value) + 1))
-    assert 60 <= len(text.written) < 70
-    assert text.closer.hurried == "soft"
+    assert ends <= len(text.written) < ends + 10
+    assert text.closer.hurried == why
 
 
 def test_a_text_that_repeats_itself_is_brought_to_its_end_before_the_limit() -> None:
@@ -140,9 +155,10 @@ def chain(*parts: Iterator[int]) -> Iterator[int]:
 
 
 def test_a_string_that_goes_on_is_closed_when_the_text_is_to_end() -> None:
-    value = json.loads(Text(WORDS, 400, soft=40).write(chain(iter(b'"'), map(ord, "".join(f"{n} and " for n in range(99))))))
+    words = map(ord, "".join(f"{n} and " for n in range(999)))
+    value = json.loads(Text(WORDS, 10_000, soft=SOFT_LIMIT).write(chain(iter(b'"'), words)))
     assert value.startswith("0 and 1 and 2 and 3")
-    assert 40 <= len(value) < 70
+    assert 375 <= len(value) < 410
 
 
 def test_a_limit_below_the_shortest_text_is_refused_before_anything_is_written() -> None:
@@ -156,7 +172,6 @@ def test_what_is_thought_before_the_json_leaves_room_for_it() -> None:
     said = text.write(chain(iter(b"<think>"), repeated("Let me see. ")))
     thought, _, answer = said.partition("</think>")
     assert thought.startswith("<think>Let me see. Let me see.")
-    assert text.closer.hurried == "limit"
     assert set(json.loads(answer)) == {"title", "minutes", "ingredients"}
 
 
@@ -164,14 +179,23 @@ def test_what_is_written_far_from_the_limit_stands() -> None:
     wanted = '{"title": "Pancakes", "minutes": 20, "ingredients": ["flour", "eggs", "milk"]}'
     text = Text(SCHEMAS["a recipe"], 500)
     assert text.write(iter(wanted.encode())) == wanted
-    assert not text.closer.hurried
+    assert text.closer.hurried == ""
 
 
-def test_what_is_thought_before_the_json_counts_for_the_hard_limit_only() -> None:
+def test_what_is_thought_counts_nothing_towards_a_limit_that_nobody_asked_for() -> None:
     frame = Frame(reasoning=ReasoningSyntax("<think>", "</think>"))
-    text = Text(SCHEMAS["a recipe"], 2_000, soft=120, frame=frame)
-    thought = "<think>" + "".join(f"Step {n}. " for n in range(40)) + "</think>"
-    assert len(thought) > 120
-    wanted = '{"title": "Pancakes", "minutes": 20, "ingredients": ["flour", "eggs", "milk"]}'
-    assert text.write(iter((thought + wanted).encode())) == thought + wanted
-    assert not text.closer.hurried
+    text = Text(SCHEMAS["a list"], 10_000, soft=SOFT_LIMIT, frame=frame)
+    thought = "<think>" + " ".join(map(str, range(400))) + "</think>"
+    said = text.write(chain(iter(thought.encode()), numbers()))
+    assert said.startswith(thought)
+    assert SOFT_LIMIT * 3 // 4 <= len(said) - len(thought) < SOFT_LIMIT
+
+
+def test_a_schema_whose_shortest_text_is_long_has_a_longer_soft_limit() -> None:
+    members = {f"a_rather_long_name_{n}": WORDS for n in range(20)}
+    schema = {"type": "object", "properties": members, "required": list(members), "additionalProperties": False}
+    text = Text(schema, 10_000, soft=SOFT_LIMIT)
+    wanted = json.dumps(dict.fromkeys(members, "some words more"))
+    assert SOFT_LIMIT < len(wanted) < 1_000
+    assert text.write(iter(wanted.encode())) == wanted
+    assert text.closer.hurried == ""

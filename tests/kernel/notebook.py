@@ -67,11 +67,11 @@ class Cell:
 class Notebook:
     """A kernel and the cells run in it. Cells get a front end's ids unless ``cell`` is None, as nbclient sends none."""
 
-    def __init__(self, manager: KernelManager, client: BlockingKernelClient) -> None:
+    def __init__(self, manager: KernelManager, client: BlockingKernelClient, timeout: float = TIMEOUT) -> None:
         self.manager = manager
         self.client = client
+        self.timeout = timeout
         self.n_cells = 0
-        self.timeout = TIMEOUT
 
     def run(
         self,
@@ -172,7 +172,7 @@ class Notebook:
     def _reply(self, message_id: str) -> dict[str, Any]:
         while True:
             try:
-                reply = self.client.get_shell_msg(timeout=TIMEOUT)
+                reply = self.client.get_shell_msg(timeout=self.timeout)
             except queue.Empty:
                 raise AssertionError("the kernel did not answer") from None
             if reply["parent_header"].get("msg_id") == message_id:
@@ -180,11 +180,11 @@ class Notebook:
 
 
 @contextmanager
-def notebook(*setup: str) -> Iterator[Notebook]:
-    """A fresh kernel with the extension loaded and ``setup`` run."""
+def notebook(*setup: str, timeout: float = TIMEOUT) -> Iterator[Notebook]:
+    """A fresh kernel with the extension loaded and ``setup`` run; a cell that takes longer than ``timeout`` fails."""
     manager, client = start_new_kernel(kernel_name="python3")
     try:
-        opened = Notebook(manager, client)
+        opened = Notebook(manager, client, timeout)
         for code in ("%load_ext llm_magics", *setup):
             opened.must(code, None)
         yield opened

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from llm_magics.segments import NoticeSegment
+
 from ..structured import QUESTIONS, SETUP
 from .notebook import Notebook, notebook
 
@@ -32,6 +34,12 @@ def test_the_json_is_complete_and_valid(name: str, limit: str, asked: Notebook) 
     if limit:
         assert asked.run("assert reply.usage.completion_tokens <= 90").ok
     assert 'class="lm-json"' in ran.bundles[-1]["text/html"]
+
+
+def test_a_story_that_is_ended_says_by_which_limit(asked: Notebook) -> None:
+    ran = asked.must(f"%%chat reply --schema Story --temp 0 --max-tokens 60 --thread long\n{QUESTIONS['Story']}")
+    (notice,) = [segment.text for segment in ran.transcript.segments if isinstance(segment, NoticeSegment)]
+    assert "within 60 tokens; a larger --max-tokens" in notice
 
 
 def test_a_limit_below_the_shortest_answer_is_refused_with_the_reason(asked: Notebook) -> None:
