@@ -38,6 +38,10 @@ def test_rules_set_in_the_editor_hold_in_the_kernel_that_runs_already(open_noteb
     page.evaluate("() => { window.jupyterapp.commands.execute('settingeditor:open', { query: 'llm_magics' }) }")
     editor = page.locator(".jp-SettingsPanel")
     editor.get_by_text("Least approval for tool calls").first.wait_for()
+    descriptions = editor.locator("[id$=description]:visible, .jp-FormGroup-description:visible")
+    said = [text for text in descriptions.all_inner_texts() if text.strip()]
+    assert len(said) > 5
+    assert len(set(said)) == len(said)  # the form of JupyterLab writes a list's description twice
     editor.locator("select[id$='rules_approve']").select_option(label="ask")
     page.evaluate("() => { window.jupyterapp.shell.activateById(window.__notebook) }")
     notebook.wait(f"{PANEL}.id === window.__notebook")
