@@ -50,7 +50,10 @@ export class NotebookBridge {
     this._sharing = new Sharing(() => (_context.isReady ? _context.model : null));
     session.iopubMessage.connect((_, message) => this._onMessage(message as KernelMessage.IIOPubMessage));
     session.connectionStatusChanged.connect(() => this._greet());
-    session.kernelChanged.connect(() => this._greet());
+    session.kernelChanged.connect(() => {
+      _onModels([], []); // what was loaded was in the kernel before
+      this._greet();
+    });
     session.statusChanged.connect((_, status) => this._onStatus(status));
     _context.saveState.connect((_, state) => this._onSave(state));
     void _context.ready.then(() => {
@@ -146,7 +149,8 @@ export class NotebookBridge {
         const json = content.data?.[MIME_TYPE];
         if (json?.turn && json.state !== 'running') {
           // After the output area has had its turn: it knows nothing of displays made before a reload.
-          const { cell = '', session = '' } = this._live.get(json.turn) ?? {};
+          const ran = (message.parent_header as Json).session ?? '';
+          const { cell = '', session = ran } = this._live.get(json.turn) ?? {};
           const end = { cell, session, data: content.data, metadata: content.metadata ?? {} };
           window.setTimeout(() => this._end(json.turn, end), 0);
         }
@@ -227,11 +231,11 @@ export class NotebookBridge {
     this._live.end(turn);
   }
 
-  /** Put the final bundle of a turn into its output, unless it is there already. */
+  /** Put the final bundle of a turn into its output, unless it is there already, e.g. because JupyterLab has put it there. */
   private _land(turn: string, { data, metadata }: IEnd): void {
     for (const cell of this._cells()) {
       const at = indexOfTurn(cell, turn);
-      if (at >= 0 && !isFinal(cell.outputs.get(at).data[MIME_TYPE] as Json)) {
+      if (at >= 0 && !isSame(cell.outputs.get(at).data[MIME_TYPE] as Json, data[MIME_TYPE])) {
         cell.outputs.set(at, bundled(data, metadata));
       }
       if (at >= 0) {
@@ -284,6 +288,7 @@ export class NotebookBridge {
 
   private _onStatus(status: Kernel.Status): void {
     if (['restarting', 'autorestarting', 'dead', 'terminating'].includes(status)) {
+      this._onModels([], []);
       for (const [turn, { cell }] of this._live.entries()) {
         if (this._cell(cell)) {
           this._keep(turn, cell);
@@ -346,6 +351,11 @@ function indexOfTurn(cell: ICodeCellModel, turn: string): number {
     }
   }
   return -1;
+}
+
+/** Whether both are the final form of a turn, and no remark was added to one of them since its end. */
+function isSame(there: Json, here: Json): boolean {
+  return isFinal(there) && there.segments?.length === here.segments?.length;
 }
 
 function turnOf(output: IOutput): string {

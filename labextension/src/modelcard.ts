@@ -55,7 +55,8 @@ export class ModelCard extends Widget {
   ) {
     super();
     this.node.append(this._button);
-    this._button.addEventListener('click', () => this._open());
+    this._button.setAttribute('aria-expanded', 'false');
+    this._button.addEventListener('click', () => (this._popup ? this._popup.dispose() : this._open()));
     this.refresh();
   }
 
@@ -74,13 +75,26 @@ export class ModelCard extends Widget {
     }
   }
 
+  /** Show the panel. It takes the focus, so that keys reach it; Escape closes it and gives the focus back. */
   private _open(): void {
     const trans = this._trans;
-    this._popup?.dispose();
     const attributes = { role: 'region', 'aria-label': trans.__('Loaded models'), tabindex: '0' };
     this._panel = make('div', 'llm-CardPanel', attributes, ...tables(this._shown(), trans));
     const body = new Widget({ node: this._panel });
-    this._popup = showPopup({ body, anchor: this, align: 'right' });
+    const popup = (this._popup = showPopup({ body, anchor: this, align: 'right' }));
+    this._button.setAttribute('aria-expanded', 'true');
+    popup.disposed.connect(() => {
+      this._popup = null;
+      this._button.setAttribute('aria-expanded', 'false');
+    });
+    this._panel.addEventListener('keydown', event => {
+      if (event.key === 'Escape') {
+        event.stopPropagation();
+        popup.dispose();
+        this._button.focus();
+      }
+    });
+    this._panel.focus();
   }
 }
 

@@ -49,6 +49,7 @@ def chat(runtime: Runtime, options: ChatOptions, body: str) -> Reply | list[Repl
     events = asked.session.turn(asked.text, turn=turn.id, replaces=asked.replaced, **asked.overrides)
     _enter(runtime, asked, turn)
     view = None if options.quiet else make_view(runtime, options, turn.id, asked.cell)
+    asked.thread.shows(turn.id, view)
     try:
         with runtime.using(asked.resident):
             _drive(turn, events, view)
@@ -108,6 +109,7 @@ def _enter(runtime: Runtime, asked: Asked, turn: _Turn, samples: Samples | None 
         asked.session.configure(system=_system_of(asked))
         if "system" in turn.settings and not asked.options.quiet:
             asked.thread.systems[turn.id] = turn.settings["system"]
+        asked.thread.leave(turns_behind(asked.session, asked.replaced))
         asked.thread.made(asked.cell, turn.id, runtime.execution)
         asked.thread.samples = samples
 
@@ -128,6 +130,7 @@ def _chat_samples(runtime: Runtime, asked: Asked, turn: _Turn) -> list[Reply]:
         answers.append(Answer(f"{at + 1} · seed {seed}", session, turn.id, overrides, asked.replaced, turn.settings))
     samples = Samples(asked.session, answers, None if asked.options.quiet else columns_view(runtime, asked.options, asked.cell))
     _enter(runtime, asked, turn, samples)
+    asked.thread.shows(turn.id, samples.view)
     try:
         with runtime.using(asked.resident):
             return samples.run(asked.text)
@@ -142,6 +145,12 @@ def turns_before(session: Session, replaced: str | None) -> tuple[Turn, ...]:
     """The turns that a new turn stands behind, if it takes the place of ``replaced``."""
     ids = [turn.id for turn in session.turns]
     return session.turns[: ids.index(replaced)] if replaced in ids else session.turns
+
+
+def turns_behind(session: Session, replaced: str | None) -> tuple[Turn, ...]:
+    """The turns that leave the conversation with ``replaced``, because they were asked after it."""
+    ids = [turn.id for turn in session.turns]
+    return session.turns[ids.index(replaced) + 1 :] if replaced in ids else ()
 
 
 @dataclass(frozen=True)

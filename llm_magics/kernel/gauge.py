@@ -1,4 +1,4 @@
-"""What is loaded, told to the page: after each cell where it changed, and of a GPU that is used, every few moments.
+"""What is loaded, told to the page: after each cell that changed it, when a page comes, and of a GPU in use, every few moments.
 
 The status bar's model card is drawn from it. Some time after the last cell the gauge falls silent: to a server that ends idle
 kernels each message is a sign of life, and nobody would ever get the GPU's memory back.
@@ -73,7 +73,7 @@ class Gauge:
             link, now = self._runtime.link, (self._models, [{**gpu, "busy": None} for gpu in gpus] if last else gpus)
             if link is not None and now != self._told:
                 self._told = now
-                link.send("models", models=now[0], gpus=now[1])
+                link.tell("models", models=now[0], gpus=now[1])
 
 
 def models(runtime: Runtime) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ..errors import Action, NoModelError, OptionError
 from ..models.base import Model
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from ..views.pagerules import PageRules
     from .sidebyside import Samples
 
+LEFT = "This answer is no longer part of the conversation: an earlier cell was run again. Run this cell again, too."
+
 
 @dataclass
 class Resident:
@@ -41,6 +43,13 @@ class Resident:
     last_used: float = field(default_factory=time.monotonic)
 
 
+@runtime_checkable
+class Drawn(Protocol):
+    """An answer on the page, to which something can be added after its end."""
+
+    def add(self, remark: str) -> None: ...
+
+
 @dataclass
 class Thread:
     """One conversation, and which of its turns each cell made."""
@@ -49,6 +58,7 @@ class Thread:
     session: Session
     samples: Samples | None = None  # of the newest turn, where it has several answers
     systems: dict[str, str] = field(default_factory=dict)  # turn -> the system prompt that its saved cell holds
+    _drawn: dict[str, Drawn] = field(default_factory=dict)  # turn -> where its answer is shown
     _made: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
 
     def system_at(self, turns: Iterable[Turn]) -> str:
@@ -66,6 +76,18 @@ class Thread:
         if cell:
             before, turns = self._made.get(cell, (execution, []))
             self._made[cell] = (execution, [*turns, turn] if before == execution else [turn])
+
+
+    def shows(self, turn: str, view: object) -> None:
+        """Note where an answer is shown; a terminal's lines cannot be changed later."""
+        if isinstance(view, Drawn):
+            self._drawn[turn] = view
+
+    def leave(self, turns: Iterable[Turn]) -> None:
+        """Say in the cells of these turns that they are no longer part of the conversation."""
+        for turn in turns:
+            if (drawn := self._drawn.pop(turn.id, None)) is not None:
+                drawn.add(LEFT)
 
 
 class Runtime:

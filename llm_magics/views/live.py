@@ -9,7 +9,7 @@ Nothing is assumed about who listens. Each turn is announced (``begin``); an ext
 turn, and only then is the turn streamed by deltas instead of display updates. A page that missed a message (they are numbered)
 says ``hello`` again and is sent everything so far; one that has just been opened says ``hello`` for the turn ``*``, whichever
 runs. A turn that ended while no page was there would be lost with the page: its final bundle is kept until a page says
-``saved``, and is sent to pages that come before that.
+``saved``, and is sent to pages that come before that. What is loaded is told again to each page that comes.
 
 A call that waits for a person is asked about by a message of its own, ``question``, which holds what would run as it is. The
 transcript, which pages save, holds the masked form. A page that comes while the question is open is sent it too; a decision
@@ -87,6 +87,7 @@ class Link:
         self._running: set[str] = set()
         self._hellos: set[str] = set()
         self._finished: dict[str, Mapping[str, Any]] = {}
+        self._standing: dict[str, Mapping[str, Any]] = {}  # what was told last, by kind, and holds for pages that come later
         self._questions: dict[str, str] = {}  # open ones, with the digest of what they show
         self._decisions: dict[str, str] = {}  # on them
         self._replies: dict[str, Any] = {}
@@ -98,6 +99,12 @@ class Link:
         """Tell every page; nobody need be listening."""
         content = {"comm_id": COMM_ID, "data": {"kind": kind, **data}}
         self._kernel.session.send(self._kernel.iopub_socket, "comm_msg", content, ident=b"comm-" + COMM_ID.encode())
+
+    def tell(self, kind: str, **data: Any) -> None:
+        """Tell every page, and every page that comes later, until something else of that kind is told."""
+        with self._changed:
+            self._standing[kind] = data
+        self.send(kind, **data)
 
     def rules(self, session: str, request: str) -> PageRules:
         """What the user of the page that sent this request set; the page is asked once for each request.
@@ -126,6 +133,12 @@ class Link:
             self._finished[turn] = finished
             while len(self._finished) > _KEPT:
                 del self._finished[next(iter(self._finished))]
+
+    def renew(self, turn: str, bundle: Mapping[str, Any]) -> None:
+        """Take what a turn that is over has become, if no page has saved it yet."""
+        with self._changed:
+            if turn in self._finished:
+                self._finished[turn] = {**self._finished[turn], "bundle": bundle}
 
     def hello(self, turn: str) -> bool:
         """Whether a page asked for this turn since the last call."""
@@ -175,13 +188,14 @@ class Link:
         if not isinstance(key, str):
             return
         missed: dict[str, Mapping[str, Any]] = {}
+        standing: dict[str, Mapping[str, Any]] = {}
         with self._changed:
             self.heard = True
             settings = content.get("settings") if kind == "settings" else None
             self._pages.spoke(str(message.get("header", {}).get("session", "")), settings)
             if kind == "hello" and key == "*":
                 self._hellos |= self._running
-                missed = dict(self._finished)
+                missed, standing = dict(self._finished), dict(self._standing)
             elif kind == "hello" and key in self._running:
                 self._hellos.add(key)
             elif kind == "saved":
@@ -193,6 +207,8 @@ class Link:
             self._changed.notify_all()
         for turn, finished in missed.items():
             self.send("finished", turn=turn, **finished)
+        for told, data in standing.items():
+            self.send(told, **data)
 
     def _take(self, stream: Any, ident: Any, message: Mapping[str, Any]) -> None:
         """Handle a control message of ours; ipykernel says "busy" before it and "idle" after it."""
@@ -266,6 +282,10 @@ class LiveTurn:
         """Call once when the turn is over for any reason, with the MIME bundle of its last display."""
         self._sent = None
         self._link.finish(self._turn, cell=self._cell, session=self._session, bundle=bundle)
+
+    def renew(self, bundle: Mapping[str, Any]) -> None:
+        """Call when something was added to the last display of a turn that is over."""
+        self._link.renew(self._turn, bundle)
 
     def _place(self, ask: ToolAsk) -> int:
         """The number of the segment that is asked about: the latest call with its index."""

@@ -10,10 +10,12 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 from ..events import Event, PromptProgress, ReasoningDelta, TextDelta, ToolAsk, ToolCallDelta, ToolProgress
 from ..messages import FinishReason
+from ..segments import NoticeSegment
 from ..transcript import MIME_TYPE, Transcript
 from .html import GrowingHtml, ShowReasoning, transcript_html
 from .live import LiveTurn, running_json
@@ -121,6 +123,17 @@ class NotebookView:
         self._display(bundle)
         if self._live is not None:
             self._live.finish(bundle)
+
+    def add(self, remark: str) -> None:
+        """Write a remark behind a turn that is over, in whatever cell it stands."""
+        if not self._updates:
+            return  # this front end cannot change a display
+        notice = NoticeSegment(remark, "warning")
+        self.transcript = replace(self.transcript, segments=(*self.transcript.segments, notice))
+        bundle = bundle_of(self.transcript, self._reasoning)
+        self._display(bundle)
+        if self._live is not None:
+            self._live.renew(bundle)
 
     def _display(self, data: dict[str, Any]) -> None:
         transient = {"display_id": self._display_id} if self._updates else {}

@@ -100,9 +100,21 @@ def test_the_status_bar_tells_what_is_loaded_and_how_fast_it_is(open_notebook: O
     notebook.run(1)
     card.get_by_text("tok/s").wait_for()
     card.click()
-    notebook.page.get_by_role("region", name="Loaded models").get_by_text("answers %%chat").wait_for()
+    panel = notebook.page.get_by_role("region", name="Loaded models")
+    panel.get_by_text("answers %%chat").wait_for()
     notebook.page.keyboard.press("Escape")
+    panel.wait_for(state="detached")
+    assert card.evaluate("card => document.activeElement === card && card.ariaExpanded") == "false"
+    notebook.page.keyboard.press("Enter")
+    panel.wait_for()
+    notebook.save()
+    notebook.open()
+    card.get_by_text("tok/s").wait_for()  # a page that has just come is told at once
     notebook.run(2)
+    card.wait_for(state="hidden")
+    notebook.run(0)
+    card.get_by_text("model").wait_for()
+    notebook.page.evaluate(f"async () => {{ await {PANEL}.sessionContext.session.kernel.restart() }}")
     card.wait_for(state="hidden")
 
 

@@ -22,7 +22,7 @@ class Link:
         self.sent: list[dict[str, Any]] = []
         self.arrived = threading.Condition()
 
-    def send(self, kind: str, **data: Any) -> None:
+    def tell(self, kind: str, **data: Any) -> None:
         assert kind == "models"
         with self.arrived:
             self.sent.append(data)

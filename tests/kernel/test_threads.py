@@ -9,7 +9,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from llm_magics.transcript import MIME_TYPE
+from llm_magics.kernel.runtime import LEFT
+from llm_magics.transcript import MIME_TYPE, Transcript
 
 from .notebook import Cell, Notebook, notebook
 from .test_chat import ECHO
@@ -147,6 +148,25 @@ def test_reloading_the_extension_keeps_models_and_conversations(book: Notebook) 
     assert not book.run("%%chat\nhi").ok
     book.must("%load_ext llm_magics")
     assert book.must("%%chat\nthree").transcript.text == "3: three"
+
+
+def test_the_cells_whose_turns_left_the_conversation_say_so(book: Notebook) -> None:
+    book.must("%%chat\none", "first")
+    later = [book.must("%%chat\ntwo", "second"), book.must("%%chat --samples 2\nthree", "third")]
+    aside = book.must("%%chat --no-history\nfour", "aside")
+    again = book.must("%%chat\none, again", "first")
+    assert LEFT not in str(again.bundles)
+    marked = {said["transient"]["display_id"]: said["data"] for said in again.of("update_display_data") if LEFT in str(said)}
+    displays = [cell.of("display_data")[0]["transient"]["display_id"] for cell in (*later, aside)]
+    assert list(marked) == displays[:2]
+    two = marked[displays[0]]
+    assert all(LEFT in two[form] for form in ("text/html", "text/plain"))
+    kept = Transcript.from_json(two[MIME_TYPE])
+    assert kept.segments[:-1] == later[0].transcript.segments
+    assert (kept.turn, kept.settings, kept.steps) == tuple(
+        getattr(later[0].transcript, name) for name in ("turn", "settings", "steps")
+    )
+    assert LEFT not in str(book.must("%%chat\none, once more", "first").of("update_display_data"))
 
 
 def test_tab_completes_options_values_and_names(book: Notebook) -> None:

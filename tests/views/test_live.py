@@ -163,6 +163,14 @@ def test_a_page_that_is_opened_in_the_middle_asks_for_whatever_runs(kernel: Fake
     assert kernel.kinds() == ["here", "begin", "snapshot"]
 
 
+def test_what_is_loaded_is_told_again_to_a_page_that_comes_later(kernel: FakeKernel) -> None:
+    link = link_of(kernel)
+    for models in ([], ["tiny"]):
+        link.tell("models", models=models)
+    kernel.receive(kind="hello", turn="*")
+    assert [data["models"] for data in kernel.session.sent if data["kind"] == "models"] == [[], ["tiny"], ["tiny"]]
+
+
 def test_a_turn_that_ended_unseen_is_kept_until_a_page_has_saved_it(kernel: FakeKernel) -> None:
     turn = LiveTurn(link_of(kernel), "t1", "cell1", session="page")
     turn.finish({"text/plain": "Rain."})
@@ -171,9 +179,13 @@ def test_a_turn_that_ended_unseen_is_kept_until_a_page_has_saved_it(kernel: Fake
     assert kernel.session.sent[2:] == [
         {"kind": "finished", "turn": "t1", "cell": "cell1", "session": "page", "bundle": {"text/plain": "Rain."}}
     ]
-    kernel.receive(kind="saved", turn="t1")
+    turn.renew({"text/plain": "Rain. It has left the conversation."})
     kernel.receive(kind="hello", turn="*")
-    assert kernel.kinds() == ["here", "begin", "finished"]
+    assert kernel.session.sent[-1]["bundle"] == {"text/plain": "Rain. It has left the conversation."}
+    kernel.receive(kind="saved", turn="t1")
+    turn.renew({"text/plain": "Rain, once more."})
+    kernel.receive(kind="hello", turn="*")
+    assert kernel.kinds() == ["here", "begin", "finished", "finished"]
 
 
 SECRET = ToolCall("login", '{"password": "hunter2"}', "c1")
