@@ -23,6 +23,10 @@ export interface IHost {
   runAbove(line: string, from: HTMLElement): boolean;
   /** Interrupt the kernel that writes this turn. */
   stop(turn: string): void;
+  /** Interrupt the kernel of the notebook that `from` is in. */
+  interrupt(from: HTMLElement): void;
+  /** Whether the kernel of the notebook that `from` is in runs something. */
+  isBusy(from: HTMLElement): boolean;
   /** Tell the kernel what the person decided on this question. */
   decide(turn: string, question: IQuestion, decision: Decision): void;
 }

@@ -13,13 +13,14 @@ import { IRenderMimeRegistry } from '@jupyterlab/rendermime';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { IStatusBar } from '@jupyterlab/statusbar';
 import { ITranslator, nullTranslator, type TranslationBundle } from '@jupyterlab/translation';
-import { buildIcon } from '@jupyterlab/ui-components';
 import { Token } from '@lumino/coreutils';
 import { ACTION_MIME_TYPE, ActionRenderer } from './action';
 import { NotebookBridge } from './bridge';
 import { canExplain, explain, fix, followErrors } from './cellbar';
 import { editTool, followTools, runTool } from './celltool';
 import { followChatCells, magicLines, registerChatLanguage } from './chatlanguage';
+import { COLUMNS_TYPE, ColumnsRenderer } from './columns';
+import { toolIcon } from './icons';
 import { LiveTurns } from './live';
 import { Gauges, ModelCard } from './modelcard';
 import { PageHost } from './pagehost';
@@ -100,6 +101,10 @@ const transcripts: JupyterFrontEndPlugin<void> = {
       { safe: true, mimeTypes: [ACTION_MIME_TYPE], createRenderer: () => new ActionRenderer(host) },
       0
     );
+    rendermime.addFactory(
+      { safe: true, mimeTypes: [COLUMNS_TYPE], createRenderer: () => new ColumnsRenderer(host) },
+      0
+    );
   }
 };
 
@@ -136,7 +141,7 @@ const cells: JupyterFrontEndPlugin<void> = {
     app.commands.addCommand('llm-magics:edit-tool', {
       label: trans.__('Make This Cell a Tool…'),
       caption: trans.__('Let a model call this cell as a tool'),
-      icon: buildIcon,
+      icon: toolIcon,
       isEnabled: isCode,
       isVisible: isCode,
       execute: () => notebooks.activeCell && editTool(notebooks.activeCell.model, trans)

@@ -106,21 +106,11 @@ export class MarkdownView {
   private _codeBlock(code: { text: string; language: string }): HTMLElement {
     const { trans } = this._host;
     const node = make('div', 'llm-Code');
-    const text = () => codeOf(node).textContent ?? '';
-    const insert = button(trans.__('Insert below'), trans.__('Insert this code as a new cell below'), () => {
-      if (!this._host.insertBelow(text(), node)) {
-        insert.disabled = true;
-      }
-    });
-    const copy = button(trans.__('Copy'), trans.__('Copy this code'), () => {
-      this._host.copy(text());
-      setText(copy, trans.__('Copied'));
-      window.setTimeout(() => setText(copy, trans.__('Copy')), COPIED_MS);
-    });
+    const bar = codeBar(this._host, code.language, node, () => codeOf(node).textContent ?? '');
     const pre = make('pre', '', { tabindex: '0' }, make('code', '', {}, code.text));
     pre.setAttribute('aria-label', code.language ? trans.__('%1 code', code.language) : trans.__('code'));
     pre.setAttribute('role', 'group');
-    node.append(make('div', 'llm-Code-bar', {}, make('span', '', {}, code.language), copy, insert), pre);
+    node.append(bar, pre);
     return node;
   }
 }
@@ -132,6 +122,22 @@ function follow(area: HTMLElement, grow: () => void): void {
   if (atEnd) {
     area.scrollTop = area.scrollHeight;
   }
+}
+
+/** The bar above the code in `node`: its language, and buttons that copy it and make a cell of it. */
+export function codeBar(host: IHost, language: string, node: HTMLElement, text: () => string): HTMLElement {
+  const { trans } = host;
+  const insert = button(trans.__('Insert below'), trans.__('Insert this code as a new cell below'), () => {
+    if (!host.insertBelow(text(), node)) {
+      insert.disabled = true;
+    }
+  });
+  const copy = button(trans.__('Copy'), trans.__('Copy this code'), () => {
+    host.copy(text());
+    setText(copy, trans.__('Copied'));
+    window.setTimeout(() => setText(copy, trans.__('Copy')), COPIED_MS);
+  });
+  return make('div', 'llm-Code-bar', {}, make('span', '', {}, language), copy, insert);
 }
 
 /** Colour code, and put it in place only if it is still what is shown there. */

@@ -8,10 +8,14 @@ import type { IRenderMime } from '@jupyterlab/rendermime-interfaces';
 import type { TranslationBundle } from '@jupyterlab/translation';
 import type { NotebookBridge } from './bridge';
 import { runAbove } from './cellactions';
+import { COLUMNS_TYPE } from './columns';
 import type { IHost } from './host';
 import type { Decision, IQuestion } from './live';
 import type { ILook, Preferences } from './preferences';
 import { MIME_TYPE } from './transcript';
+
+/** What we draw ourselves. */
+const OURS = [MIME_TYPE, COLUMNS_TYPE];
 
 export class PageHost implements IHost {
   constructor(
@@ -36,7 +40,7 @@ export class PageHost implements IHost {
   }
 
   async drawStatic(model: IRenderMime.IMimeModel): Promise<HTMLElement | null> {
-    const others = Object.fromEntries(Object.entries(model.data).filter(([type]) => type !== MIME_TYPE));
+    const others = Object.fromEntries(Object.entries(model.data).filter(([type]) => !OURS.includes(type)));
     const type = this._rendermime.preferredMimeType(others, model.trusted ? 'any' : 'ensure');
     if (!type) {
       return null;
@@ -51,7 +55,7 @@ export class PageHost implements IHost {
   }
 
   insertBelow(code: string, from: HTMLElement): boolean {
-    const panel = this._notebooks.find(candidate => candidate.node.contains(from));
+    const panel = this._panel(from);
     const at = panel ? panel.content.widgets.findIndex(cell => cell.node.contains(from)) : -1;
     if (!panel || at < 0) {
       return false;
@@ -62,7 +66,7 @@ export class PageHost implements IHost {
   }
 
   runAbove(line: string, from: HTMLElement): boolean {
-    const panel = this._notebooks.find(candidate => candidate.node.contains(from));
+    const panel = this._panel(from);
     const cell = panel?.content.widgets.find(candidate => candidate.node.contains(from));
     if (panel && cell) {
       void runAbove(panel, cell, line);
@@ -76,6 +80,21 @@ export class PageHost implements IHost {
 
   decide(turn: string, { id, digest }: IQuestion, decision: Decision): void {
     this._bridge(turn)?.send({ kind: 'decision', id, digest, decision });
+  }
+
+  interrupt(from: HTMLElement): void {
+    const panel = this._panel(from);
+    if (panel) {
+      this._bridges.get(panel.context)?.interrupt();
+    }
+  }
+
+  isBusy(from: HTMLElement): boolean {
+    return this._panel(from)?.sessionContext.session?.kernel?.status === 'busy';
+  }
+
+  private _panel(node: HTMLElement): NotebookPanel | undefined {
+    return this._notebooks.find(candidate => candidate.node.contains(node));
   }
 
   private _bridge(turn: string): NotebookBridge | undefined {

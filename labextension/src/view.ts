@@ -1,12 +1,13 @@
 /** One turn, drawn: its segments in order and a status line. Only what changed is touched. */
 
-import { button, make, printable, setText } from './dom';
+import { make, printable, setText } from './dom';
 import { folded, notRunLine, type Item } from './folding';
 import type { IHost } from './host';
 import { jsonLines, jsonSummary } from './jsontext';
 import type { IQuestion } from './live';
 import { MarkdownView } from './markdownview';
 import { statusText } from './status';
+import { StatusLine } from './statusline';
 import { ToolView } from './toolview';
 import type { INoticeSegment, ITextSegment, ITranscript } from './transcript';
 
@@ -22,17 +23,15 @@ export class TranscriptView {
   readonly node = make('div', 'llm-Transcript', { role: 'group' });
   private _segments = make('div');
   private _views: IItemView[] = [];
-  private _status = make('span', 'llm-Status-text', { role: 'status' });
-  private _elapsed = make('span', 'llm-Status-elapsed', { 'aria-hidden': 'true' });
-  private _stop: HTMLButtonElement;
+  private _line: StatusLine;
   private _turn = '';
-  private _began = 0;
-  private _timer = 0;
 
   constructor(private readonly _host: IHost) {
     const { trans } = _host;
-    this._stop = button(trans.__('Stop'), trans.__('Stop this answer'), () => this._host.stop(this._turn));
-    this.node.append(this._segments, make('div', 'llm-Status', {}, this._status, this._elapsed, this._stop));
+    const stop = () => this._host.stop(this._turn);
+    const tick = () => this._views.forEach(view => view.tick?.());
+    this._line = new StatusLine(trans, trans.__('Stop this answer'), stop, tick);
+    this.node.append(this._segments, this._line.node);
   }
 
   /** Show the transcript; `live` says that it is being written in this page, `question` what waits for a person in it. */
@@ -44,13 +43,11 @@ export class TranscriptView {
     this.node.setAttribute('aria-label', label);
     this.node.dataset.state = transcript.state;
     this._drawSegments(transcript, running, question);
-    setText(this._status, statusText(transcript, live, trans));
-    this._stop.hidden = !(running && live);
-    this._time(running && live);
+    this._line.show(statusText(transcript, live, trans), running && live);
   }
 
   dispose(): void {
-    this._time(false);
+    this._line.dispose();
   }
 
   private _drawSegments(transcript: ITranscript, running: boolean, question: IQuestion | null): void {
@@ -70,25 +67,6 @@ export class TranscriptView {
       this._views[at].update(item, transcript, running && at >= writing, asked);
     });
     this._views.splice(items.length).forEach(view => view.node.remove());
-  }
-
-  private _time(running: boolean): void {
-    if (running && !this._timer) {
-      this._began = performance.now();
-      this._timer = window.setInterval(() => this._tick(), 1000);
-    } else if (!running && this._timer) {
-      window.clearInterval(this._timer);
-      this._timer = 0;
-    }
-    if (!running) {
-      setText(this._elapsed, '');
-    }
-  }
-
-  private _tick(): void {
-    const { trans } = this._host;
-    setText(this._elapsed, trans.__('%1 s', Math.round((performance.now() - this._began) / 1000)));
-    this._views.forEach(view => view.tick?.());
   }
 }
 

@@ -10,6 +10,7 @@ import { ACTION_MIME_TYPE, ActionRenderer } from '../src/action';
 import { CellBar, explain, fix } from '../src/cellbar';
 import { editTool, runTool } from '../src/celltool';
 import { drawChange, type IChange } from '../src/comparison';
+import { COLUMNS_TYPE, ColumnsRenderer } from '../src/columns';
 import extension from '../src/index';
 import { LiveTurns } from '../src/live';
 import { type ILoaded, ModelCard } from '../src/modelcard';
@@ -224,7 +225,7 @@ export const DRAWN: Record<string, Draw> = {
   'the seconds of a turn that runs': async trans => {
     const made = new TranscriptView(new NotingHost(trans));
     made.update(turn([], 'running'), true);
-    (made as any)._tick();
+    (made as any)._line._tick();
     const shown = made.node.cloneNode(true) as Element;
     made.dispose();
     return shown;
@@ -232,6 +233,12 @@ export const DRAWN: Record<string, Draw> = {
   'a conversation of another version': async trans => {
     const made = new TranscriptRenderer(new NotingHost(trans), new LiveTurns(), new Preferences());
     await made.renderModel({ data: { [MIME_TYPE]: { version: 99 } }, trusted: true } as any);
+    return made.node;
+  },
+  'answers side by side': async trans => {
+    const made = new ColumnsRenderer(new NotingHost(trans));
+    await made.renderModel({ data: { [COLUMNS_TYPE]: { version: 1, running: true } }, trusted: true } as any);
+    (made as any)._line.dispose();
     return made.node;
   },
   'the model card': trans => {

@@ -10,6 +10,7 @@ export const english = nullTranslator.load('llm_magics');
 
 export class NotingHost implements IHost {
   readonly noted: string[] = [];
+  busy = true;
   look: ILook = new Preferences().look;
 
   constructor(readonly trans: TranslationBundle = english) {}
@@ -43,6 +44,12 @@ export class NotingHost implements IHost {
   }
   stop(turn: string): void {
     this.noted.push(`stop ${turn}`);
+  }
+  interrupt(): void {
+    this.noted.push('interrupt');
+  }
+  isBusy(): boolean {
+    return this.busy;
   }
   decide(turn: string, { id, digest }: IQuestion, decision: Decision): void {
     this.noted.push(`${decision} ${id} ${digest} of ${turn}`);

@@ -88,6 +88,7 @@ class ColumnsView:
         self._writers: list[GrowingHtml] = []
         self._display_id = uuid.uuid4().hex
         self._shown = False
+        self._closed: tuple[Sequence[Column], str, int | None] = ((), "", None)
 
     @property
     def due(self) -> bool:
@@ -100,7 +101,7 @@ class ColumnsView:
         self._writers += [GrowingHtml(self._reasoning) for _ in columns[len(self._writers) :]]
         safe = [_safe(column) for column in columns]
         html = columns_html(safe, note, self._writers)
-        self._display({"text/html": html, "text/plain": ""})
+        self._display({"text/html": html, "text/plain": "", MIME_TYPE: {"version": 1, "running": True, "columns": []}})
         self._pace.spent(began, len(html))
 
     def forget(self) -> None:
@@ -109,7 +110,14 @@ class ColumnsView:
 
     def close(self, columns: Sequence[Column], note: str, chosen: int | None = None) -> None:
         """Write the final bundle; may be called again when another column is chosen."""
+        self._closed = (columns, note, chosen)
         self._display(columns_bundle(columns, note=note, chosen=chosen, reasoning=self._reasoning))
+
+    def add(self, remark: str) -> None:
+        """Write a remark behind columns that are complete, in whatever cell they stand."""
+        columns, note, chosen = self._closed
+        if self._updates and columns:
+            self.close(columns, f"{note} {remark}".strip(), chosen)
 
     def _display(self, data: dict[str, Any]) -> None:
         transient = {"display_id": self._display_id} if self._updates else {}

@@ -1,0 +1,54 @@
+"""Answers side by side: stopped, timed and copied like a single one; and answers that left the conversation."""
+
+from __future__ import annotations
+
+import pytest
+
+from .conftest import Open
+
+pytestmark = pytest.mark.browser
+
+SETUP = """%load_ext llm_magics
+from itertools import repeat
+from llm_magics import ScriptedModel
+slow = ScriptedModel(repeat("word " * 4000), tokens_per_second=30, parallel=2)
+model = ScriptedModel(repeat("Use this:\\n\\n```python\\nvalue = 6 * 7\\n```\\n"))"""
+
+
+def test_answers_side_by_side_are_stopped_and_their_code_becomes_a_cell(open_notebook: Open) -> None:
+    notebook = open_notebook([SETUP, "%%chat -m slow --samples 2\nGo.", "%%compare -m model --temp 0 --temp 1\nSix by seven?"])
+    notebook.run(0)
+    notebook.run(1, wait=False)
+    stop = notebook.output(1).get_by_role("button", name="Stop these answers")
+    notebook.wait_for_text(1, "word word")
+    notebook.output(1).locator(".llm-Status-elapsed", has_text="s").wait_for()
+    stop.click()
+    notebook.ran()
+    stop.wait_for(state="hidden")
+    assert notebook.text(1).count("interrupted") == 2
+    notebook.run(2)
+    notebook.output(2).get_by_role("button", name="Copy this code").nth(1).wait_for()
+    notebook.output(2).get_by_role("button", name="Insert this code as a new cell below").first.click()
+    assert notebook.source(3) == "value = 6 * 7"
+
+
+def test_cells_whose_answers_left_the_conversation_say_so_also_after_a_reload(open_notebook: Open) -> None:
+    left = "no longer part of the conversation"
+    cells = [f"%%chat -m model\n{what}" for what in ("One.", "Two.", "Three.")]
+    notebook = open_notebook([SETUP, *cells])
+    for number in range(3):
+        notebook.run(number)
+    notebook.save()
+    notebook.open()  # JupyterLab itself knows nothing now of the displays made before
+    notebook.run(3)
+    notebook.run(1)
+    for number in (2, 3):
+        notebook.wait_for_text(number, left)
+        assert notebook.text(number).count("Use this:") == 1
+    assert left not in notebook.text(1)
+    saved = notebook.save()
+    assert [left in str(cell.outputs) for cell in saved.cells] == [False, False, True, True]
+    notebook.open()
+    notebook.wait_for_text(2, left)
+    notebook.run(2)
+    notebook.output(2).get_by_text(left).wait_for(state="detached")
