@@ -7,6 +7,7 @@ import type { IRenderMime } from '@jupyterlab/rendermime-interfaces';
 import { type Message } from '@lumino/messaging';
 import { Widget } from '@lumino/widgets';
 import { make } from './dom';
+import { following } from './following';
 import type { IHost } from './host';
 import { codeBar } from './markdownview';
 import { StatusLine } from './statusline';
@@ -25,6 +26,7 @@ export class ColumnsRenderer extends Widget implements IRenderMime.IRenderer {
     this._line = new StatusLine(trans, trans.__('Stop these answers'), () => _host.interrupt(this.node));
     this.node.append(this._body, this._line.node);
     this.addClass('llm-Renderer');
+    this.addClass('llm-Columns');
   }
 
   async renderModel(model: IRenderMime.IMimeModel): Promise<void> {
@@ -37,8 +39,10 @@ export class ColumnsRenderer extends Widget implements IRenderMime.IRenderer {
     if (drawn && !this._running) {
       drawn.querySelectorAll('pre').forEach(pre => withButtons(pre, this._host));
     }
+    const keepInSight = this._running ? following(this.node) : null;
     this._body.replaceChildren(...(drawn ? [drawn] : []));
     this._showLine();
+    keepInSight?.();
   }
 
   override dispose(): void {
@@ -55,6 +59,7 @@ export class ColumnsRenderer extends Widget implements IRenderMime.IRenderer {
   private _showLine(): void {
     const live = this._running && this._host.isBusy(this.node);
     this._line.node.hidden = !live;
+    this.node.dataset.state = live ? 'running' : 'done';
     this._line.show(this._host.trans.__('Answering'), live);
   }
 }

@@ -3,6 +3,7 @@
 import type { IRenderMime } from '@jupyterlab/rendermime-interfaces';
 import { Widget } from '@lumino/widgets';
 import { make } from './dom';
+import { following } from './following';
 import type { IHost } from './host';
 import type { LiveTurns } from './live';
 import { withPictures } from './pictures';
@@ -123,29 +124,4 @@ export class TranscriptRenderer extends Widget implements IRenderMime.IRenderer 
     this._view.update(transcript, live !== undefined, live?.question ?? null);
     keepInSight?.();
   }
-}
-
-/** The end of an answer may lie so far below the notebook's edge and still be followed. */
-const SLACK_PX = 48;
-
-/**
- * What brings the end of a growing answer back into sight, if it is in sight now: whoever has scrolled up to read, or elsewhere, is
- * left there.
- */
-function following(node: HTMLElement): (() => void) | null {
-  const scroller = node.closest<HTMLElement>('.jp-WindowedPanel-outer');
-  if (!scroller) {
-    return null;
-  }
-  const { top, bottom: edge } = scroller.getBoundingClientRect();
-  const end = node.getBoundingClientRect().bottom;
-  if (end < top || end > edge + SLACK_PX) {
-    return null;
-  }
-  return () => {
-    const hidden = node.getBoundingClientRect().bottom - edge;
-    if (hidden > 0) {
-      scroller.scrollTop += hidden;
-    }
-  };
 }

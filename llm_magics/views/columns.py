@@ -1,4 +1,4 @@
-"""Answers side by side: columns that wrap on a narrow page, the words that differ from the first one marked.
+"""Answers side by side: columns that wrap on a narrow page, the words that differ from the first one marked where they are few.
 
 Marks are laid over the finished HTML of each answer: its tags stay as they are, and only words of its text are wrapped, so that
 nothing a model wrote can come out of its place. Formulas are left alone, because MathJax reads them as a whole.
@@ -27,6 +27,7 @@ from .style import STYLE
 MIME_TYPE = "application/vnd.llm-magics.columns+json"
 _PIECE = re.compile(r"<[^>]*>|[^<\s]+|\s+")  # a tag, a word, white space
 _MANY_WORDS = 3_000  # in one answer; finding differences takes the square of it
+_ALIKE = 0.6  # the share of the same words from which on marks show what differs; below it nearly all would be marked
 _MATHS = "tex2jax_process"
 
 
@@ -144,7 +145,7 @@ def _headline(column: Column, first: Column, over: bool) -> str:
 
 
 def _marked(html: str, other: str) -> str:
-    """Wrap the words that ``other`` does not have at their place."""
+    """Wrap the words that ``other`` does not have at their place, if the two are much alike."""
     pieces = _PIECE.findall(html)
     places = _word_places(pieces)
     theirs = _PIECE.findall(other)
@@ -152,7 +153,8 @@ def _marked(html: str, other: str) -> str:
     others = [theirs[at] for at in _word_places(theirs)]
     if max(len(words), len(others), 0) > _MANY_WORDS or words == others:
         return html
-    for kind, begin, end, _, _ in difflib.SequenceMatcher(None, words, others, autojunk=False).get_opcodes():
+    matcher = difflib.SequenceMatcher(None, words, others, autojunk=False)
+    for kind, begin, end, _, _ in matcher.get_opcodes() if matcher.ratio() >= _ALIKE else ():
         if kind in ("replace", "delete"):
             for at in places[begin:end]:
                 pieces[at] = f'<u class="lm-differs">{pieces[at]}</u>'
@@ -176,13 +178,14 @@ def _word_places(pieces: Sequence[str]) -> list[int]:
 
 
 def _plain_marked(text: str, first: str) -> str:
-    """Mark words in plain text as wdiff does: ``{+these are new+}``."""
+    """Mark words in plain text as wdiff does, ``{+these are new+}``, if the two are much alike."""
     if max(len(text.split()), len(first.split())) > _MANY_WORDS:
         return text
     pieces = re.findall(r"\S+|\s+", text)
     places = [at for at, piece in enumerate(pieces) if not piece.isspace()]
     words = [pieces[at] for at in places]
-    for kind, _, _, begin, end in difflib.SequenceMatcher(None, first.split(), words, autojunk=False).get_opcodes():
+    matcher = difflib.SequenceMatcher(None, first.split(), words, autojunk=False)
+    for kind, _, _, begin, end in matcher.get_opcodes() if matcher.ratio() >= _ALIKE else ():
         if kind in ("replace", "insert"):
             pieces[places[begin]] = "{+" + pieces[places[begin]]
             pieces[places[end - 1]] += "+}"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 from .conftest import Open
+from .test_layout import in_sight
 
 pytestmark = pytest.mark.browser
 
 SETUP = """%load_ext llm_magics
 from itertools import repeat
 from llm_magics import ScriptedModel
-slow = ScriptedModel(repeat("word " * 4000), tokens_per_second=30, parallel=2)
+slow = ScriptedModel(repeat("word\\n\\n" * 4000), tokens_per_second=60, parallel=2)
 model = ScriptedModel(repeat("Use this:\\n\\n```python\\nvalue = 6 * 7\\n```\\n"))"""
 
 
@@ -20,12 +21,16 @@ def test_answers_side_by_side_are_stopped_and_their_code_becomes_a_cell(open_not
     notebook.run(0)
     notebook.run(1, wait=False)
     stop = notebook.output(1).get_by_role("button", name="Stop these answers")
-    notebook.wait_for_text(1, "word word")
+    notebook.wait_for_text(1, "word")
     notebook.output(1).locator(".llm-Status-elapsed", has_text="s").wait_for()
+    for words in (100, 160):  # a screen holds fewer
+        notebook.wait("document.querySelectorAll('.jp-Notebook .jp-Cell')[1].innerText.split('word').length > a", words)
+        assert in_sight(notebook, 1, ".llm-Status button")
     stop.click()
     notebook.ran()
     stop.wait_for(state="hidden")
     assert notebook.text(1).count("interrupted") == 2
+    assert "Answering" not in notebook.text(1)
     notebook.run(2)
     notebook.output(2).get_by_role("button", name="Copy this code").nth(1).wait_for()
     notebook.output(2).get_by_role("button", name="Insert this code as a new cell below").first.click()

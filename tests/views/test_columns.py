@@ -39,15 +39,23 @@ def test_more_columns_are_marked_against_the_first() -> None:
 
 
 def test_the_other_forms_say_what_differs_too() -> None:
-    bundle = columns_bundle([column("a b c d"), column("a x y d", "two")], note="All with seed 1.")
+    bundle = columns_bundle([column("a b c d e f"), column("a x y d e f", "two")], note="All with seed 1.")
     assert "a {+x y+} d" in bundle["text/plain"]
-    assert "#### two · 50% the same words" in bundle["text/markdown"]
+    assert "#### two · 67% the same words" in bundle["text/markdown"]
     assert bundle["text/plain"].endswith("[All with seed 1.]")
+
+
+def test_answers_of_quite_other_words_are_not_marked_all_over() -> None:
+    bundle = columns_bundle([column("one two three four"), column("one, he said, and went away", "two")])
+    assert DIFFERS.findall(bundle["text/html"]) == []
+    assert "{+" not in bundle["text/plain"]
+    assert "the same words" in bundle["text/html"]
 
 
 @pytest.mark.parametrize("text", ["see $a b$ now", "price \\(x y\\) is", "$$\\frac a b$$"])
 def test_formulas_are_not_cut_into(text: str) -> None:
-    html = html_of(text, "quite another text")
+    html = html_of(f"{'much alike ' * 9}{text}", f"{'much alike ' * 9}quite another text")
+    assert len(DIFFERS.findall(html)) > 2
     for formula in re.findall(r"tex2jax_process[^>]*>(.*?)</", html, re.DOTALL):
         assert "lm-differs" not in formula
 
