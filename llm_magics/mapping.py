@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from .errors import LLMMagicsError, OptionError
 from .events import Usage
@@ -31,6 +31,9 @@ from .models.progress import front_end_bar
 from .rows import Rows, read_rows
 from .session import Reply, Session
 from .settings import TurnSettings
+
+if TYPE_CHECKING:
+    from .views.maprows import ShownRow
 
 PRIORITY = 10  # a cell's is 0, and smaller goes first
 
@@ -95,6 +98,21 @@ class MapResult(Sequence[Any]):
         parts = [f"{len(self)} rows"]
         parts += [f"{n} {what}" for n, what in ((self._n_failed, "failed"), (len(self.pending), "did not run")) if n]
         return f"<map of {', '.join(parts)}>"
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        """What a notebook shows: the first rows as a table, JSON as JSON."""
+        from .views.maprows import MOST_ROWS, map_bundle
+
+        return map_bundle(repr(self), [self._shown(at) for at in range(min(len(self), MOST_ROWS))], len(self))
+
+    def _shown(self, at: int) -> ShownRow:
+        from .views.maprows import ShownRow
+
+        row, label, prompt = self.rows[at], str(self.source.labels[at]), self.source.prompts[at]
+        asked = prompt if isinstance(prompt, str) else ""
+        if row is None:
+            return ShownRow(label, asked, ran=False)
+        return ShownRow(label, asked, row.text, "" if row.error is None else str(row.error))
 
     @property
     def _n_failed(self) -> int:

@@ -162,13 +162,14 @@ def _marked(html: str, other: str) -> str:
 
 
 def _word_places(pieces: Sequence[str]) -> list[int]:
-    """Where the words of the answer itself are: not its tags, its formulas, its reasoning, its tool rows or its last line."""
+    """Where the words of the answer itself, JSON or not, are: not its tags, formulas, reasoning, tool rows or last line."""
     places, skipped, depth = [], 0, 0
     for at, piece in enumerate(pieces):
         if piece.startswith("<"):
             closing, alone = piece.startswith("</"), piece.endswith("/>") or piece.startswith(("<br", "<hr", "<img"))
             depth += 0 if alone else -1 if closing else 1
-            if not skipped and not closing and (_MATHS in piece or "lm-status" in piece or piece.startswith("<details")):
+            folded = piece.startswith(("<details", "<summary")) and "lm-json" not in piece
+            if not skipped and not closing and (_MATHS in piece or "lm-status" in piece or folded):
                 skipped = depth
             elif closing and skipped > depth:
                 skipped = 0

@@ -49,7 +49,7 @@ class GrowingHtml:
     def _item(self, at: int, item: Item) -> str:
         known = self._known.get(at)
         if known is None or not (known[0] is item or (isinstance(item, NotRun) and item.is_same(known[0]))):
-            known = self._known[at] = (item, _unbroken(self._write(at, item)))
+            known = self._known[at] = (item, unbroken(self._write(at, item)))
         return known[1]
 
     def _write(self, at: int, item: Item) -> str:
@@ -117,7 +117,7 @@ def output_html(bundle: Mapping[str, Any]) -> str:
     return f'<div class="lm-notice">(output of type {escape(printable(", ".join(map(str, bundle))))})</div>\n'
 
 
-def _unbroken(html: str) -> str:
+def unbroken(html: str) -> str:
     """Write the line ends of empty lines as entities: the same document, but one block where markdown reads it."""
     return _EMPTY_LINES.sub(lambda lines: "\n" + lines[1].replace("\n", "&#10;"), html)
 

@@ -22,7 +22,7 @@ from .common import DEFAULT_MODEL, line, results
 PAIRED = ("single", "chat20", "streams", "map", "lookup", "constrained", "chat", "load", "interactive", "hog", "shared")
 OTHER = {
     "host": [], "transcript": [], "records": [], "wire": ["200"], "templates": ["tests/chat/templates"],
-    "greedy": [], "structured": [], "identity": [], "schemas": [],
+    "greedy": [], "structured": [], "forced": [], "identity": [], "schemas": [],
 }  # fmt: skip
 
 

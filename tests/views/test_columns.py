@@ -32,6 +32,12 @@ def test_two_columns_mark_what_each_has_alone() -> None:
     assert DIFFERS.findall(html) == ["cat", "dog"]
 
 
+def test_json_is_shown_as_json_in_columns_too() -> None:
+    html = html_of('{"name": "Mia", "legs": 4}', '{"name": "Rex", "legs": 4}')
+    assert html.count('<details class="lm-json" open><summary>JSON, 2 members</summary>') == 2
+    assert DIFFERS.findall(html) == ['"Mia"', '"Rex"']
+
+
 def test_more_columns_are_marked_against_the_first() -> None:
     html = html_of("a b c", "a b c", "a x c")
     assert DIFFERS.findall(html) == ["x"]
