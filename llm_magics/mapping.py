@@ -95,7 +95,7 @@ class MapResult(Sequence[Any]):
         return self.values[at]
 
     def __repr__(self) -> str:
-        parts = [f"{len(self)} rows"]
+        parts = [f"{len(self)} row{'' if len(self) == 1 else 's'}"]
         parts += [f"{n} {what}" for n, what in ((self._n_failed, "failed"), (len(self.pending), "did not run")) if n]
         return f"<map of {', '.join(parts)}>"
 
@@ -158,7 +158,8 @@ def map_prompts(
             :class:`~llm_magics.settings.TurnSettings`.
 
     Returns:
-        A MapResult; for pandas, a Series with the same index, whose ``attrs["errors"]`` says why a row is None.
+        A MapResult; for pandas, a Series with the same index, whose ``errors`` says why a row is None (copies keep the
+        texts as ``attrs["errors"]``).
 
     Raises:
         OptionError, SchemaError: before any row is asked. What a row raises is its ``error``.
@@ -333,4 +334,5 @@ def _series(result: MapResult) -> Any:
     made = pandas.Series(result.values, index=result.source.index, name=result.source.name, dtype=object)
     series = made if result.errors else made.infer_objects()  # a failed row stays None
     series.attrs["errors"] = {label: str(error) for label, error in result.errors.items()}
+    object.__setattr__(series, "errors", result.errors)  # as a MapResult has them; what pandas makes of the Series keeps attrs
     return series

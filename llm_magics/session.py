@@ -27,10 +27,11 @@ from .tools.policy import Approve, Asker, Limits, nobody
 from .tools.tool import Tool
 from .transcript import Transcript
 
+_HEAD = 60  # characters of an answer in its repr
 _MAX_NESTED = 4
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Reply:
     """What came of one turn. ``trace`` is all of it as a value: it goes to JSON and back.
 
@@ -46,6 +47,14 @@ class Reply:
     def of(cls, turn: Turn) -> Reply:
         """Read a reply off a turn."""
         return cls(turn.messages, turn.trace, turn.settings.response_schema if turn.settings else None)
+
+    def __repr__(self) -> str:
+        head = " ".join(self.text.split())
+        head = head if len(head) <= _HEAD else f"{head[: _HEAD - 1]}…"
+        counts = [(self.usage.completion_tokens, "token"), (len(self.tool_calls), "tool call")]
+        said = [f"{n:,} {noun}{'' if n == 1 else 's'}" for n, noun in counts if n]
+        said += [] if self.finish_reason == "stop" else [self.finish_reason]
+        return f"<Reply {', '.join([repr(head), *said])}>"
 
     @property
     def text(self) -> str:
@@ -132,7 +141,8 @@ class Session:
         self._runs_in = 0
 
     def __repr__(self) -> str:
-        return f"<session {self.thread!r} with {self.model.name}, {len(self._turns)} turns>"
+        n = len(self._turns)
+        return f"<session {self.thread!r} with {self.model.name}, {n} turn{'' if n == 1 else 's'}>"
 
     # --- asking ---------------------------------------------------------------------------------------------------------
 

@@ -31,6 +31,14 @@ class Shape(NamedTuple):
     n_layers: int
 
 
+def parameters_text(n: int) -> str:
+    """E.g. ``135M``, ``0.5B``, ``7.6B``, ``33B``."""
+    if n < 3e8:
+        return f"{n / 1e6:.0f}M"
+    return f"{n / 1e9:.1f}B" if n < 9.95e9 else f"{n / 1e9:.0f}B"
+
+
+
 class Model:
     """A loaded GGUF file and its vocabulary."""
 
@@ -129,9 +137,12 @@ class Model:
         return tuple((_text(by_key, self.pointer, i), _text(by_value, self.pointer, i)) for i in range(count))
 
     def description(self) -> str:
+        """E.g. "qwen2 0.5B Q4_K - Medium". llama.cpp names a model of 494 million parameters 1B, after the family's number of
+        layers, so the number is counted here."""
         buffer = ctypes.create_string_buffer(256)
         lib.llama_model_desc(self.pointer, buffer, len(buffer))
-        return buffer.value.decode("utf-8", "replace")
+        words = buffer.value.decode("utf-8", "replace").split(" ", 2)
+        return " ".join([words[0], parameters_text(self.shape().n_params), *words[2:]])
 
     def shape(self) -> Shape:
         """Return the model's sizes."""

@@ -14,8 +14,12 @@ from .runtime import Resident, Runtime
 from .specs import LoadOptions
 
 if TYPE_CHECKING:
+    from ..engine.free import FreeMemory
+    from ..models.catalog import CatalogEntry
     from ..models.loading import Prepared
 
+
+_WITH_CONTEXT = 1.2  # of the weights, with a KV cache and buffers
 
 # what a dry run calls the kinds of EngineInfo.buffers
 _KINDS = {
@@ -130,7 +134,9 @@ def estimate_rows(prepared: Prepared) -> list[tuple[str, str]]:
 
 def show_models(runtime: Runtime) -> None:
     """Tables of what is loaded, and of what can be."""
+    from ..engine.free import free_memory
     from ..models.catalog import catalog
+    from ..models.stores import on_disk, stored_files
 
     publish = runtime.shell.display_pub.publish
     rows = [
@@ -140,9 +146,33 @@ def show_models(runtime: Runtime) -> None:
     ]  # fmt: skip
     note = "" if rows else "No model is loaded. Load one: %load_model NAME"
     publish(table_bundle(["loaded (* answers)", "model", "context"], rows, note))
-    known = [[e.name, bytes_text(e.size) if e.size else "", e.license, e.about] for e in catalog()]
-    note = "%load_model also takes a path, or a hub OWNER/REPO:FILE."
-    publish(table_bundle(["name", "size", "licence", "about"], known, note))
+    room = free_memory()
+    stored = list(stored_files())
+    known = [
+        [e.name, _size_text(e), "yes" if on_disk(e, stored) else "", _fit_text(e, room), e.license, e.about]
+        for e in catalog()
+    ]
+    note = "%load_model also takes a path, or a hub OWNER/REPO:FILE. A size with ~ is estimated; --dry-run shows the plan."
+    publish(table_bundle(["name", "size", "on this disk", "fits in memory now", "licence", "about"], known, note))
+    others = [f for f in stored if not any(on_disk(e, [f]) for e in catalog())]
+    if others:
+        found = [[f.names[0], bytes_text(f.path.stat().st_size), f.store] for f in others]
+        publish(table_bundle(["also on this disk", "size", "from"], found))
+
+
+def _size_text(entry: CatalogEntry) -> str:
+    estimated = "~ " if entry.size is None else ""
+    return f"{estimated}{bytes_text(entry.expected_size)}" if entry.expected_size else ""
+
+
+def _fit_text(entry: CatalogEntry, room: FreeMemory) -> str:
+    """Whether the weights and a small context go into what is free: of a GPU, or else of the host."""
+    needed = entry.expected_size * _WITH_CONTEXT
+    if not needed:
+        return ""
+    if any(gpu.free >= needed for gpu in room.gpus):
+        return "yes, on a GPU"
+    return "yes" if room.host >= needed else "no"
 
 
 def _seconds(ttl: float | None) -> str:

@@ -19,6 +19,7 @@ from .options import Options, Spec, near
 from .plainly import plainly
 from .registration import documented, register
 from .runtime import Runtime
+from .shown import start_shown
 from .specs import CHAT, COMPARE, LLM, LOAD_MODEL, MODELS, THREAD, UNLOAD_MODEL
 from .tool_magics import ToolMagics, start_tools
 
@@ -44,6 +45,7 @@ def load(shell: InteractiveShell) -> None:
     runtime.undo.append(start_gauge(runtime))
     runtime.undo.append(start_completion(runtime))
     runtime.undo.append(start_one_line(shell))
+    runtime.undo.append(start_shown(shell))
     runtime.undo.append(start_offers(runtime))
     for magics in (LanguageModelMagics(shell, runtime), ToolMagics(shell, runtime, book)):
         runtime.undo.append(register(shell, magics))

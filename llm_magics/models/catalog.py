@@ -12,6 +12,9 @@ from typing import Any, TypeAlias
 
 _DEFAULT_MODEL = "qwen2.5-coder-0.5b"
 
+# bits a weight takes in all, with scales and the parts that are kept finer
+_BITS = {"q4_k_m": 4.9, "q4_0": 4.6, "q4_1": 5.0, "q8_0": 8.5, "mxfp4": 4.5}
+
 # e.g. "llama-70b-q4_k_m-00001-of-00002.gguf": stem, number of this part, number of parts
 SPLIT_NAME = re.compile(r"(?P<stem>.*)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf")
 
@@ -53,7 +56,10 @@ Source: TypeAlias = HubFile | WheelParts
 
 @dataclass(frozen=True, slots=True)
 class CatalogEntry:
-    """A model that has a name. ``size`` (bytes) and ``sha256`` are of ``file`` and None where nobody has verified them."""
+    """A model that has a name. ``size`` (bytes) and ``sha256`` are of ``file`` and None where nobody has verified them.
+
+    ``parameters`` are as published, in billions.
+    """
 
     name: str
     file: str
@@ -63,6 +69,15 @@ class CatalogEntry:
     about: str = ""
     size: int | None = None
     sha256: str | None = None
+    parameters: float = 0.0
+
+    @property
+    def expected_size(self) -> int:
+        """Bytes: the verified size, else what this many parameters take in the file's quantisation; 0 where unknown."""
+        if self.size is not None:
+            return self.size
+        bits = next((bits for name, bits in _BITS.items() if name in self.file.lower()), 0.0)
+        return int(self.parameters * 1e9 * bits / 8)
 
     @property
     def verified(self) -> bool:
@@ -112,7 +127,7 @@ def split_names(first: str) -> tuple[str, ...]:
 
 
 def _entry(table: dict[str, Any]) -> CatalogEntry:
-    known = {"name", "file", "license", "source", "aliases", "about", "size", "sha256"}
+    known = {"name", "parameters", "file", "license", "source", "aliases", "about", "size", "sha256"}
     if strange := set(table) - known:
         raise ValueError(f"the catalogue's entry {table.get('name')!r} has unknown keys: {', '.join(sorted(strange))}")
     return CatalogEntry(
@@ -124,6 +139,7 @@ def _entry(table: dict[str, Any]) -> CatalogEntry:
         about=table.get("about", ""),
         size=table.get("size"),
         sha256=table.get("sha256"),
+        parameters=float(table.get("parameters", 0.0)),
     )
 
 

@@ -180,5 +180,6 @@ def _not_found(name: str) -> ModelNotFoundError:
         advice = "Check the path; a hub file is written owner/repository:file.gguf."
         return ModelNotFoundError(f"There is no file {name}.", advice)
     near = near_names(name)
-    advice = f"Near names: {', '.join(near)}." if near else "See `llm-magics pull --list` for the catalogue."
+    shown = "%models (in a shell: llm-magics pull --list) shows the catalogue."
+    advice = f"Near names: {', '.join(near)}. {shown}" if near else shown
     return ModelNotFoundError(f"No model is called {name!r}.", advice)

@@ -9,12 +9,12 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..engine.filefacts import cache_dir
-from .catalog import SPLIT_NAME
+from .catalog import SPLIT_NAME, CatalogEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,15 @@ def stored_files() -> Iterator[StoredFile]:
         yield from _by_repository(root, "LM Studio")
     for root in _ollama_roots():
         yield from _ollama(root)
+
+
+def on_disk(entry: CatalogEntry, stored: Iterable[StoredFile]) -> bool:
+    """Whether one of the files is the entry's: by name and size, or by the hash that its owner claims."""
+    return any(
+        (file.path.name == entry.file and entry.size in (None, file.path.stat().st_size))
+        or (entry.sha256 is not None and file.sha256 == entry.sha256)
+        for file in stored
+    )
 
 
 def _is_first(name: str) -> bool:

@@ -1,0 +1,82 @@
+"""What a cell shows that ends in a value of ours, and what %models tells."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from llm_magics.models.catalog import catalog
+
+from .notebook import Cell, Notebook, notebook
+
+SETUP = '''
+import pandas
+from llm_magics import ScriptedModel
+model = ScriptedModel([lambda request: f"You said **{request.messages[-1].text}**"] * 40)
+'''
+
+
+@pytest.fixture(scope="module")
+def book() -> Iterator[Notebook]:
+    with notebook(SETUP) as opened:
+        opened.must("%load_model model", None)
+        yield opened
+
+
+def last(ran: Cell) -> dict[str, str]:
+    (bundle,) = [content["data"] for content in ran.of("execute_result")]
+    return bundle
+
+
+def test_a_bare_reply_is_its_answer(book: Notebook) -> None:
+    book.must("%%chat reply\nhi")
+    shown = last(book.must("reply"))
+    assert "<strong>hi</strong>" in shown["text/html"]
+    assert shown["text/markdown"].startswith("You said **hi**")
+    assert shown["text/plain"].startswith("You said **hi**")
+    assert set(shown) == {"text/html", "text/markdown", "text/plain"}
+
+
+def test_several_replies_are_a_line_each(book: Notebook) -> None:
+    book.must("%%chat replies --samples 3 --seed 1\nhi")
+    assert last(book.must("replies"))["text/plain"].count("<Reply 'You said **hi**', 4 tokens>") == 3
+
+
+def test_a_reply_is_masked_like_its_cell(book: Notebook) -> None:
+    key = "ghp_" + "a1B2c3D4e5" * 4
+    book.must(f"%%chat reply\nMy key is {key}.")
+    assert key not in str(last(book.must("reply")))
+
+
+def test_what_failed_in_a_map_over_a_frame_is_told_by_its_errors(book: Notebook) -> None:
+    book.must("frame = pandas.DataFrame({'n': [1, 2]}, index=['a', 'b'])")
+    ran = book.must("answers = model.map(frame, template='{n}')\nprint(answers.values.tolist(), answers.errors)")
+    assert ran.printed.strip() == "['You said **1**', 'You said **2**'] {}"
+    script = "ScriptedModel([lambda r: 1 / 0 if r.messages[-1].text == '2' else 'ok'] * 4)"
+    ran = book.must(f"failing = {script}.map(frame, template='{{n}}')\nprint(failing.errors)")
+    assert re.search(r"\{'b': \w+\(.*division by zero", ran.printed)
+
+
+def test_models_tells_sizes_what_is_here_and_what_fits(book: Notebook, qwen: Path) -> None:
+    loaded, known, *_ = book.must("%models").bundles
+    assert "model" in loaded["text/plain"]
+    rows = {line.split()[0]: line for line in known["text/plain"].splitlines()[1:] if line.strip()}
+    for entry in catalog():
+        assert re.search(r"\d (MB|GB) ", rows[entry.name]), entry.name
+    head = known["text/plain"].splitlines()[0]
+    here, fits = head.index("on this disk"), head.index("fits in memory now")
+    small, large = rows["qwen2.5-coder-0.5b"], rows["gpt-oss-120b"]
+    assert small[here : here + 3] == "yes"
+    assert small[fits : fits + 3] == "yes"
+    assert large[here : here + 3].strip() == ""
+    assert large[fits : fits + 3].strip() in ("no", "yes")
+
+
+def test_estimated_sizes_are_near_the_verified_ones() -> None:
+    for entry in catalog():
+        if entry.size is not None and entry.parameters > 1:
+            estimate = type(entry)(entry.name, entry.file, entry.license, (), parameters=entry.parameters).expected_size
+            assert 0.8 < estimate / entry.size < 1.2
