@@ -30,6 +30,9 @@ from .wayout import Place, WayOut
 SOFT_LIMIT = 500
 """The soft limit of a request that names none."""
 
+END = -1
+"""No token, but the end of the text."""
+
 _SHORTEST_TIMES = 3  # a soft limit is at least so many times the shortest text
 _LONG_STRING = 24  # tokens that a string may go on for once the text is to end
 _REPEATED = 64  # tokens of the same few again and again, e.g. 16 times `"salt", `
@@ -118,7 +121,8 @@ class Closer:
             self._way = self._way[1:] if followed else self._way_from_here() or []
 
     def instead(self, token: int) -> int | None:
-        """Say which token to write in place of ``token``, which the grammar has just taken; None if it may stand.
+        """Say which token to write in place of ``token``, which the grammar has just taken; None if it may stand, END if the
+        text is complete and has to end here.
 
         If one is named, the grammar's state is again what it was before ``token``.
         """
@@ -140,7 +144,7 @@ class Closer:
         self._place, self._way, self.hurried = place, before, self.hurried or why or self._bound
         if opens:  # an earlier way out may open the same
             self._way = self._way_from_here(anew=True) or before
-        return (self._way or [token])[0]
+        return self._way[0] if self._way else END
 
     # --- deciding -----------------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import EngineError, SchemaError
-from .closing import Allowed, Closer
+from .closing import END, Allowed, Closer
 from .library import lib
 from .model import Model
 from .values import Grammar, Hurry
@@ -45,12 +45,15 @@ class Constraint:
         return taken
 
     def settle(self, token: int) -> int:
-        """Settle on a drawn token that was taken: itself, or another one in its place where the text must come to its end."""
+        """Settle on a drawn token that was taken: itself, or another one in its place where the text must come to its end, at
+        last one that ends the generation."""
         if self._closer is None or token in self._eog:
             return token
         other = self._closer.instead(token)
         if other is None:
             return token
+        if other == END:
+            return min(self._eog)
         self._matcher.consume_token(other)
         self._raise_if_broken()
         self._closer.took(other)

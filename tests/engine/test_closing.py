@@ -14,7 +14,7 @@ from llm_magics.chat.constraint import Frame, build_constraint
 from llm_magics.chat.regex import byte_tokenizer
 from llm_magics.chat.syntax import ReasoningSyntax
 from llm_magics.chat.validation import validate
-from llm_magics.engine.closing import SOFT_LIMIT, Allowed, Closer
+from llm_magics.engine.closing import END, SOFT_LIMIT, Allowed, Closer
 from llm_magics.engine.values import JsonText
 from llm_magics.errors import SchemaError
 
@@ -100,6 +100,8 @@ class Text:
             token = wish if wish in choices else choices[wish % len(choices)]
             assert self.matcher.consume_token(token)
             other = self.closer.instead(token)
+            if other == END:
+                break
             if other is not None:
                 assert self.matcher.consume_token(other)
                 self.closer.took(other)
@@ -199,3 +201,9 @@ def test_a_schema_whose_shortest_text_is_long_has_a_longer_soft_limit() -> None:
     assert SOFT_LIMIT < len(wanted) < 1_000
     assert text.write(iter(wanted.encode())) == wanted
     assert text.closer.hurried == ""
+
+
+def test_a_complete_text_that_would_go_on_beyond_its_limit_ends_instead() -> None:
+    text = Text({}, 2)
+    assert text.write(iter(b"0e5")) == "0"
+    assert text.closer.hurried == "limit"
