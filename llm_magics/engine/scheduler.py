@@ -335,6 +335,7 @@ class Scheduler:
         slot, sequence = part.slot, part.sequence
         start = len(slot.cached)
         slot.cached.extend(sequence.tokens[start : start + part.n])
+        slot.starts.append(start)
         sequence.begun = True
         try:
             if start < sequence.n_prompt:

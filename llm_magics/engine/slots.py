@@ -9,6 +9,7 @@ in host memory or on disk when another one took its slot.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 
 from . import prefix
@@ -31,6 +32,9 @@ class Slot:
 
     ``rounded`` is the length from which on they were computed in batches that round otherwise than single tokens, since the
     running sequence began; None where there is no such part. Up to ``singly`` tokens are evaluated one by one.
+
+    ``starts`` are the lengths at which batches began, in order. Batches of other sizes round differently, so a request that is
+    to give the same text again goes on from a start (see :meth:`start_before`).
     """
 
     index: int
@@ -42,6 +46,16 @@ class Slot:
     shifted: int | None = None
     rounded: int | None = None
     singly: int = 0
+    starts: list[int] = field(default_factory=list)
+
+    def start_before(self, length: int) -> int:
+        """How much to keep of ``length`` tokens so that what comes is evaluated in the same batches as it was before: all, if
+        that is all there is, else what lies before the batch that holds the next token. E.g. with a prompt of 40 tokens
+        evaluated in one batch, and its answer: 39 gives 0, and 45 gives 45."""
+        if length >= len(self.cached):
+            return length
+        after = bisect_right(self.starts, length)
+        return self.starts[after - 1] if after else 0
 
     @property
     def exact(self) -> list[int]:
@@ -62,6 +76,7 @@ class Slots:
         self._reuse = reuse
         self._parking = parking
         self._clock = 0
+        self._parked_starts: dict[str, list[int]] = {}
 
     def free(self) -> list[Slot]:
         return [slot for slot in self.all if slot.sequence is None]
@@ -79,8 +94,11 @@ class Slots:
         own = bool(conversation) and slot.conversation == conversation
         wanted = prefix.keep_length(tokens, slot.cached if own else slot.exact) if self._reuse else 0
         lengths = [prefix.keep_length(tokens, other.exact) if self.sharing else 0 for other in self.all]
+        if sequence.request.same_again:
+            wanted = slot.start_before(wanted)
+            lengths = [other.start_before(length) for other, length in zip(self.all, lengths, strict=True)]
         have = max(wanted, *lengths)
-        if not any(self._take_back(slot, name, tokens, have) for name in (sequence.parking, conversation)):
+        if not any(self._take_back(slot, name, sequence, have) for name in (sequence.parking, conversation)):
             self.cut_back(slot, wanted)
             for other, length in zip(self.all, lengths, strict=True):
                 self.share(other, slot, length)
@@ -104,6 +122,7 @@ class Slots:
             self.forget(slot)
         elif self._cut(slot, length):
             del slot.cached[length:]
+            del slot.starts[bisect_left(slot.starts, length) :]
             slot.checkpoints = [saved for saved in slot.checkpoints if saved[0] <= length]
             if slot.shifted is not None and length <= slot.shifted:
                 slot.shifted = None
@@ -123,6 +142,7 @@ class Slots:
         for saved, state in sorted(usable, reverse=True):
             if self._context.restore(slot.index, state, partial=True) and self._context.cut(slot.index, saved):
                 del slot.cached[saved:]
+                del slot.starts[bisect_left(slot.starts, saved) :]
                 slot.checkpoints = [other for other in slot.checkpoints if other[0] <= saved]
                 return True
         return False
@@ -147,6 +167,7 @@ class Slots:
     def _empty(self, slot: Slot) -> None:
         self._context.forget(slot.index)
         slot.cached.clear()
+        slot.starts.clear()
         slot.checkpoints.clear()
         slot.shifted = slot.rounded = None
         slot.singly = 0
@@ -170,6 +191,9 @@ class Slots:
             self.cut_back(other, end)
         self._context.close_up(slot.index, start, end)
         del slot.cached[start:end]
+        slot.starts[bisect_left(slot.starts, start) :] = [
+            one - (end - start) for one in slot.starts[bisect_left(slot.starts, end) :]
+        ]
         slot.rounded, slot.singly = None, 0
         slot.shifted = start if slot.shifted is None else min(slot.shifted, start)
 
@@ -186,6 +210,7 @@ class Slots:
         self.forget(target)
         self._context.copy(source.index, target.index, length)
         target.cached[:] = source.cached[:length]
+        target.starts[:] = source.starts[: bisect_left(source.starts, length)]
         return True
 
     # --- parking ------------------------------------------------------------------------------------------------------------
@@ -200,17 +225,19 @@ class Slots:
             return  # what carries something of dropped turns is rather computed afresh than kept
         if self._parking.has_room_for(self._context.state_size(slot.index)):
             self._parking.put(name, slot.cached.copy(), self._context.save(slot.index, partial=False))
+            self._parked_starts[name] = slot.starts.copy()
 
     def unpark(self, name: str) -> None:
         """Drop what was parked under a name."""
         self._parking.drop(name)
+        self._parked_starts.pop(name, None)
 
-    def _take_back(self, slot: Slot, name: str, tokens: list[int], have: int) -> bool:
+    def _take_back(self, slot: Slot, name: str, sequence: Sequence, have: int) -> bool:
         """Put a parked state into a slot if it is worth more than the ``have`` tokens that the slots hold anyway."""
         parked = self._parking.tokens(name) if name else None
         if parked is None:
             return False
-        length = prefix.keep_length(tokens, parked)
+        length = prefix.keep_length(sequence.tokens, parked)
         if length < have + _WORTH_PARKING or (not self.cuttable and length < len(parked)):
             return False
         state = self._parking.take(name)
@@ -220,6 +247,8 @@ class Slots:
         if not self._context.restore(slot.index, state, partial=False):
             self.forget(slot)  # no room for it: a plain prefill will find some
             return False
-        slot.cached[:] = parked
+        slot.cached[:], slot.starts[:] = parked, self._parked_starts.pop(name, [])
+        if sequence.request.same_again:
+            length = slot.start_before(length)
         self.cut_back(slot, length)
         return True

@@ -173,6 +173,12 @@ class GenerateRequest:
     droppable: tuple[tuple[int, int], ...] = ()
     soft_limit: int | None = None
 
+    @property
+    def same_again(self) -> bool:
+        """Whether the same prompt in the same conversation must give the same text: a greedy or seeded one of a reader's."""
+        fixed = self.sampler.temperature <= 0 or self.sampler.seed is not None
+        return fixed and bool(self.conversation) and self.priority <= 0
+
 
 # --- what comes out, in this order: Prefill* Tokens* Finished ---------------------------------------------------------------
 

@@ -73,9 +73,17 @@ def test_a_prefix_in_another_slots_cache_is_shared(plain: Path) -> None:
     with closing(open_engine(config(plain, n_slots=2))) as engine:
         ask(engine, first, conversation="one")
         _, end = ask(engine, second, conversation="two")
-        assert end.n_evaluated == 10
+        assert end.n_evaluated == 46  # greedy is to give the same again: whole batches, here of 64 tokens, are shared
         _, end = ask(engine, (*first, 5), conversation="one")
         assert end.n_evaluated <= 7  # its own slot was left alone
+
+
+def test_a_draw_without_a_seed_shares_every_token_of_a_prefix(plain: Path) -> None:
+    first, second = prompts(2, shared=100, own=10)
+    with closing(open_engine(config(plain, n_slots=2))) as engine:
+        ask(engine, first, conversation="one")
+        drawn = GenerateRequest(second, SamplerSettings(), max_tokens=2, conversation="two")
+        assert together(engine, [drawn])[0].n_evaluated == 10
 
 
 def test_a_conversation_that_lost_its_slot_is_taken_back_without_a_prefill(plain: Path) -> None:
