@@ -7,25 +7,35 @@ import { Dialog, showDialog } from '@jupyterlab/apputils';
 import type { Cell, ICellModel } from '@jupyterlab/cells';
 import { NotebookActions, type NotebookPanel } from '@jupyterlab/notebook';
 import type { TranslationBundle } from '@jupyterlab/translation';
+import type { Parser } from '@lezer/common';
 import { Widget } from '@lumino/widgets';
 import { make } from './dom';
-import { type ICellTool, KEY, nameError, storedTool, toolName } from './toolmetadata';
+import { ToolForm } from './toolform';
+import { headerTool, KEY, toolName, toolOf, withHeader } from './toolmetadata';
 
-/** Ask for the tool that a cell is to be, and write it into its metadata; an empty name makes it an ordinary cell again. */
-export async function editTool(model: ICellModel, trans: TranslationBundle): Promise<void> {
-  const form = new ToolForm(storedTool(model.metadata as any), trans);
+/**
+ * Ask for the tool that a cell is to be; an empty name makes it an ordinary cell again.
+ *
+ * A cell that is a tool by its own first line keeps saying so there; for any other, the cell's metadata say it. `python` reads the
+ * parameters.
+ */
+export async function editTool(
+  model: ICellModel,
+  python: Parser | null,
+  trans: TranslationBundle
+): Promise<void> {
+  const source = model.sharedModel.getSource();
   const result = await showDialog({
     title: trans.__('This cell as a tool'),
-    body: form,
+    body: new ToolForm(toolOf(source, model.metadata as any), python, trans),
     focusNodeSelector: 'input',
     buttons: [Dialog.cancelButton(), Dialog.okButton({ label: trans.__('Save') })]
   });
   if (!result.button.accept || !result.value) {
     return;
   }
-  const wrong = nameError(result.value.name, trans);
-  if (wrong) {
-    await showDialog({ title: trans.__('Not a tool'), body: wrong, buttons: [Dialog.okButton()] });
+  if (headerTool(source)) {
+    model.sharedModel.setSource(withHeader(source, result.value));
     return;
   }
   const kept: Record<string, any> = { ...model.getMetadata(KEY) };
@@ -96,36 +106,6 @@ function badge(cell: Cell, trans: TranslationBundle): void {
     cell.node.dataset.llmTool = trans.__('tool %1', name);
   } else {
     delete cell.node.dataset.llmTool;
-  }
-}
-
-class ToolForm extends Widget implements Dialog.IBodyWidget<ICellTool> {
-  private _inputs: Record<keyof ICellTool, HTMLInputElement>;
-
-  constructor(tool: ICellTool | null, trans: TranslationBundle) {
-    super();
-    const input = (value: string, placeholder: string) =>
-      make('input', 'jp-mod-styled', { value, placeholder, type: 'text' });
-    this._inputs = {
-      name: input(tool?.name ?? '', 'plot_rain'),
-      description: input(tool?.description ?? '', trans.__('Plot the rain of a city.')),
-      parameters: input(tool?.parameters ?? '', 'city: str, days: int = 3')
-    };
-    const { name, description, parameters } = this._inputs;
-    this.node.append(
-      make('label', 'llm-Form', {}, trans.__('Name (empty: no tool)'), name),
-      make('label', 'llm-Form', {}, trans.__('What it does, for the model'), description),
-      make('label', 'llm-Form', {}, trans.__('Parameters, as in a Python signature'), parameters)
-    );
-  }
-
-  getValue(): ICellTool {
-    const { name, description, parameters } = this._inputs;
-    return {
-      name: name.value.trim(),
-      description: description.value.trim(),
-      parameters: parameters.value.trim()
-    };
   }
 }
 

@@ -132,9 +132,14 @@ const cells: JupyterFrontEndPlugin<void> = {
   id: 'llm-magics:cells',
   description: 'Makes cells tools.',
   autoStart: true,
-  requires: [INotebookTracker],
+  requires: [INotebookTracker, IEditorLanguageRegistry],
   optional: [ITranslator],
-  activate: (app: JupyterFrontEnd, notebooks: INotebookTracker, translator: ITranslator | null) => {
+  activate: (
+    app: JupyterFrontEnd,
+    notebooks: INotebookTracker,
+    languages: IEditorLanguageRegistry,
+    translator: ITranslator | null
+  ) => {
     const trans = ours(translator);
     const isCode = () => notebooks.activeCell?.model.type === 'code';
     notebooks.widgetAdded.connect((_, panel) => followTools(panel, trans));
@@ -144,7 +149,11 @@ const cells: JupyterFrontEndPlugin<void> = {
       icon: toolIcon,
       isEnabled: isCode,
       isVisible: isCode,
-      execute: () => notebooks.activeCell && editTool(notebooks.activeCell.model, trans)
+      execute: async () => {
+        const cell = notebooks.activeCell;
+        const python = await languages.getLanguage('text/x-python');
+        return cell && editTool(cell.model, python?.support?.language.parser ?? null, trans);
+      }
     });
     app.commands.addCommand('llm-magics:run-tool', {
       label: trans.__('Run This Tool with…'),

@@ -8,6 +8,7 @@
 import type { TranslationBundle } from '@jupyterlab/translation';
 import MarkdownIt from 'markdown-it';
 import type { StateBlock, StateInline, Token } from 'markdown-it';
+import { extend, isFootnotes } from './markdownrules';
 
 const SAFE_LINK = /^(https?:|mailto:)/i;
 
@@ -32,6 +33,7 @@ markdown.renderer.rules.image = (tokens, index, _options, { trans }: IEnvironmen
   const href = markdown.utils.escapeHtml(address);
   return `<a href="${href}" target="_blank" rel="noopener noreferrer nofollow">${label}</a>`;
 };
+extend(markdown);
 markdown.inline.ruler.before('escape', 'math', inlineMath);
 markdown.block.ruler.before('fence', 'math', blockMath, { alt: ['paragraph'] });
 markdown.renderer.rules.math = (tokens, index) => {
@@ -47,6 +49,8 @@ export interface IBlock {
   html: string;
   /** Set for a list and a table: `html` in pieces, one for each item or row, so that a long one need not be built anew. */
   parts?: { before: string; items: string[]; after: string };
+  /** Set for the footnotes, which stay at the end of a text that grows. */
+  last?: boolean;
   /** Set for a code block, which the view draws itself: its text and language, and whether its end is there. */
   code?: { text: string; language: string; closed: boolean };
 }
@@ -74,7 +78,7 @@ export function blocks(source: string, trans: TranslationBundle): IBlock[] {
         markdown.renderer.render(tokens.slice(from, to), markdown.options, env);
       const parts = inParts(tokens, start, stop, render);
       const html = parts ? [parts.before, ...parts.items, parts.after].join('') : render(start, stop);
-      found.push({ key: html, end, html, parts });
+      found.push({ key: html, end, html, parts, last: isFootnotes(first) });
     }
     start = stop;
   }

@@ -98,8 +98,9 @@ export class MarkdownView {
       return;
     }
     shown.settled = true;
-    if (shown.node.querySelector(`.${MATH_CLASS}`)) {
-      this._host.typeset(shown.node);
+    if (!shown.block.code) {
+      // One by one: a typesetter that saw the whole block would take "$5 and $" for a formula.
+      shown.node.querySelectorAll<HTMLElement>(`.${MATH_CLASS}`).forEach(maths => this._host.typeset(maths));
     }
   }
 
@@ -158,6 +159,9 @@ export async function colour(
  * begun, e.g. with the `2` of `2. and so on`.
  */
 function nSettled(found: IBlock[], text: string): number {
+  if (found.some(({ last }) => last)) {
+    return 0; // notes stand at the end of the text, and belong to what is in front of them
+  }
   const n = Math.max(found.length - 1, 0);
   return n > 0 && found[n - 1].parts && !/\S.*\n/.test(text.slice(found[n - 1].end)) ? n - 1 : n;
 }

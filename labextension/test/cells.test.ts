@@ -1,6 +1,14 @@
+import { pythonLanguage } from '@codemirror/lang-python';
 import { describe, expect, it } from 'vitest';
 import { cardText, memoryOf, readGauge, readGpus, spokenText } from '../src/gauge';
-import { nameError, storedTool, toolName } from '../src/toolmetadata';
+import {
+  headerTool,
+  nameError,
+  parametersError,
+  storedTool,
+  toolName,
+  withHeader
+} from '../src/toolmetadata';
 import { english } from './pages';
 
 describe('a cell', () => {
@@ -21,8 +29,61 @@ describe('a cell', () => {
     expect(storedTool({ llm_magics: { tool: { name: 'f', parameters: 'x: int' } } })).toEqual({
       name: 'f',
       description: '',
-      parameters: 'x: int'
+      parameters: 'x: int',
+      approve: 'ask'
     });
+  });
+
+  it.each([
+    [
+      '%%tool plot(city: str = ")", n: int = (3))  -> dict --timeout 5',
+      'city: str = ")", n: int = (3)',
+      'ask'
+    ],
+    ['# %tool plot --approve auto', '', 'auto'],
+    ['%%tool plot(x: dict[str, int]) --approve=deny', 'x: dict[str, int]', 'deny'],
+    ['%%tool plot(x: int', 'x: int', 'ask']
+  ])('says by %j what it is as a tool', (line, parameters, approve) => {
+    const told = headerTool(`${line}\n# Plot\n#  the rain.\nplot(x)`);
+    expect(told).toEqual({ name: 'plot', description: 'Plot\n the rain.', parameters, approve });
+  });
+
+  const FORM = { name: 'plot', description: 'Plot it.', parameters: 'x: int', approve: 'ask' } as const;
+
+  it.each([
+    ['%%tool plot(x: int)\n# Plot it.\n\nplot(x)', FORM, '%%tool plot(x: int)\n# Plot it.\n\nplot(x)'],
+    [
+      '%%tool old(y) -> dict --timeout 5\nplot(x)',
+      { ...FORM, approve: 'auto' },
+      '%%tool plot(x: int) -> dict --timeout 5 --approve auto\n# Plot it.\nplot(x)'
+    ],
+    [
+      '# %tool old --approve auto --scratch\n# Old\n# words\nplot(x)',
+      FORM,
+      '# %tool plot(x: int) --scratch\n# Plot it.\nplot(x)'
+    ],
+    ['%%tool old\n# Old\nplot(x)', { ...FORM, description: '' }, '%%tool plot(x: int)\nplot(x)'],
+    ['%%tool old(y)\n# Plot it.\nplot(x)', { ...FORM, name: '' }, '# Plot it.\nplot(x)']
+  ] as const)('%j becomes what the form says', (source, tool, expected) => {
+    expect(withHeader(source, tool)).toBe(expected);
+    if (tool.name) {
+      expect(headerTool(expected)).toEqual(tool);
+    }
+  });
+
+  it.each([
+    ['', true],
+    ['city: str, days: int = 3', true],
+    ['x: Literal["a", ")"] = "a"', true],
+    ['x: list[int] = [1, 2], *, y=None', true],
+    ['city str', false],
+    ['city: str)', false],
+    ['a): pass; print(b', false],
+    ['x: int =', false],
+    ['3', false],
+    ['x # y', false]
+  ])('has the parameters %j: %s', (parameters, valid) => {
+    expect(parametersError(parameters, pythonLanguage.parser, english) === '').toBe(valid);
   });
 
   it.each(['plot it', '1plot', 'plot(', 'plöt'])('cannot be a tool called %s', name => {

@@ -4,6 +4,7 @@
  * What comes from a kernel, a model or a person is Greek here, and our own words are Latin: so they are told apart on the page.
  */
 
+import { pythonLanguage } from '@codemirror/lang-python';
 import type { TranslationBundle } from '@jupyterlab/translation';
 import { Signal } from '@lumino/signaling';
 import { ACTION_MIME_TYPE, ActionRenderer } from '../src/action';
@@ -16,7 +17,7 @@ import { LiveTurns } from '../src/live';
 import { type ILoaded, ModelCard } from '../src/modelcard';
 import { Preferences } from '../src/preferences';
 import { TranscriptRenderer } from '../src/renderer';
-import { nameError } from '../src/toolmetadata';
+import { nameError, parametersError } from '../src/toolmetadata';
 import { type ITranscript, MIME_TYPE, type Segment } from '../src/transcript';
 import { TranscriptView } from '../src/view';
 import { call, NotingHost, said, transcript } from './pages';
@@ -120,7 +121,7 @@ export async function cells(load: (domain: string) => TranslationBundle): Promis
     content: { widgets: [cell] },
     context: { ready: Promise.resolve(), model: { cells: { changed: new Signal({}) } } }
   };
-  activate({ commands }, notebooks, optional?.length ? { languageCode: 'el', load } : null);
+  activate({ commands }, notebooks, {}, optional?.length ? { languageCode: 'el', load } : null);
   notebooks.widgetAdded.emit(panel);
   await panel.context.ready;
   return [...shown, cell.node.dataset.llmTool!];
@@ -173,7 +174,7 @@ async function asked(press: (panel: any) => Promise<void>): Promise<string> {
 
 export const DRAWN: Record<string, Draw> = {
   'a code block, a table and a picture': saved([
-    said('```\nα\n```\n\n```β\nα\n```\n\n|α|β|\n|-|-|\n|1|2|\n\n![α](https://1.2)')
+    said('- [x] α\n- [ ] β\n\n```\nα\n```\n\n```β\nα\n```\n\n|α|β|\n|-|-|\n|1|2|\n\n![α](https://1.2)')
   ]),
   'code that was copied': trans => {
     const node = view(trans, turn([said('```\nα\n```')]), false);
@@ -249,15 +250,15 @@ export const DRAWN: Record<string, Draw> = {
     return shown.map(node => node.cloneNode(true) as Element);
   },
   'the form that makes a cell a tool': trans =>
-    dialog(
-      () => editTool({ metadata: {} } as any, trans),
-      form => (form.querySelector('input')!.value = 'β β')
-    ),
+    dialog(() => editTool({ metadata: {}, sharedModel: { getSource: () => '' } } as any, null, trans)),
   'the form that runs a tool': trans => {
     const model = { metadata: { llm_magics: { tool: { name: 'β' } } }, sharedModel: { getSource: () => '' } };
     return dialog(() => runTool({} as any, { model } as any, trans));
   },
-  'an error about a name': trans => nameError('β β', trans),
+  'an error in the form': trans => [
+    nameError('β β', trans),
+    parametersError('β β', pythonLanguage.parser, trans)
+  ],
   'commands and badge': trans => cells(() => trans),
   'commands about errors': trans => errors(() => trans),
   'the bar below an error': trans => [

@@ -59,9 +59,82 @@ describe('markdown', () => {
     expect(page.querySelector('.llm-Math')?.textContent).toBe(maths);
   });
 
-  it.each(['It costs $5 and $6.', 'from $ to $', 'echo $HOME'])('does not take %s for maths', source => {
+  it.each([
+    'It costs $5 and $6.',
+    'from $ to $',
+    'echo $HOME',
+    'Buy at $5 a piece and sell at 10$ each.',
+    'between $5-$10 and 20$',
+    'US$5 or A$7'
+  ])('does not take %s for maths', source => {
     expect(html(source)).not.toContain('llm-Math');
   });
+});
+
+describe('beyond CommonMark', () => {
+  const page = (source: string) => {
+    const node = document.createElement('div');
+    node.innerHTML = shown([source]);
+    return node;
+  };
+
+  it('prices beside a formula are no formula for the typesetter', () => {
+    const host = new NotingHost();
+    new MarkdownView(host).update('It costs $5 and $10, or $x^2$ and $y$.', true);
+    expect(host.noted).toEqual(['typeset $x^2$', 'typeset $y$']);
+  });
+
+  it.each(['$2x$', '$5$', '$3 \\pi$', '$10^6$', '$2 + x$'])('%s is a formula', source => {
+    expect(page(source).querySelector('.llm-Math')?.textContent).toBe(source);
+  });
+
+  it('a task list has its boxes', () => {
+    const node = page('- [x] **done** so\n- [ ] open\n- [y] text\n\n[ ] no item');
+    const tasks = [...node.querySelectorAll('.llm-Task')];
+    expect(tasks.map(task => [task.textContent, task.getAttribute('aria-label')])).toEqual([
+      ['☑', 'done'],
+      ['☐', 'not done']
+    ]);
+    expect([...node.querySelectorAll('li')].map(item => item.textContent)).toEqual([
+      '☑ done so',
+      '☐ open',
+      '[y] text'
+    ]);
+    expect(node.textContent).toContain('[ ] no item');
+  });
+
+  it('an item that begins with a link loses nothing', () => {
+    expect(page('- [x] so\n\n[x]: https://example.org').querySelector('a')?.textContent).toBe('x');
+  });
+
+  it('notes stand at the end, and lead nowhere on the page', () => {
+    const node = page('One[^a] and two[^b].\n\n[^b]: The *second*.\n\n[^a]: The first.\n\nMore, x^[2].');
+    expect([...node.querySelectorAll('sup')].map(sup => sup.textContent)).toEqual(['[1]', '[2]']);
+    expect([...node.querySelectorAll('.llm-Footnotes li')].map(li => li.textContent?.trim())).toEqual([
+      'The first.',
+      'The second.'
+    ]);
+    expect(node.lastElementChild?.querySelector('.llm-Footnotes')).not.toBeNull();
+    expect(node.querySelector('[id], a')).toBeNull();
+    expect(node.textContent).toContain('x^[2]');
+  });
+
+  it('a note that streams comes out as if it had come at once', () => {
+    const source = 'One[^a].\n\n[^a]: The first.\n\nMore that grows.\n\n- a\n- b\n\nEnd[^a].';
+    const whole = shown([source]);
+    for (const size of [1, 2, 5, 9]) {
+      expect(shown(source.match(new RegExp(`[^]{1,${size}}`, 'g'))!)).toBe(whole);
+    }
+  });
+
+  it.each(['سلام', '# سلام', '- سلام\n- x', '> سلام', '|سلام|\n|-|\n|x|'])(
+    '%j runs in its own direction',
+    source => {
+      const node = page(source);
+      expect(node.querySelectorAll('[dir=auto]')).toHaveLength(1);
+      expect(node.querySelector('.llm-Block [dir=auto]')?.textContent).toContain('سلام');
+    }
+  );
 });
 
 describe('an answer that streams', () => {
@@ -99,7 +172,7 @@ describe('an answer that streams', () => {
     const host = new NotingHost();
     const view = new MarkdownView(host);
     ['$x', '$x$', '$x$ so', '$x$ so\n\nand', '$x$ so\n\nand on'].forEach(text => view.update(text, false));
-    expect(host.noted).toEqual(['typeset $x$ so\n']);
+    expect(host.noted).toEqual(['typeset $x$']);
   });
 
   it('gives a text that was rewritten anew', () => {

@@ -76,6 +76,7 @@ class GrowingMarkdown:
             self.__init__()  # type: ignore[misc]
         rest = text[len(self._settled) :]
         tokens = parse(rest, self._references)
+        self._references.pop("footnotes", None)  # each parse numbers its notes anew
         n_tokens, n_characters = settled(tokens, rest)
         if n_tokens:
             self._html.append(tokens_html(tokens[:n_tokens]))
@@ -85,6 +86,8 @@ class GrowingMarkdown:
 
 def settled(tokens: Sequence[Token], text: str) -> tuple[int, int]:
     """How many tokens of growing markdown, and how many characters of its ``text``, what follows will not change."""
+    if any(token.type == "footnote_block_open" for token in tokens):
+        return 0, 0  # notes stand at the end of the text, and belong to what is in front of it
     tops = [(at, t.map[0]) for at, t in enumerate(tokens) if t.level == 0 and t.nesting >= 0 and t.map]
     lines = text.splitlines(keepends=True)
     while len(tops) > 1:
@@ -102,9 +105,12 @@ def _parser() -> MarkdownIt:
     from mdit_py_plugins.dollarmath import dollarmath_plugin
     from mdit_py_plugins.texmath import texmath_plugin
 
+    from .markdown_rules import extend
+
     md = MarkdownIt("commonmark", {"html": False, "linkify": False, "maxNesting": 40}).enable(["table", "strikethrough"])
     md.use(dollarmath_plugin, allow_labels=False, allow_space=False, allow_digits=False, double_inline=True)
     md.use(texmath_plugin, delimiters="brackets").use(amsmath_plugin)
+    extend(md)
     md.validateLink = lambda url: _LINK.match(url) is not None  # type: ignore[method-assign]
     rules: Mapping[str, Callable[..., str]] = {
         "link_open": _link_open,

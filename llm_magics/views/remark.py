@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .markdown import OUTGOING_TEX, maths_delimiters, maths_source, parse
+from .markdown_rules import note_number
 
 if TYPE_CHECKING:
     from markdown_it.token import Token
@@ -20,6 +21,8 @@ _ANYWHERE = re.compile(r"[\\`*<$~|]|!(?=\[|$)|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_
 _BRACKET = re.compile(r"\](?=[(\[:]|$)")
 # what would begin a block at the start of a line, e.g. "# ", "- ", "3. ", "===", and the four spaces of a code block
 _AT_START = re.compile(r"^(\s*)([#+=:>-]|\d{1,9}(?=[.)]))")
+# what would begin a task or name a note, e.g. "[ ]" and "[^1]"; as an entity, because \[ begins a formula
+_OPENING = re.compile(r"\[(?=\^|[ xX]\])")
 _MARKS = ("strong_open", "strong_close", "em_open", "em_close", "s_open", "s_close")
 
 
@@ -43,7 +46,7 @@ def fenced(code: str, language: str = "") -> str:
 
 
 def _escaped(text: str) -> str:
-    return _BRACKET.sub("&#93;", _ANYWHERE.sub(r"\\\g<0>", text))
+    return _OPENING.sub("&#91;", _BRACKET.sub("&#93;", _ANYWHERE.sub(r"\\\g<0>", text)))
 
 
 def _at_start(line: str) -> str:
@@ -89,6 +92,10 @@ def _block(tokens: Sequence[Token]) -> str:
             return _list(first, inner)
         case "table_open":
             return _table(inner)
+        case "footnote_block_open":
+            return "\n\n".join(_blocks(inner))
+        case "footnote_open":
+            return _indented("\n\n".join(_blocks(inner)), f"[^{note_number(first)}]: ", "    ")
         case kind if kind in maths_delimiters:
             return _maths(first) or fenced(maths_source(first))
     return fenced(first.content) if first.content else "\n\n".join(_blocks(inner))
@@ -152,6 +159,10 @@ def _span(token: Token) -> str:
     match token.type:
         case "code_inline":
             return _code(token.content)
+        case "task":
+            return "[x]" if token.meta["done"] else "[ ]"
+        case "footnote_ref":
+            return f"[^{note_number(token)}]"
         case "softbreak":
             return "\n"
         case "hardbreak":

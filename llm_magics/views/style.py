@@ -22,6 +22,12 @@ max-height:30em;white-space:pre-wrap;overflow-wrap:anywhere;word-break:normal;bo
 .llm-magics blockquote{border-left:3px solid var(--jp-border-color2,#8886);margin:.4em 0;padding-left:.8em}
 .llm-magics a{color:var(--jp-content-link-color,#4a80d8)}
 .llm-magics img{max-width:100%}
+.llm-magics [dir=auto]{text-align:start}
+.llm-magics pre,.llm-magics code{direction:ltr;unicode-bidi:isolate}
+.llm-magics pre{text-align:left}
+.llm-magics .lm-item{list-style:none}
+.llm-magics .lm-task{margin-inline-start:-1.4em}
+.llm-magics .lm-footnotes{border-top:1px solid var(--jp-border-color2,#8886);font-size:.93em}
 .llm-magics .lm-notrun,.llm-magics .lm-notrun>summary{color:var(--jp-content-font-color2,#777);font-size:.93em}
 .llm-magics .lm-json>summary{color:var(--jp-content-font-color2,#777);font-size:.93em}
 .llm-magics .lm-prose{color:var(--jp-content-font-color2,inherit)}

@@ -7,7 +7,7 @@ import ast
 import pytest
 
 from .conftest import Open
-from .driver import PANEL
+from .driver import PANEL, Notebook
 from .test_chat import SETUP
 
 pytestmark = pytest.mark.browser
@@ -17,16 +17,45 @@ from llm_magics import ScriptedModel, ToolCall
 model = ScriptedModel([ToolCall("twice", '{"city": "Oslo"}'), "Said.", ToolCall("twice", '{"city": "Rome"}'), "Said."])"""
 
 
+def edit(notebook: Notebook, number: int) -> None:
+    """Open the form of a cell."""
+    notebook.cell(number).click()
+    notebook.cell(number).get_by_role("button", name="Let a model call this cell as a tool").click()
+
+
+def test_the_form_of_a_cell_that_is_a_tool_by_its_own_line_edits_that_line(open_notebook: Open) -> None:
+    notebook = open_notebook(["%%tool twice(city: str) -> str --timeout 5\n# Say it twice.\nprint(city, city)"])
+    page = notebook.page
+    edit(notebook, 0)
+    assert page.get_by_label("Name").input_value() == "twice"
+    assert page.get_by_label("What it does").input_value() == "Say it twice."
+    assert page.get_by_label("Parameters").input_value() == "city: str"
+    page.get_by_label("Parameters").fill("city: str, n: int = 2")
+    page.get_by_label("When a model calls it").select_option("auto")
+    page.get_by_role("button", name="Save", exact=True).click()
+    source = "%%tool twice(city: str, n: int = 2) -> str --timeout 5 --approve auto\n# Say it twice.\nprint(city, city)"
+    notebook.wait(f"{PANEL}.content.widgets[0].model.sharedModel.getSource() === a", source)
+    assert "llm_magics" not in notebook.save().cells[0].metadata
+
+
 def test_a_form_makes_a_cell_a_tool_and_its_own_output_stays_as_it_was(open_notebook: Open) -> None:
-    notebook = open_notebook([TOOL_CALL, "print(city, city)", "%%chat -m model --approve auto\nSay it twice."])
+    notebook = open_notebook([TOOL_CALL, "print(city, city)", "%%chat -m model --approve auto\nSay it twice.", "%tools"])
     page = notebook.page
     notebook.run(0)
-    notebook.cell(1).click()
-    notebook.cell(1).get_by_role("button", name="Let a model call this cell as a tool").click()
-    page.get_by_label("Name").fill("twice")
+    notebook.run(1)  # it ran before it is a tool
+    notebook.wait_for_text(1, "NameError")
+    edit(notebook, 1)
+    save = page.get_by_role("button", name="Save", exact=True)
+    page.get_by_label("Name").fill("no name")
+    page.get_by_text("no name is not a valid name").wait_for()
     page.get_by_label("What it does").fill("Say it twice.")
+    page.get_by_label("Parameters").fill("city str")
+    page.get_by_text("These are not parameters of Python.").wait_for()
+    assert save.is_disabled()
+    page.get_by_label("Name").fill("twice")
+    assert save.is_disabled()
     page.get_by_label("Parameters").fill("city: str")
-    page.get_by_role("button", name="Save", exact=True).click()
+    save.click()
     page.locator("[data-llm-tool='tool twice']").wait_for()
     assert notebook.save().cells[1].metadata["llm_magics"]["tool"]["parameters"] == "city: str"
     before = notebook.outputs(1)
@@ -39,6 +68,15 @@ def test_a_form_makes_a_cell_a_tool_and_its_own_output_stays_as_it_was(open_note
     notebook.run(2)
     notebook.output(2).locator("pre", has_text="Rome Rome").first.wait_for(state="attached")
     assert notebook.outputs(1) == before == notebook.save().cells[1].outputs
+    edit(notebook, 1)
+    page.get_by_label("Name").fill("thrice")
+    page.get_by_label("When a model calls it").select_option("auto")
+    page.get_by_role("button", name="Save", exact=True).click()
+    page.locator("[data-llm-tool='tool thrice']").wait_for()
+    notebook.run(3)
+    assert "thrice" in notebook.text(3)
+    assert "twice" not in notebook.text(3)
+    assert "auto" in notebook.text(3)
 
 
 def test_a_cell_tool_is_run_with_arguments_of_one_s_own(open_notebook: Open) -> None:

@@ -42,7 +42,7 @@ def one(text: str) -> Transcript:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("# Title", "<h1>Title</h1>"),
+        ("# Title", '<h1 dir="auto">Title</h1>'),
         ("a **b** *c* `d` ~~e~~", "<strong>b</strong> <em>c</em> <code>d</code> <s>e</s>"),
         ("| a | b |\n|---|---|\n| 1 | 2 |", "<td>1</td>"),
         ("[site](https://x.y/?a=1&b=2)", '<a href="https://x.y/?a=1&amp;b=2" target="_blank" rel="noopener noreferrer">'),
@@ -52,7 +52,7 @@ def one(text: str) -> Transcript:
         ("```python\ndef f(): pass\n```", '<span class="lm-k">def</span>'),
         ("```no-such-language\n<b>\n```", "<code>&lt;b&gt;\n</code>"),
         ("1 < 2 & 3 > 2", "1 &lt; 2 &amp; 3 &gt; 2"),
-        ("- [ ] task", "<li>[ ] task</li>"),
+        ("- [ ] task", '<li class="lm-item"><span class="lm-task" role="img" aria-label="not done">\u2610</span> task</li>'),
     ],
 )
 def test_markdown_is_rendered(text: str, expected: str) -> None:
@@ -154,8 +154,18 @@ def test_growing_html_ends_as_the_whole(turn: Turn) -> None:
     assert written == transcript_html(transcript)
 
 
+MATHS = "tex2jax_process mathjax_process"
+
+
+def words_of(shown: str) -> str:
+    return html.unescape(re.sub(r"<[^>]*>", "", shown)).strip()
+
+
+more = ("- [ ] ", "$5 to ", "سلام")
 pieces = st.lists(
-    st.sampled_from([*"ab1 *_`~\\()<>!#-+|.:&\n", "\n\n", "```", "- ", "1. ", "> ", "    ", "===", "| a |\n|---|\n", "**b**"]),
+    st.sampled_from(
+        [*"ab1 *_`~\\()<>!#-+|.:&\n", "\n\n", "```", "- ", "1. ", "> ", "    ", "===", "| a |\n|---|\n", "**b**", *more]
+    ),
     max_size=14,
 ).map("".join)
 
@@ -182,13 +192,55 @@ def test_only_what_may_still_change_is_parsed_again(monkeypatch: pytest.MonkeyPa
     assert max(parsed) < 200
 
 
-@given(pieces)
-@settings(max_examples=300)
+beyond_commonmark = [*"[]^$", "[^a]", "\n\n[^a]: ", "\n\n[^b]: ", "[^b]", "- [ ] ", "- [x] ", "[x] ", "$5 to ", "    "]
+
+
+@given(st.lists(pieces | st.sampled_from(beyond_commonmark), max_size=6).map("".join))
+@example("- \\[ ] no task")
+@example("[^a]\n\n[^a]: **note**\n\n    - more\n\n\\[^a] is no note")
+@example("- [x] a\n\n[x]: https://example.org")
+@settings(max_examples=500)
 def test_rewritten_markdown_says_the_same(text: str) -> None:
     def words(source: str) -> str:
         return re.sub(r"\s+", "", html.unescape(re.sub(r"<[^>]*>", "", markdown_html(source))))
 
     assert words(markdown_markdown(text)) == words(text)
+
+
+@pytest.mark.parametrize("text", ["It costs $5 and $10.", "Buy at $5 a piece and sell at 10$ each.", "between $5-$10 and 20$"])
+def test_prices_are_no_formula(text: str) -> None:
+    assert MATHS not in markdown_html(f"{text} So $x^2$.").replace(f'<span class="{MATHS}">$x^2$</span>', "")
+    assert words_of(markdown_html(text)) == text
+    assert "$" not in markdown_markdown(text).replace("\\$", "")
+
+
+@pytest.mark.parametrize("formula", ["$2x$", "$5$", "$3 \\pi$", "$10^6$", "$2 + x$"])
+def test_a_formula_that_begins_with_a_number_is_one(formula: str) -> None:
+    assert f'<span class="{MATHS}">{formula}</span>' in markdown_html(formula)
+
+
+def test_a_task_list_has_its_boxes() -> None:
+    shown = markdown_html("- [x] **done** so\n- [ ] open\n- [y] text\n\n[ ] no item")
+    assert re.findall(r'aria-label="([^"]*)">(.)', shown) == [("done", "\u2611"), ("not done", "\u2610")]
+    assert words_of(shown).split() == ["\u2611", "done", "so", "\u2610", "open", "[y]", "text", "[", "]", "no", "item"]
+
+
+def test_notes_stand_at_the_end_and_lead_nowhere_on_the_page() -> None:
+    shown = markdown_html("One[^a] and two[^b].\n\n[^b]: The *second*.\n\n[^a]: The first.\n\nMore, x^[2].")
+    assert words_of(shown).split("\n\n")[0].startswith("One[1] and two[2].")
+    assert shown.index("x^[2]") < shown.index("The first.") < shown.index("The <em>second</em>.")
+    assert not re.search(r"<a | id=", shown)
+
+
+def test_notes_are_there_while_the_text_grows() -> None:
+    growing, text = GrowingMarkdown(), "One[^a].\n\n[^a]: The first.\n\nMore that grows.\n\n- a\n- b\n\nEnd[^a]."
+    for end in range(len(text) + 1):
+        assert growing.html(text[:end]) == markdown_html(text[:end])
+
+
+@pytest.mark.parametrize("text", ["سلام", "# سلام", "- سلام\n- x", "> سلام", "|سلام|\n|-|\n|x|"])
+def test_text_runs_in_its_own_direction(text: str) -> None:
+    assert markdown_html(text).count('dir="auto"') == 1
 
 
 @given(pieces, pieces)

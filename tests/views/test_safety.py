@@ -40,6 +40,9 @@ ATTRIBUTES = {
     "start": re.compile(r"\d+"),
     "colspan": re.compile(r"\d+"),
     "rowspan": re.compile(r"\d+"),
+    "dir": re.compile("auto"),
+    "role": re.compile("img"),
+    "aria-label": re.compile("(not )?done"),
 }
 TAG = re.compile(r'</?([a-z0-9]+)((?: [a-z-]+(?:="[^"<>]*")?)*)(?: /)?>')
 

@@ -1,0 +1,82 @@
+"""What answers have beyond CommonMark: task lists, footnotes, prices that are no formulas, text that runs from right to left.
+
+The same rules as in the extension's ``markdownrules.ts``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
+    from markdown_it.rules_core import StateCore
+    from markdown_it.rules_inline import StateInline
+    from markdown_it.token import Token
+
+_TASK = re.compile(r"\[([ xX])\](?=[ \t])")  # e.g. the "[x]" of "- [x] done"
+# e.g. "$5 to buy" and "$10 and": an amount and a word, and no formula, which would have a sign between them
+_PRICE = re.compile(r"\$\d[\d.,]*[-\u2013]?[ \n]+(?:a )?[a-z]{2,}", re.IGNORECASE)
+# the blocks whose first strong letter says in which direction they run; what is inside of them follows
+_DIRECTED = {"p", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "blockquote", "table"}
+
+
+def extend(md: MarkdownIt) -> None:
+    """Add these rules to a parser that knows maths in dollars."""
+    from mdit_py_plugins.footnote import footnote_plugin
+
+    md.use(footnote_plugin, inline=False)  # x^[1] is a power more often than a note
+    md.inline.ruler.before("math_inline", "price", _price)
+    md.core.ruler.after("inline", "tasks", _tasks)
+    md.core.ruler.push("directions", _directions)
+    # no links from a note to its place and back: their names would be those of every other answer on the page
+    for name, html in {
+        "footnote_block_open": '<div class="lm-footnotes"><ol dir="auto">\n',
+        "footnote_block_close": "</ol></div>\n",
+        "footnote_open": "<li>",
+        "footnote_close": "</li>\n",
+        "footnote_anchor": "",
+    }.items():
+        md.add_render_rule(name, lambda *_, html=html: html)
+    md.add_render_rule("footnote_ref", lambda _, tokens, at, *__: f"<sup>[{note_number(tokens[at])}]</sup>")
+    md.add_render_rule("task", _task_html)
+
+
+def note_number(token: Token) -> int:
+    """The number that the reader sees of a footnote, or of its place in the text."""
+    return int(token.meta["id"]) + 1
+
+
+def _task_html(renderer: Any, tokens: Sequence[Token], at: int, options: Any, env: Any) -> str:
+    done = tokens[at].meta["done"]
+    label, box = ("done", "\u2611") if done else ("not done", "\u2610")
+    return f'<span class="lm-task" role="img" aria-label="{label}">{box}</span>'
+
+
+def _price(state: StateInline, silent: bool) -> bool:
+    if not _PRICE.match(state.src, state.pos):
+        return False
+    if not silent:
+        state.pending += "$"
+    state.pos += 1
+    return True
+
+
+def _tasks(state: StateCore) -> None:
+    from markdown_it.token import Token
+
+    for item, paragraph, inline in zip(state.tokens, state.tokens[1:], state.tokens[2:], strict=False):
+        first = inline.children[0] if inline.children else None
+        found = _TASK.match(first.content) if first is not None and first.type == "text" else None
+        if first is None or found is None or (item.type, paragraph.type) != ("list_item_open", "paragraph_open"):
+            continue
+        first.content = first.content[found.end() :]
+        inline.children = [Token("task", "span", 0, meta={"done": found[1] != " "}), *(inline.children or ())]
+        item.attrJoin("class", "lm-item")
+
+
+def _directions(state: StateCore) -> None:
+    for token in state.tokens:
+        if token.level == 0 and token.nesting == 1 and token.tag in _DIRECTED:
+            token.attrSet("dir", "auto")
