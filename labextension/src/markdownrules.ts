@@ -22,6 +22,7 @@ export function extend(markdown: MarkdownIt): void {
   markdown.core.ruler.after('inline', 'tasks', ({ tokens }) =>
     tokens.forEach((_, at) => makeTask(tokens, at))
   );
+  markdown.core.ruler.before('footnote_tail', 'orphans', orphans);
   markdown.core.ruler.push('directions', directions);
   const rules = markdown.renderer.rules;
   rules.task = (tokens, at, _options, { trans }: { trans: TranslationBundle }) => {
@@ -65,6 +66,46 @@ function makeTask(tokens: Token[], at: number): void {
     inline.children!.unshift(task);
     item.attrJoin('class', 'llm-TaskItem');
   }
+}
+
+/** Keep as text what looks like a note and is none: nothing refers to it, or another one of its name follows. */
+function orphans(state: StateCore): void {
+  const { tokens } = state;
+  const refs: Record<string, number> = state.env.footnotes?.refs ?? {};
+  const last = new Map<string, number>();
+  tokens.forEach(({ type, meta }, at) => type === 'footnote_reference_open' && last.set(meta.label, at));
+  let [inside, end] = ['', 0];
+  state.tokens = tokens.flatMap((token, at) => {
+    end = Math.max(end, token.map?.[1] ?? 0);
+    if (token.type === 'footnote_reference_close' && inside) {
+      inside = '';
+      return [];
+    }
+    if (token.type !== 'footnote_reference_open') {
+      return [token];
+    }
+    const { label } = token.meta;
+    inside = (refs[`:${label}`] ?? -1) >= 0 && last.get(label) === at ? '' : `[^${label}]: `;
+    return inside ? led(inside, tokens.slice(at + 1, at + 3), end, state) : [token];
+  });
+}
+
+/** Put a text in front of a paragraph, or into one of its own where something else follows. */
+function led(text: string, [first, inline]: Token[], line: number, { Token }: StateCore): Token[] {
+  const leading = new Token('text', '', 0);
+  leading.content = text;
+  if (first?.type === 'paragraph_open' && inline?.type === 'inline') {
+    inline.children!.unshift(leading);
+    return [];
+  }
+  const made = [
+    new Token('paragraph_open', 'p', 1),
+    new Token('inline', '', 0),
+    new Token('paragraph_close', 'p', -1)
+  ];
+  made[0].map = [line, line];
+  made[1].children = [leading];
+  return made;
 }
 
 function directions({ tokens }: StateCore): void {

@@ -119,6 +119,15 @@ describe('beyond CommonMark', () => {
     expect(node.textContent).toContain('x^[2]');
   });
 
+  it.each([
+    ['[^a]: nothing refers to it', '[^a]: nothing refers to it'],
+    ['One[^a].\n\n[^a]: first\n\n[^a]: second', 'One[1].[^a]: firstsecond'],
+    ['`[^a]`\n\n[^a]: a note', '[^a][^a]: a note'],
+    ['[^a]:\n\n    - item', '[^a]: item']
+  ])('what is no note stays as text: %j', (source, text) => {
+    expect(page(source).textContent?.replace(/\n/g, '')).toBe(text);
+  });
+
   it('a note that streams comes out as if it had come at once', () => {
     const source = 'One[^a].\n\n[^a]: The first.\n\nMore that grows.\n\n- a\n- b\n\nEnd[^a].';
     const whole = shown([source]);

@@ -10,6 +10,7 @@ from html import escape
 from typing import Any
 
 from .markdown import NO_MATHS, printable
+from .remark import escaped
 from .style import STYLE
 
 MIME_TYPE = "application/vnd.llm-magics.action+json"
@@ -21,6 +22,7 @@ def action_bundle(label: str, code: str) -> dict[str, Any]:
     html = f"To go on, run <code>{escape(printable(code))}</code> and then this cell again."
     return {
         "text/html": f'{STYLE}<div class="llm-magics {NO_MATHS}"><div class="lm-notice">{html}</div></div>',
+        "text/markdown": escaped(line),
         "text/plain": line,
         MIME_TYPE: {"label": label, "code": code},
     }

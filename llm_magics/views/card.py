@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from .markdown import NO_MATHS, printable
+from .remark import escaped, fenced
 from .style import STYLE
 
 Rows = Sequence[tuple[str, str]]
@@ -21,12 +22,13 @@ def card_bundle(title: str, rows: Rows, note: str = "") -> dict[str, str]:
     )
     width = max((len(name) for name, _ in rows), default=0)
     lines = [title, *(f"  {name:<{width}}  {value}" for name, value in rows), *([note] if note else [])]
-    return {"text/html": html, "text/plain": printable("\n".join(lines))}
+    return _bundle(html, "\n".join(lines))
 
 
 def note_bundle(note: str) -> dict[str, str]:
     """The MIME bundle of one quiet sentence."""
-    return {"text/html": f'{STYLE}<div class="llm-magics {NO_MATHS}">{_note(note)}</div>', "text/plain": printable(note)}
+    html = f'{STYLE}<div class="llm-magics {NO_MATHS}">{_note(note)}</div>'
+    return {**_bundle(html, note), "text/markdown": escaped(printable(note))}
 
 
 def table_bundle(columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> dict[str, str]:
@@ -36,10 +38,8 @@ def table_bundle(columns: Sequence[str], rows: Sequence[Sequence[str]], note: st
     table = f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>" if rows else ""
     widths = [max(len(row[at]) for row in (columns, *rows)) for at in range(len(columns))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (columns, *rows)]
-    return {
-        "text/html": f'{STYLE}<div class="llm-magics {NO_MATHS}">{table}{_note(note)}</div>',
-        "text/plain": printable("\n".join((*(lines if rows else ()), *([note] if note else [])))),
-    }
+    html = f'{STYLE}<div class="llm-magics {NO_MATHS}">{table}{_note(note)}</div>'
+    return _bundle(html, "\n".join((*(lines if rows else ()), *([note] if note else []))))
 
 
 def bytes_text(size: int) -> str:
@@ -54,6 +54,11 @@ def bar_text(what: str, done: int, total: int) -> str:
     filled = min(20 * done // total, 20)
     size = f"  {bytes_text(done)} of {bytes_text(total)}" if total > 1 else ""
     return f"{what}  [{'#' * filled}{'.' * (20 - filled)}]  {min(100 * done // total, 100)} %{size}"
+
+
+def _bundle(html: str, plain: str) -> dict[str, str]:
+    """What is laid out in columns stays so in markdown."""
+    return {"text/html": html, "text/markdown": fenced(printable(plain)), "text/plain": printable(plain)}
 
 
 def _safe(text: str) -> str:

@@ -82,7 +82,8 @@ def tool_html(segment: ToolSegment) -> str:
     is_open = " open" if segment.outputs or segment.state == "asking" else ""
     head = f"<code>{escape(printable(call_line(segment)))}</code> · {escape(printable(state_line(segment)))}"
     parts = []
-    if segment.ask is not None and segment.state == "asking":
+    asking = segment.ask is not None and segment.state == "asking"
+    if segment.ask is not None and asking:
         shown = code_html(printable(segment.ask.shown), "python")
         some = ", with what looks like a secret masked" if MASK in segment.ask.shown else ""
         parts.append(_labelled(f"Waits for approval. This would run{some}:", shown, segment.ask.reason))
@@ -94,8 +95,8 @@ def tool_html(segment: ToolSegment) -> str:
     if segment.result is not None:
         parts.append(_labelled("Result", code_html(printable(_pretty(segment.result)))))
     parts += [f'<div class="lm-notice lm-warning">{escape(printable(w))}</div>' for w in segment.warnings]
-    if segment.source:
-        parts.append(f'<div class="lm-notice">from {escape(printable(segment.source))}</div>')
+    if segment.source and not asking:  # in a question it stands in what would run
+        parts.append(_labelled("What ran", code_html(printable(segment.source), "python")))
     return f'<details class="lm-tool lm-{segment.state}"{is_open}><summary>{head}</summary>{"".join(parts)}</details>\n'
 
 

@@ -29,6 +29,7 @@ def extend(md: MarkdownIt) -> None:
     md.use(footnote_plugin, inline=False)  # x^[1] is a power more often than a note
     md.inline.ruler.before("math_inline", "price", _price)
     md.core.ruler.after("inline", "tasks", _tasks)
+    md.core.ruler.before("footnote_tail", "orphans", _orphans)
     md.core.ruler.push("directions", _directions)
     # no links from a note to its place and back: their names would be those of every other answer on the page
     for name, html in {
@@ -74,6 +75,33 @@ def _tasks(state: StateCore) -> None:
         first.content = first.content[found.end() :]
         inline.children = [Token("task", "span", 0, meta={"done": found[1] != " "}), *(inline.children or ())]
         item.attrJoin("class", "lm-item")
+
+
+def _orphans(state: StateCore) -> None:
+    """Keep as text what looks like a note and is none: nothing refers to it, or another one of its name follows."""
+    from markdown_it.token import Token
+
+    referred = {label[1:] for label, number in state.env.get("footnotes", {}).get("refs", {}).items() if number >= 0}
+    last = {token.meta["label"]: at for at, token in enumerate(state.tokens) if token.type == "footnote_reference_open"}
+    kept: list[Token] = []
+    inside = ""
+    for at, token in enumerate(state.tokens):
+        if token.type == "footnote_reference_open":
+            label = token.meta["label"]
+            inside = "" if label in referred and last[label] == at else f"[^{label}]: "
+            if inside:
+                body = state.tokens[at + 1 : at + 3]
+                if [one.type for one in body] == ["paragraph_open", "inline"]:
+                    body[1].children = [Token("text", "", 0, content=inside), *(body[1].children or ())]
+                else:
+                    text = Token("inline", "", 0, content=inside, children=[Token("text", "", 0, content=inside)])
+                    kept += [Token("paragraph_open", "p", 1), text, Token("paragraph_close", "p", -1)]
+                continue
+        elif token.type == "footnote_reference_close" and inside:
+            inside = ""
+            continue
+        kept.append(token)
+    state.tokens = kept
 
 
 def _directions(state: StateCore) -> None:

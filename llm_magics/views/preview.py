@@ -7,6 +7,7 @@ from html import escape
 from typing import TypeAlias
 
 from .markdown import NO_MATHS, printable
+from .remark import fenced
 from .style import STYLE
 
 PreviewPart: TypeAlias = tuple[str, str, Sequence[int]]  # origin, text, token ids
@@ -14,7 +15,8 @@ PreviewPart: TypeAlias = tuple[str, str, Sequence[int]]  # origin, text, token i
 
 def preview_bundle(parts: Sequence[PreviewPart], context_size: int = 0) -> dict[str, str]:
     """The MIME bundle of a preview; ``context_size`` in tokens, 0 where unknown."""
-    return {"text/html": _html(parts, context_size), "text/plain": _plain(parts, context_size)}
+    plain = _plain(parts, context_size)
+    return {"text/html": _html(parts, context_size), "text/markdown": fenced(plain), "text/plain": plain}
 
 
 def shares(parts: Sequence[PreviewPart]) -> list[tuple[str, int]]:

@@ -10,6 +10,7 @@ STYLE = """<style><!--
 .llm-magics summary{cursor:pointer;color:var(--jp-content-font-color2,inherit)}
 .llm-magics pre{background:var(--jp-layout-color2,#8881);color:inherit;padding:.5em .7em;overflow:auto;
 max-height:30em;white-space:pre-wrap;overflow-wrap:anywhere;word-break:normal;border-radius:3px;margin:.4em 0}
+.llm-magics pre code{background:none;color:inherit;padding:0}
 .llm-magics code,.llm-magics pre{font-family:var(--jp-code-font-family,monospace);font-size:.93em}
 .llm-magics table{border-collapse:collapse;margin:.4em 0;font-size:inherit}
 .llm-magics th,.llm-magics td{border:1px solid var(--jp-border-color2,#8886);padding:.2em .6em}

@@ -198,6 +198,7 @@ beyond_commonmark = [*"[]^$", "[^a]", "\n\n[^a]: ", "\n\n[^b]: ", "[^b]", "- [ ]
 @given(st.lists(pieces | st.sampled_from(beyond_commonmark), max_size=6).map("".join))
 @example("- \\[ ] no task")
 @example("[^a]\n\n[^a]: **note**\n\n    - more\n\n\\[^a] is no note")
+@example("[^a]: [^a]\n\n[^a]: [")
 @example("- [x] a\n\n[x]: https://example.org")
 @settings(max_examples=500)
 def test_rewritten_markdown_says_the_same(text: str) -> None:
@@ -230,6 +231,19 @@ def test_notes_stand_at_the_end_and_lead_nowhere_on_the_page() -> None:
     assert words_of(shown).split("\n\n")[0].startswith("One[1] and two[2].")
     assert shown.index("x^[2]") < shown.index("The first.") < shown.index("The <em>second</em>.")
     assert not re.search(r"<a | id=", shown)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("[^a]: nothing refers to it", "[^a]: nothing refers to it"),
+        ("One[^a].\n\n[^a]: first\n\n[^a]: second", "One[1].[^a]: firstsecond"),
+        ("`[^a]`\n\n[^a]: a note", "[^a][^a]: a note"),
+        ("[^a]:\n\n    - item", "[^a]: item"),
+    ],
+)
+def test_what_is_no_note_stays_as_text(text: str, shown: str) -> None:
+    assert words_of(markdown_html(text)).replace("\n", "") == shown
 
 
 def test_notes_are_there_while_the_text_grows() -> None:
