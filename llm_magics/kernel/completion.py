@@ -18,23 +18,51 @@ if TYPE_CHECKING:
     from .runtime import Runtime
 
 
+_MAGIC = re.compile(r"\s*%%?(\w+)\s(.*)", re.DOTALL)
+_FILLS = re.compile(r"\s*%%?(chat|compare|load_model|thread)\b")  # whose line or body is filled
+# e.g. "Explain {{df.he": braces that are open and not escaped, and the name at the end
+_BRACES = re.compile(r"(?<!\\)\{\{(?:(?!\}\}).)*?(?P<word>(?:[^\W\d]\w*\.)*(?:[^\W\d]\w*)?)$", re.DOTALL)
+
+
 def start_completion(runtime: Runtime) -> Callable[[], None]:
     """Offer completions on the lines of our magics, and there alone: IPython's own names would be noise. Gives what ends it."""
 
     @context_matcher(identifier="llm_magics", priority=100)
     def matcher(context: CompletionContext) -> SimpleMatcherResult:
-        word, offers = complete_line(runtime, context.text_until_cursor)
-        completions = [SimpleCompletion(text=offer, type="magic") for offer in offers]
-        return {"completions": completions, "matched_fragment": word, "suppress": bool(offers), "ordered": True}
+        named = complete_braces(runtime, context.full_text, context.text_until_cursor)
+        word, offers = named or complete_line(runtime, context.text_until_cursor)
+        completions = [SimpleCompletion(text=offer, type="instance" if named else "magic") for offer in offers]
+        if not offers and _ours_alone(context.text_until_cursor):
+            completions = [SimpleCompletion(text=word, type="magic")]  # IPython asks others as well if there is nothing at all
+        return {"completions": completions, "matched_fragment": word, "suppress": bool(completions), "ordered": True}
 
     matchers = runtime.shell.Completer.custom_matchers
     matchers.append(matcher)
     return lambda: matchers.remove(matcher)
 
 
+def complete_braces(runtime: Runtime, cell: str, line: str) -> tuple[str, list[str]] | None:
+    """What ``{{expression`` at the end of ``line`` may become: names of the user's, and attributes, e.g. "df.he" to "df.head".
+    None outside of braces, and in cells that fill none."""
+    begun = _BRACES.search(line)
+    if begun is None or not _FILLS.match(cell):
+        return None
+    word = begun["word"]
+    completer = runtime.shell.Completer
+    return word, list(completer.attr_matches(word) if "." in word else completer.global_matches(word))
+
+
+def _ours_alone(line: str) -> bool:
+    """Whether nobody else can know what comes next: words of Python mean nothing on these lines. Elsewhere a file, a variable
+    or a question may follow."""
+    found = _MAGIC.match(line)
+    takes_file = found is not None and found[1] == "thread" and found[2].split(" ")[0] in ("export", "restore")
+    return found is not None and found[1] in ("tools", "models", "thread", "unload_model") and not takes_file
+
+
 def complete_line(runtime: Runtime, line: str) -> tuple[str, list[str]]:
     """The last word of ``line``, the text up to the cursor, and what it may become; nothing where anything may be written."""
-    found = re.match(r"\s*%%?(\w+)\s(.*)", line, re.DOTALL)
+    found = _MAGIC.match(line)
     if found is None or found[1] not in SPECS or "\n" in line:
         return "", []
     spec, before = SPECS[found[1]], options_begun(found[2]) if found[1] == "tool" else found[2]

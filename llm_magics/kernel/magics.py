@@ -194,7 +194,7 @@ class LanguageModelMagics(Magics):
     def _doctor(self) -> None:
         from ..models.doctor import report
 
-        self.runtime.shell.display_pub.publish({"text/plain": "\n".join(map(str, report()))})
+        self.runtime.shell.display_pub.publish({"text/plain": "\n".join(map(str, report(self.runtime.defaults.model)))})
 
     def _strip(self, path: str) -> None:
         from .conversations import strip

@@ -14,7 +14,8 @@ from ..engine.cpus import cpus
 from ..engine.free import FreeMemory, free_memory
 from ..errors import LLMMagicsError
 from . import frontend
-from .catalog import catalog, default_model
+from .catalog import catalog, default_model, find
+from .locate import file_at
 from .stores import StoredFile, models_dir, stored_files
 
 _PACKAGES = ("llm_magics", "llama-cpp-python", "llguidance", "ipykernel", "huggingface-hub")
@@ -34,13 +35,17 @@ class Finding:
         return f"{self.topic:16}  {self.found}{arrow}"
 
 
-def report() -> tuple[Finding, ...]:
-    """Look at everything now. Never raises for what it finds amiss: that is what it is for."""
+def report(default: str = "") -> tuple[Finding, ...]:
+    """Look at everything now. Never raises for what it finds amiss: that is what it is for.
+
+    ``default`` is what the name "default" means here, if a kernel's configuration says so.
+    """
+    default = default or default_model()
     memory, models = free_memory(), list(stored_files())
-    findings = [*_software(), *_front_end(), *_llama_cpp(memory), *_machine(memory), *_models(models)]
+    findings = [*_software(), *_front_end(), *_llama_cpp(memory), *_machine(memory), *_models(models, default)]
     if models:
-        findings += _template(_first_choice(models))
-    return (*findings, _next(models, findings))
+        findings += _template(_first_choice(models, default))
+    return (*findings, _next(models, findings, default))
 
 
 def _software() -> Iterator[Finding]:
@@ -146,12 +151,12 @@ def _machine(memory: FreeMemory) -> Iterator[Finding]:
     yield Finding("disk", f"{shutil.disk_usage(place).free / 1e9:.1f} GB free for models in {models_dir()}")
 
 
-def _models(models: list[StoredFile]) -> Iterator[Finding]:
+def _models(models: list[StoredFile], default: str) -> Iterator[Finding]:
     for found in models:
         size = found.path.stat().st_size / 1e6
         yield Finding("model", f"{_called(found)} ({size:,.0f} MB, {found.store}: {found.path})")
     if not models:
-        yield Finding("model", "none on this machine", f"llm-magics pull {default_model()}")
+        yield Finding("model", "none on this machine", f"llm-magics pull {default}")
 
 
 def _template(name: str) -> Iterator[Finding]:
@@ -168,21 +173,23 @@ def _template(name: str) -> Iterator[Finding]:
     yield Finding("chat template", f"{name}: {' '.join(said) or 'understood, with nothing to warn of'}")
 
 
-def _next(models: list[StoredFile], findings: list[Finding]) -> Finding:
+def _next(models: list[StoredFile], findings: list[Finding], default: str) -> Finding:
     """One thing to type: mend what is broken first, then have a model, then talk to it."""
     broken = next((f for f in findings if f.found.startswith(("not installed", "does not load"))), None)
     if broken:
         return Finding("next", broken.advice)
     if not models:
-        return Finding("next", f"llm-magics pull {default_model()}")
-    load = f"%load_model {_first_choice(models)}"
+        return Finding("next", f"llm-magics pull {default}")
+    load = f"%load_model {_first_choice(models, default)}"
     return Finding("next", f"in a notebook: %load_ext llm_magics, then {load}, then a cell that begins with %%chat")
 
 
-def _first_choice(models: list[StoredFile]) -> str:
-    """The default model where it is here, else the first that is."""
+def _first_choice(models: list[StoredFile], default: str) -> str:
+    """The default model if it is here, by any of its names, else the first that is."""
     names = [_called(m) for m in models]
-    return default_model() if default_model() in names else names[0]
+    entry = find(default)
+    known = entry.name if entry else default
+    return known if known in names or file_at(default) else names[0]
 
 
 def _called(found: StoredFile) -> str:

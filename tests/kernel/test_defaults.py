@@ -66,6 +66,8 @@ def test_a_kernel_with_defaults_loads_and_answers_by_them(tmp_path: Path, monkey
         first, second = (opened.must("%%chat --no-history\nCount from 1 to 100.").transcript for _ in range(2))
         assert (first.state, first.usage.completion_tokens) == ("length", 3)
         assert first.text == second.text  # at temperature 0
+        (told,) = opened.must("%llm doctor").bundles
+        assert "then %load_model smollm2-135m, then" in told["text/plain"].splitlines()[-1]
         status = str(opened.must("%llm status").bundles)
         assert "default max tokens" in status
         longer = opened.must("%%chat --no-history --max-tokens 6\nCount from 1 to 100.").transcript

@@ -181,6 +181,20 @@ def test_tab_completes_options_values_and_names(book: Notebook) -> None:
     assert "--temp" not in book.complete("x = --te")
 
 
+def test_tab_offers_no_words_of_python_on_lines_that_have_none(book: Notebook) -> None:
+    assert book.complete("%tools ") == ["forget", "list", "set", "test", "why"]
+    for line, word in (("%tools forget nosuch", "nosuch"), ("%models ", ""), ("%thread use nosuch", "nosuch")):
+        assert book.complete(line) == [word]  # the word itself: nothing to add
+    assert any(name.endswith("test_threads.py") for name in book.complete(f"%thread export {__file__}"[:-5]))
+
+
+def test_tab_completes_names_inside_braces(book: Notebook) -> None:
+    book.must("readings = [1]\nclass Table: header = 1\ntable = Table()", None)
+    for line in ("%%chat\nExplain {{readi", "%%chat\nExplain {{len(readi", "%%chat -s {{readi", "%%chat What is {{readi"):
+        assert book.complete(line) == ["readings"], line
+    assert book.complete("%%chat\nExplain {{table.he") == ["table.header"]
+
+
 def test_unloading_brings_back_the_magics_that_had_the_names_before(book: Notebook) -> None:
     book.must("%unload_ext llm_magics")
     book.must("get_ipython().register_magic_function(lambda line: 'of another', 'line', 'models')", None)
