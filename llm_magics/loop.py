@@ -30,6 +30,7 @@ from .events import (
 from .history import Turn
 from .messages import FinishReason, Message, ToolCall, ToolResult, system
 from .models.base import Model, Request
+from .models.meter import Meter, Metered
 from .record import Recorder
 from .settings import TurnSettings
 from .tools.answered import key_of
@@ -58,6 +59,7 @@ class TurnLoop:
     owner: object = None
     recorder: Recorder = field(default_factory=Recorder)
     _told: int = 0  # of turns left out
+    _meter: Meter | None = None  # of the answer under way, if its model counts
 
     def run(self, text: str) -> Generator[Event, None, None]:
         """Yield the turn's events. Whoever consumes them gives each to ``turn.record`` before asking for the next."""
@@ -76,6 +78,9 @@ class TurnLoop:
             reason = yield from self._steps(clock, runner)
         except KeyboardInterrupt:
             yield self._end("interrupted", clock)
+            raise
+        except GeneratorExit:  # nobody hears of it any more, but the turn keeps what it cost
+            self.turn.record(self._end("interrupted", clock))
             raise
         except Exception:
             yield self._end("error", clock)
@@ -128,6 +133,7 @@ class TurnLoop:
             for event in stream:
                 if isinstance(event, ModelEnd):
                     event = self.recorder.completed(event, asking.request, number)
+                    self._meter = None
                 yield event
                 if isinstance(event, ModelEnd):
                     end = event
@@ -153,7 +159,9 @@ class TurnLoop:
 
     def _stream(self, request: Request) -> Generator[ModelEvent, None, None]:
         """The answer's events, begun: a request that is refused is refused here. Too many calls end it."""
-        events = _with_ids(bounded(self.model.stream(request), self.settings.limits.of_calls))
+        asked = self.model.stream(request)
+        self._meter = asked.meter if isinstance(asked, Metered) else None
+        events = _with_ids(bounded(asked, self.settings.limits.of_calls))
         first = next(events, None)
         return _chained(first, events)
 
@@ -207,7 +215,8 @@ class TurnLoop:
 
     def _end(self, reason: FinishReason, clock: Clock) -> TurnEnd:
         trace = self.turn.trace
-        return TurnEnd(reason, trace.usage, clock.seconds, max(len(trace.steps), 1))
+        usage = trace.usage if self._meter is None else trace.usage + self._meter.usage
+        return TurnEnd(reason, usage, clock.seconds, max(len(trace.steps), 1))
 
 
 @dataclass(slots=True)

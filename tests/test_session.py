@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Generator, Iterator
 
 import pydantic
 import pytest
 
 from llm_magics import Session
 from llm_magics.errors import LLMMagicsError, ModelError, OptionError, SchemaError
-from llm_magics.events import Event, ModelEnd, Notice, TurnEnd, TurnStart, assemble
+from llm_magics.events import Event, ModelEnd, ModelEvent, Notice, PromptProgress, TextDelta, TurnEnd, TurnStart, assemble
 from llm_magics.messages import Message
+from llm_magics.models.base import Request
+from llm_magics.models.meter import Meter, Metered
 from llm_magics.models.scripted import ScriptedModel
 
 
@@ -102,6 +105,45 @@ def test_an_interrupt_inside_the_model_is_told_and_raised_again() -> None:
             seen.append(event)
     assert isinstance(seen[-1], TurnEnd)
     assert seen[-1].finish_reason == "interrupted"
+
+
+class Counting(ScriptedModel):
+    """Says a word for each token and counts them, as a local model does. ``strikes`` raises an interrupt behind that many."""
+
+    strikes = 99
+
+    def stream(self, request: Request) -> Iterator[ModelEvent]:
+        return Metered(self._counted, Meter(4096, prompt=7))
+
+    def _counted(self, meter: Meter) -> Generator[ModelEvent, None, None]:
+        yield PromptProgress(3, 5)
+        meter.read(3, 2)
+        for number in range(9):
+            if number == self.strikes:
+                raise KeyboardInterrupt
+            meter.wrote(1)
+            yield TextDelta("word ")
+        raise AssertionError("nobody reads on to here")
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["inside the model", "while it is drawn"])
+def test_an_interrupted_turn_tells_the_tokens_that_came(inside: bool) -> None:
+    model = Counting([])
+    model.strikes = 4 if inside else 99
+    session = Session(model)
+    with pytest.raises(KeyboardInterrupt), contextlib.closing(session.turn("count")) as events:
+        n_words = 0
+        for event in events:
+            n_words += isinstance(event, TextDelta)
+            if n_words == 4 and not inside:
+                raise KeyboardInterrupt
+    reply = session.reply
+    assert reply is not None
+    assert (reply.text, reply.finish_reason) == ("word " * 4, "interrupted")
+    usage = reply.usage
+    assert (usage.prompt_tokens, usage.cached_tokens, usage.evaluated_tokens, usage.completion_tokens) == (7, 2, 5, 4)
+    assert (usage.context_used, usage.context_size) == (11, 4096)
+    assert usage.completion_seconds > 0
 
 
 def test_a_turn_to_which_the_model_said_nothing_leaves_no_trace_in_the_history() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePath
@@ -25,6 +25,7 @@ from ..messages import Message
 from .base import Mappable, PromptPart, Request, Sampling
 from .ended import why_ended
 from .guide import make_guide
+from .meter import Meter, Metered
 from .shift import ContextShift, Fitted
 from .tokens import Rendered, TokenMemory, control_pattern, split
 
@@ -117,6 +118,9 @@ class LocalModel(Mappable):
 
     def stream(self, request: Request) -> Iterator[ModelEvent]:
         """Answer one request. Raises TemplateError, SchemaError, ContextFullError before anything is evaluated."""
+        return Metered(lambda meter: self._stream(request, meter), Meter(self.context_size))
+
+    def _stream(self, request: Request, meter: Meter) -> Generator[ModelEvent, None, None]:
         fitted = self._shift.fit(request) if self._shift else Fitted(request, self._render(request))
         rendered = fitted.rendered
         sampler = self._sampler(request.sampling)
@@ -135,6 +139,7 @@ class LocalModel(Mappable):
                 request.soft_limit,
             )
         )
+        meter.prompt = len(rendered.ids)
         losses = self._losses(fitted.request, rendered)
         collected: list[ModelEvent] = []
         generated: list[int] = []
@@ -143,10 +148,12 @@ class LocalModel(Mappable):
             with closing(generation):
                 for event in generation:
                     match event:
-                        case Prefill(done, total, _):
+                        case Prefill(done, total, cached):
+                            meter.read(done, cached)
                             yield PromptProgress(done, total)
                         case Tokens(ids, _, events, probabilities):
                             generated += ids
+                            meter.wrote(len(ids))
                             logprobs += probabilities
                             collected += events  # type: ignore[arg-type]  # the guide's events are ModelEvents
                             yield from events  # type: ignore[misc]  # likewise

@@ -18,6 +18,7 @@ SETUP = """
 import os, signal
 from llm_magics import load_model
 from llm_magics.events import PromptProgress, TextDelta
+from llm_magics.models.meter import Metered
 from llm_magics.views.notebook import NotebookView
 
 armed, left = "", 0
@@ -40,7 +41,10 @@ class Struck:
     def __getattr__(self, name):
         return getattr(self.model, name)
     def stream(self, request):
-        for event in self.model.stream(request):
+        real = self.model.stream(request)
+        return Metered(lambda meter: self.struck(real), real.meter)
+    def struck(self, real):
+        for event in real:
             if isinstance(event, PromptProgress) and event.done < event.total:
                 passed("prefill")
             elif isinstance(event, TextDelta):
@@ -91,6 +95,7 @@ def test_a_real_turn_interrupted_anywhere_stays_valid_and_the_next_answer_is_rig
         assert [role for role, _, _ in history] == ["user", "assistant"] * (len(history) // 2)
         if partial:
             assert history[-2:] == [("user", question, None), ("assistant", partial, state)]
+            assert ran.transcript.usage.completion_tokens > 0  # what came is counted, whoever was struck
             assert state == "interrupted" or phase == "draw"  # the last drawing comes after the answer's end
         else:
             assert ("user", question, None) not in history
