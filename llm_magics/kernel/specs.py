@@ -172,7 +172,7 @@ def _context(word: str) -> Any:
     return word if word == "auto" else number(32, whole=True)(word)
 
 
-_SEED = Option(("--seed",), "seed", "the cell gives the same answer when it is run again", number(0, 2**32 - 1, True), "N")
+_SEED = Option(("--seed",), "seed", "a cell that is run again gives the same answer", number(0, 2**32 - 1, True), "N")
 
 CHAT = Spec(
     "%%chat",
