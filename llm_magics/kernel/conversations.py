@@ -11,9 +11,10 @@ from typing import Any
 from ..errors import OptionError
 from ..notebooks import read_notebook, saved_transcripts
 from ..notebooks import strip as strip_notebook
+from ..plural import counted
 from ..transcript import Transcript
 from ..views.card import card_bundle, table_bundle
-from ..views.lines import ENDINGS, counted
+from ..views.lines import ENDINGS
 from ..views.plain import transcript_markdown
 from ..views.secrets import masked
 from .options import near

@@ -175,8 +175,8 @@ class LanguageModelMagics(Magics):
         return spec.parse_question(line, self.runtime.shell.user_ns, self.runtime.tell_once)
 
     def _status(self) -> None:
+        from ..plural import counted
         from ..views.card import card_bundle
-        from ..views.lines import counted
 
         status = self.runtime.status()
         threads = ", ".join(f"{name} ({counted(n, 'turn')})" for name, n in status["threads"].items())

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import LLMMagicsError
+from ..plural import counted
 
 MimeBundle = Mapping[str, Any]
 NOBODY_ASKED = "nobody could be asked to approve this call"
@@ -149,9 +150,9 @@ def _table(value: Any) -> ToolOutput | None:
     rows, columns = value.shape
     kinds = ", ".join(f"{name} ({kind})" for name, kind in value.dtypes.items())
     shown = value.head(_ROWS)
-    more = f"\n({rows - _ROWS:,} more rows)" if rows > _ROWS else ""
+    more = f"\n({counted(rows - _ROWS, 'more row')})" if rows > _ROWS else ""
     body = shown.to_csv(index=not _plain_index(value))
-    text = f"A table of {rows:,} rows and {columns} columns: {kinds}\n{body}{more}".strip()
+    text = f"A table of {counted(rows, 'row')} and {counted(columns, 'column')}: {kinds}\n{body}{more}".strip()
     bundle = {"text/html": value.to_html(max_rows=20, max_cols=20), "text/plain": value.to_string(max_rows=20, max_cols=20)}
     return ToolOutput(text, (bundle,))
 
@@ -200,11 +201,11 @@ def _encoded(data: bytes) -> str:
 def describe_figure(figure: Any) -> str:
     """Say in a few lines what a matplotlib figure shows, for a model that cannot see it."""
     axes = figure.get_axes()
-    lines = [f"A figure with {len(axes)} plot{'s' if len(axes) != 1 else ''}."]
+    lines = [f"A figure with {counted(len(axes), 'plot')}."]
     for ax in axes:
         kinds = {"line": ax.lines, "bar": ax.patches, "set of shapes": ax.collections, "image": ax.images}
-        counts = {kind: len(found) for kind, found in kinds.items()}
-        drawn = ", ".join(f"{n} {kind}{'s' if n != 1 else ''}" for kind, n in counts.items() if n) or "nothing"
+        several = {"set of shapes": "sets of shapes"}
+        drawn = ", ".join(counted(len(d), kind, several.get(kind, "")) for kind, d in kinds.items() if len(d)) or "nothing"
         labels = ", ".join(f"{side} axis: {text}" for side, text in (("x", ax.get_xlabel()), ("y", ax.get_ylabel())) if text)
         title = f'"{ax.get_title()}"' if ax.get_title() else "Untitled plot"
         lines.append(f"{title}: {drawn}{'; ' + labels if labels else ''}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from ..plural import counted
 from ..segments import ToolSegment
 from ..tools.results import NOBODY_ASKED
 from ..transcript import Transcript
@@ -17,11 +18,6 @@ ENDINGS = {
     "error": "ended by an error",
 }
 _STATES = {"writing": "being written", "ready": "ready", "asking": "waits for approval", "cut": "cut off, did not run"}
-
-
-def counted(n: int, noun: str, nouns: str = "") -> str:
-    """A number with its noun, e.g. ``1 turn``, ``1,024 tokens``; ``nouns`` is the plural if it is more than an "s"."""
-    return f"{n:,} {noun if n == 1 else nouns or noun + 's'}"
 
 
 def status_line(transcript: Transcript) -> str:

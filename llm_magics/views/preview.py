@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TypeAlias
 
+from ..plural import counted
 from .markdown import NO_MATHS, printable
 from .remark import fenced
 from .style import STYLE
@@ -29,7 +30,7 @@ def shares(parts: Sequence[PreviewPart]) -> list[tuple[str, int]]:
 
 def _total_line(parts: Sequence[PreviewPart], context_size: int) -> str:
     total = sum(len(ids) for _, _, ids in parts)
-    line = f"{total:,} tokens would be sent" + (f", of a context of {context_size:,}" if context_size else "")
+    line = f"{counted(total, 'token')} would be sent" + (f", of a context of {context_size:,}" if context_size else "")
     return line + ": " + ", ".join(f"{origin} {n:,} ({n / max(total, 1):.0%})" for origin, n in shares(parts))
 
 
@@ -47,5 +48,8 @@ def _html(parts: Sequence[PreviewPart], context_size: int) -> str:
 
 
 def _plain(parts: Sequence[PreviewPart], context_size: int) -> str:
-    blocks = [f"--- {origin}, {len(ids):,} tokens: {' '.join(map(str, ids))}\n{printable(text)}" for origin, text, ids in parts]
+    blocks = [
+        f"--- {origin}, {counted(len(ids), 'token')}: {' '.join(map(str, ids))}\n{printable(text)}"
+        for origin, text, ids in parts
+    ]
     return "\n".join((_total_line(parts, context_size), *blocks))

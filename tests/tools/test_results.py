@@ -12,6 +12,7 @@ import pytest
 from llm_magics import ScriptedModel, Session
 from llm_magics.messages import ToolCall
 from llm_magics.segments import ToolSegment
+from llm_magics.tools.results import describe_figure, render
 from llm_magics.tools.tool import make_tool
 
 from ..loops import play
@@ -135,3 +136,20 @@ def test_the_size_that_reaches_the_model_is_capped_and_says_so() -> None:
     assert "900 of 1,000 characters left out" in (ran.result or "")
     assert ran.warnings
     assert ran.outputs[0]["text/plain"] == "x" * 1000
+
+
+def test_one_is_singular_and_more_are_plural_in_what_the_model_reads() -> None:
+    import pandas
+    from matplotlib.figure import Figure
+
+    assert render(pandas.DataFrame({"a": [1]})).text.startswith("A table of 1 row and 1 column: ")
+    assert render(pandas.DataFrame({"a": range(11), "b": 0})).text.endswith("(1 more row)")
+    drawn = Figure()
+    one, two = drawn.subplots(1, 2)
+    one.scatter([1, 2], [3, 4])
+    two.plot([1, 2])
+    two.scatter([1], [2])
+    two.scatter([2], [1])
+    first, *described = describe_figure(drawn).splitlines()
+    assert first == "A figure with 2 plots."
+    assert described == ["Untitled plot: 1 set of shapes.", "Untitled plot: 1 line, 2 sets of shapes."]

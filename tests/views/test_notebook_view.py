@@ -211,3 +211,7 @@ def test_progress_is_one_line() -> None:
     assert bar_text("fetching", 50_000_000, 100_000_000) == "fetching  [##########..........]  50 %  50 MB of 100 MB"
     assert bar_text("checking", 0, 0) == "checking"
     assert bytes_text(4_100_000_000) == "4.1 GB"
+
+
+def test_a_preview_of_one_token_says_so() -> None:
+    assert preview_bundle([("user", "Hi", (7,))])["text/plain"].startswith("1 token would be sent: user 1 (100%)")
