@@ -9,6 +9,7 @@ from .markdown import NO_MATHS, printable
 from .remark import escaped, fenced
 from .style import STYLE
 
+_SHORT = 16  # characters
 Rows = Sequence[tuple[str, str]]
 
 
@@ -34,7 +35,7 @@ def note_bundle(note: str) -> dict[str, str]:
 def table_bundle(columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> dict[str, str]:
     """The MIME bundle of a table of plain text."""
     head = "".join(f"<th>{_safe(column)}</th>" for column in columns)
-    body = "".join("<tr>" + "".join(f"<td>{_safe(cell)}</td>" for cell in row) + "</tr>\n" for row in rows)
+    body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>\n" for row in rows)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>" if rows else ""
     widths = [max(len(row[at]) for row in (columns, *rows)) for at in range(len(columns))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (columns, *rows)]
@@ -59,6 +60,11 @@ def bar_text(what: str, done: int, total: int) -> str:
 def _bundle(html: str, plain: str) -> dict[str, str]:
     """What is laid out in columns stays so in markdown."""
     return {"text/html": html, "text/markdown": fenced(printable(plain)), "text/plain": printable(plain)}
+
+
+def _cell(text: str) -> str:
+    """One cell; a name or a figure stays on one line, e.g. ``491 MB``."""
+    return f'<td class="lm-short">{_safe(text)}</td>' if len(text) <= _SHORT else f"<td>{_safe(text)}</td>"
 
 
 def _safe(text: str) -> str:

@@ -17,7 +17,8 @@ max-height:30em;white-space:pre-wrap;overflow-wrap:anywhere;word-break:normal;bo
 .llm-magics :is(th,td):not([style*=align]){text-align:left;vertical-align:top}
 .llm-magics .lm-preview td:last-child{width:100%}
 .llm-magics .lm-preview :is(th,td):first-child{white-space:nowrap}
-.llm-magics .lm-preview pre{margin:0;max-height:none;overflow-wrap:break-word}
+.llm-magics .lm-short{white-space:nowrap}
+.llm-magics .lm-preview pre{background:none;padding:0;margin:0;max-height:none;overflow-wrap:break-word}
 .llm-magics .lm-card :is(th,td){border:0;padding:0 1.2em 0 0;text-align:left;font-weight:normal}
 .llm-magics .lm-card th{color:var(--jp-content-font-color2,#777)}
 .llm-magics blockquote{border-left:3px solid var(--jp-border-color2,#8886);margin:.4em 0;padding-left:.8em}
@@ -37,7 +38,7 @@ max-height:30em;white-space:pre-wrap;overflow-wrap:anywhere;word-break:normal;bo
 .llm-magics.lm-wide{max-width:none}
 .llm-magics .lm-columns{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(19em,100%),1fr));gap:.4em 1.4em}
 .llm-magics .lm-column{min-width:0;border-top:2px solid var(--jp-border-color2,#8886);padding-top:.2em}
-.llm-magics .lm-differs{text-decoration:none;background:var(--jp-warn-color3,#fc63);border-radius:2px}
+.llm-magics .lm-differs{text-decoration:none;background:#ff990050;border-radius:2px}
 .llm-magics .lm-refused>summary{color:var(--jp-warn-color0,#b35900)}
 .llm-magics .lm-notrun .lm-refused>summary{color:inherit}
 .llm-magics .lm-warning{color:var(--jp-warn-color0,#b35900)}

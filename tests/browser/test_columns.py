@@ -15,6 +15,18 @@ from llm_magics import ScriptedModel
 slow = ScriptedModel(repeat("word\\n\\n" * 4000), tokens_per_second=60, parallel=2)
 model = ScriptedModel(repeat("Use this:\\n\\n```python\\nvalue = 6 * 7\\n```\\n"))"""
 
+CONTRAST = """node => {
+  const parts = colour => colour.match(/[\\d.]+/g).map(Number)
+  let below = [255, 255, 255]
+  const layers = []
+  for (let at = node; at; at = at.parentElement) layers.unshift(parts(getComputedStyle(at).backgroundColor))
+  for (const [r, g, b, a = 1] of layers) below = [r, g, b].map((c, at) => a * c + (1 - a) * below[at])
+  const light = rgb => rgb.slice(0, 3).map(c => c / 255).map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, at) => sum + c * [0.2126, 0.7152, 0.0722][at], 0)
+  const [low, high] = [light(below), light(parts(getComputedStyle(node).color))].sort((a, b) => a - b)
+  return (high + 0.05) / (low + 0.05)
+}"""  # of a text and what lies behind it, as WCAG defines it
+
 
 def test_answers_side_by_side_are_stopped_and_their_code_becomes_a_cell(open_notebook: Open) -> None:
     notebook = open_notebook([SETUP, "%%chat -m slow --samples 2\nGo.", "%%compare -m model --temp 0 --temp 1\nSix by seven?"])
@@ -35,6 +47,20 @@ def test_answers_side_by_side_are_stopped_and_their_code_becomes_a_cell(open_not
     notebook.output(2).get_by_role("button", name="Copy this code").nth(1).wait_for()
     notebook.output(2).get_by_role("button", name="Insert this code as a new cell below").first.click()
     assert notebook.source(3) == "value = 6 * 7"
+
+
+@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
+def test_marked_words_can_be_read_in_both_themes(open_notebook: Open, theme: str) -> None:
+    alike = "The air scatters {} light more than red light, which is why it looks so."
+    models = f"blue = ScriptedModel([{alike.format('blue')!r}])\nviolet = ScriptedModel([{alike.format('violet')!r}])"
+    notebook = open_notebook([f"{SETUP}\n{models}", "%%compare -m blue -m violet\nWhy?", "%models"])
+    notebook.theme(theme)
+    for number in range(3):
+        notebook.run(number)
+    marked = notebook.output(1).locator(".lm-differs")
+    assert marked.all_inner_texts() == ["blue", "violet"]
+    assert min(marked.evaluate_all(f"nodes => nodes.map({CONTRAST})")) >= 4.5
+    assert notebook.output(2).get_by_text("491 MB").first.evaluate("cell => cell.offsetHeight") < 40  # one line
 
 
 def test_cells_whose_answers_left_the_conversation_say_so_also_after_a_reload(open_notebook: Open) -> None:
