@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llm_magics.segments import ReasoningSegment, TextSegment
 from llm_magics.transcript import Transcript
-from llm_magics.views.columns import MIME_TYPE, Column, columns_bundle, shared_words
-from llm_magics.views.markdown import markdown_html
+from llm_magics.views.columns import MIME_TYPE, Column, _body, columns_bundle, shared_words
+from llm_magics.views.html import transcript_html
 
 from ..payloads import PAYLOADS
 from .test_safety import check
@@ -83,12 +83,13 @@ def test_nothing_a_model_wrote_comes_out_of_its_column(payload: str) -> None:
 
 
 @given(st.text(max_size=60), st.text(max_size=60))
+@example("", "{}")  # an answer in JSON is drawn as such
 def test_marks_change_nothing_but_what_they_wrap(first: str, second: str) -> None:
     html = html_of(first, second)
     check(html)
     plain = DIFFERS.sub(r"\1", html)
     for text in (first, second):
-        assert markdown_html(text) in plain
+        assert _body(transcript_html(column(text).transcript)) in plain
 
 
 def test_what_looks_like_a_secret_is_masked_in_every_form() -> None:
