@@ -200,10 +200,12 @@ beyond_commonmark = [*"[]^$", "[^a]", "\n\n[^a]: ", "\n\n[^b]: ", "[^b]", "- [ ]
 @example("[^a]\n\n[^a]: **note**\n\n    - more\n\n\\[^a] is no note")
 @example("[^a]: [^a]\n\n[^a]: [")
 @example("- [x] a\n\n[x]: https://example.org")
+@example("$a<b$")
 @settings(max_examples=500)
 def test_rewritten_markdown_says_the_same(text: str) -> None:
     def words(source: str) -> str:
-        return re.sub(r"\s+", "", html.unescape(re.sub(r"<[^>]*>", "", markdown_html(source))))
+        shown = html.unescape(re.sub(r"<[^>]*>", "", markdown_html(source)))
+        return re.sub(r"\s+", "", shown.replace("\\lt", "<"))  # in a formula they are the same, and "<" may begin a tag
 
     assert words(markdown_markdown(text)) == words(text)
 
