@@ -144,7 +144,9 @@ class Closer:
         self._place, self._way, self.hurried = place, before, self.hurried or why or self._bound
         if opens:  # an earlier way out may open the same
             self._way = self._way_from_here(anew=True) or before
-        return self._way[0] if self._way else END
+        if self._way:
+            return self._way[0]
+        return END if self.complete else token  # forced tokens led where no way out is known
 
     # --- deciding -----------------------------------------------------------------------------------------------------------
 
