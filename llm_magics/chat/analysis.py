@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .callprobe import PROBE_NAMES
-from .calls import find_calls, shown_in_instructions
+from .calls import find_calls, find_meant, shown_in_instructions
 from .overrides import OVERRIDES, Override
 from .probe import Probe, find_repairs
 from .repair import Repairs
@@ -85,6 +85,10 @@ def _analyse(template: ChatTemplate, overrides: Sequence[Override]) -> Analysis:
     turn = find_turn(asked, frame, reasoning)
     tools, ends = find_calls(asked, frame, turn, reasoning) if asked.repairs.calls == "template" else (None, ())
     notes: list[str] = []
+    meant = find_meant(asked, frame, turn, reasoning, tools) if asked.repairs.calls == "template" else None
+    written, tools = (tools, meant) if meant else (None, tools)
+    if written is not None:
+        notes.append("The template writes calls as JSON with a mistake: proper JSON is read as well.")
     if tools is None and asked.repairs.calls == "template":
         notes.append("The template writes tool calls in a way that could not be read off.")
     for override in overrides:
@@ -98,7 +102,8 @@ def _analyse(template: ChatTemplate, overrides: Sequence[Override]) -> Analysis:
     if ends:
         turn = TurnSyntax(turn.generation_prompt, turn.content_start, turn.content_end, turn.end, (*turn.extra_ends, *ends))
     found = tools or GENERIC_TOOLS
-    return Analysis(asked.repairs, turn, reasoning, found, tuple(notes), _alternates(asked, frame, turn, reasoning, found))
+    alternates = (written,) if written else _alternates(asked, frame, turn, reasoning, found)
+    return Analysis(asked.repairs, turn, reasoning, found, tuple(notes), alternates)
 
 
 def _alternates(

@@ -48,6 +48,10 @@ class TagReader:
         follow = [told_apart(c, (self._start,))[0] for c in closers if c.strip()]
         self._follows = scanner_of([self._first, *follow])
         self._separator = tags.separator.strip()
+        self._closers = closers
+        ends = closers[0].split()
+        lined = len(ends) > 1 and closers[0][:1] == "\n"
+        self._shut = "\n" + ends[0] if lined else ""  # a call's inner end, on a line of its own
 
     def read(self, emit: Emit) -> Reading[None]:
         """Read all arguments and emit the JSON object. Raises Malformed where one comes twice that is no list."""
@@ -73,8 +77,10 @@ class TagReader:
     def _another(self, started: bool) -> Reading[bool]:
         if started and self._separator:
             yield from self._in.optional(self._separator)
-        ahead = yield from self._in.space_ahead()
+        ahead = yield from self._in.layout_ahead()
         found = yield from self._in.which(self._follows, ahead)  # the longest marker counts: "<" may begin "</call>"
+        if found is not None:
+            self._in.take(ahead, "marker")
         if found is None or found.value != self._first:
             return False
         yield from self._in.expect(self._start)
@@ -83,20 +89,23 @@ class TagReader:
     def _key(self) -> Reading[str]:
         """Read the key, the type if the tag names one, and ``key_end``."""
         tags, pieces = self._tags, list[str]()
-        stop = marks(tags.type_start or tags.key_end)[0]
+        stops = list(dict.fromkeys((marks(tags.type_start or tags.key_end)[0], marks(tags.key_end)[0])))
 
         def collect(piece: str) -> None:
             pieces.append(piece)
             if sum(map(len, pieces)) > MAX_KEY:
                 raise Malformed("an argument's name is too long")
 
-        if (yield from self._in.until(scanner_of([stop]), "call", collect)) is None:
+        found = yield from self._in.until(scanner_of(stops), "call", collect)
+        if found is None:
             raise Truncated("the text ends in an argument's name")
         self._type = ""
-        if tags.type_start:
+        if tags.type_start and found.value == stops[0]:  # models leave the type out
             yield from self._in.expect(tags.type_start.strip())
             self._type = (yield from self._quoted_type()).strip()
-        yield from self._in.expect(tags.key_end.strip())
+        for i, piece in enumerate(marks(tags.key_end)):
+            self._in.take((yield from self._in.layout_ahead()) if i else (yield from self._in.space_ahead()), "marker")
+            yield from self._in.exactly(piece)
         if tags.key_end.endswith("\n"):
             yield from self._in.newline()
         elif tags.key_end.endswith(" ") and (yield from self._in.peek()) == " ":
@@ -154,6 +163,9 @@ class TagReader:
             if found is None:
                 raise Truncated("the text ends in an argument")
             if found.value in implied:
+                if found.value == self._shut and not (yield from self._ends_call(found.end)):
+                    emit(self._in.take(1, "call"))
+                    continue
                 return
             if (yield from self._stands_alone(found.end)):
                 self._in.take(found.end, "marker")
@@ -165,14 +177,22 @@ class TagReader:
         if self._tags.start[:1] != "\n" or self._tags.type_start:
             return []
         others = [k for k in self._declared if k != key]
-        return [f"\n{self._start}{k}{self._tags.key_end.strip()}" for k in others]
+        shut = [self._shut] if self._shut else []
+        return [*(f"\n{self._start}{k}{self._tags.key_end.strip()}" for k in others), *shut]
+
+    def _ends_call(self, size: int) -> Reading[bool]:
+        """Whether a call's end is the whole of it, and what follows is the next call or the end of all text."""
+        for run in self._closers[0].split()[1:]:
+            size = (yield from self._in.ahead(marks(run), size)) or size
+        ahead = yield from self._in.space_ahead(size)
+        if not (yield from self._in.peek(ahead)):
+            return self._in.complete
+        return (yield from self._in.which(scanner_of([c.strip() for c in self._closers[1:]]), ahead)) is not None
 
     def _stands_alone(self, size: int) -> Reading[bool]:
         """Whether what follows a closing tag is what may follow one."""
-        ahead = size
-        while (char := (yield from self._in.peek(ahead))).isspace():
-            ahead += 1
-        if not char:
+        ahead = yield from self._in.layout_ahead(size)
+        if not (yield from self._in.peek(ahead)):
             return True
         if self._separator and (yield from self._in.which(scanner_of([self._separator]), ahead)) is not None:
             return True

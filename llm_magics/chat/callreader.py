@@ -5,20 +5,20 @@ What becomes of an attempt that comes to nothing is the parser's business.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
-from typing import Any
 
 from ..messages import ToolSpec
 from .arguments import TagReader
 from .callevents import Calls, OneCall
+from .callobjects import ObjectReader
 from .literals import LiteralReader
-from .reader import NAME, Malformed, Reader, Reading, Truncated, decoded, scanner_of
-from .syntax import JsonFields, Shape, ToolSyntax, escape
-from .tags import marks, told_apart
+from .reader import NAME, Malformed, Reader, Reading, Truncated, scanner_of
+from .syntax import Shape, ToolSyntax, escape
+from .tags import marks, tags, told_apart
 from .typed import Typing
 
+_BETWEEN = (";", ",")  # signs that models put between calls
 _PROSE = frozenset("\"'`.,:;=_-/!?*")  # signs that any text holds
 
 
@@ -41,7 +41,7 @@ class CallReader:
         self.resume_at = 0
         self.entered = False
         self._listed = False
-        self._spare: dict[str, str] = {}
+        self._objects = ObjectReader(reader, syntax, self._tools)
 
     def _openings(self) -> dict[str, tuple[str, ...]]:
         """The first tag, and every later tag that is unlike plain text: models leave outer tags out."""
@@ -80,7 +80,8 @@ class CallReader:
 
     def begins(self, ahead: int) -> Reading[bool]:
         """Whether a call that nothing announces may begin ahead: with a brace or a tool's name, or a list of these."""
-        if self._syntax.array and (yield from self._in.peek(ahead)) == "[":
+        listed = self._syntax.array or (yield from self._list_of_objects(ahead))
+        if listed and (yield from self._in.peek(ahead)) == "[":
             ahead = yield from self._in.space_ahead(ahead + 1)
         if self._syntax.shape in (Shape.JSON, Shape.KEYED, Shape.GENERIC):
             return (yield from self._in.peek(ahead)) == "{"
@@ -109,7 +110,7 @@ class CallReader:
         self.resume_at, self.entered, self._listed = self._in.checkpoint(), False, False
         yield from self._tags(due)
         self.entered = bool(due)
-        if self._syntax.array and not self._listed:
+        if not self._listed and (self._syntax.array or (yield from self._list_of_objects(0))):
             self._listed = yield from self._in.optional("[")
         while True:
             yield from self.call()
@@ -118,19 +119,40 @@ class CallReader:
                 yield from self._in.optional(self._syntax.section_end)
                 return
 
+    def _list_of_objects(self, ahead: int) -> Reading[bool]:
+        """Whether a list of JSON objects stands ahead, where one call is due: models list several calls."""
+        if self._syntax.blocks is not None or not (self._syntax.has_marker or self._syntax.shape is Shape.JSON):
+            return False
+        ahead = yield from self._in.space_ahead(ahead)
+        if (yield from self._in.peek(ahead)) != "[":
+            return False
+        ahead = yield from self._in.space_ahead(ahead + 1)
+        return (yield from self._in.peek(ahead)) == "{"
+
     def call(self) -> Reading[None]:
         """Read one call, from behind ``call_start`` to behind ``call_end``."""
         one = OneCall(self._calls, waits_for_id=self._id_comes_late())
-        if self._syntax.shape in (Shape.JSON, Shape.GENERIC):
-            yield from self._fields(one)
+        objects = self._syntax.shape in (Shape.JSON, Shape.GENERIC, Shape.KEYED)
+        marked = self._syntax.has_marker and self._syntax.blocks is None
+        if not objects and marked and (yield from self._json_instead()):
+            yield from self._objects.fields(one)
+        elif not objects or (self._syntax.shape is not Shape.KEYED and marked and (yield from self._name_instead())):
+            if (yield from self._name(one)):
+                yield from self.arguments(one)
         elif self._syntax.shape is Shape.KEYED:
-            yield from self._keyed(one)
-        elif self._syntax.has_marker and self._syntax.blocks is None and (yield from self._json_instead()):
-            yield from self._fields(one)
+            yield from self._objects.keyed(one)
         else:
-            yield from self._name(one)
-            yield from self.arguments(one)
+            yield from self._objects.fields(one)
         yield from self._close(one)
+
+    def _name_instead(self) -> Reading[bool]:
+        """Whether a tool's name and a JSON object stand where an object with both is due."""
+        ahead = yield from self._in.space_ahead()
+        named = yield from self._in.which(scanner_of(list(self._tools)), ahead)
+        if named is None:
+            return False
+        ahead = yield from self._in.space_ahead(named.end)
+        return (yield from self._in.peek(ahead)) == "{"
 
     def _json_instead(self) -> Reading[bool]:
         """Whether a JSON object stands where a name is due: between the template's own markers that is a call too."""
@@ -148,18 +170,31 @@ class CallReader:
         for i in range(len(runs)):  # models leave inner closing tags out
             if (yield from self._in.optional(" ".join(runs[i:]))):
                 return
+        for tag in tags(self._syntax.call_end)[-1:]:  # and what stands before the last one, e.g. a fence
+            yield from self._in.optional(tag)
 
     def _another(self) -> Reading[bool]:
         """Whether another call follows; consumes what stands between."""
         syntax = self._syntax
         ahead = yield from self._in.space_ahead()
         between = syntax.separator.strip()
-        if syntax.array and self._listed:
-            return (yield from self._next_element(ahead))
+        if self._listed:
+            if (yield from self._next_element(ahead)):
+                return True
+            if syntax.array:
+                return False
+            self._listed = False
+            yield from self._in.optional(syntax.call_end)
+            ahead = yield from self._in.space_ahead()
         opens = self._first(syntax.call_start)
         closes = self._first(syntax.section_end)
         choices = [*closes, *self._first(between), *opens, *self.openings]
         found = yield from self._in.which(scanner_of(choices), ahead)
+        if found is None and (yield from self._in.peek(ahead)) in _BETWEEN:
+            after = yield from self._in.space_ahead(ahead + 1)
+            if (yield from self._in.which(scanner_of([*opens, *self.openings]), after)) is not None:
+                self._in.take(ahead + 1, "marker")
+                return (yield from self._another())
         if found is None:
             return not opens and (yield from self._unannounced(ahead))
         if found.value in closes:
@@ -170,15 +205,21 @@ class CallReader:
                 yield from self._in.expect(syntax.call_start.rstrip())
             ahead = yield from self._in.space_ahead()
             return bool((yield from self._in.peek(ahead)))
+        due = self.openings.get(str(found.value), marks(syntax.call_start))
         yield from self._in.space()
-        yield from self._tags(self.openings.get(str(found.value), marks(syntax.call_start)))
-        return True
+        yield from self._tags(due)
+        if (yield from self._in.ahead(due[:1])):  # written twice
+            yield from self._in.space()
+            yield from self._tags(due)
+        ahead = yield from self._in.space_ahead()
+        return bool((yield from self._in.peek(ahead))) or not self._in.complete
 
     def _unannounced(self, ahead: int) -> Reading[bool]:
         """Whether a call follows that has no marker of its own: as it is, or behind a sign that models put between."""
         syntax = self._syntax
-        if not syntax.has_marker and (yield from self._in.peek(ahead)) in (";", ","):
-            after = yield from self._in.space_ahead(ahead + 1)
+        size = 0 if syntax.has_marker else (yield from self._in.control_tag(ahead))
+        if size or (yield from self._in.peek(ahead)) in _BETWEEN:
+            after = yield from self._in.space_ahead(ahead + (size or 1))
             if not (yield from self.begins(after)):
                 return False
             self._in.take(after, "marker")
@@ -205,97 +246,10 @@ class CallReader:
         self._in.take(ahead + 1, "marker")
         return char == ","
 
-    # --- shapes JSON and KEYED ----------------------------------------------------------------------------------------------
-
-    def _fields(self, one: OneCall) -> Reading[None]:
-        fields = self._syntax.fields or JsonFields()
-        self._spare = {}
-        yield from self._in.space()
-        yield from self._object(one, fields, ())
-        if not one.name:
-            raise Malformed("the call has no name")
-        one.start()
-
-    def _object(self, one: OneCall, fields: JsonFields, above: tuple[str, ...]) -> Reading[None]:
-        """Read an object, picking name, arguments and id as they come by."""
-        yield from self._in.exactly("{", "call")
-        seen: list[str] = []
-        while True:
-            yield from self._in.space("call")
-            char = yield from self._in.peek()
-            if char == "}":
-                self._in.take(1, "call")
-                break
-            if seen:
-                yield from self._in.exactly(",", "call")
-            key = yield from self._in.json_string()
-            seen.append(key)
-            yield from self._in.space("call")
-            yield from self._in.exactly(":", "call")
-            yield from self._in.space("call")
-            yield from self._member(one, fields, (*above, key))
-        if len(fields.arguments) == len(above) + 1 and fields.arguments[:-1] == above and fields.arguments[-1] not in seen:
-            self._no_arguments(one, fields, seen)
-
-    def _no_arguments(self, one: OneCall, fields: JsonFields, seen: list[str]) -> None:
-        """The arguments' member is not there: none are meant, or the only other object is them, if the tool takes such."""
-        known = {fields.name[-1], fields.name[0], *(fields.id[-1:]), *(p[-1] for p, _ in fields.constants)}
-        extra = set(seen) - known
-        spare = self._spare.get(next(iter(extra)), "") if len(extra) == 1 else ""
-        if spare and one.name in self._tools and set(json.loads(spare)) <= set(self._declared(one.name)):
-            one.emit(spare)
-        elif extra:
-            raise Malformed(f"the call has no {fields.arguments[-1]!r}")
-
-    def _member(self, one: OneCall, fields: JsonFields, path: tuple[str, ...]) -> Reading[None]:
-        if path == fields.name:
-            one.name = yield from self._in.json_string()
-            self._check_name(one.name)
-            one.start()
-        elif path == fields.arguments:
-            yield from self._arguments_value(one)
-        elif path == fields.id:
-            value = decoded((yield from self._in.json_value(_ignore)))
-            one.id = value if isinstance(value, str) else json.dumps(value)
-            one.start()
-        elif any(path == p[: len(path)] for p in (fields.name, fields.arguments, fields.id)):
-            yield from self._object(one, fields, path)
-        else:
-            value = yield from self._in.json_value(_ignore)
-            if path[:-1] == fields.arguments[:-1] and isinstance(decoded(value), dict):
-                self._spare[path[-1]] = value
-
-    def _check_name(self, name: str) -> None:
-        """Where nothing else says that this is a call, its name must be a tool's."""
-        if not name or (not self._syntax.has_marker and name not in self._tools):
-            raise Malformed(f"there is no tool {name!r}")
-
-    def _keyed(self, one: OneCall) -> Reading[None]:
-        yield from self._in.space()
-        yield from self._in.exactly("{", "call")
-        one.name = yield from self._in.json_string()
-        self._check_name(one.name)
-        one.start()
-        yield from self._in.space("call")
-        yield from self._in.exactly(":", "call")
-        yield from self._arguments_value(one)
-        yield from self._in.space("call")
-        yield from self._in.exactly("}", "call")
-
-    def _arguments_value(self, one: OneCall) -> Reading[None]:
-        """Read the arguments: an object, the text of one in a string, or null for none."""
-        yield from self._in.space("call")
-        char = yield from self._in.peek()
-        if char == "{":
-            yield from self._in.json_value(one.emit)
-        elif char == '"':
-            one.emit((yield from self._in.json_string()).strip() or "{}")
-        elif decoded((yield from self._in.json_value(_ignore))) is not None:
-            raise Malformed("the arguments are no JSON object")
-
     # --- shapes with the name as text ---------------------------------------------------------------------------------------
 
-    def _name(self, one: OneCall) -> Reading[None]:
+    def _name(self, one: OneCall) -> Reading[bool]:
+        """Read the name and what belongs to it; whether arguments are due: behind ``<f/>`` and before a call's end none are."""
         syntax = self._syntax
         yield from self._in.space()
         if syntax.id_place in ("before", "carries"):
@@ -306,18 +260,48 @@ class CallReader:
         behind = syntax.name_end
         if behind and one.name.endswith(behind):  # what follows the name could be a part of it: "f.call("
             one.name, behind = one.name.removesuffix(behind), ""
-        self._check_name(one.name)
+        self._objects.check_name(one.name)
         if syntax.index_start:
             yield from self._in.expect(syntax.index_start.strip())
             yield from self._in.name()
         if syntax.name_again:
             yield from self._in.expect(syntax.name_again)
             yield from self._in.name()
+        due = yield from self._behind_name(one, behind)
+        one.start()
+        return due
+
+    def _behind_name(self, one: OneCall, behind: str) -> Reading[bool]:
+        """Read what parts the name from its arguments; models leave it out before JSON, or close the tag in itself."""
+        syntax = self._syntax
+        if behind.strip() and syntax.blocks is None and not (yield from self._in.ahead(marks(behind))):
+            if (yield from self._closed_in_itself(behind)):
+                return False
+            if syntax.id_place == "after" and (yield from self._in.ahead(marks(syntax.id_end))):
+                yield from self._in.expect(syntax.id_end)
+                return True
+            if syntax.shape is Shape.NAME_JSON and (yield from self._json_instead()):
+                return True
+            if syntax.call_end.strip() and (yield from self._in.ahead(marks(syntax.call_end)[:1])):
+                return False
         yield from self._in.expect(behind)
+        if one.name not in self._tools and one.name.removesuffix("/") in self._tools:  # <f/>, where "/" may be in names
+            one.name = one.name[:-1]
+            return False
         if syntax.id_place == "after":
             one.id = yield from self._in.name()
             yield from self._in.expect(syntax.id_end)
-        one.start()
+        return True
+
+    def _closed_in_itself(self, behind: str) -> Reading[bool]:
+        """Whether the tag of the name closes itself, as ``<invoke name="f"/>`` does: a call without arguments."""
+        tag = behind.strip()
+        if self._syntax.tagged is None or tag[-1].isalnum():
+            return False
+        found = yield from self._in.which(scanner_of([f"{tag[:-1]}{blank}/{tag[-1]}" for blank in ("", " ")]))
+        if found is not None:
+            self._in.take(found.end, "marker")
+        return found is not None
 
     def _plain_name(self) -> Reading[str]:
         """A name: one of the tools' as the template writes it, however odd, or what looks like a name."""
@@ -342,33 +326,30 @@ class CallReader:
         """Read the arguments of a call whose name is known."""
         syntax, tool = self._syntax, self._tools.get(one.name)
         typing = Typing(tool.parameters if tool else None)
-        if syntax.tagged:
+        if syntax.tagged and not syntax.tagged.start.strip().startswith("{") and (yield from self._json_instead()):
+            yield from self._objects.arguments(one)
+            yield from self._closed()
+        elif syntax.tagged:
             closers = (syntax.call_end, *marks(syntax.call_end), syntax.section_end, *self.openings)
-            yield from TagReader(self._in, syntax.tagged, typing, closers, self._declared(one.name)).read(one.emit)
+            yield from TagReader(self._in, syntax.tagged, typing, closers, self._objects.declared(one.name)).read(one.emit)
             yield from self._closed()
         elif syntax.literal:
             yield from LiteralReader(self._in, syntax.literal, typing).read(one.emit)
-        else:
-            yield from self._arguments_value(one)
-
-    def _declared(self, name: str) -> list[str]:
-        """The arguments that a tool declares."""
-        tool = self._tools.get(name)
-        return list(tool.parameters.get("properties") or ()) if tool else []
+        elif not (syntax.call_end.strip() and (yield from self._in.ahead(marks(syntax.call_end)[:1]))):
+            yield from self._objects.arguments(one)
 
     def _closed(self) -> Reading[None]:
         """What follows tagged arguments must be what closes the call, or a call's start, or the end of the text."""
-        tags = marks(self._syntax.call_end)
-        ahead = yield from self._in.space_ahead()
-        closers = [*tags, *self._first(self._syntax.section_end), *self.openings]
+        ends = marks(self._syntax.call_end)
+        ahead = yield from self._in.layout_ahead()
+        closers = [*ends, *self._first(self._syntax.section_end), *self.openings]
         found = yield from self._in.which(scanner_of(closers), ahead)
+        if found is not None:
+            self._in.take(ahead, "marker")
+            ahead = 0
         if found is None and (yield from self._in.peek(ahead)):
             raise Malformed("an argument or the call's end was due")
-        if found is None and tags and not self._in.complete:
+        if found is None and ends and not self._in.complete:
             raise Truncated("the text ends before the call does")
-        if found is not None and found.value in tags[1:]:
+        if found is not None and found.value in ends[1:]:
             self._in.take(found.end, "marker")
-
-
-def _ignore(_: Any) -> None:
-    """Take a piece of a value that nobody wants."""

@@ -19,7 +19,7 @@ from .diff import common_prefix, common_suffix, safe_prefix, safe_suffix
 from .encodings import read_arguments, with_escapes
 from .probe import Probe
 from .syntax import BlockSyntax, JsonFields, ReasoningSyntax, Shape, ToolSyntax, TurnSyntax
-from .tags import is_tag, tags
+from .tags import closing, is_tag, tags
 from .turns import TOOL, USER, Frame
 
 _ID_FORM = "functions.{name}:{index}"  # of an id that carries the name, where the template does not show one
@@ -44,14 +44,25 @@ def find_calls(
     if found is None and FIRST in texts.one:
         found = _text_calls(texts, render)
         found = with_escapes(found, render) if found else None
-    if found is None:
-        return None, ()
+    return _finished(found, probe, frame, turn, reasoning, render) if found else (None, ())
+
+
+def _finished(
+    found: ToolSyntax,
+    probe: Probe,
+    frame: Frame,
+    turn: TurnSyntax,
+    reasoning: ReasoningSyntax | None,
+    render: CallRenderer,
+) -> tuple[ToolSyntax, tuple[str, ...]]:
+    """The syntax with its blocks, and without what belongs to the turn; and what may end a turn after calls."""
     blocks = _blocks(found, turn, reasoning, frame, render)
     if blocks is not None:
         found = replace(found, shape=Shape.RECIPIENT, blocks=blocks, section_start="", section_end="", separator="")
         return replace(found, call_start=blocks.call, call_end=_body_end(found, blocks)), ()
     if probe.repairs.split_calls:
         found = replace(found, separator="", parallel=False)
+    found = _closed_by_its_pair(found)
     for mark in (turn.end.strip(), *tags(frame.prompt_on)[:1]):  # here the turn is over, or the next one begins
         if mark:
             found = replace(found, section_end=found.section_end.partition(mark)[0])
@@ -59,6 +70,21 @@ def find_calls(
         return found, ()
     ends = (found.section_end,) if found.section_end.strip() else ()  # what closes nothing ends the turn
     return replace(found, section_start="", section_end=""), ends
+
+
+def find_meant(
+    probe: Probe, frame: Frame, turn: TurnSyntax, reasoning: ReasoningSyntax | None, found: ToolSyntax | None
+) -> ToolSyntax | None:
+    """The JSON that a template meant to write, where a quote, a comma or a brace of its own is wrong, e.g. ``{"name": "f, ``.
+
+    Models write JSON there; what the template itself writes is JSON to nobody, and ``found`` reads it.
+    """
+    if found is not None and (found.fields is not None or "{" not in found.section_start + found.call_start):
+        return None
+    render = CallRenderer(probe, frame, turn, reasoning)
+    texts = _Texts(render.calls((FIRST, VALUES)), render.calls((FIRST, VALUES), (SECOND, OTHER)))
+    meant = _near_json(texts)
+    return _finished(meant, probe, frame, turn, reasoning, render)[0] if meant else None
 
 
 def shown_in_instructions(probe: Probe, found: ToolSyntax) -> ToolSyntax | None:
@@ -117,6 +143,28 @@ def _keyed_calls(texts: _Texts) -> ToolSyntax | None:
     return _around(syntax, texts, around[:2], second[:2] if second else None)
 
 
+def _near_json(texts: _Texts) -> ToolSyntax | None:
+    """Calls that are JSON but for the template's own mistakes."""
+    first, second = _near_object(texts.one, FIRST, VALUES), _near_object(texts.two, SECOND, OTHER)
+    if first is None:
+        return None
+    span, keys, as_text = first
+    fields = JsonFields(keys[:-1], (*keys[:-2], keys[-1]), arguments_as_text=as_text)
+    return _around(ToolSyntax(Shape.JSON, fields=fields), texts, span, second[0] if second else None)
+
+
+def _near_object(text: str, name: str, arguments: dict[str, Any]) -> tuple[tuple[int, int], tuple[str, ...], bool] | None:
+    """Where an object stands whose quotes or braces do not match; its keys from the outermost to the name's, and the
+    arguments'; whether these are text."""
+    opened = re.search(r'((?:\{\s*"\w+"\s*:\s*)+)"?' + re.escape(name) + r'"?\s*,?\s*"(\w+)"\s*:\s*', text)
+    found = _json_arguments(text, opened.end(), arguments) if opened else None
+    if opened is None or found is None or text[opened.end() : found[0]] not in ("", '"'):
+        return None
+    keys = re.findall(r'"(\w+)"', opened.group(1))
+    closed = re.compile(rf'"?(?:\s*\}}){{0,{len(keys)}}}').match(text, found[1])
+    return (opened.start(), closed.end() if closed else found[1]), (*keys, opened.group(2)), found[2]
+
+
 def _object_around(text: str, word: str, after: int = 0) -> tuple[int, int, dict[str, Any]] | None:
     """The outermost JSON object, beginning after ``after``, that holds the word: start, end, value."""
     at = text.find(word)
@@ -173,6 +221,14 @@ def _around(syntax: ToolSyntax, texts: _Texts, first: tuple[int, int], second: t
         call_end=call_end,
         separator=rest[len(call_end) :],
     )
+
+
+def _closed_by_its_pair(syntax: ToolSyntax) -> ToolSyntax:
+    """A call that ends with the tag by which it begins is a template's slip: ``<do>f()<do>`` means ``<do>f()</do>``."""
+    tag = syntax.call_end.strip()
+    if not is_tag(tag) or tag != syntax.call_start.strip() or not closing(tag):
+        return syntax
+    return replace(syntax, call_end=syntax.call_end.replace(tag, closing(tag)))
 
 
 def _is_array(syntax: ToolSyntax, pre: str, post: str) -> bool:

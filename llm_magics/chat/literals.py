@@ -73,7 +73,7 @@ class LiteralReader:
         pieces: list[str] = []
         if (yield from self._in.until(scanner_of([":", ",", "}", "{"]), "call", pieces.append)) is None:
             raise Truncated("the text ends in an argument's name")
-        key = "".join(pieces).strip()
+        key = _unquoted("".join(pieces).strip())
         if not key or len(key) > MAX_KEY:
             raise Malformed("an argument's name was due")
         return key
@@ -114,7 +114,7 @@ class LiteralReader:
         pieces: list[str] = []
         if (yield from self._in.until(scanner_of([self._separator, close]), "call", pieces.append)) is None:
             raise Truncated("the text ends in a value")
-        emit(quoted("".join(pieces).strip()))
+        emit(quoted(_unquoted("".join(pieces).strip())))
 
     def _elements(self, close: str, emit: Emit, depth: int) -> Reading[None]:
         emit("[")
@@ -192,6 +192,16 @@ class LiteralReader:
         text = self._in.take(size, "call")
         constant = _CONSTANTS.get(text.lower())
         emit(constant if constant is not None else _number(text))
+
+
+def _unquoted(text: str) -> str:
+    """A string without the quotes of JSON, which models write where a template has quotes of its own."""
+    if not (len(text) > 1 and text[0] == text[-1] == '"'):
+        return text
+    try:
+        return str(decoded(text))
+    except Malformed:
+        return text[1:-1]
 
 
 def _number(text: str) -> str:

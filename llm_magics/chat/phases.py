@@ -6,13 +6,12 @@ from .answer import Begun, Output, Setting
 from .callreader import CallReader
 from .reader import Malformed, Reader, Reading, Truncated
 from .scanner import Scanner
-from .tags import closer_of, is_tag, opens_tag, tag_spans
+from .tags import opens_tag, tag_spans
 
 _RETRY = 4096
 """Up to this length, what turned out to be no call is searched again for what it may hold."""
 
 _FENCE = "```"
-_LONG_TAG = 40
 _MAX_LEAD = 3
 
 
@@ -25,7 +24,8 @@ class PhaseReader:
         self._out = output
         syntaxes = (setting.syntax, *setting.alternates)
         self._readers = [CallReader(reader, syntax, setting.tools, output.calls) for syntax in syntaxes]
-        self._openings = {tag: calls for calls in reversed(self._readers) for tag in calls.openings}
+        found = dict.fromkeys(tag for calls in self._readers for tag in calls.openings)
+        self._openings = {tag: self._readers_of(tag) for tag in found}
         self._content = self._content_scanner()
         self._reasoning = self._reasoning_scanner()
 
@@ -41,6 +41,11 @@ class PhaseReader:
             if found is None:
                 return
             yield from self._marker(str(found.value), found.end)
+
+    def _readers_of(self, tag: str) -> list[tuple[CallReader, str]]:
+        """Who reads calls that begin with this tag, each with its own opening: a syntax's may be the beginning of another's."""
+        own = [(calls, max((o for o in calls.openings if tag.startswith(o)), key=len, default="")) for calls in self._readers]
+        return [(calls, opening) for calls, opening in own if opening]
 
     # --- which markers count where ------------------------------------------------------------------------------------------
 
@@ -178,7 +183,8 @@ class PhaseReader:
         checkpoint = self._in.checkpoint()
         counted = out.calls.set_aside()
         try:
-            yield from self._openings[opening].section(self._openings[opening].openings[opening])
+            calls, own = self._openings[opening][0]
+            yield from calls.section(calls.openings[own])
             real = yield from self._answer_ends()
         except Malformed:
             real = False
@@ -209,11 +215,14 @@ class PhaseReader:
     def _call_in_content(self, size: int) -> Reading[None]:
         """A call may begin: read it, or give its text back."""
         opening = self._in.text[self._in.at : self._in.at + size]
-        calls = self._openings[opening]
-        empty = yield from calls.empty(calls.openings[opening])
+        (calls, own), *others = self._openings[opening]
+        empty = yield from calls.empty(calls.openings[own])
         if not empty:
-            self._out.begun = Begun(calls.syntax, calls.left_out.get(opening, ""), self._in.checkpoint())
-            yield from self._attempt(calls, calls.openings[opening], size)
+            self._out.begun = Begun(calls.syntax, calls.left_out.get(own, ""), self._in.checkpoint())
+            if others and (yield from self._tried(calls, own)):
+                return
+            calls, own = others[-1] if others else (calls, own)
+            yield from self._attempt(calls, calls.openings[own], size)
         elif self._out.in_line and (yield from self._line_goes_on(empty)):
             self._out.say(self._in.take(empty, "text"))
         else:
@@ -231,27 +240,46 @@ class PhaseReader:
         """A call that nothing announces can only be the answer's beginning, with a tool's name in it."""
         start = behind = end = yield from self._in.space_ahead()
         lead: list[str] = []
-        while len(lead) < _MAX_LEAD and (size := (yield from self._control_tag(behind))):
+        while len(lead) < _MAX_LEAD and (size := (yield from self._in.control_tag(behind))):
             lead.append(self._in.text[self._in.at + behind : self._in.at + behind + size])
             end = behind + size
             behind = yield from self._in.space_ahead(end)
         if (yield from self._readers[0].begins(behind)):
             stray = self._in.text[self._in.at + start : self._in.at + end]
             self._out.begun = Begun(self._readers[0].syntax, "", self._in.checkpoint(), stray=stray)
+            finished = self._out.calls.finished
             yield from self._attempt(self._readers[0], tuple(lead), behind + 1)
+            if self._out.calls.finished > finished:
+                yield from self._tag_at_end()
 
-    def _control_tag(self, ahead: int) -> Reading[int]:
-        """The length of a tag that looks like a control token, e.g. ``<|python_tag|>``: models put one before such calls."""
-        first = yield from self._in.peek(ahead)
-        close, size = closer_of(first) if first else "", 1
-        if not close or (yield from self._in.peek(ahead + 1)).isalnum():
-            return 0
-        while (char := (yield from self._in.peek(ahead + size))) and not char.isspace() and size < _LONG_TAG:
-            size += 1
-            if char == close:
-                tag = self._in.text[self._in.at + ahead : self._in.at + ahead + size]
-                return size if is_tag(tag) and any(c.isalnum() for c in tag) else 0
-        return 0
+    def _tag_at_end(self) -> Reading[None]:
+        """A tag that looks like a control token and ends the answer behind such calls is a marker, e.g. ``<|python_end|>``."""
+        ahead = yield from self._in.space_ahead()
+        size = yield from self._in.control_tag(ahead)
+        behind = yield from self._in.space_ahead(ahead + size)
+        if size and not (yield from self._in.peek(behind)):
+            self._in.take(ahead + size, "marker")
+
+    def _tried(self, calls: CallReader, opening: str) -> Reading[bool]:
+        """Read a section on the side, where another syntax begins alike; whether it was one, or was cut off in it."""
+        out, before = self._out, self._in.checkpoint()
+        counted = out.calls.set_aside()
+        try:
+            yield from calls.section(calls.openings[opening])
+        except Malformed as error:
+            found = out.calls.taken_back()
+            if isinstance(error, Truncated) and not self._in.complete and out.calls.open is not None:
+                out.calls.give(*found)
+                self._in.take(self._in.rest, "call")
+                out.notes.append(f"a call was cut off: {error}")
+                return True
+            out.calls.forget(counted)
+            self._in.give_back(before)
+            return False
+        out.calls.give(*out.calls.taken_back())
+        out.layout()
+        out.said = True
+        return True
 
     def _attempt(self, calls: CallReader, due: tuple[str, ...], size: int) -> Reading[None]:
         outside = self._in.checkpoint()

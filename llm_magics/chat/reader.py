@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Literal, TypeAlias, TypeVar
 
 from .scanner import Found, Scanner
-from .tags import marks
+from .tags import closer_of, is_tag, marks
 
 T = TypeVar("T")
 Reading: TypeAlias = Generator[None, None, T]
@@ -22,6 +22,7 @@ Kind: TypeAlias = Literal["text", "reasoning", "marker", "call", "dropped"]
 Segment: TypeAlias = tuple[Kind, str]
 
 _SPACE = re.compile(r"\s*")
+_LAYOUT = re.compile(r"(?:\s|\\[nrt])*")
 NAME = re.compile(r"[\w.:/@+-]*")
 _PLAIN = re.compile(r'[^"{}\[\]]*')
 _IN_STRING = re.compile(r'[^"\\\x00-\x1f]*')
@@ -30,6 +31,7 @@ _CLOSERS = {"{": "}", "[": "]"}
 _MAX_NAME = 512
 _MAX_SCALAR = 10_000  # characters of a number or a constant
 _MAX_DEPTH = 200
+_LONG_TAG = 40
 
 
 class Malformed(Exception):
@@ -133,6 +135,15 @@ class Reader:
                 return size
             yield
 
+    def layout_ahead(self, size: int = 0) -> Reading[int]:
+        """Where the layout ends, be it white space or its escapes: some models write ``\\n`` where a line break is due."""
+        while True:
+            match = _LAYOUT.match(self.text, self.at + size)
+            size = (match.end() if match else self.at + size) - self.at
+            if self.closed or (size < self.rest and self.text[self.at + size :] != "\\"):
+                return size
+            yield
+
     def which(self, scanner: Scanner[T], offset: int = 0) -> Reading[Found[T] | None]:
         """The marker that stands exactly ``offset`` characters ahead, waiting until that is decided; nothing is consumed.
 
@@ -214,6 +225,19 @@ class Reader:
         if not self.rest > size:
             raise Truncated("the text ends in a name")
         return self.take(size, "call")
+
+    def control_tag(self, ahead: int) -> Reading[int]:
+        """The length of a tag that looks like a control token, e.g. ``<|python_tag|>``: models put one beside calls."""
+        first = yield from self.peek(ahead)
+        close, size = closer_of(first) if first else "", 1
+        if not close or (yield from self.peek(ahead + 1)).isalnum():
+            return 0
+        while (char := (yield from self.peek(ahead + size))) and not char.isspace() and size < _LONG_TAG:
+            size += 1
+            if char == close:
+                tag = self.text[self.at + ahead : self.at + ahead + size]
+                return size if is_tag(tag) and any(c.isalnum() for c in tag) else 0
+        return 0
 
     def newline(self) -> Reading[None]:
         """Consume one line break, if there is one."""

@@ -110,8 +110,22 @@ def json_of(text: str, types: frozenset[str]) -> str:
             return found[0]
     if "string" in types:
         return json.dumps(text, ensure_ascii=False)
-    found = _as_json(text.strip()) or _as_python(text.strip())
+    quoted = _as_json(text.strip())
+    if quoted is not None and isinstance(quoted[1], str):  # in quotes, though no string is due: "3", "[1, 2]"
+        within = _as_json(quoted[1].strip())
+        if within is not None and _admits(types, within[1]):
+            return within[0]
+    found = _as_json(text.strip()) or _escaped(text.strip(), types) or _as_python(text.strip())
     return found[0] if found is not None else json.dumps(text, ensure_ascii=False)
+
+
+def _escaped(text: str, types: frozenset[str]) -> tuple[str, Any] | None:
+    """JSON that was escaped as for a string, of a type that is due: ``[{\\"a\\": 1}]``."""
+    if "\\" not in text:
+        return None
+    inner = _as_json(f'"{text}"')
+    found = _as_json(inner[1].strip()) if inner else None
+    return found if found is not None and _admits(types, found[1]) else None
 
 
 def _admits(types: frozenset[str], value: Any) -> bool:
