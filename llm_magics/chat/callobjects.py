@@ -26,7 +26,10 @@ class ObjectReader:
         fields = self._syntax.fields or JsonFields()
         self._spare = {}
         yield from self._in.space()
+        fenced = yield from self._fence()
         yield from self._object(one, fields, ())
+        if fenced:
+            yield from self._in.optional("```", "call")
         if not one.name:
             raise Malformed("the call has no name")
         one.start()
@@ -54,6 +57,8 @@ class ObjectReader:
 
     def _no_arguments(self, one: OneCall, fields: JsonFields, seen: list[str]) -> None:
         """The arguments' member is not there: none are meant, or the only other object is them, if the tool takes such."""
+        if not one.name and self._within(one, fields):
+            return
         known = {fields.name[-1], fields.name[0], *(fields.id[-1:]), *(p[-1] for p, _ in fields.constants)}
         extra = set(seen) - known
         spare = self._spare.get(next(iter(extra)), "") if len(extra) == 1 else ""
@@ -61,6 +66,16 @@ class ObjectReader:
             one.emit(spare)
         elif extra:
             raise Malformed(f"the call has no {fields.arguments[-1]!r}")
+
+    def _within(self, one: OneCall, fields: JsonFields) -> bool:
+        """Whether the call stands one object deeper, as ``{"type": "function", "function": {...}}`` has it."""
+        values = [json.loads(text) for text in self._spare.values()]
+        inner = [v for v in values if v.get(fields.name[-1]) in self._tools and isinstance(v.get(fields.arguments[-1]), dict)]
+        if len(inner) != 1:
+            return False
+        one.name = inner[0][fields.name[-1]]
+        one.emit(json.dumps(inner[0][fields.arguments[-1]], ensure_ascii=False))
+        return True
 
     def _member(self, one: OneCall, fields: JsonFields, path: tuple[str, ...]) -> Reading[None]:
         if path == fields.name:
@@ -101,14 +116,20 @@ class ObjectReader:
     def arguments(self, one: OneCall) -> Reading[None]:
         """Read the arguments, in a fence or not: an object, the text of one in a string, or null for none."""
         yield from self._in.space("call")
-        if fenced := (yield from self._in.ahead(("```",))):
-            self._in.take(fenced, "call")
-            while (yield from self._in.peek()).isalpha():
-                self._in.take(1, "call")
-            yield from self._in.space("call")
+        fenced = yield from self._fence()
         yield from self._value(one)
         if fenced:
             yield from self._in.optional("```", "call")
+
+    def _fence(self) -> Reading[bool]:
+        """Consume a code fence with its language, if one stands around the JSON; whether it does."""
+        size = yield from self._in.ahead(("```",))
+        if size:
+            self._in.take(size, "call")
+            while (yield from self._in.peek()).isalpha():
+                self._in.take(1, "call")
+            yield from self._in.space("call")
+        return bool(size)
 
     def _value(self, one: OneCall) -> Reading[None]:
         char = yield from self._in.peek()

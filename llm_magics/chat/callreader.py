@@ -41,6 +41,7 @@ class CallReader:
         self.resume_at = 0
         self.entered = False
         self._listed = False
+        self._open = False  # the last call's end has not come
         self._objects = ObjectReader(reader, syntax, self._tools)
 
     def _openings(self) -> dict[str, tuple[str, ...]]:
@@ -94,7 +95,8 @@ class CallReader:
         """The length of a section with nothing in it, e.g. ``<tool_call></tool_call>``; 0 where something is."""
         syntax, at = self._syntax, 0
         for piece in due:
-            at = (yield from self._in.ahead((piece,), at)) or at
+            shuts = piece == "[" and (yield from self._in.ahead(marks(syntax.section_end)[:1], at)) > at  # [end], not a list
+            at = at if shuts else (yield from self._in.ahead((piece,), at)) or at
         shut = [*(("]",) if syntax.array else ()), *syntax.call_end.split(), *syntax.section_end.split()]
         closed, last = at, ""
         for run in shut:
@@ -166,12 +168,15 @@ class CallReader:
     def _close(self, one: OneCall) -> Reading[None]:
         """A call that tags close is complete when they come; JSON and brackets close themselves."""
         one.end()
+        self._open = False
         runs = self._syntax.call_end.split()
         for i in range(len(runs)):  # models leave inner closing tags out
             if (yield from self._in.optional(" ".join(runs[i:]))):
                 return
         for tag in tags(self._syntax.call_end)[-1:]:  # and what stands before the last one, e.g. a fence
-            yield from self._in.optional(tag)
+            if (yield from self._in.optional(tag)):
+                return
+        self._open = bool(runs)
 
     def _another(self) -> Reading[bool]:
         """Whether another call follows; consumes what stands between."""
@@ -195,6 +200,8 @@ class CallReader:
             if (yield from self._in.which(scanner_of([*opens, *self.openings]), after)) is not None:
                 self._in.take(ahead + 1, "marker")
                 return (yield from self._another())
+        if found is None and self._open and syntax.fields is not None and (yield from self._in.peek(ahead)) == "{":
+            return True  # several objects between one pair of markers
         if found is None:
             return not opens and (yield from self._unannounced(ahead))
         if found.value in closes:

@@ -125,6 +125,10 @@ _NOW = '{"name": "now", "arguments": {}}'
     [
         (JSON, f"<do>[{_JSON}, {_NOW}]</do>", [ASH, ("now", {})]),
         (JSON, f"<do>\n[{_JSON}]\n</do>\n<do>{_NOW}</do>", [ASH, ("now", {})]),
+        (JSON, f"<do>\n{_JSON}\n{_NOW}\n</do>", [ASH, ("now", {})]),
+        (JSON, f"<do>{_JSON}{_NOW}</do><do>{_NOW}</do>", [ASH, ("now", {}), ("now", {})]),
+        (JSON, f"<do>\n```json\n{_JSON}\n```\n</do>", [ASH]),
+        (JSON, f'<do>{{"type": "function", "function": {_JSON}}}</do>', [ASH]),
         (JSON, '<do>measure{"text": "ash"}</do>', [ASH]),
         (MARKED_ARRAY, '[DO]measure{"text": "ash"}', [ASH]),
         (MARKED_ARRAY, '[DO]measure {"text": "ash"}[DO]now{}', [ASH, ("now", {})]),
@@ -238,3 +242,17 @@ def test_a_call_cut_off_where_a_template_writes_json_wrongly_is_shown() -> None:
     parser.finish("length")
     assert parser.unfinished is not None
     assert (parser.unfinished.name, parser.unfinished.arguments) == ("measure", '{"text": "a')
+
+
+def test_an_empty_section_between_square_tags_holds_no_list() -> None:
+    source = template("{{ {'name': n, 'arguments': a} | tojson }}", before="[calls][", between=", ", behind="][/calls]")
+    for text, count in (("[calls][/calls]", 0), ("[calls][][/calls]", 0), (f"[calls][{_NOW}][/calls]", 1)):
+        parser = read(source, text, TOOLS)
+        assert (calls_of(parser), parser.message.text) == ([("now", {})] * count, "")
+
+
+def test_a_thought_that_the_prompt_has_opened_may_be_opened_again() -> None:
+    """Most engines drop the second marker, one keeps it as a part of the thought: that is the one miss in the second corpus."""
+    source = template("{{ '<do>' ~ n ~ '</do>' }}", thoughts=True).replace("'<|assistant|>'", "'<|assistant|><think>\\n'")
+    parser = read(source, "<think>hm</think>Yes.", TOOLS)
+    assert (parser.message.reasoning, parser.message.text) == ("hm", "Yes.")
