@@ -95,7 +95,7 @@ class Slots:
         wanted = prefix.keep_length(tokens, slot.cached if own else slot.exact) if self._reuse else 0
         lengths = [prefix.keep_length(tokens, other.exact) if self.sharing else 0 for other in self.all]
         if sequence.request.same_again:
-            wanted = slot.start_before(wanted)
+            wanted = self._own_start(slot, sequence, wanted) if own else slot.start_before(wanted)
             lengths = [other.start_before(length) for other, length in zip(self.all, lengths, strict=True)]
         have = max(wanted, *lengths)
         if not any(self._take_back(slot, name, sequence, have) for name in (sequence.parking, conversation)):
@@ -106,6 +106,11 @@ class Slots:
         slot.conversation = conversation
         slot.sequence = sequence
         return max(0, wanted - len(slot.cached))
+
+    def _own_start(self, slot: Slot, sequence: Sequence, length: int) -> int:
+        """How much a conversation keeps of its own: if all of its prompt is known, it is asked again and goes on from a start.
+        A prompt that adds something went on from ``length`` the first time, too."""
+        return slot.start_before(length) if length == len(sequence.tokens) - 1 else length
 
     def vacate(self, slot: Slot) -> None:
         """Let a slot's sequence go; its cache stays."""
@@ -249,6 +254,6 @@ class Slots:
             return False
         slot.cached[:], slot.starts[:] = parked, self._parked_starts.pop(name, [])
         if sequence.request.same_again:
-            length = slot.start_before(length)
+            length = self._own_start(slot, sequence, length)
         self.cut_back(slot, length)
         return True
