@@ -9,7 +9,7 @@ from .markdown import NO_MATHS, printable
 from .remark import escaped, fenced
 from .style import STYLE
 
-_SHORT = 16  # characters
+_SHORT = 24  # characters
 Rows = Sequence[tuple[str, str]]
 
 

@@ -60,7 +60,8 @@ def test_marked_words_can_be_read_in_both_themes(open_notebook: Open, theme: str
     marked = notebook.output(1).locator(".lm-differs")
     assert marked.all_inner_texts() == ["blue", "violet"]
     assert min(marked.evaluate_all(f"nodes => nodes.map({CONTRAST})")) >= 4.5
-    assert notebook.output(2).get_by_text("491 MB").first.evaluate("cell => cell.offsetHeight") < 40  # one line
+    lines = "cell => { const r = document.createRange(); r.selectNodeContents(cell); return r.getClientRects().length }"
+    assert notebook.output(2).get_by_text("491 MB").first.evaluate(lines) == 1
 
 
 def test_cells_whose_answers_left_the_conversation_say_so_also_after_a_reload(open_notebook: Open) -> None:
