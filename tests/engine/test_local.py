@@ -312,20 +312,27 @@ def test_closing_while_many_run_ends_them_all(config: EngineConfig) -> None:
     assert [end.reason for end in ends if isinstance(end, Finished)] == ["interrupted"] * 4
 
 
-def test_turns_and_re_runs_evaluate_exactly_what_is_new(engine: Engine) -> None:
-    """Twenty turns that each go on from the last, every fourth asked again: the engine's own counter, token by token."""
+@pytest.mark.parametrize("sampler", [GREEDY, SamplerSettings(top_k=1)], ids=["the same again", "drawn"])
+def test_turns_and_re_runs_evaluate_exactly_what_is_new(engine: Engine, sampler: SamplerSettings) -> None:
+    """Twenty turns that each go on from the last, every fourth asked again: the engine's own counter, token by token.
+
+    Asked again, a greedy prompt is evaluated as it was the first time, so that the same comes out; any other costs one token.
+    """
     history: tuple[int, ...] = ()
     cached: tuple[int, ...] = (-1,)
     for turn in range(20):
         asked = history + engine.tokenize(f"<|im_start|>user\nSay {turn}<|im_end|>\n<|im_start|>assistant\n", special=True)
-        for _ in range(2 if turn % 4 == 0 else 1):
-            generation = engine.submit(GenerateRequest(asked, GREEDY, max_tokens=6, conversation="c"))
+        evaluated = 0
+        for again in (False, True) if turn % 4 == 0 else (False,):
+            generation = engine.submit(GenerateRequest(asked, sampler, max_tokens=6, conversation="c"))
             end = list(generation)[-1]
             assert isinstance(end, Finished)
             same = (i for i, (a, b) in enumerate(zip(asked, cached, strict=False)) if a != b)
             common = next(same, min(len(asked), len(cached)))
             if turn:
-                assert end.n_evaluated == len(asked) - min(common, len(asked) - 1)
+                whole = again and sampler is GREEDY
+                assert end.n_evaluated == (evaluated if whole else len(asked) - min(common, len(asked) - 1))
+            evaluated = end.n_evaluated
             # An end token was sampled but not evaluated, and so was the last token where the limit ended the answer.
             cached = asked + (end.ids if end.reason == "stop" else end.ids[:-1])
         history = asked + end.ids + engine.tokenize("<|im_end|>\n", special=True)

@@ -94,7 +94,7 @@ def test_moved_keys_are_those_of_their_new_places(tmp_path: Path) -> None:
         end = events[-1]
         assert isinstance(end, Finished)
         assert end.dropped == 2
-        expected, cold = ask(engine, longer[: len(HEAD)] + longer[droppable[1][1] :], 6, "other")
+        expected, cold = ask(engine, longer[: len(HEAD)] + longer[droppable[1][1] :], 6)
         assert cold.n_cached == len(HEAD)
     assert_same(moved, expected)
 
@@ -104,7 +104,7 @@ def test_what_was_computed_behind_dropped_turns_serves_nobody_else(plain: Path) 
     kept = prompt[: len(HEAD)] + prompt[droppable[2][1] :]
     with closing(open_engine(config(plain, n_ctx=N_CTX, n_slots=2))) as engine:
         run(engine, prompt, droppable, 80)
-        end = run(engine, (*kept, 9), (), 4, "other")
+        end = run(engine, (*kept, 9), (), 4, "")
         assert end.n_cached == len(HEAD)
 
 
