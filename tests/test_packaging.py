@@ -31,13 +31,15 @@ from llm_magics.engine.openmp import SPINS, runtime_of
 from .kernel.notebook import TIMEOUT, Notebook
 
 ROOT = Path(__file__).parents[1]
-SHARED = f"llm_magics-{__version__}.data/data/share/jupyter/labextensions/llm-magics"
+DATA = f"llm_magics-{__version__}.data/data"
+SHARED = f"{DATA}/share/jupyter/labextensions/llm-magics"
 
 
 def source(target: Path) -> Path:
     """What a build needs, in a directory of its own, with no bundle."""
     unwanted = shutil.ignore_patterns("labextension", "__pycache__")
     shutil.copytree(ROOT / "llm_magics", target / "llm_magics", ignore=unwanted)
+    shutil.copytree(ROOT / "jupyter-config", target / "jupyter-config")
     for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE", "labextension/install.json"):
         (target / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, target / name)
@@ -67,6 +69,8 @@ def test_a_build_without_node_leaves_the_extension_out_and_says_so(plain: tuple[
     assert "Node was not found, so llm_magics is built without its JupyterLab extension" in printed
     names = ZipFile(wheel).namelist()
     assert "llm_magics/__init__.py" in names
+    assert f"{DATA}/etc/jupyter/jupyter_nbconvert_config.json" in names
+    assert f"{DATA}/etc/jupyter/jupyter_server_config.d/llm_magics.json" in names
     assert not [name for name in names if "labextension" in name]
 
 

@@ -104,7 +104,6 @@ def test_axe_finds_nothing_in_what_is_ours(open_notebook: Open, axe: str, app: s
     shoot(notebook, f"{name}-error")
     press(notebook, 2, "Fix this cell")
     notebook.cell(3).get_by_role("button", name="Accept").wait_for()
-    notebook.cell(3).get_by_role("button", name="Accept").scroll_into_view_if_needed()
     notebook.idle()
     change = found(notebook, axe)
     shoot(notebook, f"{name}-change")
