@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -29,6 +30,8 @@ class Shape(NamedTuple):
     size: int
     n_ctx_train: int
     n_layers: int
+
+_SIZE_LABEL = re.compile(r"[\dx.]+[KMBT][\w.-]{0,12}")  # e.g. "0.5B", "8x7B", "30B-A3B"
 
 
 def parameters_text(n: int) -> str:
@@ -137,12 +140,16 @@ class Model:
         return tuple((_text(by_key, self.pointer, i), _text(by_value, self.pointer, i)) for i in range(count))
 
     def description(self) -> str:
-        """E.g. "qwen2 0.5B Q4_K - Medium". llama.cpp names a model of 494 million parameters 1B, after the family's number of
-        layers, so the number is counted here."""
+        """E.g. "qwen2 0.5B Q4_K - Medium".
+
+        llama.cpp guesses the size from the number of layers, and calls this model 1B. Here it is the file's label, or counted.
+        """
         buffer = ctypes.create_string_buffer(256)
         lib.llama_model_desc(self.pointer, buffer, len(buffer))
         words = buffer.value.decode("utf-8", "replace").split(" ", 2)
-        return " ".join([words[0], parameters_text(self.shape().n_params), *words[2:]])
+        label = dict(self.metadata()).get("general.size_label", "")
+        size = label if _SIZE_LABEL.fullmatch(label) else parameters_text(self.shape().n_params)
+        return " ".join([words[0], size, *words[2:]])
 
     def shape(self) -> Shape:
         """Return the model's sizes."""

@@ -174,6 +174,7 @@ def test_what_is_thought_before_the_json_leaves_room_for_it() -> None:
     said = text.write(chain(iter(b"<think>"), repeated("Let me see. ")))
     thought, _, answer = said.partition("</think>")
     assert thought.startswith("<think>Let me see. Let me see.")
+    assert text.closer.hurried == "limit"
     assert set(json.loads(answer)) == {"title", "minutes", "ingredients"}
 
 
