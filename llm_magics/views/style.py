@@ -8,8 +8,11 @@ STYLE = """<style><!--
 .llm-magics{font-size:var(--jp-content-font-size1,14px);line-height:1.5;max-width:62em}
 .llm-magics details{border-left:3px solid var(--jp-border-color2,#8886);margin:.4em 0;padding:.1em .7em}
 .llm-magics summary{cursor:pointer;color:var(--jp-content-font-color2,inherit)}
-.llm-magics pre{background:var(--jp-layout-color2,#8881);color:inherit;padding:.5em .7em;overflow:auto;
+.llm-magics pre{background:var(--jp-cell-editor-background,#8881);color:inherit;padding:.5em .7em;overflow:auto;
 max-height:30em;white-space:pre-wrap;overflow-wrap:anywhere;word-break:normal;border-radius:3px;margin:.4em 0}
+body[data-jp-theme-light=true] .llm-magics{--jp-mirror-editor-comment-color:#327070;--jp-mirror-editor-number-color:#007500}
+body[data-jp-theme-light=false] .llm-magics{--jp-mirror-editor-comment-color:#6fb3b3;--jp-mirror-editor-def-color:#5aa9f0}
+body[data-jp-theme-light=false] .llm-magics{--jp-mirror-editor-operator-color:#d48fff}
 .llm-magics pre code{background:none;color:inherit;padding:0}
 .llm-magics code,.llm-magics pre{font-family:var(--jp-code-font-family,monospace);font-size:.93em}
 .llm-magics table{border-collapse:collapse;margin:.4em 0;font-size:inherit}

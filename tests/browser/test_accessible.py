@@ -26,7 +26,9 @@ It **costs** $5 and $10, or `x`, see [this](https://example.org) and $x^2$.[^1]
 | 1 | 2 |
 
 ```python
-print(6 * 7)  # an answer
+class A(int):  # an answer
+    x: int = 3 + len("s")
+    def f(self): return None
 ```
 
 [^1]: A note.
@@ -67,6 +69,17 @@ def found(notebook: Notebook, axe: str) -> list[tuple[str, list[str]]]:
     ]
 
 
+# axe leaves coloured code out: the least contrast of a piece of it to the ground of its block
+LEAST_CONTRAST = """() => {
+  const channel = x => (x /= 255) <= 0.03928 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4;
+  const luminance = colour => colour.match(/[\\d.]+/g).slice(0, 3).map(Number).map(channel)
+    .reduce((sum, x, at) => sum + x * [0.2126, 0.7152, 0.0722][at], 0);
+  const contrast = (a, b) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  return Math.min(...[...document.querySelectorAll('.llm-Code pre span')].map(piece => contrast(
+    luminance(getComputedStyle(piece).color), luminance(getComputedStyle(piece.closest('pre')).backgroundColor))));
+}"""
+
+
 def shoot(notebook: Notebook, name: str) -> None:
     """Keep a picture for somebody to look at, where ``LLM_MAGICS_SHOTS`` names a folder."""
     if SHOTS:
@@ -95,6 +108,8 @@ def test_axe_finds_nothing_in_what_is_ours(open_notebook: Open, axe: str, app: s
     notebook.run(1)
     notebook.wait_for_text(1, "costs")
     folded = found(notebook, axe)
+    notebook.wait("document.querySelectorAll('.llm-Code pre span').length > 5")
+    assert page.evaluate(LEAST_CONTRAST) >= 4.5
     page.evaluate("document.querySelectorAll('.llm-Transcript details').forEach(d => { d.open = true })")
     unfolded = found(notebook, axe)
     shoot(notebook, f"{name}-answer")
