@@ -174,7 +174,7 @@ export class CellBar extends Widget {
     const trans = this._trans;
     const load = button(
       trans.__('Load llm_magics and run again'),
-      trans.__('Runs %1 above, and then this cell again', LOAD),
+      trans.__('Load llm_magics and run again: runs %1 above, and then this cell', LOAD),
       () => {
         load.disabled = true;
         void runAbove(this._panel, this._cell, LOAD);

@@ -141,7 +141,7 @@ def _headline(column: Column, first: Column, over: bool) -> str:
     share = shared_words(first.transcript.text, column.transcript.text)
     if share is None:
         return column.heading
-    return f"{column.heading} · {'the same words' if share == 1 else f'{share:.0%} the same words'}"
+    return f"{column.heading} · {'the same words' if share == 1 else f'{share:.0%} of the words are the same'}"
 
 
 def _marked(html: str, other: str) -> str:

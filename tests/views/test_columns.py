@@ -41,13 +41,13 @@ def test_json_is_shown_as_json_in_columns_too() -> None:
 def test_more_columns_are_marked_against_the_first() -> None:
     html = html_of("a b c", "a b c", "a x c")
     assert DIFFERS.findall(html) == ["x"]
-    assert html.count("the same words") == 2
+    assert (html.count("the same words"), html.count("67% of the words are the same")) == (1, 1)
 
 
 def test_the_other_forms_say_what_differs_too() -> None:
     bundle = columns_bundle([column("a b c d e f"), column("a x y d e f", "two")], note="All with seed 1.")
     assert "a {+x y+} d" in bundle["text/plain"]
-    assert "#### two · 67% the same words" in bundle["text/markdown"]
+    assert "#### two · 67% of the words are the same" in bundle["text/markdown"]
     assert bundle["text/plain"].endswith("[All with seed 1.]")
 
 
