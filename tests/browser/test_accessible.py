@@ -69,14 +69,15 @@ def found(notebook: Notebook, axe: str) -> list[tuple[str, list[str]]]:
     ]
 
 
-# axe leaves coloured code out: the least contrast of a piece of it to the ground of its block
+# axe leaves coloured code out: the least contrast of a piece of it, or of a magic's line, to the ground of its block or cell
 LEAST_CONTRAST = """() => {
   const channel = x => (x /= 255) <= 0.03928 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4;
   const luminance = colour => colour.match(/[\\d.]+/g).slice(0, 3).map(Number).map(channel)
     .reduce((sum, x, at) => sum + x * [0.2126, 0.7152, 0.0722][at], 0);
   const contrast = (a, b) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-  return Math.min(...[...document.querySelectorAll('.llm-Code pre span')].map(piece => contrast(
-    luminance(getComputedStyle(piece).color), luminance(getComputedStyle(piece.closest('pre')).backgroundColor))));
+  return Math.min(...[...document.querySelectorAll('.llm-Code pre span, .llm-ChatMagic')].map(piece => contrast(
+    luminance(getComputedStyle(piece).color),
+    luminance(getComputedStyle(piece.closest('pre, .jp-InputArea-editor')).backgroundColor))));
 }"""
 
 
