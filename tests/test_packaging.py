@@ -39,7 +39,7 @@ def source(target: Path) -> Path:
     """What a build needs, in a directory of its own, with no bundle."""
     unwanted = shutil.ignore_patterns("labextension", "__pycache__")
     shutil.copytree(ROOT / "llm_magics", target / "llm_magics", ignore=unwanted)
-    shutil.copytree(ROOT / "jupyter-config", target / "jupyter-config")
+    shutil.copytree(ROOT / "labextension" / "jupyter-config", target / "labextension" / "jupyter-config")
     for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE", "labextension/install.json"):
         (target / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, target / name)

@@ -20,7 +20,7 @@ from llm_magics.views.notebook import bundle_of
 from llm_magics.views.preview import preview_bundle
 
 ROOT = Path(__file__).parents[2]
-CONFIG = ROOT / "jupyter-config"
+CONFIG = ROOT / "labextension" / "jupyter-config"
 SOURCE = "# Count\nfor i in range(3):\n    print(i)"
 ANSWER = "It costs $5 and $10, or $x^2$.\n\n```python\nif a:\n\n    b = 1\n```\n"
 
