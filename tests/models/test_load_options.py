@@ -55,8 +55,9 @@ def test_a_deterministic_model_reuses_nothing_and_says_the_same_again(file: Path
     assert (first.usage.cached_tokens, again.usage.cached_tokens) == (0, 0)
     assert again.message.token_ids == first.message.token_ids
     with closing(load_model(file, ctx=512)) as model:
-        ask(model, messages)
-        assert ask(model, messages).usage.cached_tokens > 0
+        first = ask(model, messages)
+        on = ask(model, (*messages, first.message, user("go on")))
+        assert on.usage.cached_tokens > 0
 
 
 @pytest.mark.parametrize("settings", [{"slots": 2}, {"speculation": "lookup"}, {"draft": "tiny"}])
