@@ -112,6 +112,7 @@ def _enter(runtime: Runtime, asked: Asked, turn: _Turn, samples: Samples | None 
         asked.thread.leave(turns_behind(asked.session, asked.replaced))
         asked.thread.made(asked.cell, turn.id, runtime.execution)
         asked.thread.samples = samples
+        runtime.latest_thread = asked.thread.name
 
 
 def _chat_samples(runtime: Runtime, asked: Asked, turn: _Turn) -> list[Reply]:

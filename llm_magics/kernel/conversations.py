@@ -118,7 +118,7 @@ def restore(runtime: Runtime, options: ThreadOptions) -> None:
         for trace in turns:
             thread.made(str(trace.settings.get("cell") or ""), trace.turn, -1)
         found[name] = len(turns)
-    runtime.current_thread = saved[-1].thread
+    runtime.current_thread = runtime.latest_thread = saved[-1].thread
     _say(runtime, "Restored " + ", ".join(f"{counted(n, 'turn')} of thread {name!r}" for name, n in found.items()) + ".")
 
 

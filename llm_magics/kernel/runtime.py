@@ -102,6 +102,7 @@ class Runtime:
         self.threads: dict[str, Thread] = {}
         self.current_model = ""
         self.current_thread = "main"
+        self.latest_thread = "main"  # of the newest turn
         self.asker: Asker = nobody
         self.offer: Action | None = None  # what mends the error of the cell that runs
         self._told: set[str] = set()

@@ -34,7 +34,7 @@ class Host(Protocol):
 
     asker: Asker
     threads: dict[str, Any]
-    current_thread: str
+    latest_thread: str
 
     @property
     def rules(self) -> Rules: ...
@@ -86,7 +86,7 @@ class ToolMagics(Magics):
             self._print(f"({warning})\n")
 
     def _why(self, rest: str) -> None:
-        thread = self.host.threads.get(self.host.current_thread)
+        thread = self.host.threads.get(self.host.latest_thread)
         turns = thread.session.turns if thread is not None else ()
         self._print(explain(turns[-1] if turns else None) + "\n")
 

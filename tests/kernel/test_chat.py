@@ -165,7 +165,7 @@ def test_the_answer_streams_into_one_display_and_ends_in_a_static_bundle(book: N
     assert lengths == sorted(lengths)
     (bundle,) = ran.bundles
     assert set(bundle) == {"text/html", "text/markdown", "text/plain", MIME_TYPE}
-    assert "<h1>Title</h1>" in bundle["text/html"]
+    assert '<h1 dir="auto">Title</h1>' in bundle["text/html"]
     assert bundle["text/markdown"].startswith("# Title")
     assert "word word" in bundle["text/plain"]
     assert not ran.of("stream")
