@@ -21,19 +21,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 from .errors import LLMMagicsError, OptionError
 from .events import Usage
 from .messages import FinishReason, Message
 from .models.base import Model
 from .models.progress import front_end_bar
+from .plural import counted
 from .rows import Rows, read_rows
 from .session import Reply, Session
 from .settings import TurnSettings
-
-if TYPE_CHECKING:
-    from .views.maprows import ShownRow
 
 PRIORITY = 10  # a cell's is 0, and smaller goes first
 
@@ -95,24 +93,9 @@ class MapResult(Sequence[Any]):
         return self.values[at]
 
     def __repr__(self) -> str:
-        parts = [f"{len(self)} row{'' if len(self) == 1 else 's'}"]
+        parts = [counted(len(self), "row")]
         parts += [f"{n} {what}" for n, what in ((self._n_failed, "failed"), (len(self.pending), "did not run")) if n]
         return f"<map of {', '.join(parts)}>"
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        """What a notebook shows: the first rows as a table, JSON as JSON."""
-        from .views.maprows import MOST_ROWS, map_bundle
-
-        return map_bundle(repr(self), [self._shown(at) for at in range(min(len(self), MOST_ROWS))], len(self))
-
-    def _shown(self, at: int) -> ShownRow:
-        from .views.maprows import ShownRow
-
-        row, label, prompt = self.rows[at], str(self.source.labels[at]), self.source.prompts[at]
-        asked = prompt if isinstance(prompt, str) else ""
-        if row is None:
-            return ShownRow(label, asked, ran=False)
-        return ShownRow(label, asked, row.text, "" if row.error is None else str(row.error))
 
     @property
     def _n_failed(self) -> int:

@@ -20,6 +20,7 @@ from .history import Turn, messages_of
 from .loop import TurnLoop
 from .messages import FinishReason, Message, ToolCall
 from .models.base import Model, Request, Sampling
+from .plural import counted
 from .record import Recorder, SchemaBook, schemas_in
 from .settings import TurnSettings, value_of
 from .tools.execute import inside
@@ -52,7 +53,7 @@ class Reply:
         head = " ".join(self.text.split())
         head = head if len(head) <= _HEAD else f"{head[: _HEAD - 1]}…"
         counts = [(self.usage.completion_tokens, "token"), (len(self.tool_calls), "tool call")]
-        said = [f"{n:,} {noun}{'' if n == 1 else 's'}" for n, noun in counts if n]
+        said = [counted(n, noun) for n, noun in counts if n]
         said += [] if self.finish_reason == "stop" else [self.finish_reason]
         return f"<Reply {', '.join([repr(head), *said])}>"
 
@@ -141,8 +142,7 @@ class Session:
         self._runs_in = 0
 
     def __repr__(self) -> str:
-        n = len(self._turns)
-        return f"<session {self.thread!r} with {self.model.name}, {n} turn{'' if n == 1 else 's'}>"
+        return f"<session {self.thread!r} with {self.model.name}, {counted(len(self._turns), 'turn')}>"
 
     # --- asking ---------------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ import os
 import tempfile
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from queue import Queue
 from typing import IO
@@ -27,10 +28,14 @@ _CHUNK = 16 << 20
 
 @dataclass(slots=True, eq=False)
 class _Parked:
-    """``state`` is None once it is in ``file``; ``leaving`` while it is on the way there; ``gone`` when nobody wants it."""
+    """A conversation's state. ``starts`` say where batches began in ``tokens``.
+
+    ``state`` is None once it is in ``file``; ``leaving`` while it is on the way there; ``gone`` when nobody wants it.
+    """
 
     name: str
     tokens: list[int]
+    starts: Sequence[int]
     size: int
     state: bytes | None
     file: IO[bytes] | None = None
@@ -63,17 +68,23 @@ class Parking:
         """Whether a state of that size could be kept at all."""
         return size <= max(self._memory, self._disk)
 
-    def put(self, name: str, tokens: list[int], state: bytes) -> None:
-        """Keep a state and the tokens that it was computed from, under a name that may be taken again."""
+    def put(self, name: str, tokens: list[int], state: bytes, starts: Sequence[int] = ()) -> None:
+        """Keep a state and the tokens that it was computed from, under a name that may be taken again. ``starts`` are where the
+        batches of these tokens began."""
         self.drop(name)
         with self._lock:
-            self._parked[name] = _Parked(name, tokens, len(state), state)
+            self._parked[name] = _Parked(name, tokens, starts, len(state), state)
             self._make_room()
 
     def tokens(self, name: str) -> list[int] | None:
         """The tokens of what is parked under a name; None where nothing is."""
         parked = self._parked.get(name)
         return parked.tokens if parked is not None else None
+
+    def starts(self, name: str) -> Sequence[int]:
+        """Where the batches began that computed what is parked under a name; empty where nothing is."""
+        parked = self._parked.get(name)
+        return parked.starts if parked is not None else ()
 
     def take(self, name: str) -> bytes | None:
         """Give a state back, and keep it no longer; None where it is not there, or cannot be read back."""

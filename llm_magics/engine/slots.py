@@ -76,7 +76,6 @@ class Slots:
         self._reuse = reuse
         self._parking = parking
         self._clock = 0
-        self._parked_starts: dict[str, list[int]] = {}
 
     def free(self) -> list[Slot]:
         return [slot for slot in self.all if slot.sequence is None]
@@ -229,13 +228,12 @@ class Slots:
         if slot.shifted is not None:
             return  # what carries something of dropped turns is rather computed afresh than kept
         if self._parking.has_room_for(self._context.state_size(slot.index)):
-            self._parking.put(name, slot.cached.copy(), self._context.save(slot.index, partial=False))
-            self._parked_starts[name] = slot.starts.copy()
+            state = self._context.save(slot.index, partial=False)
+            self._parking.put(name, slot.cached.copy(), state, slot.starts.copy())
 
     def unpark(self, name: str) -> None:
         """Drop what was parked under a name."""
         self._parking.drop(name)
-        self._parked_starts.pop(name, None)
 
     def _take_back(self, slot: Slot, name: str, sequence: Sequence, have: int) -> bool:
         """Put a parked state into a slot if it is worth more than the ``have`` tokens that the slots hold anyway."""
@@ -245,14 +243,14 @@ class Slots:
         length = prefix.keep_length(sequence.tokens, parked)
         if length < have + _WORTH_PARKING or (not self.cuttable and length < len(parked)):
             return False
-        state = self._parking.take(name)
+        starts, state = self._parking.starts(name), self._parking.take(name)
         if state is None:
             return False
         self.forget(slot)
         if not self._context.restore(slot.index, state, partial=False):
             self.forget(slot)  # no room for it: a plain prefill will find some
             return False
-        slot.cached[:], slot.starts[:] = parked, self._parked_starts.pop(name, [])
+        slot.cached[:], slot.starts[:] = parked, starts
         if sequence.request.same_again:
             length = self._own_start(slot, sequence, length)
         self.cut_back(slot, length)

@@ -1,4 +1,7 @@
-"""How values of ours look when a cell ends in one: a Reply as its answer, without the record that its own cell keeps."""
+"""How values of ours look when a cell ends in one: a Reply as its answer, a map's result as a table of its rows.
+
+A Reply comes without the record that its own cell keeps.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,21 @@ from typing import TYPE_CHECKING, Any
 from IPython.core.interactiveshell import InteractiveShell
 
 if TYPE_CHECKING:
+    from ..mapping import MapResult
     from ..session import Reply
-
-_REPLY = ("llm_magics.session", "Reply")  # by name: the class is imported with the first answer
+    from ..views.maprows import ShownRow
 
 
 def start_shown(shell: InteractiveShell) -> Callable[[], None]:
     """Draw our values. Gives what ends it."""
     formatter: Any = shell.display_formatter.mimebundle_formatter  # type: ignore[union-attr]  # every shell has one
-    formatter.for_type_by_name(*_REPLY, reply_bundle)
+    for name, draw in _DRAWN.items():
+        formatter.for_type_by_name(*name, draw)
 
     def stop() -> None:
-        formatter.deferred_printers.pop(_REPLY, None)
-        for kind in [kind for kind in formatter.type_printers if (kind.__module__, kind.__name__) == _REPLY]:
+        for name in _DRAWN:
+            formatter.deferred_printers.pop(name, None)
+        for kind in [kind for kind in formatter.type_printers if (kind.__module__, kind.__name__) in _DRAWN]:
             del formatter.type_printers[kind]
 
     return stop
@@ -38,3 +43,27 @@ def reply_bundle(reply: Reply, include: Any = None, exclude: Any = None) -> dict
         "text/markdown": transcript_markdown(trace),
         "text/plain": transcript_plain(trace),
     }
+
+
+def result_bundle(result: MapResult, include: Any = None, exclude: Any = None) -> dict[str, str]:
+    """The forms of a map's result: its first rows, JSON as JSON; what looks like a secret is masked."""
+    from ..views.maprows import MOST_ROWS, map_bundle
+
+    return map_bundle(repr(result), [_row(result, at) for at in range(min(len(result), MOST_ROWS))], len(result))
+
+
+def _row(result: MapResult, at: int) -> ShownRow:
+    from ..views.maprows import ShownRow
+
+    row, label, prompt = result.rows[at], str(result.source.labels[at]), result.source.prompts[at]
+    asked = prompt if isinstance(prompt, str) else ""
+    if row is None:
+        return ShownRow(label, asked, ran=False)
+    return ShownRow(label, asked, row.text, "" if row.error is None else str(row.error))
+
+
+# By name: the classes are imported with the first answer.
+_DRAWN: dict[tuple[str, str], Callable[..., dict[str, str]]] = {
+    ("llm_magics.session", "Reply"): reply_bundle,
+    ("llm_magics.mapping", "MapResult"): result_bundle,
+}

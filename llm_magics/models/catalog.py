@@ -58,7 +58,7 @@ Source: TypeAlias = HubFile | WheelParts
 class CatalogEntry:
     """A model that has a name. ``size`` (bytes) and ``sha256`` are of ``file`` and None where nobody has verified them.
 
-    ``parameters`` are as published, in billions.
+    ``parameters`` are in billions, as the maker names or publishes them; nobody has verified them either.
     """
 
     name: str

@@ -19,7 +19,7 @@ from typing import Any
 from ..canonical import hash_of
 from ..chat.format import ChatFormat
 from ..engine.prefix import common_prefix
-from ..engine.values import Engine, Finished, GenerateRequest, Prefill, SamplerSettings, TokenLogprob, Tokens
+from ..engine.values import Engine, Finished, GenerateRequest, Generation, Prefill, SamplerSettings, TokenLogprob, Tokens
 from ..events import ModelEnd, ModelEvent, PromptProgress, Usage, assemble
 from ..messages import Message
 from .base import Mappable, PromptPart, Request, Sampling
@@ -124,21 +124,7 @@ class LocalModel(Mappable):
         fitted = self._shift.fit(request) if self._shift else Fitted(request, self._render(request))
         rendered = fitted.rendered
         sampler = self._sampler(request.sampling)
-        guide = make_guide(self.format, rendered.prompt, request, frozenset(self._controls))
-        generation = self.engine.submit(
-            GenerateRequest(
-                rendered.ids,
-                sampler,
-                request.max_tokens,
-                request.stop,
-                request.logprobs,
-                guide,
-                request.conversation,
-                request.priority,
-                fitted.droppable,
-                request.soft_limit,
-            )
-        )
+        generation = self._submit(request, fitted, sampler)
         meter.prompt = len(rendered.ids)
         losses = self._losses(fitted.request, rendered)
         collected: list[ModelEvent] = []
@@ -163,12 +149,32 @@ class LocalModel(Mappable):
                             generated, fitted = list(event.ids), fitted.after(event.dropped)
                             if self._shift is not None:
                                 self._shift.remember(request, fitted.left_out)
-                            end = self._end(event, collected, losses, fitted.left_out)
-                            end = replace(end, stopped=why_ended(event, request))
-                            recording = self._recording(request, fitted.rendered, event, logprobs)
-                            yield replace(end, record=self._record(request, sampler, event), recording=recording)
+                            yield replace(
+                                self._end(event, collected, losses, fitted.left_out),
+                                stopped=why_ended(event, request),
+                                record=self._record(request, sampler, event),
+                                recording=self._recording(request, fitted.rendered, event, logprobs),
+                            )
         finally:
             self._remember(fitted.request, fitted.rendered, tuple(generated))
+
+    def _submit(self, request: Request, fitted: Fitted, sampler: SamplerSettings) -> Generation:
+        """Hand a rendered request to the engine, with the guide that reads its answer."""
+        rendered = fitted.rendered
+        return self.engine.submit(
+            GenerateRequest(
+                rendered.ids,
+                sampler,
+                request.max_tokens,
+                request.stop,
+                request.logprobs,
+                make_guide(self.format, rendered.prompt, request, frozenset(self._controls)),
+                request.conversation,
+                request.priority,
+                fitted.droppable,
+                request.soft_limit,
+            )
+        )
 
     def _render(self, request: Request) -> Rendered:
         kwargs = {**self.template_kwargs, **request.template_kwargs}

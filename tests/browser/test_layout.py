@@ -9,6 +9,8 @@ from .driver import Notebook
 
 pytestmark = pytest.mark.browser
 
+SLACK_PX = 48  # so far below the edge an answer's end is still followed
+
 LONG = "\n\n".join(f"Paragraph {n}: " + "words and more words " * 12 for n in range(60))
 PROGRAM = "\n".join(f"line_{n} = {n}  # of a long program" for n in range(120))
 CODE = f"Here:\n\n```python\n{PROGRAM}\n```\n\n" + "That is all there is to say. " * 120
@@ -56,6 +58,14 @@ def in_sight(notebook: Notebook, number: int, selector: str) -> bool:
     )
 
 
+def below_the_edge(notebook: Notebook, number: int) -> float:
+    """How far the end of an answer lies below what the notebook shows, in pixels; negative if it lies above."""
+    return notebook.cell(number).locator(".llm-Transcript").evaluate(
+        "node => node.getBoundingClientRect().bottom"
+        " - node.closest('.jp-WindowedPanel-outer').getBoundingClientRect().bottom"
+    )
+
+
 def test_stop_and_the_end_of_a_growing_answer_stay_in_sight_unless_the_reader_scrolls(open_notebook: Open) -> None:
     notebook = open_notebook([SETUP, "%%chat -m long\nTell."])
     page = notebook.page
@@ -64,7 +74,7 @@ def test_stop_and_the_end_of_a_growing_answer_stay_in_sight_unless_the_reader_sc
     for paragraph in ("Paragraph 12", "Paragraph 20"):
         notebook.wait_for_text(1, paragraph)
         assert in_sight(notebook, 1, ".llm-Status button")
-        assert in_sight(notebook, 1, ".llm-Markdown > :last-child > :last-child") or in_sight(notebook, 1, ".llm-Status")
+        assert below_the_edge(notebook, 1) <= SLACK_PX
     scroller = page.locator(".jp-WindowedPanel-outer")
     assert scroller.evaluate("node => node.scrollTop") > 0
     scroller.hover()
@@ -73,6 +83,7 @@ def test_stop_and_the_end_of_a_growing_answer_stay_in_sight_unless_the_reader_sc
     left = scroller.evaluate("node => node.scrollTop")
     notebook.wait_for_text(1, "Paragraph 30")
     assert scroller.evaluate("node => node.scrollTop") == left
+    assert below_the_edge(notebook, 1) > SLACK_PX
     assert in_sight(notebook, 1, ".llm-Status button")
     notebook.cell(1).get_by_role("button", name="Stop this answer").click()
     notebook.ran()

@@ -6,18 +6,14 @@ import json
 import pickle
 import random
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from llm_magics.engine import open_engine
-from llm_magics.engine.pipe import open_pipe_engine
 from llm_magics.engine.values import (
     Engine,
     EngineConfig,
-    EngineEvent,
     Finished,
     GenerateRequest,
     Prefill,
@@ -26,36 +22,16 @@ from llm_magics.engine.values import (
     Tokens,
 )
 from llm_magics.errors import ContextFullError, EngineError, OptionError, SchemaError
-from tests.engine.guides import AfterMarker, AsJson, Breaks, Freed, FromStart, Recorder, StopsAfter
+from tests.engine.guides import AfterMarker, Breaks, Freed, FromStart, Recorder, StopsAfter
+
+from .engines import GREEDY, OPENERS, greedy, prompt_of, run
 
 pytestmark = pytest.mark.model
 
-GREEDY = SamplerSettings(temperature=0)
-OPENERS: dict[str, Callable[[EngineConfig], Engine]] = {"in process": open_engine, "across a pipe": open_pipe_engine}
 JSON_OBJECT = """start: "{" "\\"city\\": " CITY ", \\"days\\": " /[1-9]/ "}"
 CITY: "\\"Paris\\"" | "\\"Oslo\\""
 """
 
-
-@pytest.fixture(scope="module", params=OPENERS)
-def engine(request: pytest.FixtureRequest, smollm: Path) -> Iterator[Engine]:
-    with closing(OPENERS[request.param](EngineConfig(str(smollm), n_ctx=1024))) as engine:
-        yield engine
-
-
-def prompt_of(engine: Engine, text: str = "Name three rivers.") -> tuple[int, ...]:
-    return engine.tokenize(f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n", special=True)
-
-
-def run(engine: Engine, request: GenerateRequest) -> tuple[list[EngineEvent], Finished]:
-    with closing(engine.submit(request)) as generation:
-        events = list(generation)
-    assert isinstance(events[-1], Finished)
-    return events, events[-1]
-
-
-def greedy(engine: Engine, text: str = "Name three rivers.", n: int = 12) -> Finished:
-    return run(engine, GenerateRequest(prompt_of(engine, text), GREEDY, max_tokens=n))[1]
 
 
 # --- what it says of itself -------------------------------------------------------------------------------------------------
@@ -249,50 +225,6 @@ def test_an_armed_grammar_holds_to_its_end(engine: Engine, settings: SamplerSett
     assert value["city"] in ("Paris", "Oslo")
     assert end.reason == "stop"
     assert end.forced > 0
-
-
-NUMBERS = 'start: "[" (/[0-9]{1,3}/ (", " /[0-9]{1,3}/)*)? "]"'
-
-
-@pytest.mark.parametrize(
-    ("max_tokens", "soft", "room", "ended", "most"),
-    [
-        (60, None, 900, "limit", 60),
-        (700, None, 900, "soft", 500),
-        (700, 90, 900, "soft", 90),
-        (None, None, 80, "context", 80),
-    ],
-)
-def test_json_ends_within_its_limit_and_says_which(
-    engine: Engine, max_tokens: int | None, soft: int | None, room: int, ended: str, most: int
-) -> None:
-    prompt = prompt_of(engine)
-    prompt = prompt[:1] * (engine.info.n_ctx - room - len(prompt)) + prompt
-    bracket = {engine.tokenize(text, special=False)[-1] for text in ("]", " ]", "1]", "7]")}
-    bans = tuple((token, float("-inf")) for token in bracket)  # so that it does not end; nor does it repeat itself
-    at_random = SamplerSettings(temperature=2.0, top_k=0, top_p=1.0, min_p=0.0, seed=5, logit_bias=bans)
-    _, end = run(engine, GenerateRequest(prompt, at_random, max_tokens, guide=AsJson(grammar=NUMBERS), soft_limit=soft))
-    assert isinstance(json.loads(end.text), list)
-    assert (end.hurried, end.reason) == (ended, "stop")
-    assert most * 3 // 4 <= len(end.ids) <= most
-
-
-def test_json_that_repeats_itself_ends_and_says_so(engine: Engine) -> None:
-    again = 'start: "[" /7(, 7)*/ "]"'
-    likes = SamplerSettings(temperature=0, logit_bias=((engine.tokenize("7,", special=False)[-1], 100.0),))
-    _, end = run(engine, GenerateRequest(prompt_of(engine), likes, max_tokens=900, guide=AsJson(grammar=again)))
-    assert set(json.loads(end.text)) == {7}
-    assert (end.hurried, end.reason) == ("repeats", "stop")
-
-
-def test_json_that_has_no_room_is_refused_with_the_reason(engine: Engine) -> None:
-    grammar = 'start: "[" /7(, 7){60}/ "]"'
-    with pytest.raises(SchemaError, match=r"takes about \d+ tokens; 20 are allowed.*--max-tokens"):
-        run(engine, GenerateRequest(prompt_of(engine), GREEDY, max_tokens=20, guide=AsJson(grammar=grammar)))
-    prompt = prompt_of(engine)
-    full = prompt[:1] * (engine.info.n_ctx - 20 - len(prompt)) + prompt
-    with pytest.raises(SchemaError, match=r"tokens; 20 are left of the context.*\(ctx\)"):
-        run(engine, GenerateRequest(full, GREEDY, guide=AsJson(grammar=grammar)))
 
 
 def test_a_grammar_armed_midway_first_takes_what_is_pending(engine: Engine) -> None:

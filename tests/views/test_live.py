@@ -28,10 +28,10 @@ from llm_magics.events import (
 )
 from llm_magics.messages import ToolCall, ToolResult, assistant
 from llm_magics.transcript import Transcript
-from llm_magics.views import live
 from llm_magics.views.live import LiveTurn, changes, link_of, notebook_cells
-from llm_magics.views.pagerules import PageRules
 from llm_magics.views.secrets import MASK, masked
+
+from .fake_kernel import FakeKernel
 
 CALL = ToolCall("weather", '{"city": "Oslo"}', "c1")
 TURN = [
@@ -90,34 +90,6 @@ def test_deltas_rebuild_the_transcript_wherever_the_view_flushes(flushes: list[i
 def test_a_delta_costs_what_is_new_and_not_what_was_there() -> None:
     long = Transcript.of([TURN[0], TextDelta("word " * 10_000)])
     assert changes(long, long.fold(TextDelta("new"))) == [["+", 0, "text", "new"]]
-
-
-class FakeSession:
-    def __init__(self) -> None:
-        self.sent: list[dict[str, Any]] = []
-
-    def send(self, socket: Any, msg_type: str, content: dict[str, Any], ident: bytes) -> None:
-        assert (socket, msg_type, content["comm_id"]) == ("iopub", "comm_msg", "llm_magics")
-        self.sent.append(content["data"])
-
-
-class FakeKernel:
-    iopub_socket = "iopub"
-
-    def __init__(self) -> None:
-        self.session = FakeSession()
-        self.control_handlers: dict[str, Any] = {}
-
-    def receive(self, session: str = "page", **content: Any) -> None:
-        self.control_handlers["llm_magics"](None, None, {"header": {"session": session}, "content": content})
-
-    def kinds(self) -> list[str]:
-        return [data["kind"] for data in self.session.sent]
-
-
-@pytest.fixture
-def kernel() -> FakeKernel:
-    return FakeKernel()
 
 
 def test_a_turn_that_no_page_asks_for_is_left_to_display_updates(kernel: FakeKernel) -> None:
@@ -326,89 +298,6 @@ def test_the_link_knows_whether_any_page_was_ever_there(kernel: FakeKernel) -> N
     assert not link.heard
     kernel.receive(kind="hello", turn="*")
     assert link.heard
-
-
-def answering(kernel: FakeKernel, *sessions: str, **settings: Any) -> None:
-    """Answer the question for rules, as the pages of these sessions would."""
-
-    def send(socket: Any, msg_type: str, content: dict[str, Any], ident: bytes) -> None:
-        asked = content["data"]["session"]
-        if asked in sessions:
-            said = {"kind": "settings", "turn": "*", "settings": settings}
-            threading.Thread(target=lambda: kernel.receive(session=asked, **said)).start()
-
-    kernel.session.send = send  # type: ignore[method-assign]
-
-
-def silent(kernel: FakeKernel) -> list[str]:
-    """Answer nothing; gives the sessions that were asked."""
-    asked: list[str] = []
-    kernel.session.send = lambda socket, kind, content, ident: asked.append(content["data"]["session"])  # type: ignore[method-assign]
-    return asked
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "_PATIENCE", 0.01)
-
-
-def test_the_page_that_sent_the_cell_is_asked_for_its_rules_and_waited_for(kernel: FakeKernel) -> None:
-    link = link_of(kernel)
-    answering(kernel, "page", approve="ask")
-    assert link.rules("page", "r1") == PageRules({"approve": "ask"}, "told")
-
-
-@pytest.mark.usefixtures("impatient")
-def test_a_page_that_falls_silent_is_asked_once_a_request_and_its_last_rules_stay(kernel: FakeKernel) -> None:
-    link = link_of(kernel)
-    answering(kernel, "page", approve="ask")
-    link.rules("page", "r1")
-    asked = silent(kernel)
-    for request in ("r1", "r2", "r2", "r3"):
-        said = link.rules("page", request)
-        assert said == PageRules({"approve": "ask"}, "told" if request == "r1" else "silent")
-    assert asked == ["page", "page"]
-    kernel.receive(kind="hello", turn="*")
-    assert link.rules("page", "r3").standing == "told"
-
-
-@pytest.mark.usefixtures("impatient")
-def test_where_no_page_was_ever_heard_none_is_waited_for_twice(kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> None:
-    link = link_of(kernel)
-    silent(kernel)
-    assert link.rules("page", "r1") == PageRules({}, "none")
-    monkeypatch.setattr(live, "_PATIENCE", 3600.0)
-    assert link.rules("page", "r2") == PageRules({}, "none")
-
-
-@pytest.mark.usefixtures("impatient")
-def test_a_page_that_never_told_its_rules_has_those_of_another_and_does_not_count_as_answering(kernel: FakeKernel) -> None:
-    link = link_of(kernel)
-    kernel.receive(kind="hello", turn="*")
-    assert link.rules("page", "r1") == PageRules({}, "silent")
-    kernel.receive(session="other", kind="settings", turn="*", settings={"max_steps": 3})
-    assert link.rules("page", "r2") == PageRules({"max_steps": 3}, "silent")
-
-
-def test_each_page_has_rules_of_its_own(kernel: FakeKernel) -> None:
-    link = link_of(kernel)
-    answering(kernel, "strict", approve="deny")
-    assert link.rules("strict", "r1").settings == {"approve": "deny"}
-    answering(kernel, "strict", "lax")
-    kernel.receive(session="lax", kind="settings", turn="*", settings={})
-    assert link.rules("lax", "r2").settings == {}
-    assert link.rules("strict", "r1").settings == {"approve": "deny"}
-
-
-def test_what_is_no_object_of_rules_changes_none(kernel: FakeKernel) -> None:
-    link = link_of(kernel)
-    answering(kernel, "page", approve="ask")
-    link.rules("page", "r1")
-    kernel.receive(kind="settings", turn="*", settings="ask")
-    kernel.receive(kind="hello", turn="*", settings={})
-    assert link.rules("page", "r1").settings == {"approve": "ask"}
-    kernel.receive(kind="settings", turn="*", settings={})
-    assert link.rules("page", "r1").settings == {}
 
 
 def test_a_page_is_told_how_the_cell_wants_its_reasoning_shown(kernel: FakeKernel) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from IPython.core.formatters import DisplayFormatter
 from pydantic import BaseModel
 
 from llm_magics import MapResult, ScriptedModel
+from llm_magics.kernel.shown import start_shown
 from llm_magics.views.maprows import MOST_ROWS, ShownRow, map_bundle
 
 from ..payloads import PAYLOADS
@@ -25,7 +27,9 @@ PET = '{"name": "Mia", "legs": 4}'
 
 
 def shown(result: MapResult) -> dict[str, Any]:
-    bundle, _ = DisplayFormatter().format(result)  # as a kernel does with a cell's last value
+    shell: Any = SimpleNamespace(display_formatter=DisplayFormatter())
+    start_shown(shell)
+    bundle, _ = shell.display_formatter.format(result)  # as a kernel does with a cell's last value
     return dict(bundle)
 
 
