@@ -219,7 +219,7 @@ def test_the_saved_cell_has_every_form_with_speeds_and_marked_words(book: Notebo
     for form in ("text/html", "text/markdown", "text/plain"):
         assert len(re.findall(r"[\d.]+ tokens/s", bundle[form])) == 4
     assert '<u class="lm-differs">' in bundle["text/html"]
-    assert "the same words" in bundle["text/html"]
+    assert "% of the words are the same" in bundle["text/html"]
     assert "{+" in bundle["text/plain"]
     assert bundle["text/markdown"].count("#### ") == 4
 
