@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from .version import __version__ as __version__
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 _HOMES = {
     "load_model": ".models.loading",
     "ScriptedModel": ".models.scripted",
-    "map_prompts": ".mapping",
-    "MapResult": ".mapping",
-    "Session": ".session",
-    "Reply": ".session",
-    "tool": ".tools.tool",
+    "map_prompts": ".session.map",
+    "MapResult": ".session.map",
+    "Session": ".session.session",
+    "Reply": ".session.session",
+    "tool": ".tools.define.tool",
     "Message": ".messages",
     "ToolCall": ".messages",
     "ToolResult": ".messages",
@@ -45,7 +45,7 @@ def __dir__() -> list[str]:
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
     """Register the magics; called by ``%load_ext llm_magics``."""
-    from .kernel.magics import load
+    from llm_magics.kernel.magics.register import load
 
     load(shell)
 
@@ -57,6 +57,6 @@ def _jupyter_labextension_paths() -> list[dict[str, str]]:
 
 def unload_ipython_extension(shell: InteractiveShell) -> None:
     """Take the magics away again; called by ``%unload_ext`` and ``%reload_ext``. Loaded models stay resident."""
-    from .kernel.magics import unload
+    from llm_magics.kernel.magics.register import unload
 
     unload(shell)

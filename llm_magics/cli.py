@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from . import __version__
+from llm_magics.version import __version__
+
 from .errors import LLMMagicsError
 
 
@@ -61,8 +62,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _pull(arguments: argparse.Namespace) -> int:
-    from .models.catalog import catalog
-    from .models.fetch import pull
+    from llm_magics.store.catalog import catalog
+    from llm_magics.store.fetch import pull
 
     if arguments.list or not arguments.name:
         for entry in catalog():
@@ -104,7 +105,7 @@ class _Bar:
 
 
 def _doctor(_: argparse.Namespace) -> int:
-    from .models.doctor import report
+    from llm_magics.doctor.report import report
 
     for row in report():
         print(row)
@@ -137,8 +138,8 @@ def _strip(arguments: argparse.Namespace) -> int:
 
 
 def _formats_show(arguments: argparse.Namespace) -> int:
-    from .chat.show import show
-    from .models.template_source import template_source
+    from llm_magics.chat.show import show
+    from llm_magics.models.template_source import template_source
 
     found = template_source(arguments.source)
     print(show(found.source, found.bos_token, found.eos_token, found.control_tokens))

@@ -125,9 +125,9 @@ class ModelEnd:
     of recovered calls that the model probably did not mean: they are never run. ``stopped`` says why the answer was ended
     although the model would have gone on, e.g. "after 8 calls, ..."; empty if the model ended it.
 
-    Two JSON-able mappings say how the answer came about (:mod:`llm_magics.record` names their fields). ``record`` is small and
-    always saved: model, template, settings, hashes. ``recording`` is saved only where the turn is recorded: the model's raw
-    text, and where the request asks for it, what the prompt added.
+    Two JSON-able mappings say how the answer came about (:mod:`llm_magics.session.record` names their fields). ``record`` is
+    small and always saved: model, template, settings, hashes. ``recording`` is saved only where the turn is recorded: the
+    model's raw text, and where the request asks for it, what the prompt added.
     """
 
     message: Message

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llm_magics.views.columns import MIME_TYPE as COLUMNS_TYPE
+from llm_magics.views.pictures import resolved
+
 from .errors import OptionError, TranscriptError
 from .transcript import MIME_TYPE, Transcript
-from .views.columns import MIME_TYPE as COLUMNS_TYPE
-from .views.pictures import resolved
 
 _FORMAT = 4
 _TRIES = 5  # on Windows a file that another program reads at this moment cannot be replaced

@@ -29,7 +29,7 @@ messages back off them, so the answer is stored once.
 Segments stand in the order in which they began. ``step`` counts the model steps of the turn from 0. A tool segment is "writing"
 until its call is complete, "ready" until it runs, and "cut" when the step ended before the call did. ``progress`` is there
 only while a prompt is being evaluated. ``steps`` holds one object per finished model step; its ``record`` says what the step
-was asked with (:mod:`llm_magics.record`). ``token_ids`` and ``recording`` are there only if ``recorded`` is true
+was asked with (:mod:`llm_magics.session.record`). ``token_ids`` and ``recording`` are there only if ``recorded`` is true
 (``--record``): they are what a replay needs beyond the messages. No turn repeats what an earlier turn holds, so a notebook
 grows linearly: even a picture may be a pointer to the HTML beside it (:mod:`llm_magics.views.pictures`).
 ``to_json(record=False)``, the form of snapshots while a turn runs and of notebooks after ``%llm strip``, leaves

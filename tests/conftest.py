@@ -37,7 +37,7 @@ def qwen_large() -> Path:
 
 
 def _model(name: str) -> Path:
-    from llm_magics.models.fetch import pull
+    from llm_magics.store.fetch import pull
 
     with pytest.MonkeyPatch.context() as patch:
         if _CACHE is None:
@@ -56,10 +56,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _gpu_usable() -> bool:
-    from llm_magics.engine.free import nvidia_gpus
+    from llm_magics.engine.fit.free import nvidia_gpus
 
     if not nvidia_gpus():
         return False
-    from llm_magics.engine.llama import supports_gpu
+    from llm_magics.engine.native.llama import supports_gpu
 
     return supports_gpu()

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llm_magics.chat.analysis.overrides import OVERRIDES, Override
 from llm_magics.chat.format import ChatFormat
-from llm_magics.chat.overrides import OVERRIDES, Override
 from llm_magics.errors import LLMMagicsError
 from llm_magics.messages import ToolCall
 

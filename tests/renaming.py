@@ -14,11 +14,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
+from llm_magics.chat.analysis.overrides import Override
+from llm_magics.chat.encodings.writer import write_calls
 from llm_magics.chat.format import ChatFormat
-from llm_magics.chat.overrides import Override
-from llm_magics.chat.syntax import Shape
-from llm_magics.chat.tags import tags
-from llm_magics.chat.writer import write_calls
+from llm_magics.chat.syntax.syntax import Shape
+from llm_magics.chat.syntax.tags import tags
 from llm_magics.errors import TemplateError
 from llm_magics.messages import Message, ToolCall, ToolSpec, user
 

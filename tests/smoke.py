@@ -19,13 +19,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llm_magics.chat.diff import common_prefix, loose_prefix, safe_suffix
+from llm_magics.chat.encodings.writer import write_calls
 from llm_magics.chat.format import ChatFormat
-from llm_magics.chat.parser import StreamParser
-from llm_magics.chat.syntax import Shape
-from llm_magics.chat.tags import whole_tags
-from llm_magics.chat.template import Prompt
-from llm_magics.chat.writer import write_calls
+from llm_magics.chat.parsing.parser import StreamParser
+from llm_magics.chat.syntax.compare import common_prefix, loose_prefix, safe_suffix
+from llm_magics.chat.syntax.syntax import Shape
+from llm_magics.chat.syntax.tags import whole_tags
+from llm_magics.chat.template.template import Prompt
 from llm_magics.errors import LLMMagicsError
 from llm_magics.messages import Message, ToolCall, ToolSpec, user
 

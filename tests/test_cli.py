@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llm_magics import cli
-from llm_magics.models.catalog import catalog
+from llm_magics.store.catalog import catalog
 
 from .engine.tiny_gguf import STRING, tiny_model
 

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from llm_magics import ScriptedModel, Session
+from llm_magics.chat.encodings.writer import write_calls
 from llm_magics.chat.format import ChatFormat
-from llm_magics.chat.writer import write_calls
 from llm_magics.events import ModelEvent, ToolAsk
 from llm_magics.messages import ToolCall, user
 from llm_magics.models.base import Request
 from llm_magics.models.guide import make_guide
+from llm_magics.tools.define.tool import make_tool
 from llm_magics.tools.policy import Decision
-from llm_magics.tools.tool import make_tool
 
 from .chat.formats import OWN, format_of
 from .history_checks import broken_calls

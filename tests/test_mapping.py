@@ -17,10 +17,10 @@ from pydantic import BaseModel
 
 from llm_magics import MapResult, ScriptedModel, load_model, map_prompts, tool
 from llm_magics.errors import ModelError, OptionError, SchemaError
-from llm_magics.mapping import PRIORITY, row_seed
 from llm_magics.messages import ToolCall
 from llm_magics.models.base import Model, Request, Sampling
-from llm_magics.rows import read_rows
+from llm_magics.session.map import PRIORITY, row_seed
+from llm_magics.session.rows import read_rows
 
 LETTERS = [f"letter {n}" for n in range(12)]
 WIDTHS = pytest.mark.parametrize("parallel", [1, 4], ids=["one at a time", "several at once"])

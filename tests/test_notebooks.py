@@ -15,11 +15,11 @@ import pytest
 
 from llm_magics import ScriptedModel, Session, cli, notebooks
 from llm_magics.errors import OptionError
-from llm_magics.kernel.conversations import in_conversation
+from llm_magics.kernel.magics.threads import in_conversation
+from llm_magics.kernel.page.notebook import bundle_of
 from llm_magics.notebooks import read_notebook, saved_transcripts, strip, transcript_holders
 from llm_magics.transcript import MIME_TYPE, TextSegment, ToolSegment, Transcript
 from llm_magics.views.html import transcript_html
-from llm_magics.views.notebook import bundle_of
 
 RECORDS = Path(__file__).parent / "records"
 OLD = sorted(RECORDS.glob("v1-*.ipynb"))

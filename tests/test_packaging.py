@@ -25,8 +25,8 @@ from packaging.utils import canonicalize_name
 
 import llm_magics
 from llm_magics import __version__
-from llm_magics.engine.library import cpu_library
-from llm_magics.engine.openmp import SPINS, runtime_of
+from llm_magics.engine.native.library import cpu_library
+from llm_magics.engine.native.openmp import SPINS, runtime_of
 
 from .kernel.notebook import TIMEOUT, Notebook
 

@@ -18,9 +18,9 @@ from llm_magics.canonical import canonical, hash_of
 from llm_magics.events import Event, ModelEnd, PromptProgress, TurnEnd, assemble
 from llm_magics.models.base import Request, Sampling
 from llm_magics.models.local import LocalModel
-from llm_magics.record import Recorder, SchemaBook, request_hashes, sequence_of
 from llm_magics.segments import Step
-from llm_magics.tools.tool import as_tool
+from llm_magics.session.record import Recorder, SchemaBook, request_hashes, sequence_of
+from llm_magics.tools.define.tool import as_tool
 from llm_magics.transcript import Transcript
 from llm_magics.wire import messages_to_openai
 

@@ -20,8 +20,8 @@ from llm_magics.errors import ModelError
 from llm_magics.events import Event
 from llm_magics.messages import Message, ToolCall
 from llm_magics.models.scripted import ScriptedModel
+from llm_magics.tools.define.tool import Tool, make_tool
 from llm_magics.tools.policy import Decision, Limits
-from llm_magics.tools.tool import Tool, make_tool
 
 from .history_checks import broken_calls, broken_frame, broken_order, broken_steps
 

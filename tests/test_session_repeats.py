@@ -10,7 +10,7 @@ from llm_magics import ScriptedModel, Session
 from llm_magics.events import ModelEnd, ModelEvent
 from llm_magics.messages import Message, ToolCall
 from llm_magics.models.base import Request
-from llm_magics.tools.tool import Tool, make_tool
+from llm_magics.tools.define.tool import Tool, make_tool
 
 from .history_checks import broken_calls
 

@@ -17,9 +17,9 @@ from llm_magics.events import Event, ModelEnd, ModelEvent, Notice, TextDelta, To
 from llm_magics.messages import Message, ToolCall
 from llm_magics.models.base import Request
 from llm_magics.segments import NoticeSegment
+from llm_magics.tools.define.tool import make_tool
 from llm_magics.tools.policy import Limits
 from llm_magics.tools.runaway import is_series
-from llm_magics.tools.tool import make_tool
 
 from .history_checks import broken_calls, broken_frame, broken_order, broken_steps
 from .test_session_tools import HERMES

@@ -13,7 +13,7 @@ from llm_magics.errors import ContextFullError
 from llm_magics.models.base import Sampling
 from llm_magics.models.local import LocalModel
 from llm_magics.segments import NoticeSegment
-from llm_magics.tools.tool import Tool, make_tool
+from llm_magics.tools.define.tool import Tool, make_tool
 
 from .history_checks import broken_calls, broken_order
 

@@ -14,8 +14,8 @@ from llm_magics import ScriptedModel, Session
 from llm_magics.errors import ModelError
 from llm_magics.events import ToolAsk, ToolEnd, ToolStart
 from llm_magics.messages import Message, ToolCall
+from llm_magics.tools.define.tool import Tool, make_tool
 from llm_magics.tools.policy import Decision, Limits
-from llm_magics.tools.tool import Tool, make_tool
 from llm_magics.transcript import Transcript
 
 from .history_checks import broken_calls

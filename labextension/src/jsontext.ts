@@ -1,4 +1,4 @@
-/** An answer that is JSON, laid out as `llm_magics/views/json_text.py` does it: the text itself with line breaks. */
+/** An answer that is JSON, laid out as `llm_magics/views/markup/json_text.py` does it: the text itself with line breaks. */
 
 import type { TranslationBundle } from '@jupyterlab/translation';
 

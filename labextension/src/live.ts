@@ -1,5 +1,5 @@
 /**
- * The turns that are being written now, rebuilt from the kernel's messages (`llm_magics/views/live.py` describes them).
+ * The turns that are being written now, rebuilt from the kernel's messages (`llm_magics/kernel/page/live.py` describes them).
  *
  * Messages of a turn are numbered. A page that lacks one says hello again and is sent everything so far.
  */

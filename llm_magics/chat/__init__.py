@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from llm_magics.chat.template.template import Prompt as Prompt
+    from llm_magics.chat.template.template import Span as Span
+
     from .format import ChatFormat as ChatFormat
-    from .template import Prompt as Prompt
-    from .template import Span as Span
 
 __all__ = ["ChatFormat", "Prompt", "Span"]
 
-_HOMES = {"ChatFormat": "format", "Prompt": "template", "Span": "template"}
+_HOMES = {"ChatFormat": "format", "Prompt": "template.template", "Span": "template.template"}
 
 
 def __getattr__(name: str) -> Any:

@@ -12,8 +12,8 @@ One grammar covers a message's calls from the first marker to the last, and ever
     ===================  ======================================================================================
 
 The grammar is as wide as the syntax: properties in any order, layout at the markers free, white space where JSON leaves it.
-What a schema says beyond that is enforced, except what ``chat/schema.py`` and ``chat/grammar.py`` name; in tagged syntaxes a
-value that may be a string is any text up to its closing tag.
+What a schema says beyond that is enforced, except what ``schema/normal.py`` and ``chat/grammar/values.py`` name; in tagged
+syntaxes a value that may be a string is any text up to its closing tag.
 """
 
 from __future__ import annotations
@@ -24,14 +24,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..messages import JsonSchema, ToolSpec
-from .grammar import JSON, JSON_IN_STRING, PYTHON_CONSTANTS, Notation, ValueWriter
-from .lark import MAX_CALLS, GrammarWriter, as_regex, quoted
-from .schema import Normalised, normalise, required_keys
-from .schema_nodes import is_never
-from .shortest import shortest_values
-from .syntax import JsonFields, LiteralArguments, ReasoningSyntax, Shape, TaggedArguments, ToolSyntax, TurnSyntax, escape
-from .tagged_grammar import TagWriter, other_name, properties_of, solid_object
+from llm_magics.chat.encodings.tagged_grammar import TagWriter, other_name, properties_of, solid_object
+from llm_magics.chat.grammar.text import MAX_CALLS, GrammarWriter, as_regex, quoted
+from llm_magics.chat.grammar.values import JSON, JSON_IN_STRING, PYTHON_CONSTANTS, Notation, ValueWriter
+from llm_magics.chat.syntax.syntax import (
+    JsonFields,
+    LiteralArguments,
+    ReasoningSyntax,
+    Shape,
+    TaggedArguments,
+    ToolSyntax,
+    TurnSyntax,
+    escape,
+)
+from llm_magics.messages import JsonSchema, ToolSpec
+from llm_magics.schema.algebra import is_never
+from llm_magics.schema.normal import Normalised, normalise, required_keys
+from llm_magics.schema.shortest import shortest_values
 
 ID = r"/[A-Za-z0-9_.:-]{1,64}/"
 HEADER_SPACE = 60  # characters that a block's header may have around the recipient

@@ -7,21 +7,21 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import TemplateError
-from ..messages import JsonSchema, Message, ToolChoice, ToolSpec
-from .analysis import Analysis, analyse
-from .answer import Setting
-from .diff import common_prefix
-from .inputs import AnyMessage, AnyTool, messages_from, tools_from
-from .origin import OriginText, concat, mark, runs_of
-from .overrides import OVERRIDES, Override
-from .repair import Repairs, marked, template_variables
-from .syntax import ReasoningSyntax, ToolSyntax, TurnSyntax
-from .tags import whole_tags
-from .template import ChatTemplate, Prompt, UndefinedNameError, prompt_of
+from llm_magics.chat.analysis.analysis import Analysis, analyse
+from llm_magics.chat.analysis.overrides import OVERRIDES, Override
+from llm_magics.chat.parsing.output import Setting
+from llm_magics.chat.syntax.compare import common_prefix
+from llm_magics.chat.syntax.origin import OriginText, concat, mark, runs_of
+from llm_magics.chat.syntax.syntax import ReasoningSyntax, ToolSyntax, TurnSyntax
+from llm_magics.chat.syntax.tags import whole_tags
+from llm_magics.chat.template.inputs import AnyMessage, AnyTool, messages_from, tools_from
+from llm_magics.chat.template.shaping import Repairs, marked, template_variables
+from llm_magics.chat.template.template import ChatTemplate, Prompt, UndefinedNameError, prompt_of
+from llm_magics.errors import TemplateError
+from llm_magics.messages import JsonSchema, Message, ToolChoice, ToolSpec
 
 if TYPE_CHECKING:
-    from .parser import StreamParser
+    from llm_magics.chat.parsing.parser import StreamParser
 
 Continue = Literal["content", "reasoning"]
 
@@ -170,7 +170,7 @@ class ChatFormat:
             reasoning: "inline" leaves reasoning in the content, with its markers.
             response_format: the JSON schema that the content follows; a code fence around it is taken off.
         """
-        from .parser import StreamParser
+        from llm_magics.chat.parsing.parser import StreamParser
 
         offered = tools_from(tools)
         setting = Setting(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from ..messages import Message, ToolCall, ToolSpec
+from llm_magics.chat.encodings.writer import write_calls
+from llm_magics.chat.syntax.syntax import Shape, ToolSyntax
+from llm_magics.chat.syntax.tags import tags
+from llm_magics.chat.template.template import Prompt
+from llm_magics.messages import Message, ToolCall, ToolSpec
+
 from .format import ChatFormat
-from .syntax import Shape, ToolSyntax
-from .tags import tags
-from .template import Prompt
-from .writer import write_calls
 
 _TOOL = ToolSpec(
     "get_weather",

@@ -23,7 +23,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..errors import SchemaError
+from llm_magics.errors import SchemaError
+
 from .values import Hurry, JsonText
 from .wayout import Place, WayOut
 

@@ -14,6 +14,9 @@ from typing import Literal, Protocol, TypeAlias, runtime_checkable
 KVType: TypeAlias = Literal["f16", "q8_0"]
 FlashAttention: TypeAlias = Literal["auto", "on", "off"]
 Speculation: TypeAlias = Literal["off", "lookup", "auto"]
+
+MAX_DRAFT = 16
+"""Guessed tokens in one batch, at most."""
 Hurry: TypeAlias = Literal["", "repeats", "soft", "limit", "context"]
 """Why a JSON text was brought to its end: it repeated itself, or one of three bounds of its length was near."""
 

@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..errors import SchemaError
+from llm_magics.errors import SchemaError
+
 from .values import JsonText
 
 _OUTSIDE = b'}],:0"123456789-ntf[{ '  # what is tried outside strings: what ends something first

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from ..settings import TurnSettings
+from llm_magics.kernel.options.specs import LoadOptions
+from llm_magics.session.settings import TurnSettings
+
 from .rules import Rules, traits_of
-from .specs import LoadOptions
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,10 @@ from typing import Any, TypeAlias, get_args
 from traitlets import Bool, Enum, Float, Int, List, TraitError, Unicode
 from traitlets.config import Config, Configurable
 
-from ..errors import OptionError
-from ..settings import TurnSettings
-from ..tools.policy import Approve, Limits
-from ..tools.tool import Tool
+from llm_magics.errors import OptionError
+from llm_magics.session.settings import TurnSettings
+from llm_magics.tools.define.tool import Tool
+from llm_magics.tools.policy import Approve, Limits
 
 Patterns: TypeAlias = tuple[str, ...]
 STRICTNESS: Mapping[str, int] = {policy: rank for rank, policy in enumerate(get_args(Approve))}  # auto < ask < deny
@@ -188,8 +188,8 @@ def names_of(name: str) -> tuple[str, ...]:
 
     A file counts by its whole path, and by the catalogue's name where its hash is the catalogue's.
     """
-    from ..models.catalog import find
-    from ..models.locate import file_at, locate, meant
+    from llm_magics.store.catalog import find
+    from llm_magics.store.locate import file_at, locate, meant
 
     name = meant(name)
     path = file_at(name)

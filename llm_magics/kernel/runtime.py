@@ -11,22 +11,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from ..errors import Action, NoModelError, OptionError
-from ..models.base import Model
-from ..models.catalog import default_model
-from ..tools.policy import Asker, Decision, nobody
-from .context import CellLog, parent_header, parent_metadata
+from llm_magics.errors import Action, NoModelError, OptionError
+from llm_magics.kernel.cells.context import CellLog, parent_header, parent_metadata
+from llm_magics.kernel.options.line import near
+from llm_magics.models.base import Model
+from llm_magics.store.catalog import default_model
+from llm_magics.tools.policy import Asker, Decision, nobody
+
 from .defaults import defaults
-from .options import near
 from .rules import Rules, configured
 
 if TYPE_CHECKING:
-    from ..events import ToolAsk
-    from ..history import Turn
-    from ..session import Session
-    from ..views.live import Link
-    from ..views.pagerules import PageRules
-    from .sidebyside import Samples
+    from llm_magics.events import ToolAsk
+    from llm_magics.kernel.page.live import Link
+    from llm_magics.kernel.page.pagerules import PageRules
+    from llm_magics.session.history import Turn
+    from llm_magics.session.session import Session
 
 LEFT = "This answer is no longer part of the conversation: an earlier cell was run again. Run this cell again, too."
 
@@ -50,13 +50,20 @@ class Drawn(Protocol):
     def add(self, remark: str) -> None: ...
 
 
+class Choices(Protocol):
+    """Several answers to one turn, one of which the conversation continues with."""
+
+    def pick(self, number: int) -> None:
+        """Continue with this answer, counted from 1."""
+
+
 @dataclass
 class Thread:
     """One conversation, and which of its turns each cell made."""
 
     name: str
     session: Session
-    samples: Samples | None = None  # of the newest turn, where it has several answers
+    samples: Choices | None = None  # of the newest turn, where it has several answers
     systems: dict[str, str] = field(default_factory=dict)  # turn -> the system prompt that its saved cell holds
     _drawn: dict[str, Drawn] = field(default_factory=dict)  # turn -> where its answer is shown
     _made: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
@@ -209,7 +216,7 @@ class Runtime:
         """The conversation of that name, or the current one, begun where there is none (which needs a model)."""
         name = name or self.current_thread
         if name not in self.threads:
-            from ..session import Session
+            from llm_magics.session.session import Session
 
             session = Session(model or self.resident().model, thread=name, asker=self.ask)
             if self.threads:
@@ -244,7 +251,7 @@ class Runtime:
         """Say something below the cell that runs, unless it was said before."""
         if what not in self._told:
             self._told.add(what)
-            from ..views.card import note_bundle
+            from llm_magics.views.card import note_bundle
 
             self.shell.display_pub.publish(note_bundle(what))
 
@@ -272,7 +279,7 @@ class Runtime:
     @property
     def link(self) -> Link | None:
         """The way to pages that have our extension; None where there can be none."""
-        from ..views.live import link_of
+        from llm_magics.kernel.page.live import link_of
 
         return link_of(getattr(self.shell, "kernel", None))
 
@@ -285,7 +292,7 @@ class Runtime:
         link = self.link if cell else None
         if link is None:
             return None
-        from ..views.live import notebook_cells
+        from llm_magics.kernel.page.live import notebook_cells
 
         return notebook_cells(link, cell, timeout=0.5)
 

@@ -8,9 +8,9 @@ from datetime import datetime
 from importlib import import_module
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from ..events import ModelEvent
-from ..messages import JsonSchema, Message, ToolChoice, ToolSpec
-from ..tools.runaway import CallLimit
+from llm_magics.events import ModelEvent
+from llm_magics.messages import JsonSchema, Message, ToolChoice, ToolSpec
+from llm_magics.tools.runaway import CallLimit
 
 
 @dataclass(frozen=True, slots=True)

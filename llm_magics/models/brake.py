@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..chat.recover import Recovery
-from ..events import ModelEnd, ModelEvent, ToolCallEnd, ToolCallStart, assemble
-from ..messages import ToolCall
-from ..tools.runaway import CallLimit
+from llm_magics.chat.recovery.recovery import Recovery
+from llm_magics.events import ModelEnd, ModelEvent, ToolCallEnd, ToolCallStart, assemble
+from llm_magics.messages import ToolCall
+from llm_magics.tools.runaway import CallLimit
 
 
 class Brake:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ..engine.closing import SOFT_LIMIT
-from ..engine.values import Finished
+from llm_magics.engine.closing import SOFT_LIMIT
+from llm_magics.engine.values import Finished
+
 from .base import Request
 
 _OPTION = "--max-tokens (max_tokens in Python)"

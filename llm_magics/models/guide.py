@@ -21,23 +21,24 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
-from ..chat.constraint import Constraint, Frame, build_constraint, first_tag
-from ..chat.format import ChatFormat
-from ..chat.recover import Recovery, quotable
-from ..chat.regex import byte_tokenizer
-from ..chat.safe import SafeParser
-from ..chat.syntax import ToolSyntax
-from ..chat.template import Prompt
-from ..engine.values import Grammar, GuideStep, JsonText
-from ..errors import SchemaError
-from ..events import ModelEnd, ModelEvent, ReasoningDelta, TextDelta, ToolCallStart
-from ..messages import FinishReason
-from ..tools.runaway import CallLimit
+from llm_magics.chat.constraint import Constraint, Frame, build_constraint, first_tag
+from llm_magics.chat.format import ChatFormat
+from llm_magics.chat.parsing.safe import SafeParser
+from llm_magics.chat.recovery.recovery import Recovery, quotable
+from llm_magics.chat.syntax.syntax import ToolSyntax
+from llm_magics.chat.template.template import Prompt
+from llm_magics.engine.values import Grammar, GuideStep, JsonText
+from llm_magics.errors import SchemaError
+from llm_magics.events import ModelEnd, ModelEvent, ReasoningDelta, TextDelta, ToolCallStart
+from llm_magics.messages import FinishReason
+from llm_magics.schema.patterns import byte_tokenizer
+from llm_magics.tools.runaway import CallLimit
+
 from .base import Request
 from .brake import Brake
 
 if TYPE_CHECKING:
-    from ..chat.parser import StreamParser
+    from llm_magics.chat.parsing.parser import StreamParser
 
 _REACH = 8192  # characters of the answer's end in which the beginning of a call is looked for
 

@@ -8,18 +8,19 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path, PurePath
 from typing import Any, Literal, TypeAlias
 
-from ..engine import open_engine
-from ..engine.gguf import Gguf
-from ..engine.limits import check_cache, check_context
-from ..engine.plan import Plan, plan
-from ..engine.values import EngineConfig, FlashAttention, KVType, Speculation
-from ..errors import ModelFileError, OptionError, TemplateError, UnsupportedModelError
+from llm_magics.engine.fit.gguf import Gguf
+from llm_magics.engine.fit.limits import check_cache, check_context
+from llm_magics.engine.fit.plan import Plan, plan
+from llm_magics.engine.hosts import open_engine
+from llm_magics.engine.values import EngineConfig, FlashAttention, KVType, Speculation
+from llm_magics.errors import ModelFileError, OptionError, TemplateError, UnsupportedModelError
+from llm_magics.store.fetch import pull
+from llm_magics.store.locate import ModelFile
+from llm_magics.store.progress import Progress, silent
+from llm_magics.store.vet import vet
+
 from .base import Sampling
-from .fetch import pull
 from .local import Identity, LocalModel
-from .locate import ModelFile
-from .progress import Progress, silent
-from .vet import vet
 
 Auto: TypeAlias = Literal["auto"]
 
@@ -98,7 +99,7 @@ class LoadSettings:
         check_cache(self.kv, self.flash_attn)
 
     def config(self, path: Path) -> EngineConfig:
-        """The engine's configuration, with "auto" left to :func:`~llm_magics.engine.plan.plan`."""
+        """The engine's configuration, with "auto" left to :func:`~llm_magics.engine.fit.plan.plan`."""
         return EngineConfig(
             path=str(path),
             n_ctx=4096 if self.ctx == "auto" else self.ctx,
@@ -186,7 +187,7 @@ def load_model(
 
 def open_prepared(prepared: Prepared, alias: str = "", loading: Callable[[float], bool | None] | None = None) -> LocalModel:
     """Load what :func:`prepare` has found to fit."""
-    from ..chat.format import ChatFormat
+    from llm_magics.chat.format import ChatFormat
 
     settings, file = prepared.settings, prepared.file
     source = _template(prepared)  # before the weights: a template that cannot be read costs nothing then

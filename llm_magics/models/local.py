@@ -16,12 +16,22 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePath
 from typing import Any
 
-from ..canonical import hash_of
-from ..chat.format import ChatFormat
-from ..engine.prefix import common_prefix
-from ..engine.values import Engine, Finished, GenerateRequest, Generation, Prefill, SamplerSettings, TokenLogprob, Tokens
-from ..events import ModelEnd, ModelEvent, PromptProgress, Usage, assemble
-from ..messages import Message
+from llm_magics.canonical import hash_of
+from llm_magics.chat.format import ChatFormat
+from llm_magics.engine.prefix import common_prefix
+from llm_magics.engine.values import (
+    Engine,
+    Finished,
+    GenerateRequest,
+    Generation,
+    Prefill,
+    SamplerSettings,
+    TokenLogprob,
+    Tokens,
+)
+from llm_magics.events import ModelEnd, ModelEvent, PromptProgress, Usage, assemble
+from llm_magics.messages import Message
+
 from .base import Mappable, PromptPart, Request, Sampling
 from .ended import why_ended
 from .guide import make_guide

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 
-from ..events import ModelEvent, Usage
+from llm_magics.events import ModelEvent, Usage
 
 
 @dataclass(slots=True)

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from ..canonical import hash_of
-from ..errors import ContextFullError, EngineError, ModelError
-from ..events import (
+from llm_magics.canonical import hash_of
+from llm_magics.errors import ContextFullError, EngineError, ModelError
+from llm_magics.events import (
     ModelEnd,
     ModelEvent,
     PromptProgress,
@@ -30,12 +30,13 @@ from ..events import (
     Usage,
     assemble,
 )
-from ..messages import FinishReason, Message, ToolCall
+from llm_magics.messages import FinishReason, Message, ToolCall
+
 from .base import Mappable, PromptPart, Request
 
 if TYPE_CHECKING:
-    from ..chat.format import ChatFormat
-    from ..chat.template import Prompt
+    from llm_magics.chat.format import ChatFormat
+    from llm_magics.chat.template.template import Prompt
 
 Step: TypeAlias = "str | Message | ToolCall | Iterable[ToolCall] | BaseException | Callable[[Request], Step]"
 
@@ -166,7 +167,7 @@ class ScriptedModel(Mappable):
         return _spoken(step, len(self.requests))
 
     def _parsed(self, raw: str, request: Request, chat_format: ChatFormat) -> Iterator[ModelEvent]:
-        from ..chat.safe import SafeParser
+        from llm_magics.chat.parsing.safe import SafeParser
 
         parser = chat_format.parser(
             request.tools,
@@ -294,7 +295,7 @@ def _until(events: Iterator[ModelEvent], stop: tuple[str, ...]) -> Iterator[Mode
 def _chat_format(template: str | ChatFormat | None) -> ChatFormat | None:
     if not isinstance(template, str):
         return template
-    from ..chat.format import ChatFormat
+    from llm_magics.chat.format import ChatFormat
 
     return ChatFormat.from_template(template)
 

@@ -15,8 +15,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
-from ..engine.prefix import common_prefix
-from ..messages import Message
+from llm_magics.engine.prefix import common_prefix
+from llm_magics.messages import Message
+
 from .base import Request
 from .tokens import Rendered
 

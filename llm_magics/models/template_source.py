@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import islice
 
-from ..engine.gguf import Array, Gguf
-from ..engine.gguf_check import read_model
-from ..errors import OptionError, TemplateError
-from .locate import file_at, locate
+from llm_magics.engine.fit.gguf import Array, Gguf
+from llm_magics.engine.fit.gguf_check import read_model
+from llm_magics.errors import OptionError, TemplateError
+from llm_magics.store.locate import file_at, locate
 
 _SPECIAL_TYPES = (3, 4)  # GGUF's token types: control, and defined by the model's makers
 

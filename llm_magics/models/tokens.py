@@ -19,7 +19,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from ..chat.template import Prompt
+from llm_magics.chat.template.template import Prompt
 
 _QUOTE = b"\0"
 

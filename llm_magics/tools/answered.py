@@ -18,7 +18,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from ..messages import ToolCall, ToolResult
+from llm_magics.messages import ToolCall, ToolResult
 
 
 @dataclass(frozen=True, slots=True)

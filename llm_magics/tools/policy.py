@@ -15,9 +15,10 @@ import json
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
-from ..errors import OptionError
-from ..events import ToolAsk
-from ..messages import ToolCall
+from llm_magics.errors import OptionError
+from llm_magics.events import ToolAsk
+from llm_magics.messages import ToolCall
+
 from .runaway import CallLimit
 
 Approve: TypeAlias = Literal["auto", "ask", "deny"]

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..errors import LLMMagicsError
-from ..plural import counted
+from llm_magics.errors import LLMMagicsError
+from llm_magics.plural import counted
 
 MimeBundle = Mapping[str, Any]
 NOBODY_ASKED = "nobody could be asked to approve this call"

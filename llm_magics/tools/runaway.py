@@ -17,8 +17,9 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ..events import ModelEnd, ModelEvent, ToolCallEnd, ToolCallStart, assemble
-from ..messages import ToolCall
+from llm_magics.events import ModelEnd, ModelEvent, ToolCallEnd, ToolCallStart, assemble
+from llm_magics.messages import ToolCall
+
 from .answered import key_of
 
 SERIES = 4

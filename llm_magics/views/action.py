@@ -9,8 +9,9 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from .markdown import NO_MATHS, printable
-from .remark import escaped
+from llm_magics.views.markup.markdown import NO_MATHS, printable
+from llm_magics.views.markup.remark import escaped
+
 from .style import STYLE
 
 MIME_TYPE = "application/vnd.llm-magics.action+json"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from .markdown import NO_MATHS, printable
-from .remark import escaped, fenced
+from llm_magics.views.markup.markdown import NO_MATHS, printable
+from llm_magics.views.markup.remark import escaped, fenced
+
 from .style import STYLE
 
 _SHORT = 24  # characters

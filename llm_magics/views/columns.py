@@ -14,14 +14,15 @@ from dataclasses import dataclass, field, replace
 from html import escape
 from typing import Any
 
-from ..segments import TextSegment
-from ..transcript import Transcript
+from llm_magics.segments import TextSegment
+from llm_magics.transcript import Transcript
+from llm_magics.views.markup.markdown import NO_MATHS, printable
+from llm_magics.views.markup.remark import escaped
+from llm_magics.views.secrets.secrets import masked, masked_text
+from llm_magics.views.text.plain import transcript_markdown, transcript_plain
+
 from .html import GrowingHtml, ShowReasoning
-from .markdown import NO_MATHS, printable
-from .notebook import Pace, Publish
-from .plain import transcript_markdown, transcript_plain
-from .remark import escaped
-from .secrets import masked, masked_text
+from .pace import Pace, Publish
 from .style import STYLE
 
 MIME_TYPE = "application/vnd.llm-magics.columns+json"

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from ..segments import Segment, TextSegment, ToolSegment
-from ..tools.answered import key_of
+from llm_magics.segments import Segment, TextSegment, ToolSegment
+from llm_magics.tools.answered import key_of
 
 
 @dataclass(frozen=True, slots=True)

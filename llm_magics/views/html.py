@@ -12,14 +12,15 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any, Literal, TypeAlias
 
-from ..segments import NoticeSegment, ReasoningSegment, TextSegment, ToolSegment
-from ..transcript import Transcript
+from llm_magics.segments import NoticeSegment, ReasoningSegment, TextSegment, ToolSegment
+from llm_magics.transcript import Transcript
+from llm_magics.views.markup.json_text import json_lines, json_summary
+from llm_magics.views.markup.markdown import NO_MATHS, GrowingMarkdown, code_html, markdown_html, printable
+from llm_magics.views.markup.sanitize import sanitized
+from llm_magics.views.secrets.secret_text import MASK
+from llm_magics.views.text.lines import call_line, losses_line, state_line, status_line
+
 from .folding import Item, NotRun, folded
-from .json_text import json_lines, json_summary
-from .lines import call_line, losses_line, state_line, status_line
-from .markdown import NO_MATHS, GrowingMarkdown, code_html, markdown_html, printable
-from .sanitize import sanitized
-from .secret_text import MASK
 from .style import STYLE
 
 ShowReasoning: TypeAlias = Literal["fold", "full", "hide"]

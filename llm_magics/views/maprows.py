@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from llm_magics.views.markup.json_text import json_lines, json_summary
+from llm_magics.views.markup.markdown import NO_MATHS, code_html, markdown_html, printable
+from llm_magics.views.markup.remark import escaped, fenced
+from llm_magics.views.secrets.secrets import masked_text
+
 from .html import unbroken
-from .json_text import json_lines, json_summary
-from .markdown import NO_MATHS, code_html, markdown_html, printable
-from .remark import escaped, fenced
-from .secrets import masked_text
 from .style import STYLE
 
 MOST_ROWS = 30

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from html import escape
 from typing import TypeAlias
 
-from ..plural import counted
-from .markdown import NO_MATHS, printable
-from .remark import fenced
+from llm_magics.plural import counted
+from llm_magics.views.markup.markdown import NO_MATHS, printable
+from llm_magics.views.markup.remark import fenced
+
 from .style import STYLE
 
 PreviewPart: TypeAlias = tuple[str, str, Sequence[int]]  # origin, text, token ids

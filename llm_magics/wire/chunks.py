@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import WireError
-from ..events import (
+from llm_magics.errors import WireError
+from llm_magics.events import (
     ModelEnd,
     ModelEvent,
     PromptProgress,
@@ -19,7 +19,8 @@ from ..events import (
     ToolCallStart,
     assemble,
 )
-from ..messages import ToolCall
+from llm_magics.messages import ToolCall
+
 from .completions import Envelope, end_extension, end_from, finish_to, usage_to_openai
 from .conversation import REASONING_KEYS, call_extension
 from .reading import EXTENSION, Json, as_integer, as_list, as_object, as_string

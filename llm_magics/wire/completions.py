@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, cast
 
-from ..events import ModelEnd, Usage
-from ..messages import FinishReason, Message
+from llm_magics.events import ModelEnd, Usage
+from llm_magics.messages import FinishReason, Message
+
 from .conversation import message_from, message_to
 from .reading import EXTENSION, Json, as_integer, as_list, as_object, as_string, wrong
 

@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
-from ..errors import WireError
-from ..messages import ImagePart, JsonSchema, Message, Part, Role, TextPart, ToolCall, ToolChoice, ToolSpec
+from llm_magics.errors import WireError
+from llm_magics.messages import ImagePart, JsonSchema, Message, Part, Role, TextPart, ToolCall, ToolChoice, ToolSpec
+
 from .reading import EXTENSION, Json, as_list, as_object, as_string, wrong
 
 REASONING_KEYS = ("reasoning_content", "reasoning")

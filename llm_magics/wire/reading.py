@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from ..errors import WireError
+from llm_magics.errors import WireError
 
 Json: TypeAlias = dict[str, Any]
 

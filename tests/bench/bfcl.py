@@ -26,12 +26,12 @@ from typing import Any
 
 import platformdirs
 
-from llm_magics.chat.validation import validate
 from llm_magics.events import ModelEnd
 from llm_magics.messages import Message, ToolSpec, system, user
 from llm_magics.models.base import Request, Sampling
-from llm_magics.models.fetch import pull
 from llm_magics.models.loading import load_model
+from llm_magics.schema.validate import validate
+from llm_magics.store.fetch import pull
 from llm_magics.wire import messages_to_openai, tools_to_openai
 from tests.bench.bfcl_check import is_right
 

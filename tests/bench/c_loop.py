@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from llm_magics.engine.library import lib
+from llm_magics.engine.native.library import lib
 
 from .common import GPU_LAYERS
 

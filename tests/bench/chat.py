@@ -12,8 +12,8 @@ import statistics
 import subprocess
 import sys
 
-from llm_magics.engine.cpus import default_threads
-from llm_magics.models.locate import locate
+from llm_magics.engine.native.cpus import default_threads
+from llm_magics.store.locate import locate
 from llm_magics.transcript import Transcript
 from tests.kernel.notebook import Notebook, notebook
 

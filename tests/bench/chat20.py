@@ -21,7 +21,7 @@ from contextlib import closing
 from typing import Any
 
 from llm_magics import Session, tool
-from llm_magics.engine.cpus import default_threads
+from llm_magics.engine.native.cpus import default_threads
 from llm_magics.engine.prefix import keep_length
 from llm_magics.models.loading import load_model
 from llm_magics.models.local import LocalModel

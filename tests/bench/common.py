@@ -24,10 +24,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from llm_magics.engine.cpus import default_threads
-from llm_magics.engine.library import lib as lib  # before a peer imports llama_cpp: both sides wait as the engine does
+from llm_magics.engine.native.cpus import default_threads
+from llm_magics.engine.native.library import lib as lib  # before a peer imports llama_cpp: both sides wait as the engine does
 from llm_magics.engine.values import EngineConfig
-from llm_magics.models.locate import locate
+from llm_magics.store.locate import locate
 
 RESULTS = Path(os.environ.get("BENCH_RESULTS", "bench.json"))
 GPU_LAYERS = int(os.environ.get("BENCH_GPU_LAYERS", "0"))

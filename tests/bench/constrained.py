@@ -12,8 +12,8 @@ from __future__ import annotations
 from contextlib import closing
 
 from llm_magics.chat.constraint import build_constraint
-from llm_magics.chat.syntax import JsonFields, Shape, ToolSyntax
-from llm_magics.engine import open_engine
+from llm_magics.chat.syntax.syntax import JsonFields, Shape, ToolSyntax
+from llm_magics.engine.hosts import open_engine
 from llm_magics.engine.values import Engine, Finished, GenerateRequest, Guide, SamplerSettings
 from llm_magics.messages import ToolSpec
 from tests.engine.guides import FromStart

@@ -11,9 +11,9 @@ from __future__ import annotations
 import sys
 from contextlib import closing
 
-from llm_magics.engine import open_engine
+from llm_magics.engine.hosts import open_engine
 from llm_magics.engine.values import EngineConfig
-from llm_magics.models.locate import locate
+from llm_magics.store.locate import locate
 
 from .common import compare, report
 from .lookup import WORK, generate, speed

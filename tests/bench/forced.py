@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from typing import Literal
 from unittest.mock import patch
 
-from llm_magics.engine.constraint import Constraint
-from llm_magics.engine.sequence import Sequence
+from llm_magics.engine.native.constraint import Constraint
+from llm_magics.engine.run.sequence import Sequence
 from llm_magics.events import ModelEnd
 from llm_magics.messages import user
 from llm_magics.models.base import Request, Sampling
 from llm_magics.models.loading import load_model
 from llm_magics.models.local import LocalModel
-from llm_magics.tools.tool import as_tool
+from llm_magics.tools.define.tool import as_tool
 
 from .identity import NEAR
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from llm_magics.models.locate import locate
+from llm_magics.store.locate import locate
 from tests.engine.test_greedy import PROMPTS, compare
 
 from .common import Result, machine, report

@@ -12,10 +12,10 @@ import sys
 import threading
 from contextlib import closing
 
-from llm_magics.engine import open_engine
-from llm_magics.engine.cpus import default_threads
+from llm_magics.engine.hosts import open_engine
+from llm_magics.engine.native.cpus import default_threads
 from llm_magics.engine.values import Engine, EngineConfig, Finished, GenerateRequest, SamplerSettings
-from llm_magics.models.locate import locate
+from llm_magics.store.locate import locate
 
 from .common import compare, report
 

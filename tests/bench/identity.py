@@ -17,9 +17,9 @@ import sys
 from contextlib import closing
 from dataclasses import replace
 
-from llm_magics.engine import open_engine
+from llm_magics.engine.hosts import open_engine
 from llm_magics.engine.values import EngineConfig, Finished
-from llm_magics.models.locate import locate
+from llm_magics.store.locate import locate
 from tests.engine.test_greedy import PROMPTS as QUESTIONS
 
 from .common import Result, machine, quartiles, report

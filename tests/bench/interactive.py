@@ -19,9 +19,9 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-from llm_magics.engine import open_engine
+from llm_magics.engine.hosts import open_engine
 from llm_magics.engine.values import Engine, EngineConfig, Finished, GenerateRequest, SamplerSettings
-from llm_magics.models.locate import locate
+from llm_magics.store.locate import locate
 
 from .common import Result, machine, quartiles, report
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 
-from llm_magics.engine.cpus import default_threads
+from llm_magics.engine.native.cpus import default_threads
 from llm_magics.models.loading import load_model
 
 from .common import GPU_LAYERS, arguments, compare, report

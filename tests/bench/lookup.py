@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from llm_magics.engine import open_engine
+from llm_magics.engine.hosts import open_engine
 from llm_magics.engine.values import Engine, Finished, GenerateRequest, SamplerSettings, Tokens
 
 from .common import arguments, compare, config, report

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
 
-from llm_magics.engine.cpus import default_threads
+from llm_magics.engine.native.cpus import default_threads
 from llm_magics.models.loading import load_model
 from llm_magics.models.local import LocalModel
 

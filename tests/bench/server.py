@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from llm_magics.engine.cpus import default_threads
+from llm_magics.engine.native.cpus import default_threads
 
 from .common import GPU_LAYERS
 

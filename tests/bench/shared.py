@@ -20,8 +20,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 
-from llm_magics.engine import open_engine
-from llm_magics.engine.openmp import SETTING
+from llm_magics.engine.hosts import open_engine
+from llm_magics.engine.native.openmp import SETTING
 from llm_magics.engine.values import Engine, Finished, GenerateRequest, SamplerSettings
 
 N_TOKENS = 96
@@ -94,8 +94,8 @@ def kernels(path: str, n: int, *, spinning: bool = False) -> Iterator[list[Kerne
 
 def work() -> None:
     """Load the model named by the first argument, then write whenever told to."""
-    from llm_magics.engine.library import cpu_library
-    from llm_magics.engine.openmp import waiting
+    from llm_magics.engine.native.library import cpu_library
+    from llm_magics.engine.native.openmp import waiting
 
     from .common import config
 

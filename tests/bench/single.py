@@ -15,8 +15,8 @@ import time
 from contextlib import closing
 from typing import Any
 
-from llm_magics.engine import open_engine
-from llm_magics.engine.cpus import default_threads
+from llm_magics.engine.hosts import open_engine
+from llm_magics.engine.native.cpus import default_threads
 from llm_magics.engine.values import Engine, GenerateRequest, SamplerSettings, Tokens
 
 from .c_loop import BareLoop

@@ -27,9 +27,9 @@ from pathlib import Path
 
 import psutil
 
-from llm_magics.engine import open_engine
+from llm_magics.engine.hosts import open_engine
 from llm_magics.engine.values import Engine, EngineConfig, Finished, GenerateRequest, SamplerSettings, Tokens
-from llm_magics.models.locate import locate
+from llm_magics.store.locate import locate
 
 from .common import Result, machine, report
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
-from llm_magics.engine import open_engine
+from llm_magics.engine.hosts import open_engine
 from llm_magics.engine.values import Engine, Finished, GenerateRequest, SamplerSettings
 
 from .common import arguments, compare, config, report

@@ -12,9 +12,9 @@ import sys
 import time
 from pathlib import Path
 
-from llm_magics.chat.analysis import clear_cache
+from llm_magics.chat.analysis.analysis import clear_cache
+from llm_magics.chat.encodings.writer import write_calls
 from llm_magics.chat.format import ChatFormat
-from llm_magics.chat.writer import write_calls
 from llm_magics.messages import ToolCall, ToolSpec, user
 
 TOOL = ToolSpec("look_up", "", {"type": "object", "properties": {"word": {"type": "string"}}})

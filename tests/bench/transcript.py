@@ -18,8 +18,8 @@ from contextlib import closing
 from statistics import linear_regression
 
 from llm_magics import ScriptedModel, Session
+from llm_magics.kernel.page.notebook import NotebookView
 from llm_magics.tools.policy import Limits
-from llm_magics.views.notebook import NotebookView
 
 from .common import Result, machine, report
 

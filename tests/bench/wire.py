@@ -33,7 +33,7 @@ LIST = "".join(f"- item {number}, which says **something** of `it`\n" for number
 SETUP = """%load_ext llm_magics
 import time
 from llm_magics import ScriptedModel
-from llm_magics.views.notebook import NotebookView
+from llm_magics.kernel.page.notebook import NotebookView
 drawing = [0.0]
 handle, close = NotebookView.handle, NotebookView.close
 def timed(function):

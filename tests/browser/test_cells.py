@@ -96,7 +96,7 @@ def test_a_cell_tool_is_run_with_arguments_of_one_s_own(open_notebook: Open) -> 
 
 def test_the_kernel_is_told_of_cells_that_never_ran(open_notebook: Open) -> None:
     ask = (
-        "%load_ext llm_magics\nfrom llm_magics.views.live import link_of, notebook_cells\n"
+        "%load_ext llm_magics\nfrom llm_magics.kernel.page.live import link_of, notebook_cells\n"
         "[(c['id'], c['source'], c['tags']) for c in notebook_cells(link_of(get_ipython().kernel), timeout=30)]"
     )
     notebook = open_notebook(["1 + 1  # never run", ask])
@@ -159,7 +159,7 @@ def test_the_status_bar_tells_what_is_loaded_and_how_fast_it_is(open_notebook: O
 ON_A_GPU = """
 import itertools
 from types import SimpleNamespace
-from llm_magics.engine import free
+from llm_magics.engine.fit import free
 from llm_magics.kernel import gauge
 gauge.SECONDS = 0.3
 busy = itertools.count(1)

@@ -14,7 +14,7 @@ from .test_chat import SETUP
 from .test_extension import ASK, TOOLS
 
 TOLD = """import time
-from llm_magics.views.live import link_of
+from llm_magics.kernel.page.live import link_of
 session = get_ipython().get_parent()["header"]["session"]
 while link_of(get_ipython().kernel).rules(session, "").settings.get("approve") != "ask":
     time.sleep(0.1)"""

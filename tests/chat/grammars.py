@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from llm_magics.chat.grammar import ValueWriter
-from llm_magics.chat.lark import GrammarWriter
-from llm_magics.chat.regex import byte_tokenizer
-from llm_magics.chat.schema import normalise
+from llm_magics.chat.grammar.text import GrammarWriter
+from llm_magics.chat.grammar.values import ValueWriter
+from llm_magics.schema.normal import normalise
+from llm_magics.schema.patterns import byte_tokenizer
 
 
 def grammar_of(schema: Mapping[str, Any] | bool) -> str:

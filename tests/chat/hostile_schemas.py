@@ -241,11 +241,11 @@ VALUES: list[Any] = [
 def tasks(schema: Any) -> Iterator[tuple[str, Callable[[], object]]]:
     """What is done with a tool's schema: grammars in three syntaxes, for near misses and answers, types, validation."""
     from llm_magics.chat.constraint import build_constraint
-    from llm_magics.chat.near_miss import near_miss_grammar
-    from llm_magics.chat.typed import Typing
-    from llm_magics.chat.validation import validate
+    from llm_magics.chat.encodings.typed import Typing
+    from llm_magics.chat.recovery.wrappers import near_miss_grammar
     from llm_magics.messages import ToolSpec
     from llm_magics.models.guide import takes
+    from llm_magics.schema.validate import validate
     from tests.chat.formats import OWN, format_of
 
     tool = ToolSpec("f", "", {"type": "object", "properties": {"v": schema}, "required": ["v"]})

@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from llm_magics.chat.format import ChatFormat
-from llm_magics.chat.parser import StreamParser
+from llm_magics.chat.parsing.parser import StreamParser
 from llm_magics.messages import ToolSpec, user
 
 LOOK_UP = ToolSpec(

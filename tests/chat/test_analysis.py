@@ -8,10 +8,10 @@ import json
 
 import pytest
 
-from llm_magics.chat.analysis import analyse
+from llm_magics.chat.analysis.analysis import analyse
 from llm_magics.chat.format import ChatFormat
-from llm_magics.chat.syntax import Shape
-from llm_magics.chat.template import ChatTemplate
+from llm_magics.chat.syntax.syntax import Shape
+from llm_magics.chat.template.template import ChatTemplate
 from llm_magics.errors import TemplateError
 
 from .formats import HAS_CORPUS, OWN, corpus_format, format_of

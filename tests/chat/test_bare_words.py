@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import pytest
 
+from llm_magics.chat.encodings.writer import write_calls
 from llm_magics.chat.format import ChatFormat
-from llm_magics.chat.writer import write_calls
 from llm_magics.messages import ToolCall
 
 from .small import calls_of, read, template

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from llm_magics.chat.analysis.overrides import OVERRIDES
 from llm_magics.chat.format import ChatFormat
-from llm_magics.chat.overrides import OVERRIDES
 
 from .. import corpus
 from .formats import CASES, CORPUS, CORPUS2, HAS_CORPUS, OWN

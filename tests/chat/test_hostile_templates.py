@@ -8,9 +8,9 @@ import re
 
 import pytest
 
-from llm_magics.chat.budget import Budget, LimitError, Limits, spending
 from llm_magics.chat.format import ChatFormat
-from llm_magics.chat.template import ChatTemplate
+from llm_magics.chat.template.budget import Budget, LimitError, Limits, spending
+from llm_magics.chat.template.template import ChatTemplate
 from llm_magics.errors import TemplateError
 from llm_magics.messages import user
 
@@ -62,7 +62,7 @@ def _render(monkeypatch: pytest.MonkeyPatch, *, work: float, wall: float) -> str
     """Render with clocks that go on by so many seconds each time that somebody looks."""
     clocks = (itertools.count(0, work), itertools.count(0, wall))
     timed = functools.partial(Budget, work=clocks[0].__next__, wall=clocks[1].__next__)
-    monkeypatch.setattr("llm_magics.chat.template.Budget", timed)
+    monkeypatch.setattr("llm_magics.chat.template.template.Budget", timed)
     return ChatTemplate(_MANY_STEPS).render({}, limits=Limits(seconds=3.0))
 
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import pytest
 
+from llm_magics.chat.encodings.writer import write_calls
 from llm_magics.chat.format import ChatFormat
-from llm_magics.chat.syntax import Shape
-from llm_magics.chat.writer import write_calls
+from llm_magics.chat.syntax.syntax import Shape
 from llm_magics.messages import Message, ToolCall, ToolSpec, assistant, user
 
 from .small import LOOK_UP, TOOLS, calls_of, read, template

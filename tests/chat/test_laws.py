@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from llm_magics.chat.encodings.writer import write_calls
 from llm_magics.chat.format import ChatFormat
-from llm_magics.chat.parser import StreamParser
-from llm_magics.chat.syntax import Shape
-from llm_magics.chat.writer import write_calls
+from llm_magics.chat.parsing.parser import StreamParser
+from llm_magics.chat.syntax.syntax import Shape
 from llm_magics.events import ModelEnd, ModelEvent, assemble
 from llm_magics.messages import Message, ToolCall, ToolSpec, user
 

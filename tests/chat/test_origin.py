@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_magics.chat.origin import mark, runs_of
-from llm_magics.chat.template import ChatTemplate, prompt_of
+from llm_magics.chat.syntax.origin import mark, runs_of
+from llm_magics.chat.template.template import ChatTemplate, prompt_of
 
 
 def outside(template: str, **variables: str) -> list[tuple[str, str]]:

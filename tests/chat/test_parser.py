@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from llm_magics.chat.parser import StreamParser
+from llm_magics.chat.parsing.parser import StreamParser
 from llm_magics.events import ModelEnd, ModelEvent, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallEnd, ToolCallStart
 from llm_magics.messages import ToolSpec, user
 
@@ -145,7 +145,7 @@ def test_ids_are_made_where_the_template_has_none_and_differ_between_prompts() -
     ],
 )
 def test_untyped_tags_are_read_as_the_schema_says(schema: dict[str, object], text: str, value: object) -> None:
-    from llm_magics.chat.typed import Typing, json_of
+    from llm_magics.chat.encodings.typed import Typing, json_of
 
     typing = Typing({"properties": {"x": schema}, "$defs": {"n": {"type": "integer"}}})
     assert json.loads(json_of(text, typing.types(typing.property(None, "x")))) == value

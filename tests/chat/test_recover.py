@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_magics.chat.near_miss import near_miss_grammar, read_calls
-from llm_magics.chat.recover import LEAST_LOGPROB, Recovery, quotable
-from llm_magics.chat.syntax import JsonFields, Shape, ToolSyntax
+from llm_magics.chat.recovery.recovery import LEAST_LOGPROB, Recovery, quotable
+from llm_magics.chat.recovery.wrappers import near_miss_grammar, read_calls
+from llm_magics.chat.syntax.syntax import JsonFields, Shape, ToolSyntax
 from llm_magics.events import ModelEvent, TextDelta, assemble
 from llm_magics.messages import Message, ToolCall, ToolResult, ToolSpec, assistant, tool_message, user
 from tests.chat.grammars import accepts, refused_at

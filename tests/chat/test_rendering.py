@@ -10,7 +10,7 @@ import pytest
 
 from llm_magics import chat
 from llm_magics.chat.format import ChatFormat
-from llm_magics.chat.repair import Repairs
+from llm_magics.chat.template.shaping import Repairs
 from llm_magics.errors import TemplateError
 from llm_magics.events import ModelEnd
 from llm_magics.messages import Message, ToolCall, ToolSpec, assistant, system, user
@@ -180,5 +180,5 @@ def test_a_request_has_one_time_however_often_it_is_rendered(monkeypatch: pytest
 
 
 def test_nothing_in_the_room_but_a_prompts_beginning_reads_the_clock() -> None:
-    sources = {path.name: path.read_text(encoding="utf-8") for path in Path(chat.__file__).parent.glob("*.py")}
+    sources = {path.name: path.read_text(encoding="utf-8") for path in Path(chat.__file__).parent.rglob("*.py")}
     assert [name for name, source in sources.items() if re.search(r"\.(now|today|utcnow)\(", source)] == ["format.py"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from llm_magics import Session, tool
-from llm_magics.chat.callreader import CallReader
+from llm_magics.chat.encodings.writer import write_calls
 from llm_magics.chat.format import ChatFormat
-from llm_magics.chat.parser import StreamParser
-from llm_magics.chat.safe import SafeParser
-from llm_magics.chat.writer import write_calls
+from llm_magics.chat.parsing.call import CallReader
+from llm_magics.chat.parsing.parser import StreamParser
+from llm_magics.chat.parsing.safe import SafeParser
 from llm_magics.events import ModelEnd, ModelEvent, Notice, ToolCallEnd, TurnEnd, assemble
 from llm_magics.messages import FinishReason, ToolCall, ToolSpec, user
 from llm_magics.models.base import Request

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_magics.chat.scanner import Found, Scanner
+from llm_magics.chat.scan.scanner import Found, Scanner
 
 MARKERS = {"<think>": 1, "</think>": 2, "<|sep|>": 3, "<|sep|>\n\nmore": 4, "ab": 5, "bcd": 6}
 

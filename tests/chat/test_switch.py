@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llm_magics.chat.format import ChatFormat
-from llm_magics.chat.switch import YES_NO
+from llm_magics.chat.template.switch import YES_NO
 from llm_magics.messages import user
 
 from .small import calls_of, read

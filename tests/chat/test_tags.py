@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llm_magics.chat.tags import closing, inside, is_tag, leading_tags, marks, opening, tags, told_apart, whole_tags
+from llm_magics.chat.syntax.tags import closing, inside, is_tag, leading_tags, marks, opening, tags, told_apart, whole_tags
 
 PAIRS = ["<>", "[]", "«»", "◁▷", "⟦⟧", "‹›", "¤¤"]
 each_pair = pytest.mark.parametrize("pair", PAIRS)

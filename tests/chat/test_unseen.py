@@ -10,9 +10,9 @@ import re
 
 import pytest
 
+from llm_magics.chat.encodings.writer import write_calls
 from llm_magics.chat.format import ChatFormat
 from llm_magics.chat.show import show
-from llm_magics.chat.writer import write_calls
 from llm_magics.errors import TemplateError
 from llm_magics.messages import Message, ToolCall, ToolSpec, user
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from llm_magics.chat.dialect import plain
-from llm_magics.chat.schema import normalise
-from llm_magics.chat.steps import MAX_STEPS, pattern_size
-from llm_magics.chat.typed import Typing
-from llm_magics.chat.validation import MAX_VALUE_DEPTH, validate
+from llm_magics.chat.encodings.typed import Typing
 from llm_magics.errors import SchemaError
-from llm_magics.settings import TurnSettings, schema_of, value_of
+from llm_magics.schema.dialect import plain
+from llm_magics.schema.normal import normalise
+from llm_magics.schema.steps import MAX_STEPS, pattern_size
+from llm_magics.schema.validate import MAX_VALUE_DEPTH, validate
+from llm_magics.session.settings import TurnSettings, schema_of, value_of
 from tests.chat.grammars import accepts, grammar_of
 from tests.chat.hostile_schemas import COUNT, KNOWN, SEED, run_child
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from llm_magics.chat.encodings.writer import write_calls
 from llm_magics.chat.format import ChatFormat
-from llm_magics.chat.parser import StreamParser
-from llm_magics.chat.syntax import Shape, ToolSyntax
-from llm_magics.chat.tags import closing
-from llm_magics.chat.writer import write_calls
+from llm_magics.chat.parsing.parser import StreamParser
+from llm_magics.chat.syntax.syntax import Shape, ToolSyntax
+from llm_magics.chat.syntax.tags import closing
 from llm_magics.messages import Message, ToolCall, ToolSpec, user
 
 from .small import ARRAY, BARE, JSON, LINES, LIST, MARKED_ARRAY, MARKED_LIST, NOW, SECTION, TAGGED, calls_of, read, template

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from llm_magics.chat import near_miss, reader
-from llm_magics.chat.near_miss import read_calls
-from llm_magics.chat.reader import Malformed, Reader
-from llm_magics.chat.syntax import JsonFields, Shape, ToolSyntax
+from llm_magics.chat.recovery import wrappers as near_miss
+from llm_magics.chat.recovery.wrappers import read_calls
+from llm_magics.chat.scan import reader
+from llm_magics.chat.scan.reader import Malformed, Reader
+from llm_magics.chat.syntax.syntax import JsonFields, Shape, ToolSyntax
 
 SYNTAX = ToolSyntax(Shape.JSON, call_start="<t>", call_end="</t>", fields=JsonFields())
 

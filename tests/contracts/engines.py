@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 
-from llm_magics.engine import open_engine
-from llm_magics.engine.pipe import open_pipe_engine
+from llm_magics.engine.hosts import open_engine
+from llm_magics.engine.hosts.pipe import open_pipe_engine
 from llm_magics.engine.values import Engine, EngineConfig, EngineEvent, Finished, GenerateRequest, SamplerSettings
 
 GREEDY = SamplerSettings(temperature=0)

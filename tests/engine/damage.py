@@ -116,7 +116,7 @@ def _read(stream: Any, put: Any) -> None:
 
 def stand_in(start: int, count: int, seed: int, directory: Path, real: Path | None) -> None:
     """Load the files from ``start`` on; one line before and one behind each."""
-    from llm_magics.engine import memory, probe
+    from llm_magics.engine.fit import memory, probe
 
     from .damaged_files import written_case
 
@@ -135,8 +135,8 @@ def stand_in(start: int, count: int, seed: int, directory: Path, real: Path | No
 
 
 def _end_of(path: Path) -> tuple[str, str]:
-    from llm_magics.engine.filefacts import recall
     from llm_magics.errors import LLMMagicsError
+    from llm_magics.files import recall
 
     try:
         with closing(_loaded(path)) as engine:
@@ -159,7 +159,7 @@ def _end_of(path: Path) -> tuple[str, str]:
 
 def _loaded(path: Path) -> Any:
     """What ``%load_model`` does, up to the chat template."""
-    from llm_magics.engine import open_engine
+    from llm_magics.engine.hosts import open_engine
     from llm_magics.models.loading import prepare
 
     return open_engine(prepare(path, gpu_layers=0, slots=2, threads=1).plan.config)

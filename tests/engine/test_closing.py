@@ -11,12 +11,12 @@ import pytest
 from llguidance import LLMatcher
 
 from llm_magics.chat.constraint import Frame, build_constraint
-from llm_magics.chat.regex import byte_tokenizer
-from llm_magics.chat.syntax import ReasoningSyntax
-from llm_magics.chat.validation import validate
+from llm_magics.chat.syntax.syntax import ReasoningSyntax
 from llm_magics.engine.closing import END, SOFT_LIMIT, Allowed, Closer
 from llm_magics.engine.values import JsonText
 from llm_magics.errors import SchemaError
+from llm_magics.schema.patterns import byte_tokenizer
+from llm_magics.schema.validate import validate
 
 WORDS = {"type": "string"}
 SCHEMAS: dict[str, Mapping[str, Any]] = {

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from llm_magics.chat.schema import normalise
-from llm_magics.chat.shortest import shortest_values
-from llm_magics.chat.validation import validate
+from llm_magics.schema.normal import normalise
+from llm_magics.schema.shortest import shortest_values
+from llm_magics.schema.validate import validate
 
 from .test_closing import Text
 from .test_closing_laws import smallest, writer

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llm_magics.chat.schema import normalise
-from llm_magics.chat.shortest import shortest_values
-from llm_magics.chat.validation import validate
 from llm_magics.errors import SchemaError
+from llm_magics.schema.normal import normalise
+from llm_magics.schema.shortest import shortest_values
+from llm_magics.schema.validate import validate
 
 from .test_closing import Text
 

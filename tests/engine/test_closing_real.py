@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from llm_magics.chat.constraint import build_constraint
-from llm_magics.chat.validation import validate
-from llm_magics.engine import open_engine
+from llm_magics.engine.hosts import open_engine
 from llm_magics.engine.values import (
     Engine,
     EngineConfig,
@@ -26,6 +25,7 @@ from llm_magics.engine.values import (
     SamplerSettings,
 )
 from llm_magics.errors import SchemaError
+from llm_magics.schema.validate import validate
 
 from .guides import Recorder
 from .test_closing import SCHEMAS

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from llm_magics.engine.cpus import Cpus, cpu_quota, cpus, default_threads, group_directories
+from llm_magics.engine.native.cpus import Cpus, cpu_quota, cpus, default_threads, group_directories
 
 # The lines of /proc/self/mountinfo that matter, as they are on machines of each kind.
 V2 = "29 22 0:26 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate"
@@ -110,7 +110,7 @@ def test_a_system_without_affinity_counts_all_its_processors(monkeypatch: pytest
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity") or (os.cpu_count() or 1) < 2, reason="no affinity, or one processor")
 def test_a_real_process_that_may_use_one_processor_computes_on_one_thread() -> None:
     code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-    code += "from llm_magics.engine.cpus import cpus; print(cpus().allowed, cpus().threads)"
+    code += "from llm_magics.engine.native.cpus import cpus; print(cpus().allowed, cpus().threads)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["1", "1"]
 
@@ -138,8 +138,9 @@ def test_a_real_context_computes_on_as_many_threads_as_the_quota_grants(monkeypa
     from contextlib import closing
 
     import llm_magics.engine.cpus as module
-    from llm_magics.engine import open_engine
-    from llm_magics.engine.library import lib
+
+    from llm_magics.engine.hosts import open_engine
+    from llm_magics.engine.native.library import lib
     from llm_magics.engine.values import EngineConfig
 
     monkeypatch.setattr(module, "cpu_quota", lambda: 1.0)
@@ -163,7 +164,7 @@ def test_a_real_control_group_is_found_by_a_process_in_it() -> None:
         (outer / "cpu.cfs_period_us").write_text("100000")
         (outer / "cpu.cfs_quota_us").write_text("100000")
         enter = f"open({str(inner / 'cgroup.procs')!r}, 'w').write('0')"
-        code = f"{enter}; from llm_magics.engine.cpus import cpus; found = cpus(); print(found.quota, found.threads)"
+        code = f"{enter}; from llm_magics.engine.native.cpus import cpus; found = cpus(); print(found.quota, found.threads)"
         ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert ran.stdout.split() == ["1.0", "1"]
     finally:

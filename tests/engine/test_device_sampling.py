@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from llm_magics.engine import llama, open_engine
-from llm_magics.engine.context import Context
-from llm_magics.engine.gguf_check import read_model
-from llm_magics.engine.memory import estimate
+from llm_magics.engine.fit.gguf_check import read_model
+from llm_magics.engine.fit.memory import estimate
+from llm_magics.engine.hosts import open_engine
+from llm_magics.engine.native import llama
+from llm_magics.engine.native.context import Context
 from llm_magics.engine.values import Engine, Finished, GenerateRequest, SamplerSettings
 from llm_magics.errors import OptionError
 

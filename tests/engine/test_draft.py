@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from llm_magics.engine import open_engine
-from llm_magics.engine.draft import DraftGuesser
-from llm_magics.engine.lookup import MAX_DRAFT
-from llm_magics.engine.values import Engine, EngineConfig, Finished, GenerateRequest, SamplerSettings
+from llm_magics.engine.guess.draft import DraftGuesser
+from llm_magics.engine.hosts import open_engine
+from llm_magics.engine.values import MAX_DRAFT, Engine, EngineConfig, Finished, GenerateRequest, SamplerSettings
 from llm_magics.errors import ModelNotFoundError, OptionError
 
 from .test_reuse import config

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from llm_magics.engine import exact, local, open_engine, scheduler
-from llm_magics.engine.context import Context
-from llm_magics.engine.lookup import Lookup
-from llm_magics.engine.model import Model
+from llm_magics.engine.guess import exact
+from llm_magics.engine.guess.lookup import Lookup
+from llm_magics.engine.hosts import local, open_engine
+from llm_magics.engine.native.context import Context
+from llm_magics.engine.native.model import Model
+from llm_magics.engine.run import scheduler
 from llm_magics.engine.values import EngineConfig, Finished, GenerateRequest, SamplerSettings, Tokens
 
 from .test_draft import peaked

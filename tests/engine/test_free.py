@@ -10,7 +10,7 @@ import psutil
 import pynvml
 import pytest
 
-from llm_magics.engine.free import FreeMemory, Gpu, GpuProcess, free_host_memory, normal_pci, nvidia_gpus
+from llm_magics.engine.fit.free import FreeMemory, Gpu, GpuProcess, free_host_memory, normal_pci, nvidia_gpus
 
 GB = 10**9
 

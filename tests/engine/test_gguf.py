@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from llm_magics.engine.gguf import Array, read_gguf
-from llm_magics.engine.gguf_check import read_model
+from llm_magics.engine.fit.gguf import Array, read_gguf
+from llm_magics.engine.fit.gguf_check import read_model
 from llm_magics.errors import ModelFileError, UnsupportedModelError
 
 from .tiny_gguf import ARRAY, F32, I32, STRING, U32, U64, File, Tensor, tiny_model

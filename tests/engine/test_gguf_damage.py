@@ -20,9 +20,9 @@ from pathlib import Path
 
 import pytest
 
-from llm_magics.engine.gguf import read_gguf
-from llm_magics.engine.gguf_check import read_model
-from llm_magics.engine.probe import try_model
+from llm_magics.engine.fit.gguf import read_gguf
+from llm_magics.engine.fit.gguf_check import read_model
+from llm_magics.engine.fit.probe import try_model
 from llm_magics.errors import ModelFileError, UnsupportedModelError
 
 from .tiny_gguf import tiny_model

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from llm_magics.engine import open_engine
-from llm_magics.engine.context import Batch, Context
-from llm_magics.engine.free import nvidia_gpus
-from llm_magics.engine.gguf_check import read_model
-from llm_magics.engine.memory import estimate
+from llm_magics.engine.fit.free import nvidia_gpus
+from llm_magics.engine.fit.gguf_check import read_model
+from llm_magics.engine.fit.memory import estimate
+from llm_magics.engine.hosts import open_engine
+from llm_magics.engine.native.context import Batch, Context
 from llm_magics.engine.values import EngineConfig, Finished, GenerateRequest, SamplerSettings
 
 pytestmark = [pytest.mark.gpu, pytest.mark.model]

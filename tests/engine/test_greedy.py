@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_magics.engine import open_engine
+from llm_magics.engine.hosts import open_engine
 from llm_magics.engine.values import EngineConfig, Finished, GenerateRequest, SamplerSettings
 
 pytestmark = pytest.mark.model

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from llm_magics.engine import open_engine
-from llm_magics.engine.context import Context
-from llm_magics.engine.lookup import Lookup
-from llm_magics.engine.slots import Slots
+from llm_magics.engine.guess.lookup import Lookup
+from llm_magics.engine.hosts import open_engine
+from llm_magics.engine.native.context import Context
+from llm_magics.engine.run.slots import Slots
 from llm_magics.engine.values import Engine, Finished, GenerateRequest, SamplerSettings
 from llm_magics.errors import EngineError
 
@@ -94,7 +94,7 @@ def test_a_slot_that_cannot_be_chosen_costs_the_one_that_asked(file: Path, monke
 def test_a_batch_that_cannot_be_made_up_costs_the_one_it_was_for(
     file: Path, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from llm_magics.engine.scheduler import Scheduler
+    from llm_magics.engine.run.scheduler import Scheduler
 
     real = getattr(Scheduler, step)
     victim = tuple(range(50, 90))

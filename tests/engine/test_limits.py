@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from llm_magics.engine import open_engine
-from llm_magics.engine.gguf_check import read_model
-from llm_magics.engine.limits import check_context, trained_context
+from llm_magics.engine.fit.gguf_check import read_model
+from llm_magics.engine.fit.limits import check_context, trained_context
+from llm_magics.engine.hosts import open_engine
 from llm_magics.engine.values import EngineConfig
 from llm_magics.errors import OptionError
 from llm_magics.models.loading import LoadSettings, prepare

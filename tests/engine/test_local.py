@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from llm_magics.engine import open_engine
-from llm_magics.engine.gguf import read_gguf
-from llm_magics.engine.memory import estimate
-from llm_magics.engine.sequence import RUN_AHEAD
+from llm_magics.engine.fit.gguf import read_gguf
+from llm_magics.engine.fit.memory import estimate
+from llm_magics.engine.hosts import open_engine
+from llm_magics.engine.run.sequence import RUN_AHEAD
 from llm_magics.engine.values import Engine, EngineConfig, Finished, GenerateRequest, Prefill, SamplerSettings, Tokens
 from llm_magics.errors import EngineError, ModelFileError, ModelNotFoundError, OptionError, UnsupportedModelError
 from tests.engine.guides import Recorder
@@ -129,7 +129,7 @@ def test_a_cache_type_that_a_model_cannot_have_is_refused_by_name(tmp_path: Path
 
 
 def test_gpu_layers_without_a_gpu_build_are_refused(config: EngineConfig) -> None:
-    from llm_magics.engine.llama import supports_gpu
+    from llm_magics.engine.native.llama import supports_gpu
 
     if supports_gpu():
         pytest.skip("this llama.cpp can use a GPU")
@@ -153,7 +153,7 @@ def test_other_options_load_and_answer(config: EngineConfig, changes: dict[str, 
 
 def test_nothing_is_printed(smollm: Path) -> None:
     code = (
-        "from llm_magics.engine import open_engine\n"
+        "from llm_magics.engine.hosts import open_engine\n"
         "from llm_magics.engine.values import *\n"
         f"engine = open_engine(EngineConfig({str(smollm)!r}, n_ctx=256))\n"
         "list(engine.submit(GenerateRequest((1, 2, 3), max_tokens=3)))\n"
@@ -168,7 +168,7 @@ def test_nothing_is_printed(smollm: Path) -> None:
 
 LOAD_FIVE_TIMES = """
 import gc, psutil, sys
-from llm_magics.engine import open_engine
+from llm_magics.engine.hosts import open_engine
 from llm_magics.engine.values import EngineConfig, GenerateRequest
 
 def anonymous():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 
-from llm_magics.engine.lookup import MAX_DRAFT, Lookup
+from llm_magics.engine.guess.lookup import Lookup
+from llm_magics.engine.values import MAX_DRAFT
 
 RUN = list(range(1, 21))
 

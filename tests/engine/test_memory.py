@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from llm_magics.engine import llama, memory
-from llm_magics.engine.diagnosis import Line
-from llm_magics.engine.gguf import Gguf
-from llm_magics.engine.gguf_check import read_model
-from llm_magics.engine.local import LocalEngine
-from llm_magics.engine.memory import Estimate, Estimator, estimate
+from llm_magics.engine.fit import memory
+from llm_magics.engine.fit.gguf import Gguf
+from llm_magics.engine.fit.gguf_check import read_model
+from llm_magics.engine.fit.memory import Estimate, Estimator, estimate
+from llm_magics.engine.hosts.local import LocalEngine
+from llm_magics.engine.native import llama
+from llm_magics.engine.native.diagnosis import Line
 from llm_magics.engine.values import EngineConfig
 from llm_magics.errors import EngineError
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from llm_magics.engine import openmp
-from llm_magics.engine.library import cpu_library
-from llm_magics.engine.openmp import SPINS, Waiting, loaded, runtime_of, waiting
+from llm_magics.engine.native import openmp
+from llm_magics.engine.native.library import cpu_library
+from llm_magics.engine.native.openmp import SPINS, Waiting, loaded, runtime_of, waiting
 
 from .tiny_gguf import tiny_model
 
@@ -22,9 +22,9 @@ linux_libgomp = pytest.mark.skipif(
 
 REPORT = """
 import json, os, subprocess, sys
-from llm_magics.engine import openmp
-from llm_magics.engine.library import cpu_library
-from llm_magics.engine.openmp import waiting
+from llm_magics.engine.native import openmp
+from llm_magics.engine.native.library import cpu_library
+from llm_magics.engine.native.openmp import waiting
 from dataclasses import asdict
 asked = [sys.executable, "-c", "import os; print('GOMP_SPINCOUNT' in os.environ)"]
 child = subprocess.run(asked, capture_output=True, text=True)
@@ -83,7 +83,8 @@ def test_a_libgomp_that_was_there_before_is_told() -> None:
 @linux_libgomp
 def test_a_copy_of_libgomp_that_another_package_brings_is_not_ours(tmp_path: Path) -> None:
     """Wheels carry a copy under a name of its own (libgomp-a34b3233.so.1); llama.cpp still loads the system's."""
-    find = "import ctypes; ctypes.CDLL('libgomp.so.1'); from llm_magics.engine.openmp import loaded; print(*loaded('libgomp'))"
+    of_openmp = "from llm_magics.engine.native.openmp import loaded"
+    find = f"import ctypes; ctypes.CDLL('libgomp.so.1'); {of_openmp}; print(*loaded('libgomp'))"
     system = run(find).stdout.strip()
     copy = tmp_path / "libgomp-a34b3233.so.1"
     copy.write_bytes(Path(system).read_bytes().replace(b"libgomp.so.1\0", b"libgomX.so.1\0"))
@@ -94,7 +95,7 @@ def test_a_copy_of_libgomp_that_another_package_brings_is_not_ours(tmp_path: Pat
 
 @linux_libgomp
 def test_the_child_that_tries_models_is_set_too() -> None:
-    ran = run("import io, sys; sys.stdin = io.StringIO(); from llm_magics.engine.probe import main; main()")
+    ran = run("import io, sys; sys.stdin = io.StringIO(); from llm_magics.engine.fit.probe import main; main()")
     assert ran.stderr.count(f"GOMP_SPINCOUNT = '{SPINS}'") == 1
 
 
@@ -103,7 +104,7 @@ def test_the_engine_in_a_child_process_is_set_too(tmp_path: Path) -> None:
     model = tiny_model().write(tmp_path / "tiny.gguf")
     script = tmp_path / "child.py"
     script.write_text(
-        "from llm_magics.engine.pipe import open_pipe_engine\n"
+        "from llm_magics.engine.hosts.pipe import open_pipe_engine\n"
         "from llm_magics.engine.values import EngineConfig\n"
         "if __name__ == '__main__':\n"
         f"    open_pipe_engine(EngineConfig({str(model)!r}, n_ctx=64)).close()\n"

@@ -17,9 +17,11 @@ from typing import Any
 
 import pytest
 
-from llm_magics.engine import context, draft, local, model, open_engine
-from llm_magics.engine.interrupts import held
-from llm_magics.engine.library import lib
+from llm_magics.engine.guess import draft
+from llm_magics.engine.hosts import local, open_engine
+from llm_magics.engine.hosts.interrupts import held
+from llm_magics.engine.native import context, model
+from llm_magics.engine.native.library import lib
 from llm_magics.engine.values import EngineConfig, GenerateRequest
 from llm_magics.errors import EngineError
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from llm_magics.engine import open_engine
-from llm_magics.engine.parking import Parking
+from llm_magics.engine.hosts import open_engine
+from llm_magics.engine.run.parking import Parking
 from llm_magics.engine.values import EngineConfig
 from llm_magics.errors import OptionError
 
@@ -129,7 +129,7 @@ def test_what_is_on_its_way_to_disk_is_there_already(tmp_path: Path, slow_disk: 
 def test_no_more_waits_for_a_slow_disk_than_may(
     tmp_path: Path, slow_disk: type[SlowDisk], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llm_magics.engine.parking._ON_THE_WAY", 15)
+    monkeypatch.setattr("llm_magics.engine.run.parking._ON_THE_WAY", 15)
     parking = Parking(0, 100, str(tmp_path))
     for number, name in enumerate("abcd"):
         parking.put(name, [number], STATES[name])
@@ -194,7 +194,7 @@ def test_a_budget_below_nothing_is_refused(plain: Path, name: str) -> None:
 
 KILLED = """
 import sys, time
-from llm_magics.engine.parking import Parking
+from llm_magics.engine.run.parking import Parking
 parking = Parking(0, 1 << 20, sys.argv[1])
 parking.put("a", [1], b"secret" * 1000)
 parking.settle()

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from llm_magics.engine.constraint import ConstraintEngine
-from llm_magics.engine.context import Batch
-from llm_magics.engine.scheduler import Scheduler
-from llm_magics.engine.sequence import Sequence
+from llm_magics.engine.native.constraint import ConstraintEngine
+from llm_magics.engine.native.context import Batch
+from llm_magics.engine.run.scheduler import Scheduler
+from llm_magics.engine.run.sequence import Sequence
 from llm_magics.engine.values import GenerateRequest, SamplerSettings, Tokens
 from tests.bench.host import StubContext, StubModel
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from llm_magics.engine import probe
-from llm_magics.engine.probe import Child, as_request, try_model
+from llm_magics.engine.fit import probe
+from llm_magics.engine.fit.probe import Child, as_request, try_model
 from llm_magics.engine.values import EngineConfig
 from llm_magics.errors import EngineError, ModelFileError, UnsupportedModelError
 
@@ -98,7 +98,7 @@ def test_one_child_answers_several_requests(tmp_path: Path) -> None:
 
 STARTS_A_CHILD = """
 import subprocess, sys, time
-code = "import time; from llm_magics.engine.probe import end_with_parent as end; end(); print(flush=True); time.sleep(900)"
+code = "import time; from llm_magics.engine.fit.probe import end_with_parent as end; end(); print(flush=True); time.sleep(900)"
 child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
 child.stdout.readline()
 print(child.pid, flush=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_magics.engine import open_engine
+from llm_magics.engine.hosts import open_engine
 from llm_magics.engine.values import Engine, EngineConfig, Finished, GenerateRequest, SamplerSettings, TokenLogprob, Tokens
 
 from .tiny_architectures import recurrent, sliding_window

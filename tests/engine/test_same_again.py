@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from llm_magics.engine import open_engine
-from llm_magics.engine.slots import Slot
+from llm_magics.engine.hosts import open_engine
+from llm_magics.engine.run.slots import Slot
 from llm_magics.engine.values import Engine, GenerateRequest, SamplerSettings, TokenLogprob, Tokens
 
 from .test_reuse import config, file

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("llama_cpp")  # the sampler chain is llama.cpp's
 
-from llm_magics.engine.sampling import Sampler, logprobs
+from llm_magics.engine.native.sampling import Sampler, logprobs
 from llm_magics.engine.values import SamplerSettings
 
 LOGITS = [2.0, 1.0, 0.5, 0.0, -1.0, -3.0]
@@ -35,7 +35,7 @@ def _chain_over_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
     import llama_cpp.llama_cpp as lib
 
-    from llm_magics.engine import llama
+    from llm_magics.engine.native import llama
 
     def sample(chain: Any, row: Row, index: int) -> int:
         data = (lib.llama_token_data * len(row.values))(*((i, float(v), 0.0) for i, v in enumerate(row.values)))

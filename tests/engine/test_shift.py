@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_magics.engine import open_engine
+from llm_magics.engine.hosts import open_engine
 from llm_magics.engine.values import Engine, EngineEvent, Finished, GenerateRequest, Prefill, SamplerSettings, Tokens
 from llm_magics.errors import ContextFullError, OptionError
 

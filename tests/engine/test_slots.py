@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_magics.engine import open_engine
+from llm_magics.engine.hosts import open_engine
 from llm_magics.engine.values import Engine, Finished, GenerateRequest, SamplerSettings
 
 from .test_reuse import GREEDY, MEMORIES, ask, assert_same, config
@@ -177,7 +177,7 @@ def test_prompt_lookup_changes_nothing_but_the_number_of_steps(plain: Path) -> N
 
 
 def test_a_full_queue_refuses(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from llm_magics.engine import local
+    from llm_magics.engine.hosts import local
     from llm_magics.errors import EngineError
 
     monkeypatch.setattr(local, "MAX_WAITING", 2)

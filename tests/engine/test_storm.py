@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from llm_magics.engine import open_engine
+from llm_magics.engine.hosts import open_engine
 from llm_magics.engine.values import Engine, Finished, GenerateRequest, Prefill, SamplerSettings, Tokens
 
 from .guides import FromStart, Recorder

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from llm_magics.engine import switching
+from llm_magics.engine.run import switching
 
 
 @pytest.fixture(autouse=True)

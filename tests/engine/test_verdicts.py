@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from llm_magics.engine import probe
-from llm_magics.engine.diagnosis import load_error
-from llm_magics.engine.filefacts import recall
-from llm_magics.engine.library import lib
-from llm_magics.engine.model import ProgressRelay, model_params
-from llm_magics.engine.probe import Child, DeviceError, TrialError, try_model
+from llm_magics.engine.fit import probe
+from llm_magics.engine.fit.probe import Child, DeviceError, TrialError, try_model
+from llm_magics.engine.native.diagnosis import load_error
+from llm_magics.engine.native.library import lib
+from llm_magics.engine.native.model import ProgressRelay, model_params
 from llm_magics.engine.values import EngineConfig
 from llm_magics.errors import LLMMagicsError, MemoryFitError, ModelFileError, OptionError, UnsupportedModelError
+from llm_magics.files import recall
 
 from .tiny_gguf import STRING, U32, tiny_model
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from llm_magics.events import ToolAsk
+from llm_magics.kernel.page import widgets
+from llm_magics.kernel.page.widgets import ShellAsker, ask_with_input, question_html, verdict
 from llm_magics.messages import ToolCall
 from llm_magics.tools.policy import Decision, digest_of
-from llm_magics.views import widgets
-from llm_magics.views.secrets import MASK
-from llm_magics.views.widgets import ShellAsker, ask_with_input, question_html, verdict
+from llm_magics.views.secrets.secrets import MASK
 
 CALL = ToolCall("danger", '{"what": "<b>x</b>"}')
 ASK = ToolAsk(0, CALL, "danger(what='<script>alert(1)</script>')", digest_of(CALL, "shown"), "it may be a quotation")

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from llm_magics.kernel.names import Ledger, names_of
-from llm_magics.kernel.tool_options import read_header
+from llm_magics.kernel.cells.names import Ledger, names_of
+from llm_magics.kernel.options.tools import read_header
 
 from .notebook import Cell, Notebook, notebook
 

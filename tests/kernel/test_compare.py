@@ -12,7 +12,7 @@ import nbformat
 import pytest
 
 from llm_magics.errors import OptionError
-from llm_magics.kernel.specs import CHAT, COMPARE
+from llm_magics.kernel.options.specs import CHAT, COMPARE
 from llm_magics.views.columns import MIME_TYPE
 
 from .notebook import Cell, Notebook, notebook

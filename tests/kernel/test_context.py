@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from llm_magics.errors import OptionError
-from llm_magics.kernel.context import Run, select, written
+from llm_magics.kernel.cells.context import Run, select, written
 
 from .notebook import Notebook, notebook
 from .test_chat import ECHO

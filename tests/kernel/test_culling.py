@@ -163,7 +163,7 @@ BESIDE_A_GPU = """%load_ext llm_magics
 import itertools
 from types import SimpleNamespace
 from llm_magics import ScriptedModel
-from llm_magics.engine import free
+from llm_magics.engine.fit import free
 from llm_magics.kernel import gauge
 gauge.SECONDS, gauge.LISTENS = 0.2, 2.0
 busy = itertools.cycle(range(100))

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from llm_magics.engine import free
-from llm_magics.engine.free import Gpu
+from llm_magics.engine.fit import free
+from llm_magics.engine.fit.free import Gpu
 from llm_magics.kernel import gauge
 from llm_magics.kernel.gauge import Gauge
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.kernel
 SETUP = """
 import itertools, os, signal
 from llm_magics import ScriptedModel
-from llm_magics.views.notebook import NotebookView
+from llm_magics.kernel.page.notebook import NotebookView
 
 ANSWER = " ".join(f"word{n}" for n in range(60))
 plain = ScriptedModel(itertools.repeat(lambda r: "+".join(m.text for m in r.messages if m.role == "user")), name="plain")

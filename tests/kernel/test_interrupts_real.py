@@ -19,7 +19,7 @@ import os, signal
 from llm_magics import load_model
 from llm_magics.events import PromptProgress, TextDelta
 from llm_magics.models.meter import Metered
-from llm_magics.views.notebook import NotebookView
+from llm_magics.kernel.page.notebook import NotebookView
 
 armed, left = "", 0
 def passed(phase):

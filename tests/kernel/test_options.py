@@ -9,9 +9,9 @@ import sys
 import pytest
 
 from llm_magics.errors import OptionError
-from llm_magics.kernel.braces import fill
-from llm_magics.kernel.options import Filled, split
-from llm_magics.kernel.specs import CHAT, LOAD_MODEL, SPECS, THREAD, ChatOptions, LoadOptions
+from llm_magics.kernel.options.braces import fill
+from llm_magics.kernel.options.line import Filled, split
+from llm_magics.kernel.options.specs import CHAT, LOAD_MODEL, SPECS, THREAD, ChatOptions, LoadOptions
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_an_expression_that_fails_is_named_and_so_is_the_escape(text: str, said:
 
 def test_a_template_pasted_into_a_cell_is_read_in_reasonable_time() -> None:
     """Each pair of braces might begin an expression that any later pair ends: without a bound this took minutes."""
-    code = "from llm_magics.kernel.braces import fill\ntext = '{{ a b }} if {{#each x}} c {{/each}}\\n' * 2000\n"
+    code = "from llm_magics.kernel.options.braces import fill\ntext = '{{ a b }} if {{#each x}} c {{/each}}\\n' * 2000\n"
     subprocess.run([sys.executable, "-c", f"{code}assert fill(text, {{}}) == text"], check=True, timeout=120)
 
 

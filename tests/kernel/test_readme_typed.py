@@ -12,8 +12,8 @@ import pytest
 from traitlets.config import Config
 
 from llm_magics.cli import main as cli
+from llm_magics.kernel.options.specs import CHAT, LOAD_MODEL
 from llm_magics.kernel.rules import LLMMagics
-from llm_magics.kernel.specs import CHAT, LOAD_MODEL
 
 from .notebook import Cell, Notebook, notebook
 

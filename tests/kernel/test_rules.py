@@ -17,9 +17,9 @@ from llm_magics import ScriptedModel
 from llm_magics.errors import LLMMagicsError, OptionError
 from llm_magics.kernel.rules import DEFAULTS, LLMMagics, Rules, configured, names_of
 from llm_magics.kernel.runtime import Runtime
-from llm_magics.settings import TurnSettings
+from llm_magics.session.settings import TurnSettings
+from llm_magics.tools.define.tool import as_tool
 from llm_magics.tools.policy import Limits
-from llm_magics.tools.tool import as_tool
 
 from .notebook import Notebook, notebook
 from .page import Page
@@ -224,7 +224,7 @@ pytestmark = pytest.mark.kernel
 def settle(opened: Notebook, page: Page, **settings: Any) -> None:
     """Say what a page says of its user's settings, and wait until the kernel has it."""
     page.tell(**settings)
-    check = "from llm_magics.views.live import link_of\nimport time\nlink = link_of(get_ipython().kernel)\n"
+    check = "from llm_magics.kernel.page.live import link_of\nimport time\nlink = link_of(get_ipython().kernel)\n"
     session = opened.client.session.session
     opened.must(f"{check}while link.rules({session!r}, '').settings != {settings!r}: time.sleep(0.01)")
 
@@ -290,7 +290,7 @@ def test_a_wrong_configuration_stops_the_extension_from_loading() -> None:
     class Shell:
         config = Config({"LLMMagics": {"approve": "perhaps"}})
 
-    from llm_magics.kernel.magics import runtime_of
+    from llm_magics.kernel.magics.register import runtime_of
 
     with pytest.raises(LLMMagicsError, match="LLMMagics in IPython's configuration cannot be used"):
         runtime_of(Shell())

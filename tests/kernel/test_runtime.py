@@ -14,7 +14,7 @@ from llm_magics import ScriptedModel
 from llm_magics.errors import NoModelError, OptionError
 from llm_magics.kernel.interrupts import Interrupts
 from llm_magics.kernel.runtime import Runtime, Thread
-from llm_magics.session import Session
+from llm_magics.session.session import Session
 
 
 class Closing(ScriptedModel):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from llm_magics.engine.free import free_memory
-from llm_magics.models.catalog import catalog
+from llm_magics.engine.fit.free import free_memory
+from llm_magics.store.catalog import catalog
 
 from .notebook import Cell, Notebook, notebook
 

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.model]
 
 SETUP = '''
 from llm_magics import tool
-from llm_magics.tools import toolbox
+from llm_magics.tools.builtin import toolbox
 
 
 @tool

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from llm_magics.models.catalog import HubFile, WheelParts, catalog, default_model, find, parse_catalog, split_names
+from llm_magics.store.catalog import HubFile, WheelParts, catalog, default_model, find, parse_catalog, split_names
 
 FAMILIES = ["smollm", "qwen2.5", "qwen3-", "qwen3.5", "llama3", "mistral", "hermes-2", "hermes-3", "functionary", "command-r7b"]
 FAMILIES += ["deepseek-r1", "gemma2", "gemma3", "gpt-oss"]

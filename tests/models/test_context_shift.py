@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from llm_magics.chat.format import ChatFormat
-from llm_magics.engine import open_engine
+from llm_magics.engine.hosts import open_engine
 from llm_magics.errors import ContextFullError, OptionError
 from llm_magics.events import ModelEnd, Notice
 from llm_magics.messages import Message, ToolSpec, system, user
 from llm_magics.models.base import Request, Sampling
 from llm_magics.models.loading import LoadSettings
 from llm_magics.models.local import LocalModel
-from llm_magics.session import Session
+from llm_magics.session.session import Session
 from tests.engine.test_draft import peaked
 from tests.engine.test_reuse import config
 from tests.engine.tiny_gguf import BOOL

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from llm_magics import __version__
-from llm_magics.engine.cpus import Cpus
-from llm_magics.engine.free import FreeMemory, Gpu, GpuProcess
-from llm_magics.engine.openmp import Waiting
-from llm_magics.models import doctor
-from llm_magics.models.catalog import default_model, find
-from llm_magics.models.stores import StoredFile
+from llm_magics.doctor import report as doctor
+from llm_magics.engine.fit.free import FreeMemory, Gpu, GpuProcess
+from llm_magics.engine.native.cpus import Cpus
+from llm_magics.engine.native.openmp import Waiting
+from llm_magics.store.catalog import default_model, find
+from llm_magics.store.stores import StoredFile
 
 
 def findings(topic: str) -> list[doctor.Finding]:
@@ -135,7 +135,7 @@ def test_an_extension_that_no_jupyterlab_of_this_environment_finds_is_told(
 def test_how_threads_wait_is_told_for_every_openmp(
     stored: list[StoredFile], monkeypatch: pytest.MonkeyPatch, waiting: Waiting, said: str, advice: str
 ) -> None:
-    monkeypatch.setattr("llm_magics.engine.openmp.waiting", lambda _: waiting)
+    monkeypatch.setattr("llm_magics.engine.native.openmp.waiting", lambda _: waiting)
     (found,) = findings("OpenMP")
     assert said in found.found
     assert advice in found.advice
@@ -155,7 +155,7 @@ def test_a_llama_cpp_that_does_not_load_is_a_finding_and_no_crash(
     real = builtins.__import__
 
     def broken(name: str, package: Any = None, local: Any = None, names: Any = (), level: int = 0) -> Any:
-        if level and "llama" in (names or ()):
+        if "llama" in (names or ()):
             raise OSError("libcudart.so.13: cannot open shared object file")
         return real(name, package, local, names, level)
 

@@ -17,10 +17,10 @@ import pytest
 from filelock import FileLock
 
 from llm_magics.errors import DownloadError, ModelNotFoundError
-from llm_magics.models import catalog, hub, locate, progress
-from llm_magics.models.catalog import CatalogEntry, HubFile, WheelMember, WheelParts
-from llm_magics.models.fetch import pull
-from llm_magics.models.stores import models_dir
+from llm_magics.store import catalog, hub, locate, progress
+from llm_magics.store.catalog import CatalogEntry, HubFile, WheelMember, WheelParts
+from llm_magics.store.fetch import pull
+from llm_magics.store.stores import models_dir
 
 from .hub_stand_in import HubStandIn, hub_stand_in
 
@@ -201,7 +201,7 @@ def test_all_parts_of_a_split_model_are_fetched(stand_in: HubStandIn) -> None:
 
 
 def test_two_processes_that_pull_at_once_fetch_it_once(stand_in: HubStandIn, tmp_path: Path) -> None:
-    code = f"from llm_magics.models.fetch import pull; print(pull('{REPO}:{FILE}').path)"
+    code = f"from llm_magics.store.fetch import pull; print(pull('{REPO}:{FILE}').path)"
     started = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]
     outputs = {process.communicate(timeout=120)[0].strip() for process in started}
     assert len(outputs) == 1

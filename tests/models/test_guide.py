@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from llm_magics.chat.encodings.writer import write_calls
 from llm_magics.chat.format import ChatFormat
-from llm_magics.chat.parser import StreamParser
-from llm_magics.chat.writer import write_calls
+from llm_magics.chat.parsing.parser import StreamParser
 from llm_magics.engine.values import Guide, GuideStep, ScoringGuide
 from llm_magics.errors import SchemaError
 from llm_magics.events import ModelEnd, ModelEvent, ReasoningDelta, ToolCallEnd, assemble

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from llm_magics.chat.units import Units
-from llm_magics.chat.writer import write_calls
+from llm_magics.chat.encodings.writer import write_calls
+from llm_magics.chat.recovery.units import Units
 from llm_magics.events import ModelEnd, ToolCallStart, assemble
 from llm_magics.messages import ToolCall, ToolSpec, user
 from llm_magics.models.base import Request

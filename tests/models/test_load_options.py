@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from llm_magics.engine.local import _settled
+from llm_magics.engine.hosts.local import _settled
 from llm_magics.engine.values import EngineConfig, Finished, GenerateRequest, SamplerSettings
 from llm_magics.errors import OptionError, UnsupportedModelError
 from llm_magics.events import ModelEnd

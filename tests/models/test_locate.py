@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from llm_magics.errors import ModelFileError, ModelNotFoundError
-from llm_magics.models import catalog, locate, stores
-from llm_magics.models.catalog import CatalogEntry, HubFile
-from llm_magics.models.locate import hub_file, near_names
-from llm_magics.models.stores import models_dir
+from llm_magics.store import catalog, locate, stores
+from llm_magics.store.catalog import CatalogEntry, HubFile
+from llm_magics.store.locate import hub_file, near_names
+from llm_magics.store.stores import models_dir
 
 CONTENT = b"GGUF, as far as finding it goes"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

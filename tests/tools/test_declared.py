@@ -9,8 +9,8 @@ import pytest
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from llm_magics import tool
-from llm_magics.settings import schema_of, value_of
-from llm_magics.tools.declared import declared_schema
+from llm_magics.session.settings import schema_of, value_of
+from llm_magics.tools.define.declared import declared_schema
 
 
 class Step(BaseModel):

@@ -12,8 +12,8 @@ import pytest
 from llm_magics import ScriptedModel, Session
 from llm_magics.messages import ToolCall
 from llm_magics.segments import ToolSegment
+from llm_magics.tools.define.tool import make_tool
 from llm_magics.tools.results import describe_figure, render
-from llm_magics.tools.tool import make_tool
 
 from ..loops import play
 

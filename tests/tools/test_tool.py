@@ -13,8 +13,8 @@ import pytest
 from pydantic import Field
 
 from llm_magics.errors import ToolError
-from llm_magics.tools.registry import registered
-from llm_magics.tools.tool import Tool, make_tool, tool
+from llm_magics.tools.define.registry import registered
+from llm_magics.tools.define.tool import Tool, make_tool, tool
 
 
 class Unit(enum.Enum):

@@ -17,7 +17,7 @@ import pytest
 from llm_magics import ScriptedModel, Session
 from llm_magics.errors import ToolError
 from llm_magics.messages import ToolCall
-from llm_magics.tools import toolbox
+from llm_magics.tools.builtin import toolbox
 
 
 @pytest.fixture(autouse=True)

@@ -14,13 +14,13 @@ from llm_magics import ScriptedModel, Session
 from llm_magics.events import Event
 from llm_magics.messages import ToolCall
 from llm_magics.segments import NoticeSegment, Segment, TextSegment, ToolSegment
+from llm_magics.tools.define.tool import make_tool
 from llm_magics.tools.policy import Decision
-from llm_magics.tools.tool import make_tool
 from llm_magics.transcript import Transcript
 from llm_magics.views.folding import NotRun, folded
 from llm_magics.views.html import GrowingHtml, transcript_html
-from llm_magics.views.plain import transcript_markdown, transcript_plain
-from llm_magics.views.terminal import TerminalView
+from llm_magics.views.text.plain import transcript_markdown, transcript_plain
+from llm_magics.views.text.terminal import TerminalView
 
 from ..turns import Turn, turns
 

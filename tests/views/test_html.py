@@ -14,10 +14,10 @@ from llm_magics.events import Usage
 from llm_magics.segments import Ask, NoticeSegment, ReasoningSegment, TextSegment, ToolSegment
 from llm_magics.transcript import Transcript
 from llm_magics.views.html import GrowingHtml, transcript_html
-from llm_magics.views.lines import call_line, status_line
-from llm_magics.views.markdown import GrowingMarkdown, markdown_html
-from llm_magics.views.plain import transcript_markdown, transcript_plain
-from llm_magics.views.remark import markdown_markdown
+from llm_magics.views.markup.markdown import GrowingMarkdown, markdown_html
+from llm_magics.views.markup.remark import markdown_markdown
+from llm_magics.views.text.lines import call_line, status_line
+from llm_magics.views.text.plain import transcript_markdown, transcript_plain
 
 from ..turns import Turn, turns
 
@@ -180,7 +180,7 @@ def test_growing_markdown_is_at_every_moment_what_the_whole_would_be(text: str) 
 
 
 def test_only_what_may_still_change_is_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    from llm_magics.views import markdown
+    from llm_magics.views.markup import markdown
 
     parsed: list[int] = []
     parse = markdown.parse

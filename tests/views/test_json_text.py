@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from llm_magics.segments import TextSegment
 from llm_magics.transcript import Transcript
 from llm_magics.views.html import transcript_html
-from llm_magics.views.json_text import json_lines, json_summary
-from llm_magics.views.plain import transcript_markdown, transcript_plain
+from llm_magics.views.markup.json_text import json_lines, json_summary
+from llm_magics.views.text.plain import transcript_markdown, transcript_plain
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),

@@ -26,10 +26,10 @@ from llm_magics.events import (
     TurnStart,
     Usage,
 )
+from llm_magics.kernel.page.live import LiveTurn, changes, link_of, notebook_cells
 from llm_magics.messages import ToolCall, ToolResult, assistant
 from llm_magics.transcript import Transcript
-from llm_magics.views.live import LiveTurn, changes, link_of, notebook_cells
-from llm_magics.views.secrets import MASK, masked
+from llm_magics.views.secrets.secrets import MASK, masked
 
 from .fake_kernel import FakeKernel
 

@@ -11,7 +11,7 @@ from IPython.core.formatters import DisplayFormatter
 from pydantic import BaseModel
 
 from llm_magics import MapResult, ScriptedModel
-from llm_magics.kernel.shown import start_shown
+from llm_magics.kernel.page.shown import start_shown
 from llm_magics.views.maprows import MOST_ROWS, ShownRow, map_bundle
 
 from ..payloads import PAYLOADS

@@ -22,12 +22,12 @@ from llm_magics.events import (
     TurnStart,
     Usage,
 )
+from llm_magics.kernel.page.notebook import NotebookView, Pace
 from llm_magics.messages import ToolCall, ToolResult, assistant
 from llm_magics.transcript import MIME_TYPE, Transcript
 from llm_magics.views.card import bar_text, bytes_text, card_bundle, table_bundle
-from llm_magics.views.notebook import NotebookView, Pace
 from llm_magics.views.preview import preview_bundle, shares
-from llm_magics.views.terminal import TerminalView
+from llm_magics.views.text.terminal import TerminalView
 
 CALL = ToolCall("weather", '{"city": "Oslo"}', "c1")
 TURN = [

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from llm_magics.views import live
-from llm_magics.views.live import link_of
-from llm_magics.views.pagerules import PageRules
+from llm_magics.kernel.page import live
+from llm_magics.kernel.page.live import link_of
+from llm_magics.kernel.page.pagerules import PageRules
 
 from .fake_kernel import FakeKernel
 

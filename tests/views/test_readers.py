@@ -13,10 +13,10 @@ import pytest
 from markdown_it import MarkdownIt
 
 from llm_magics.events import Usage
+from llm_magics.kernel.page.notebook import bundle_of
 from llm_magics.segments import ReasoningSegment, TextSegment, ToolSegment
 from llm_magics.transcript import MIME_TYPE, Transcript
-from llm_magics.views.lines import ENDINGS
-from llm_magics.views.notebook import bundle_of
+from llm_magics.views.text.lines import ENDINGS
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
 TURN = Transcript(

@@ -12,11 +12,11 @@ from markdown_it import MarkdownIt
 from llm_magics.segments import Ask, NoticeSegment, ReasoningSegment, Segment, TextSegment, ToolSegment
 from llm_magics.transcript import Transcript
 from llm_magics.views.html import GrowingHtml, output_html, transcript_html
-from llm_magics.views.markdown import markdown_html, printable
-from llm_magics.views.plain import transcript_markdown, transcript_plain
-from llm_magics.views.remark import markdown_markdown
-from llm_magics.views.sanitize import sanitized
+from llm_magics.views.markup.markdown import markdown_html, printable
+from llm_magics.views.markup.remark import markdown_markdown
+from llm_magics.views.markup.sanitize import sanitized
 from llm_magics.views.style import STYLE
+from llm_magics.views.text.plain import transcript_markdown, transcript_plain
 
 from ..payloads import PAYLOADS
 

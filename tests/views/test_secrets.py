@@ -10,10 +10,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from llm_magics.kernel.page.notebook import bundle_of
 from llm_magics.segments import Ask, Step, TextSegment, ToolSegment
 from llm_magics.transcript import MIME_TYPE, Transcript
-from llm_magics.views.notebook import bundle_of
-from llm_magics.views.secrets import MASK, Masking, masked, masked_data, masked_text
+from llm_magics.views.secrets.secrets import MASK, Masking, masked, masked_data, masked_text
 
 KEY = "sk-proj-abcdefghij0123456789"
 
@@ -171,7 +171,7 @@ def test_masking_what_is_masked_changes_nothing(pieces: list[str]) -> None:
     ids=lambda text: text[:12],
 )  # fmt: skip
 def test_masking_takes_reasonable_time_whatever_the_text(text: str) -> None:
-    code = "import sys\nfrom llm_magics.views.secrets import masked_text\nmasked_text(sys.stdin.read())"
+    code = "import sys\nfrom llm_magics.views.secrets.secrets import masked_text\nmasked_text(sys.stdin.read())"
     subprocess.run([sys.executable, "-c", code], input=text.encode(), check=True, timeout=60)
 
 

@@ -1,0 +1,1 @@
+"""What a template writes, found by rendering it with and without calls and reasoning, and comparing."""

@@ -1,0 +1,94 @@
+"""Calls whose every word is known, and their rendering: the raw material for reading a call's syntax off."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from llm_magics.chat.syntax.compare import safe_suffix
+from llm_magics.chat.syntax.syntax import ReasoningSyntax, TurnSyntax
+from llm_magics.chat.syntax.tags import tags
+from llm_magics.messages import Message, ToolCall, ToolSpec
+
+from .frame import USER, Frame
+from .probe import Probe
+
+PROBE_NAMES = FIRST, SECOND = "qfirsttool", "qsecondtool"
+_SAID = "qsaidword"
+KEYS = ("qkeya", "qkeyb", "qkeyc")
+IDS = ("qidfirst1", "qidsecon2")
+VALUES = {"qkeya": "qvala", "qkeyb": "qvalb"}
+OTHER = {"qkeyc": "qvalc"}
+SAMPLES: dict[str, Any] = {
+    "string": "qvala",
+    "integer": 31259,
+    "number": 31259.5,
+    "boolean": True,
+    "array": [31259, "qitem"],
+    "object": {"qsub": "qitem"},
+    "null": None,
+}
+"""One value of each JSON type, to see how each is written."""
+
+
+class CallRenderer:
+    """Renders turns that consist of calls."""
+
+    def __init__(self, probe: Probe, frame: Frame, turn: TurnSyntax, reasoning: ReasoningSyntax | None) -> None:
+        self._probe = probe
+        self._frame = frame
+        self._turn = turn
+        self._reasoning = reasoning
+
+    def calls(self, *calls: tuple[str, dict[str, Any]], said: str = "") -> str:
+        """The turn's text from after its opener, empty thought and empty content, to before the turn's end."""
+        body = self.body(*calls, said=said)
+        body = self._without_empty_content(self._without_empties(body), calls)
+        return _without_turn_end(body, [self._turn.end, *self._frame.ends])
+
+    def body(self, *calls: tuple[str, dict[str, Any]], said: str = "") -> str:
+        """The turn's text from after its opener to the end."""
+        made = tuple(ToolCall(name, json.dumps(args), i) for (name, args), i in zip(calls, IDS, strict=False))
+        tools = [ToolSpec(name, "qtext", _schema(args)) for name, args in calls]
+        message = Message("assistant", said, tool_calls=made)
+        return self._frame.body_of(self._probe, [USER, message], tools)
+
+    def _without_empties(self, body: str) -> str:
+        markers = []
+        if self._reasoning:
+            markers += [self._reasoning.start.strip(), self._reasoning.end.strip()]
+        if self._turn.content_end:
+            markers += [self._turn.content_start.strip(), self._turn.content_end.strip()]
+        for marker in markers:
+            lead = len(body) - len(body.lstrip())
+            if marker and body[lead:].startswith(marker):
+                body = body[lead + len(marker) :]
+        layout = self._reasoning.end[len(self._reasoning.end.rstrip()) :] if self._reasoning else ""
+        return body.removeprefix(layout)
+
+
+    def _without_empty_content(self, body: str, calls: tuple[tuple[str, dict[str, Any]], ...]) -> str:
+        """Without the frame that the template writes around content even if there is none: ``<text></text>``."""
+        said = self._without_empties(self.body(*calls[:1], said=_SAID))
+        opened, _, behind = said.partition(_SAID)
+        written = _SAID in said and not any(word in opened for word in (calls[0][0], IDS[0]))
+        if not written or not tags(opened) or not body.lstrip().startswith(opened.strip()):
+            return body
+        rest = body.lstrip()[len(opened.strip()) :]
+        closed = (tags(behind) or [""])[0]
+        framed = behind.lstrip().startswith(closed) and rest.lstrip().startswith(closed) and closed not in self._frame.prompt_on
+        return rest.lstrip()[len(closed) :] if closed and framed else rest
+
+
+def _schema(arguments: dict[str, Any]) -> dict[str, Any]:
+    types = {bool: "boolean", int: "integer", float: "number", list: "array", dict: "object", type(None): "null"}
+    properties = {key: {"type": types.get(type(value), "string"), "description": "qtext"} for key, value in arguments.items()}
+    return {"type": "object", "properties": properties}
+
+
+def _without_turn_end(body: str, ends: list[str]) -> str:
+    """Cut off the end of the turn, which a plain answer has too; layout at the very end does not count."""
+    trimmed = body.rstrip()
+    best = max((safe_suffix(trimmed, e.rstrip()) for e in ends if e.strip()), key=len, default="")
+    return trimmed[: len(trimmed) - len(best)] if re.search(r"[^\w\s]", best) else body

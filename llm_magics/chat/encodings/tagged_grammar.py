@@ -1,0 +1,166 @@
+"""Write tagged arguments as grammar rules: bare text for strings, JSON for the rest, tags again where they nest.
+
+Tagged text is untyped, so the types of a node decide how its value is written: a value that can only be a string is any text
+up to its closing tag, an enum of strings is one of those texts, and what may be a string or something else is any text too
+(unless the tag itself says the type). White space around a value is free.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llm_magics.chat.grammar.text import GrammarWriter, as_regex, quoted
+from llm_magics.chat.grammar.values import JSON, PYTHON, ValueWriter, raw_regex
+from llm_magics.chat.syntax.syntax import TaggedArguments, escape
+from llm_magics.schema.algebra import is_never, json_type, never
+from llm_magics.schema.normal import TYPES, Node, Normalised
+
+
+class TagWriter:
+    """Writes the values of tagged arguments: bare text for strings, JSON for the rest, tags again where they nest."""
+
+    def __init__(self, writer: GrammarWriter, schema: Normalised, tags: TaggedArguments) -> None:
+        self.writer = writer
+        self.schema = schema
+        self.tags = tags
+        self.values = ValueWriter(writer, schema, JSON)
+        # Templates print what they do not dump: None, True, and whole lists as Python writes them.
+        self.notations = [self.values, ValueWriter(writer, schema, PYTHON)]
+        self.nested: dict[tuple[str, str], str] = {}
+
+    def members(self, node: Node, close: str) -> str:
+        w = self.writer
+        members = {key: self.tag(key, sub) for key, sub in properties_of(node).items()}
+        extra = ""
+        if not is_never(node.get("additionalProperties", {})):
+            extra = w.rule(self.tag("", {}, name=other_name(w, members)), "x")
+        separator = w.marker(self.tags.separator) or w.gap
+        return self.values.members(members, node.get("required", []), extra, close, separator, node)
+
+    def tag(self, key: str, node: Node, name: str = "") -> str:
+        """``start KEY [type_start TYPE] key_end VALUE end [KEY end_tail]``, layout free between."""
+        w, t = self.writer, self.tags
+        key = escape(key, t.escapes)
+        end_text = t.end.strip() + (key + t.end_tail.strip() if t.end_has_key else "")
+        if t.end_has_key and name:  # a free key: its closing tag cannot be compared, so it is any name
+            end_text = t.end.strip()
+        head = f"{w.marker(t.start)} {name or quoted(key)}"
+        tail = f"{name} {w.marker(t.end_tail)}" if t.end_has_key and name else ""
+        options: list[tuple[tuple[str, ...], str]] = self.options(node, end_text)
+        written = []
+        for types, value in options:
+            if not t.type_start:
+                written.append(value)
+                continue
+            names = dict.fromkeys(n for kind, n in t.type_names if kind in types)
+            kinds = f"({' | '.join(quoted(n) for n in names)})" if names else f"{w.terminal('WORD')}?"
+            written.append(f"{w.marker(t.type_start)} {kinds} {w.marker(t.key_end)} {value}")
+        body = w.rule(" | ".join(dict.fromkeys(written)), "v")
+        key_end = "" if t.type_start else w.marker(t.key_end)
+        return f"{head} {key_end} {body} {tail} {w.gap}"
+
+    def options(self, node: Node, end: str) -> list[tuple[tuple[str, ...], str]]:
+        """The ways to write a value of this node, each with the closing tag and the JSON types it stands for."""
+        w = self.writer
+        if "$ref" in node:
+            return [self.recursive(node, end)] if self.tags.nested else self.options(self.schema.definitions[node["$ref"]], end)
+        if "anyOf" in node and self.tags.type_start:
+            return [option for sub in node["anyOf"] for option in self.options(sub, end)]
+        types = node_types(node, self.schema)
+        if not node and self.tags.type_start:
+            return [(("string",), self.string({"type": "string"}, end)), (tuple(types - {"string"}), self.json(node, end))]
+        if "string" in types:
+            if "enum" in node:
+                texts = [v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for v in node["enum"]]
+                body = w.new_terminal("/" + "|".join(as_regex(text) for text in texts) + "/", "E")
+                return [(tuple(types), f"{w.gap} {w.restricted(body, end)}")]
+            return [(tuple(types), self.string(node, end) if types == {"string"} else w.until(end))]
+        if self.tags.nested and types <= {"object", "array"} and node.get("type") in ("object", "array"):
+            return [(tuple(types), self.nest(node, end))]
+        return [(tuple(types), self.json(node, end))]
+
+    def json(self, node: Node, end: str) -> str:
+        value = self.values.choice([values.value(node) for values in self.notations])
+        empty = "?" if self.tags.nested and "null" in node_types(node, self.schema) else ""  # nothing between the tags is null
+        return f"{self.writer.gap} ({value}){empty} {self.writer.gap} {quoted(end)}"
+
+    def string(self, node: Node, end: str) -> str:
+        body, w = raw_regex(node), self.writer
+        if body is not None:
+            return f"{w.gap} {w.restricted(body, end)}"
+        if not self.tags.raw_start:
+            return w.until(end)
+        raw = f"{w.marker(self.tags.raw_start)} {w.until(self.tags.raw_end)} {w.gap} {quoted(end)}"
+        return w.rule(f"{raw} | {w.until(end)}", "s")
+
+    def nest(self, node: Node, end: str) -> str:
+        """An object as tags, or an array as one tag per element."""
+        w = self.writer
+        close = w.rule(f"{w.gap} {quoted(end)}", "end")
+        if node["type"] == "object":
+            return f"{w.gap} {self.members(node, close)}"
+        item = self.tag(self.tags.item, node.get("items", {}))
+        low, high = node.get("minItems", 0), node.get("maxItems")
+        count = "*" if not low and high is None else f"{{{low},{'' if high is None else high}}}"
+        return f"{w.gap} ({item}){count} {close}"
+
+    def recursive(self, node: Node, end: str) -> tuple[tuple[str, ...], str]:
+        """A reference inside nested tags: one rule per target and closing tag."""
+        key = (node["$ref"], end)
+        target = self.schema.definitions[node["$ref"]]
+        if key not in self.nested:
+            self.nested[key] = rule = self.writer.name("n")
+            self.writer.rules.append(f"{rule}: {' | '.join(value for _, value in self.options(target, end))}")
+        return tuple(node_types(target, self.schema)), self.nested[key]
+
+
+# --- what arguments look like from outside ---------------------------------------------------------------------------------
+
+
+def solid_object(schema: Normalised) -> Node:
+    """The object node at a schema's root; of a union, one that admits what any of them admits."""
+    node = schema.root
+    while "$ref" in node:
+        node = schema.definitions[node["$ref"]]
+    if node.get("type") == "object":
+        return node
+    options = [o for o in node.get("anyOf", []) if o.get("type") == "object"]
+    if not options:
+        return {"type": "object"}
+    properties = {key: _either(options, key) for option in options for key in properties_of(option)}
+    required = [k for k in options[0].get("required", []) if all(k in o.get("required", []) for o in options)]
+    closed = all(is_never(o.get("additionalProperties", {})) for o in options)
+    rest: Node = {"additionalProperties": never()} if closed else {}
+    return {"type": "object", "properties": properties, "required": required, **rest}
+
+
+def _either(options: Sequence[Node], key: str) -> Node:
+    found: list[Node] = [p[key] for o in options if key in (p := properties_of(o))]
+    return found[0] if all(f == found[0] for f in found) else {"anyOf": found}
+
+
+def properties_of(node: Node) -> dict[str, Node]:
+    """An object's declared properties, with those that are only required."""
+    extra = node.get("additionalProperties", {})
+    found = {k: v for k, v in node.get("properties", {}).items() if not is_never(v)}
+    return found | {k: extra for k in node.get("required", []) if k not in found}
+
+
+def node_types(node: Node, schema: Normalised) -> frozenset[str]:
+    """The JSON types that a node admits; an integer is not named beside "number"."""
+    if "$ref" in node:
+        return node_types(schema.definitions[node["$ref"]], schema)
+    if "anyOf" in node:
+        return frozenset().union(*(node_types(option, schema) for option in node["anyOf"]))
+    if "enum" in node:
+        return frozenset(json_type(value) for value in node["enum"])
+    return frozenset([node["type"]]) if node else frozenset(TYPES)
+
+
+def other_name(writer: GrammarWriter, declared: Mapping[str, Any]) -> str:
+    """A bare name that is none of the declared ones."""
+    writer.terminal("WORD")
+    taken = " | ".join(quoted(key) for key in declared)
+    return writer.new_terminal(f"WORD & ~({taken})", "K") if taken else "WORD"

@@ -1,0 +1,1 @@
+"""Grammar text for llguidance: its rules, and JSON values under a schema."""

@@ -1,0 +1,305 @@
+"""Write schema nodes as grammar rules: the values inside a call, in whatever notation the model's syntax has.
+
+Properties may come in any order. A rule carries a 64-bit number, one bit per property seen ("parametric grammars")::
+
+    obj:     "{" WS? obj_0::0
+    obj_0::_: "}"                       %if is_ones([0:1])          required properties have the lowest bits
+            | m0 obj_1::set_bit(0)
+            | m1 obj_1::set_bit(1)
+    obj_1::_: "}"                       %if is_ones([0:1])
+            | "," WS? m0 obj_1::set_bit(0)  %if bit_clear(0)
+            ...
+
+An object with more than 60 properties has them in the schema's order. White space is free where JSON leaves it free.
+
+Strings with a pattern, a format or a length are given to llguidance as JSON schemas where the notation quotes as JSON does.
+Elsewhere (Python's quotes, bare text between tags) lengths and whole-text patterns are enforced, formats and other patterns
+are left to validation.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llm_magics.schema.algebra import is_never, json_type
+from llm_magics.schema.normal import Node, Normalised
+from llm_magics.schema.patterns import leaf_problem, leaf_schema
+
+from .text import MAX_COUNT, GrammarWriter, as_regex, inside_slashes, quoted, repeat, when
+
+MAX_FREE_ORDER = 60  # properties; the parameter of a rule has 64 bits
+
+
+@dataclass(frozen=True, slots=True)
+class Notation:
+    """How values are written. JSON by default.
+
+    ``strings`` are the alternatives for a quoted string: an opening and a closing quote, and the terminal that matches the
+    whole where the quotes are plain text. ``bare_keys``: the keys of objects are unquoted.
+    """
+
+    constants: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]] = (("true",), ("false",), ("null",))
+    quotes: tuple[tuple[str, str], ...] = (('"', '"'),)
+    strings: tuple[str, ...] = ("STRING",)
+    key: str = "KEY"
+    bare_keys: bool = False
+    assign: str = ":"
+    separator: str = ","
+    escape: int = 1  # how often a string is JSON-escaped; 0 is not at all
+
+    @property
+    def is_json(self) -> bool:
+        return self.strings == ("STRING",) and not self.bare_keys
+
+
+JSON = Notation()
+JSON_IN_STRING = Notation(quotes=(('\\"', '\\"'),), strings=("NESTED",), key="NESTED", escape=2)
+PYTHON_CONSTANTS = (("True", "true"), ("False", "false"), ("None", "null"))  # templates and models mix them
+PYTHON = Notation(PYTHON_CONSTANTS, (('"', '"'), ("'", "'")), ("DOUBLE", "SINGLE"), "ANY_KEY")
+
+
+class ValueWriter:
+    """Writes the nodes of one normalised schema as rules, in one notation."""
+
+    def __init__(self, writer: GrammarWriter, schema: Normalised, notation: Notation = JSON) -> None:
+        self.writer = writer
+        self.schema = schema
+        self.notation = notation
+        self.references: dict[str, str] = {}
+
+    def value(self, node: Node) -> str:
+        """Return an expression for any value of this node."""
+        if not node:
+            return self.anything()
+        if "enum" in node:
+            return self.choice([self.constant(v) for v in node["enum"]])
+        if "anyOf" in node:
+            return self.choice([self.value(option) for option in node["anyOf"]])
+        if "$ref" in node:
+            return self.reference(node["$ref"])
+        true, false, null = self.notation.constants
+        match node["type"]:
+            case "null":
+                return self.choice([quoted(c) for c in null])
+            case "boolean":
+                return self.choice([quoted(c) for c in (*true, *false)])
+            case "integer" | "number":
+                return self.number(node)
+            case "string":
+                return self.string(node)
+            case "array":
+                return self.array(node)
+        return self.object(node)
+
+    def choice(self, options: Sequence[str]) -> str:
+        options = list(dict.fromkeys(options))
+        return options[0] if len(options) == 1 else self.writer.rule(" | ".join(options), "c")
+
+    def reference(self, name: str) -> str:
+        if name not in self.references:
+            rule = self.references[name] = self.writer.name("d")
+            self.writer.rules.append(f"{rule}: {self.value(self.schema.definitions[name])}")
+        return self.references[name]
+
+    def anything(self) -> str:
+        key = ("any", self.notation)
+        if key not in self.writer.known:
+            self.writer.known[key] = rule = self.writer.name("any")
+            w, gap, n = self.writer, self.writer.gap, self.notation
+            strings = self.any_string()
+            keys = w.terminal("WORD") if n.bare_keys else strings
+            member = f"({keys}) {w.assign(n.assign)} {rule} {gap}"
+            comma = f"{quoted(n.separator.strip())} {gap}"
+            w.rules.append(
+                f"{rule}: {strings} | {w.terminal('NUMBER')} | {' | '.join(quoted(c) for words in n.constants for c in words)}"
+                f' | "[" {gap} ({rule} {gap} ({comma} {rule} {gap})*)? "]"'
+                f' | "{{" {gap} ({member} ({comma} {member})*)? "}}"'
+            )
+        return self.writer.known[key]
+
+    def constant(self, value: Any) -> str:
+        """One value of an enum."""
+        true, false, null = self.notation.constants
+        match json_type(value):
+            case "null":
+                return self.choice([quoted(c) for c in null])
+            case "boolean":
+                return self.choice([quoted(c) for c in (true if value else false)])
+            case "string":
+                return self.choice([quoted(q[0] + self.escaped(value, q[1]) + q[1]) for q in self.notation.quotes])
+            case "array":
+                items = [{"enum": [v]} for v in value]
+                return self.array({"type": "array", "prefixItems": items, "minItems": len(items), "maxItems": len(items)})
+            case "object":
+                properties = {k: {"enum": [v]} for k, v in value.items()}
+                closed: Node = {"additionalProperties": {"enum": []}}
+                return self.object({"type": "object", "properties": properties, "required": list(value), **closed})
+        return quoted(json.dumps(value))
+
+    def escaped(self, text: str, quote: str) -> str:
+        if self.notation.escape == 0:
+            return text
+        if quote == "'":
+            return json.dumps(text, ensure_ascii=False)[1:-1].replace('\\"', '"').replace("'", "\\'")
+        for _ in range(self.notation.escape):
+            text = json.dumps(text, ensure_ascii=False)[1:-1]
+        return text
+
+    def number(self, node: Node) -> str:
+        plain = "INT" if node["type"] == "integer" else "NUMBER"
+        return self.writer.terminal(plain) if len(node) == 1 else self.leaf(node)
+
+    def leaf(self, node: Node) -> str:
+        """A restricted string or number, left to llguidance."""
+        return self.writer.rule(f"%json {json.dumps(leaf_schema(node), ensure_ascii=False)}", "leaf")
+
+    def any_string(self) -> str:
+        """A quoted string: a terminal, or whatever stands up to a closing quote that is not plain text."""
+        w, n = self.writer, self.notation
+        return self.choice([w.terminal(t) for t in n.strings] or [f"{quoted(a)} {w.until(b)}" for a, b in n.quotes])
+
+    def string(self, node: Node) -> str:
+        w = self.writer
+        if len(node) == 1:
+            return self.any_string()
+        if self.notation.is_json and not leaf_problem(node):
+            return self.leaf(node)
+        body = raw_regex(node)
+        if body is None or self.notation.escape > 1:
+            return self.any_string()
+        backslash = f" & ~/(?s:.*){as_regex(chr(92))}(?s:.*)/" if self.notation.escape else ""
+        return self.choice([f"{quoted(a)} {w.restricted(body + backslash, b)}" for a, b in self.notation.quotes])
+
+    def array(self, node: Node) -> str:
+        gap = self.writer.gap
+        comma = f"{quoted(self.notation.separator.strip())} {gap}"
+        prefix = [f"{self.value(n)} {gap}" for n in node.get("prefixItems", [])]
+        low = min(node.get("minItems", 0), MAX_COUNT)
+        high = node.get("maxItems", MAX_COUNT)
+        body = ""
+        if high > len(prefix):
+            item = f"{self.value(node.get('items', {}))} {gap}"
+            if prefix:
+                body = repeat(f"{comma} {item}", max(low - len(prefix), 0), high - len(prefix))
+            else:
+                rest = repeat(f"{comma} {item}", max(low - 1, 0), high - 1)
+                body = f"{item} {rest}".strip() if low > 0 else f"({item} {rest})?"
+        for i in reversed(range(len(prefix))):
+            lead = f"{comma} " if i else ""
+            body = f"{lead}{prefix[i]} {body}".strip()
+            body = body if i < low else f"({body})?"
+        return self.writer.rule(f'"[" {gap} {body} "]"', "a")
+
+    def object(self, node: Node) -> str:
+        """An object, its properties in any order."""
+        w, n, gap = self.writer, self.notation, self.writer.gap
+        members = {
+            key: f"{self.key(key)} {w.assign(n.assign)} {self.value(sub)} {gap}"
+            for key, sub in node.get("properties", {}).items()
+            if not is_never(sub)
+        }
+        extra = self.extra_member(node)
+        for key in node.get("required", []):  # required, but described nowhere: any value will do
+            if key not in members:
+                value = self.value(node.get("additionalProperties", {}))
+                members[key] = f"{self.key(key)} {w.assign(n.assign)} {value} {gap}"
+        separator = f"{quoted(n.separator.strip())} {gap}"
+        body = self.members(members, node.get("required", []), extra, '"}"', separator, node)
+        return w.rule(f'"{{" {gap} {body}', "o")
+
+    def key(self, key: str) -> str:
+        if self.notation.bare_keys:
+            return quoted(key)
+        return self.choice([quoted(a + self.escaped(key, b) + b) for a, b in self.notation.quotes])
+
+    def extra_member(self, node: Node) -> str:
+        """A member whose key is not declared; empty where there can be none."""
+        n, w = self.notation, self.writer
+        options = []
+        extra = node.get("additionalProperties", {})
+        if not is_never(extra):
+            options.append((self.free_key(node), self.value(extra)))
+        for pattern, sub in node.get("patternProperties", {}).items():
+            if is_never(sub):
+                continue
+            leaf: Node = {"type": "string", "patterns": [pattern]}
+            options.append((self.leaf(leaf) if n.is_json else self.free_key(node), self.value(sub)))
+        if not options:
+            return ""
+        return self.choice([f"{key} {w.assign(n.assign)} {value} {w.gap}" for key, value in options])
+
+    def free_key(self, node: Node) -> str:
+        """Any key but the declared ones, which are matched on their own."""
+        n, w = self.notation, self.writer
+        declared = dict.fromkeys([*node.get("properties", {}), *node.get("required", [])])
+        if n.bare_keys:
+            base, taken = "WORD", [quoted(key) for key in declared]
+        elif not n.key:
+            return self.any_string()
+        else:
+            base = n.key
+            taken = [quoted(a + self.escaped(key, b) + b) for key in declared for a, b in n.quotes]
+        w.terminal(base)
+        return w.new_terminal(f"{base} & ~({' | '.join(taken)})", "K") if taken else base
+
+    def members(
+        self, members: Mapping[str, str], required: Sequence[str], extra: str, close: str, separator: str, limits: Node
+    ) -> str:
+        """Members in any order, each declared one at most once, then ``close``. Returns the expression to start with."""
+        if not members and not extra:
+            return close
+        if len(members) > MAX_FREE_ORDER:
+            return self.members_in_order(members, required, extra, close, separator)
+        keys = [k for k in required if k in members]
+        keys = list(dict.fromkeys([*keys, *members]))
+        least, most = limits.get("minProperties", 0), limits.get("maxProperties", len(keys) + 1)
+        done = [f"is_ones([0:{len(set(required))}])"] if required else []
+        if not extra and least > len(required):
+            done.append(f"bit_count_ge([0:64], {least})")
+        room = [f"bit_count_lt([0:64], {most})"] if not extra and most < len(keys) else []
+        first, more = self.writer.name("m"), self.writer.name("m")
+        rules: dict[str, list[str]] = {first: [], more: []}
+        if not (extra and least > 0):
+            rules[first].append(when(close, done))
+        rules[more].append(when(close, done))
+        for i, key in enumerate(keys):
+            member = self.writer.rule(members[key], "p")
+            rules[first].append(when(f"{member} {more}::set_bit({i})", room))
+            rules[more].append(when(f"{separator} {member} {more}::set_bit({i})", [f"bit_clear({i})", *room]))
+        if extra:
+            rules[first].append(f"{extra} {more}::_")
+            rules[more].append(f"{separator} {extra} {more}::_")
+        for name, options in rules.items():
+            self.writer.rules.append(f"{name}::_ : " + "\n    | ".join(options))
+        return f"{first}::0"
+
+    def members_in_order(
+        self, members: Mapping[str, str], required: Sequence[str], extra: str, close: str, separator: str
+    ) -> str:
+        """More properties than a parameter has bits: one rule per position, with and without something before it."""
+        names = list(members)
+        tail_first = self.writer.rule(f"({extra} ({separator} {extra})*)? {close}" if extra else close, "t")
+        tail_more = self.writer.rule(f"({separator} {extra})* {close}" if extra else close, "t")
+        for key in reversed(names):
+            member = self.writer.rule(members[key], "p")
+            skip = key not in required
+            first = f"{member} {tail_more}" + (f" | {tail_first}" if skip else "")
+            more = f"{separator} {member} {tail_more}" + (f" | {tail_more}" if skip else "")
+            tail_first, tail_more = self.writer.rule(first, "t"), self.writer.rule(more, "t")
+        return tail_first
+
+
+def raw_regex(node: Node) -> str | None:
+    """A terminal for the bare characters of a restricted string; None where it has to be left to validation."""
+    low, high = node.get("minLength", 0), node.get("maxLength", MAX_COUNT)
+    limit = f"{{{low},{high}}}" if high < MAX_COUNT else f"{{{low},}}"
+    parts = [f"/(?s:.{limit})/"] if low or high < MAX_COUNT else []
+    for pattern in node.get("patterns", []):
+        whole = re.fullmatch(r"\^(.*)\$", pattern, re.S)
+        if whole and not re.search(r"(?<!\\)[\^$|]", re.sub(r"\[(\\.|[^\]])*\]", "", whole[1])):
+            parts.append(f"/{inside_slashes(whole[1])}/")
+    return " & ".join(parts) if parts else None

@@ -1,0 +1,1 @@
+"""The streaming parser: text in, events out."""

@@ -1,0 +1,237 @@
+"""Read an answer that is cut into blocks, each with a header that says what the block is and whom it speaks to.
+
+Headers are read leniently: models double their tags, put the recipient in the wrong place, or leave the block's opener out.
+What is no header at all is content.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from llm_magics.chat.scan.reader import Kind, Malformed, Reader, Reading, Truncated, scanner_of
+from llm_magics.chat.syntax.syntax import BlockSyntax
+from llm_magics.chat.syntax.tags import tag_spans
+
+from .call import CallReader
+from .callevents import OneCall
+from .output import Begun, Output, Setting
+
+BlockKind = Literal["content", "reasoning", "call", "other"]
+_MAX_HEADER = 300
+_NAME = re.compile(r"[\w.:/@+-]+")
+
+
+class BlockReader:
+    """Reads the blocks of one answer and gives them out."""
+
+    def __init__(self, setting: Setting, blocks: BlockSyntax, reader: Reader, output: Output) -> None:
+        self._set = setting
+        self._in = reader
+        self._out = output
+        self._blocks = blocks
+        self._calls = CallReader(reader, setting.syntax, setting.tools, output.calls)
+        self._names = {t.name for t in setting.tools}
+        self._header_end = blocks.header_end.strip() or blocks.header_end
+        self._begins = self._beginnings()
+
+    def _beginnings(self) -> list[str]:
+        """What a header may begin with."""
+        blocks = self._blocks
+        texts = [self._header_end, blocks.call, blocks.addressee]
+        texts += [_first_tag(t) for t in (blocks.content, blocks.reasoning)]
+        if not blocks.call.strip():  # the name itself is the header
+            texts = [t + blocks.header_end for t in (blocks.content, blocks.reasoning, *self._names) if t]
+        return [t.lstrip() for t in texts if t.strip()]
+
+    def read(self) -> Reading[None]:
+        """Read the whole answer."""
+        header = self._set.prompt.generation_prompt.rpartition(self._blocks.start)[2]
+        if self._header_end in header and header.strip():
+            kind, name = self._classify(header.partition(self._header_end)[0])
+            self._out.begun = Begun(self._set.syntax, header.lstrip(), self._in.checkpoint()) if kind == "call" else None
+            yield from self._body(kind, name, "")
+        else:
+            yield from self._block(header)
+        while (yield from self._next_block()):
+            yield from self._block("")
+
+    def _next_block(self) -> Reading[bool]:
+        """Go on to the next block, with or without its opener."""
+        self._out.layout()
+        yield from self._in.space()
+        if not (yield from self._in.peek()):
+            return False
+        yield from self._in.optional(self._blocks.start)
+        return bool((yield from self._in.peek()))
+
+    def _block(self, given: str) -> Reading[None]:
+        """Read a header, of which the prompt may have written a part, and then the block."""
+        checkpoint = self._in.checkpoint()
+        pieces = [given]
+        if (yield from self._is_header(given)):
+
+            def collect(piece: str) -> None:
+                pieces.append(piece)
+                if sum(map(len, pieces)) > _MAX_HEADER:
+                    raise Malformed("the header does not end")
+
+            try:
+                found = yield from self._in.until(scanner_of([self._header_end]), "marker", collect)
+            except Malformed:
+                found = None
+            if found is not None:
+                self._in.take(found.end, "marker")
+                raw = self._in.consumed(checkpoint)
+                kind, name = self._classify("".join(pieces))
+                if kind == "reasoning" and self._set.inline:
+                    self._in.give_back(checkpoint)
+                    self._in.take(len(raw), "text")
+                self._out.begun = Begun(self._set.syntax, given.lstrip(), checkpoint) if kind == "call" else None
+                yield from self._body(kind, name, raw)
+                return
+            if self._in.closed and not self._in.complete:  # cut off inside a header
+                return
+            self._in.give_back(checkpoint)
+        yield from self._body("content", "", "")
+
+    def _is_header(self, given: str) -> Reading[bool]:
+        """Whether what comes next begins as a header does."""
+        if given.strip():
+            return True
+        ahead = yield from self._in.space_ahead()
+        return (yield from self._in.which(scanner_of(self._begins), ahead)) is not None
+
+    def _classify(self, header: str) -> tuple[BlockKind, str]:
+        blocks = self._blocks
+        name = self._called(header)
+        if name and self._set.calls_allowed and (name in self._names or blocks.call.strip() != blocks.addressee.strip()):
+            return "call", name
+        places: list[tuple[int, BlockKind]] = []
+        kinds: tuple[tuple[str, BlockKind], ...] = ((blocks.content, "content"), (blocks.reasoning, "reasoning"))
+        for text, kind in kinds:
+            if text.strip() and text.strip() in header:
+                places.append((header.rfind(text.strip()), kind))
+        if places:
+            return max(places)[1], ""
+        if blocks.addressee.strip() and blocks.addressee.strip() in header:
+            return "other", header
+        return "content", ""
+
+    def _called(self, header: str) -> str:
+        """The tool that a header speaks to, or ""."""
+        call = self._blocks.call.strip()
+        if not call:
+            return header.strip() if header.strip() in self._names else ""
+        for marker in (call, self._blocks.addressee.strip()):  # models leave a namespace out: " to=f" for " to=functions.f"
+            match = _NAME.match(header, header.find(marker) + len(marker)) if marker and marker in header else None
+            if match and (marker == call or match.group() in self._names):
+                return match.group()
+        return ""
+
+    # --- bodies -------------------------------------------------------------------------------------------------------------
+
+    def _body(self, kind: BlockKind, name: str, header: str) -> Reading[None]:
+        if kind == "call":
+            yield from self._call(name)
+        elif kind == "reasoning":
+            yield from self._reasoning(header)
+        elif kind == "content":
+            yield from self._text()
+        else:
+            self._out.notes.append(f"a block for somebody else was left out: {header.strip()}")
+            yield from self._drop()
+
+    def _reasoning(self, header: str) -> Reading[None]:
+        """A thought; inline, its header and its end are content too."""
+        if self._set.inline:
+            self._out.think(header)
+        found = yield from self._in.until(scanner_of(self._blocks.ends), self._set.thought, self._out.think)
+        if found is None:
+            return
+        end = self._in.take(found.end, "text" if self._set.inline else "marker")
+        if self._set.inline:
+            self._out.think(end)
+
+    def _text(self) -> Reading[None]:
+        """Content, to the block's end or to the next block's opener, if that is one."""
+        stops = scanner_of([*self._blocks.ends, self._blocks.start])
+        while True:
+            found = yield from self._in.until(stops, "text", self._out.say)
+            if found is None:
+                return
+            if found.value != self._blocks.start:
+                self._out.layout()
+                self._in.take(found.end, "marker")
+                return
+            if (yield from self._in.which(scanner_of(self._begins), found.end)) is not None:
+                return
+            self._out.say(self._in.take(found.end, "text"))
+
+    def _drop(self) -> Reading[None]:
+        """A block that is none of the answer's."""
+        kind: Kind = "dropped"
+        found = yield from self._in.until(scanner_of([*self._blocks.ends, self._blocks.start]), kind, lambda _: None)
+        if found and found.value != self._blocks.start:
+            self._in.take(found.end, "marker")
+
+    def _call(self, name: str) -> Reading[None]:
+        """Read the arguments; where they are none, the body is content."""
+        self._out.interrupt()
+        checkpoint = self._in.checkpoint()
+        one = OneCall(self._out.calls)
+        one.name = name
+        one.start()
+        try:
+            yield from self._before_arguments()
+            if not (yield from self._empty()):
+                yield from self._calls.arguments(one)
+            one.end()
+            yield from self._in.optional(self._set.syntax.call_end)
+        except Malformed as error:
+            yield from self._failed(error, checkpoint)
+            return
+        self._out.said = True
+        ahead = yield from self._in.space_ahead()
+        found = yield from self._in.which(scanner_of(self._blocks.ends), ahead)
+        if found is not None:
+            self._in.take(found.end, "marker")
+
+    def _failed(self, error: Malformed, checkpoint: int) -> Reading[None]:
+        if isinstance(error, Truncated) and not self._in.complete:
+            self._in.take(self._in.rest, "call")
+            self._out.notes.append(f"a call was cut off: {error}")
+            return
+        self._out.notes.append(f"not a tool call: {error}")
+        self._out.calls.open = None
+        self._out.begun = None
+        self._in.give_back(checkpoint)
+        yield from self._text()
+
+    def _before_arguments(self) -> Reading[None]:
+        """What stands between header and arguments: the rest of the marker behind the name."""
+        syntax = self._set.syntax
+        behind = syntax.name_again or syntax.name_end
+        rest = behind.partition(self._header_end)[2] if self._header_end in behind else ""
+        yield from self._in.expect(rest)
+        if syntax.name_again:
+            yield from self._in.name()
+            yield from self._in.expect(syntax.name_end)
+        yield from self._in.space()
+
+    def _empty(self) -> Reading[bool]:
+        """Whether the body is empty, which is a call without arguments; cut off, it is none."""
+        if not (yield from self._in.peek()):
+            if not self._in.complete:
+                raise Truncated("the text ends before the arguments")
+            return True
+        return (yield from self._in.which(scanner_of(self._blocks.ends))) is not None
+
+
+def _first_tag(text: str) -> str:
+    """The first tag of a header, or its first words, by which it is told from content."""
+    start, end = next(iter(tag_spans(text)), (len(text), len(text)))
+    if not text[:start].strip():
+        return text[:end]
+    match = re.match(r"\s*\S+\s*\S*", text[:start])
+    return match.group() if match else text

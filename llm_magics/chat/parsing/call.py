@@ -1,0 +1,363 @@
+"""Read tool calls in a template's syntax, from the section's first tag to its last.
+
+What becomes of an attempt that comes to nothing is the parser's business.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from llm_magics.chat.encodings.literals import LiteralReader
+from llm_magics.chat.encodings.tagged import TagReader
+from llm_magics.chat.encodings.typed import Typing
+from llm_magics.chat.scan.reader import NAME, Malformed, Reader, Reading, Truncated, scanner_of
+from llm_magics.chat.syntax.syntax import Shape, ToolSyntax, escape
+from llm_magics.chat.syntax.tags import marks, tags, told_apart
+from llm_magics.messages import ToolSpec
+
+from .callevents import Calls, OneCall
+from .callobjects import ObjectReader
+
+_BETWEEN = (";", ",")  # signs that models put between calls
+_PROSE = frozenset("\"'`.,:;=_-/!?*")  # signs that any text holds
+
+
+def _distinct(mark: str) -> bool:
+    """Whether a piece of a marker is unlike plain text, so that a call may begin with it where outer tags were left out."""
+    signs = {c for c in mark if not c.isalnum() and not c.isspace()}
+    return len(mark) >= 4 and any(c.isalnum() for c in mark) and bool(signs - _PROSE)
+
+
+class CallReader:
+    """Reads one section of calls. ``openings`` are the tags by which it may begin, each with what is due from there on."""
+
+    def __init__(self, reader: Reader, syntax: ToolSyntax, tools: Iterable[ToolSpec], calls: Calls) -> None:
+        self._in = reader
+        self._syntax = syntax
+        self._tools = {t.name: t for t in tools}
+        self._calls = calls
+        self.left_out: dict[str, str] = {}  # what stands before each opening, e.g. "<tool_call>\n" before "<function="
+        self.openings = self._openings()
+        self.resume_at = 0
+        self.entered = False
+        self._listed = False
+        self._open = False  # the last call's end has not come
+        self._objects = ObjectReader(reader, syntax, self._tools)
+
+    def _openings(self) -> dict[str, tuple[str, ...]]:
+        """The first tag, and every later tag that is unlike plain text: models leave outer tags out."""
+        syntax = self._syntax
+        before = syntax.section_start + "[" if syntax.array else syntax.section_start
+        outer = syntax.section_start if syntax.array else syntax.section_start + syntax.call_start
+        inner = syntax.call_start.split()
+        whole = [*outer.split(), "[", *inner] if syntax.array else outer.split()
+        found: dict[str, tuple[str, ...]] = {}
+        for runs, text, lead in ((whole, before + syntax.call_start, ""), (inner, syntax.call_start, before)):
+            at = 0
+            for i, run in enumerate(runs):
+                at = text.index(run, at)
+                if (i == 0 and runs is whole) or _distinct(run):
+                    first, *rest = told_apart(run, [m for m in self._markers if m != syntax.call_start])
+                    found.setdefault(first, (first, *rest, *(piece for later in runs[i + 1 :] for piece in marks(later))))
+                    self.left_out.setdefault(first, lead + text[:at])
+                at += len(run)
+        return {tag: due for tag, due in found.items() if tag != "["}
+
+    @property
+    def syntax(self) -> ToolSyntax:
+        """What the calls are written in."""
+        return self._syntax
+
+    @property
+    def _markers(self) -> list[str]:
+        """The markers of a call, one of which another may begin like."""
+        syntax = self._syntax
+        texts = [syntax.call_start, syntax.call_end, syntax.section_end, syntax.separator, syntax.name_end]
+        return [*texts, syntax.tagged.start, syntax.tagged.end] if syntax.tagged else texts
+
+    def _first(self, marker: str) -> tuple[str, ...]:
+        """The first piece of a marker, by which it is told from the others; nothing where it is layout alone."""
+        return told_apart(marker, self._markers)[:1]
+
+    def begins(self, ahead: int) -> Reading[bool]:
+        """Whether a call that nothing announces may begin ahead: with a brace or a tool's name, or a list of these."""
+        listed = self._syntax.array or (yield from self._list_of_objects(ahead))
+        if listed and (yield from self._in.peek(ahead)) == "[":
+            ahead = yield from self._in.space_ahead(ahead + 1)
+        if self._syntax.shape in (Shape.JSON, Shape.KEYED, Shape.GENERIC):
+            return (yield from self._in.peek(ahead)) == "{"
+        named = yield from self._in.which(scanner_of(list(self._tools)), ahead)
+        if named is None or self._syntax.literal is None:
+            return named is not None
+        return bool((yield from self._in.ahead(marks(self._syntax.name_end + self._syntax.literal.open), named.end)))
+
+    def empty(self, due: tuple[str, ...]) -> Reading[int]:
+        """The length of a section with nothing in it, e.g. ``<tool_call></tool_call>``; 0 where something is."""
+        syntax, at = self._syntax, 0
+        for piece in due:
+            shuts = piece == "[" and (yield from self._in.ahead(marks(syntax.section_end)[:1], at)) > at  # [end], not a list
+            at = at if shuts else (yield from self._in.ahead((piece,), at)) or at
+        shut = [*(("]",) if syntax.array else ()), *syntax.call_end.split(), *syntax.section_end.split()]
+        closed, last = at, ""
+        for run in shut:
+            end = yield from self._in.ahead(marks(run), closed)
+            closed, last = end or closed, run if end else last
+        return closed if last and last == shut[-1] else 0
+
+    def section(self, due: tuple[str, ...] = ()) -> Reading[None]:
+        """Read a section whose tags ``due`` come first. Raises Malformed where it is none; finished calls stay finished.
+
+        ``entered`` says whether the tags were there, ``resume_at`` where the first call began that was not finished.
+        """
+        self.resume_at, self.entered, self._listed = self._in.checkpoint(), False, False
+        yield from self._tags(due)
+        self.entered = bool(due)
+        if not self._listed and (self._syntax.array or (yield from self._list_of_objects(0))):
+            self._listed = yield from self._in.optional("[")
+        while True:
+            yield from self.call()
+            self.resume_at = self._in.checkpoint()
+            if not (yield from self._another()):
+                yield from self._in.optional(self._syntax.section_end)
+                return
+
+    def _list_of_objects(self, ahead: int) -> Reading[bool]:
+        """Whether a list of JSON objects stands ahead, where one call is due: models list several calls."""
+        if self._syntax.blocks is not None or not (self._syntax.has_marker or self._syntax.shape is Shape.JSON):
+            return False
+        ahead = yield from self._in.space_ahead(ahead)
+        if (yield from self._in.peek(ahead)) != "[":
+            return False
+        ahead = yield from self._in.space_ahead(ahead + 1)
+        return (yield from self._in.peek(ahead)) == "{"
+
+    def call(self) -> Reading[None]:
+        """Read one call, from behind ``call_start`` to behind ``call_end``."""
+        one = OneCall(self._calls, waits_for_id=self._id_comes_late())
+        objects = self._syntax.shape in (Shape.JSON, Shape.GENERIC, Shape.KEYED)
+        marked = self._syntax.has_marker and self._syntax.blocks is None
+        if not objects and marked and (yield from self._json_instead()):
+            yield from self._objects.fields(one)
+        elif not objects or (self._syntax.shape is not Shape.KEYED and marked and (yield from self._name_instead())):
+            if (yield from self._name(one)):
+                yield from self.arguments(one)
+        elif self._syntax.shape is Shape.KEYED:
+            yield from self._objects.keyed(one)
+        else:
+            yield from self._objects.fields(one)
+        yield from self._close(one)
+
+    def _name_instead(self) -> Reading[bool]:
+        """Whether a tool's name and a JSON object stand where an object with both is due."""
+        ahead = yield from self._in.space_ahead()
+        named = yield from self._in.which(scanner_of(list(self._tools)), ahead)
+        if named is None:
+            return False
+        ahead = yield from self._in.space_ahead(named.end)
+        return (yield from self._in.peek(ahead)) == "{"
+
+    def _json_instead(self) -> Reading[bool]:
+        """Whether a JSON object stands where a name is due: between the template's own markers that is a call too."""
+        ahead = yield from self._in.space_ahead()
+        return (yield from self._in.peek(ahead)) == "{"
+
+    def _id_comes_late(self) -> bool:
+        order = self._syntax.fields.order if self._syntax.fields and self._syntax.id_place == "field" else ()
+        return "id" in order and order.index("id") > order.index("arguments")
+
+    def _close(self, one: OneCall) -> Reading[None]:
+        """A call that tags close is complete when they come; JSON and brackets close themselves."""
+        one.end()
+        self._open = False
+        runs = self._syntax.call_end.split()
+        for i in range(len(runs)):  # models leave inner closing tags out
+            if (yield from self._in.optional(" ".join(runs[i:]))):
+                return
+        for tag in tags(self._syntax.call_end)[-1:]:  # and what stands before the last one, e.g. a fence
+            if (yield from self._in.optional(tag)):
+                return
+        self._open = bool(runs)
+
+    def _another(self) -> Reading[bool]:
+        """Whether another call follows; consumes what stands between."""
+        syntax = self._syntax
+        ahead = yield from self._in.space_ahead()
+        between = syntax.separator.strip()
+        if self._listed:
+            if (yield from self._next_element(ahead)):
+                return True
+            if syntax.array:
+                return False
+            self._listed = False
+            yield from self._in.optional(syntax.call_end)
+            ahead = yield from self._in.space_ahead()
+        opens = self._first(syntax.call_start)
+        closes = self._first(syntax.section_end)
+        choices = [*closes, *self._first(between), *opens, *self.openings]
+        found = yield from self._in.which(scanner_of(choices), ahead)
+        if found is None and (yield from self._in.peek(ahead)) in _BETWEEN:
+            after = yield from self._in.space_ahead(ahead + 1)
+            if (yield from self._in.which(scanner_of([*opens, *self.openings]), after)) is not None:
+                self._in.take(ahead + 1, "marker")
+                return (yield from self._another())
+        if found is None and self._open and syntax.fields is not None and (yield from self._in.peek(ahead)) == "{":
+            return True  # several objects between one pair of markers
+        if found is None:
+            return not opens and (yield from self._unannounced(ahead))
+        if found.value in closes:
+            return False
+        if (found.value,) == self._first(between):
+            yield from self._in.expect(between)
+            if syntax.call_start.strip():
+                yield from self._in.expect(syntax.call_start.rstrip())
+            ahead = yield from self._in.space_ahead()
+            return bool((yield from self._in.peek(ahead)))
+        due = self.openings.get(str(found.value), marks(syntax.call_start))
+        yield from self._in.space()
+        yield from self._tags(due)
+        if (yield from self._in.ahead(due[:1])):  # written twice
+            yield from self._in.space()
+            yield from self._tags(due)
+        ahead = yield from self._in.space_ahead()
+        return bool((yield from self._in.peek(ahead))) or not self._in.complete
+
+    def _unannounced(self, ahead: int) -> Reading[bool]:
+        """Whether a call follows that has no marker of its own: as it is, or behind a sign that models put between."""
+        syntax = self._syntax
+        size = 0 if syntax.has_marker else (yield from self._in.control_tag(ahead))
+        if size or (yield from self._in.peek(ahead)) in _BETWEEN:
+            after = yield from self._in.space_ahead(ahead + (size or 1))
+            if not (yield from self.begins(after)):
+                return False
+            self._in.take(after, "marker")
+            return True
+        closed = bool(self._first(syntax.section_end)) and not syntax.separator.strip()
+        return (yield from self.begins(ahead)) or (closed and bool((yield from self._in.peek(ahead))))
+
+    def _tags(self, due: tuple[str, ...]) -> Reading[None]:
+        """Consume tags with any layout between them; the bracket of a list may be left out, and so may tags before JSON."""
+        for i, tag in enumerate(due):
+            if i:
+                yield from self._in.space()
+            if tag == "[" and self._syntax.array:
+                self._listed = yield from self._in.optional(tag)
+            elif i and self._syntax.fields is None and (yield from self._in.peek()) == "{" and not tag.startswith("{"):
+                return
+            else:
+                yield from self._in.exactly(tag)
+
+    def _next_element(self, ahead: int) -> Reading[bool]:
+        char = yield from self._in.peek(ahead)
+        if char not in (",", "]"):
+            return False
+        self._in.take(ahead + 1, "marker")
+        return char == ","
+
+    # --- shapes with the name as text ---------------------------------------------------------------------------------------
+
+    def _name(self, one: OneCall) -> Reading[bool]:
+        """Read the name and what belongs to it; whether arguments are due: behind ``<f/>`` and before a call's end none are."""
+        syntax = self._syntax
+        yield from self._in.space()
+        if syntax.id_place in ("before", "carries"):
+            one.id = yield from self._in.name()
+        if syntax.id_place == "before":
+            yield from self._in.expect(syntax.id_end)
+        one.name = self._name_in(one.id) if syntax.id_place == "carries" else (yield from self._plain_name())
+        behind = syntax.name_end
+        if behind and one.name.endswith(behind):  # what follows the name could be a part of it: "f.call("
+            one.name, behind = one.name.removesuffix(behind), ""
+        self._objects.check_name(one.name)
+        if syntax.index_start:
+            yield from self._in.expect(syntax.index_start.strip())
+            yield from self._in.name()
+        if syntax.name_again:
+            yield from self._in.expect(syntax.name_again)
+            yield from self._in.name()
+        due = yield from self._behind_name(one, behind)
+        one.start()
+        return due
+
+    def _behind_name(self, one: OneCall, behind: str) -> Reading[bool]:
+        """Read what parts the name from its arguments; models leave it out before JSON, or close the tag in itself."""
+        syntax = self._syntax
+        if behind.strip() and syntax.blocks is None and not (yield from self._in.ahead(marks(behind))):
+            if (yield from self._closed_in_itself(behind)):
+                return False
+            if syntax.id_place == "after" and (yield from self._in.ahead(marks(syntax.id_end))):
+                yield from self._in.expect(syntax.id_end)
+                return True
+            if syntax.shape is Shape.NAME_JSON and (yield from self._json_instead()):
+                return True
+            if syntax.call_end.strip() and (yield from self._in.ahead(marks(syntax.call_end)[:1])):
+                return False
+        yield from self._in.expect(behind)
+        if one.name not in self._tools and one.name.removesuffix("/") in self._tools:  # <f/>, where "/" may be in names
+            one.name = one.name[:-1]
+            return False
+        if syntax.id_place == "after":
+            one.id = yield from self._in.name()
+            yield from self._in.expect(syntax.id_end)
+        return True
+
+    def _closed_in_itself(self, behind: str) -> Reading[bool]:
+        """Whether the tag of the name closes itself, as ``<invoke name="f"/>`` does: a call without arguments."""
+        tag = behind.strip()
+        if self._syntax.tagged is None or tag[-1].isalnum():
+            return False
+        found = yield from self._in.which(scanner_of([f"{tag[:-1]}{blank}/{tag[-1]}" for blank in ("", " ")]))
+        if found is not None:
+            self._in.take(found.end, "marker")
+        return found is not None
+
+    def _plain_name(self) -> Reading[str]:
+        """A name: one of the tools' as the template writes it, however odd, or what looks like a name."""
+        odd = {escape(name, self._syntax.escapes): name for name in self._tools if not NAME.fullmatch(name)}
+        found = (yield from self._in.which(scanner_of(list(odd)))) if odd else None
+        return odd[self._in.take(found.end, "call")] if found else (yield from self._in.name())
+
+    def _name_in(self, call_id: str) -> str:
+        """The tool's name inside an id such as ``functions.get_time:0``."""
+        form = re.escape(self._syntax.id_form).replace(r"\{name\}", "(?P<name>.+)").replace(r"\{index\}", r"\d+")
+        match = re.fullmatch(form, call_id)
+        if match and (match["name"] in self._tools or not self._tools):
+            return match["name"]
+        inside = [n for n in self._tools if re.search(rf"(?<!\w){re.escape(n)}(?!\w)", call_id)]
+        if inside:
+            return max(inside, key=len)
+        if match:
+            return match["name"]
+        raise Malformed(f"the id {call_id!r} names no tool")
+
+    def arguments(self, one: OneCall) -> Reading[None]:
+        """Read the arguments of a call whose name is known."""
+        syntax, tool = self._syntax, self._tools.get(one.name)
+        typing = Typing(tool.parameters if tool else None)
+        if syntax.tagged and not syntax.tagged.start.strip().startswith("{") and (yield from self._json_instead()):
+            yield from self._objects.arguments(one)
+            yield from self._closed()
+        elif syntax.tagged:
+            closers = (syntax.call_end, *marks(syntax.call_end), syntax.section_end, *self.openings)
+            yield from TagReader(self._in, syntax.tagged, typing, closers, self._objects.declared(one.name)).read(one.emit)
+            yield from self._closed()
+        elif syntax.literal:
+            yield from LiteralReader(self._in, syntax.literal, typing).read(one.emit)
+        elif not (syntax.call_end.strip() and (yield from self._in.ahead(marks(syntax.call_end)[:1]))):
+            yield from self._objects.arguments(one)
+
+    def _closed(self) -> Reading[None]:
+        """What follows tagged arguments must be what closes the call, or a call's start, or the end of the text."""
+        ends = marks(self._syntax.call_end)
+        ahead = yield from self._in.layout_ahead()
+        closers = [*ends, *self._first(self._syntax.section_end), *self.openings]
+        found = yield from self._in.which(scanner_of(closers), ahead)
+        if found is not None:
+            self._in.take(ahead, "marker")
+            ahead = 0
+        if found is None and (yield from self._in.peek(ahead)):
+            raise Malformed("an argument or the call's end was due")
+        if found is None and ends and not self._in.complete:
+            raise Truncated("the text ends before the call does")
+        if found is not None and found.value in ends[1:]:
+            self._in.take(found.end, "marker")

@@ -1,0 +1,1 @@
+"""What is installed, what this machine has, and what to do next."""

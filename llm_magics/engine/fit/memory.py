@@ -1,0 +1,261 @@
+"""How much memory a configuration takes on each device, and whether it is free.
+
+Nothing is computed here that llama.cpp can say itself. A child process (:mod:`llm_magics.engine.fit.probe`) loads the model
+without its weights and plans the context without allocating it; its log then tells, for this very architecture and build: which
+device each layer goes to, which of the CPU's buffer types each tensor goes to (some are repacked into a second copy), the size
+of the KV cache and of recurrent states, and the compute and output buffers. Grouped-query attention, sliding windows, recurrent
+and hybrid layers, experts and latent attention need no formula of their own. The weights' sizes are those of the tensor table.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from types import TracebackType
+
+from llm_magics.engine.native.diagnosis import Line
+from llm_magics.engine.values import EngineConfig
+from llm_magics.errors import EngineError, ModelError
+from llm_magics.files import recall, remember
+
+from .gguf import Gguf, TensorInfo
+from .probe import Child, as_request
+
+_MIB = 1 << 20
+_UNDERSTOOD = "0.3.36"  # the release of llama-cpp-python whose log is read here
+_PLAN_SECONDS = 120.0  # for a child to plan one configuration; it reads the vocabulary only
+
+# e.g. "load_tensors: layer   0 assigned to device CUDA0, is_swa = 0"; the last one is the output layer
+_ASSIGNED = re.compile(r"layer +(\d+) assigned to device ([^,]+),")
+# e.g. "tensor blk.0.ffn_up.weight (7 MiB q4_K) buffer type overridden to CPU_REPACK"
+_OVERRIDDEN = re.compile(r"tensor (\S+) \(\d+ MiB \S+\) buffer type overridden to (\S+)")
+# e.g. "llama_kv_cache: layer   0: dev = CPU", "llama_memory_recurrent, layer   3: dev = CUDA0"
+_CACHED = re.compile(r"(llama_\w+)[:,] layer +\d+: dev = (\S+)")
+# e.g. "llama_kv_cache: size =   90.00 MiB (  4096 cells,  30 layers,  1/1 seqs), K (f16): ..."
+_CACHE_SIZE = re.compile(r"(llama_\w+): .*?\bsize = +([\d.]+) MiB \(")
+# e.g. "using device CUDA0 (NVIDIA H200) (0000:17:00.0) - 142500 MiB free"
+_DEVICE = re.compile(r"using device (\S+) \((.*?)\) \((.*?)\) - (\d+) MiB free")
+_BLOCK = re.compile(r"(?:^|\.)blk\.(\d+)\.")
+_INPUT = ("token_embd", "token_types", "position_embd", "per_layer_token_embd")  # always on the CPU
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A GPU as llama.cpp names it; ``free`` in bytes, as seen while the estimate was made."""
+
+    name: str
+    description: str
+    pci: str
+    free: int
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What one configuration would take.
+
+    ``buffers`` are (device, kind, bytes), with the names and kinds of ``EngineInfo.buffers``. ``devices`` are the GPUs that are
+    used; whatever is not on one of them is the host's. ``unread`` bytes of the host's weights are mapped but not read once the
+    model is loaded (another copy of them is), so the system takes them back when it needs room.
+    """
+
+    buffers: tuple[tuple[str, str, int], ...]
+    devices: tuple[Device, ...] = ()
+    unread: int = 0
+
+    def on(self, device: str, kind: str = "") -> int:
+        """Bytes on one of ``devices``, or on the "host"; of one kind, if given."""
+        names = {d.name for d in self.devices}
+        return sum(s for d, k, s in self.buffers if (d if d in names else "host") == device and kind in ("", k))
+
+    def needs(self, device: str, kind: str = "") -> int:
+        """Bytes that must be free on a device, or on the "host", to run well: those :meth:`on` it that stay in use."""
+        return self.on(device, kind) - (self.unread if device == "host" and kind in ("", "model") else 0)
+
+    def of(self, kind: str) -> int:
+        """Bytes of one kind on all devices: "model", "kv", "recurrent", "compute" or "output"."""
+        return sum(size for _, k, size in self.buffers if k == kind)
+
+    @property
+    def total(self) -> int:
+        return sum(size for _, _, size in self.buffers)
+
+
+def estimate(gguf: Gguf, config: EngineConfig) -> Estimate:
+    """Say what loading ``config`` would take, without loading it. Raises what a load would, if llama.cpp refuses the model."""
+    with Estimator(gguf) as estimator:
+        return estimator(config)
+
+
+class Estimator:
+    """Estimates several configurations of one model, with one child process. Use as a context manager."""
+
+    def __init__(self, gguf: Gguf) -> None:
+        self._gguf = gguf
+        self._child: Child | None = None
+        self._types: list[tuple[str, str]] = []
+
+    def __enter__(self) -> Estimator:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._child:
+            self._child.__exit__(kind, error, trace)
+
+    def __call__(self, config: EngineConfig) -> Estimate:
+        key = _key(config)
+        if known := _from_json(recall(self._gguf.paths).get(key, "")):
+            return known
+        found = self._measure(config)
+        if not found.devices:  # what is free on a device is part of the estimate, and changes
+            remember(self._gguf.paths, **{key: json.dumps(asdict(found))})
+        return found
+
+    def _measure(self, config: EngineConfig) -> Estimate:
+        config = replace(config, path=str(self._gguf.paths[0]))
+        if config.n_gpu_layers == 0:  # then every tensor is the CPU's anyway, and one run tells everything
+            lines = self._ask(config, overridden=True)
+            types = _buffer_types(lines)
+        else:  # with devices the CPU has another type, which they copy from quickly
+            self._types = self._types or _buffer_types(self._ask(config, overridden=True))
+            types, lines = self._types, self._ask(config, overridden=False)
+        _must_be_understood(types, lines, on_device=config.n_gpu_layers != 0)
+        weights = _weights(self._gguf, types, lines)
+        sizes = Counter(_caches(lines)) + Counter(_planned(lines))
+        unread = 0
+        if config.use_mmap:  # then there is no need for a buffer that a GPU copies from quickly, e.g. "CUDA_Host"
+            pinned = [buffer for buffer in weights if buffer.endswith("_Host")]
+            weights["CPU"] = [t for buffer in ("CPU", *pinned) for t in weights.pop(buffer, [])]
+        for buffer, tensors in weights.items():
+            used = sum(t.n_bytes for t in tensors)
+            if buffer == "CPU" and config.use_mmap:
+                sizes["CPU_Mapped", "model"] = _span(tensors)
+                unread = _span(tensors) - used
+            else:
+                sizes[buffer, "model"] = used
+        buffers = tuple((device, kind, size) for (device, kind), size in sizes.items())
+        return Estimate(buffers, tuple(_devices(lines)), unread)
+
+    def _ask(self, config: EngineConfig, *, overridden: bool) -> list[Line]:
+        if self._child is None:
+            self._child = Child(self._gguf.paths[0], _PLAN_SECONDS)
+        try:
+            return self._child.ask(as_request(config, overridden=overridden))
+        except ModelError:  # it may have died of this configuration; another one gets a new child
+            self._child.__exit__(None, None, None)
+            self._child = None
+            raise
+
+
+_TAKES_NOTHING = (
+    "path",
+    "n_threads",
+    "deterministic",
+    "draft_gpu_layers",
+    "park_memory",
+    "park_disk",
+    "park_directory",
+)
+
+
+def _key(config: EngineConfig) -> str:
+    from llm_magics.engine.native.llama import version
+    from llm_magics.version import __version__
+
+    matters = {k: v for k, v in asdict(config).items() if k not in _TAKES_NOTHING} | {"draft": bool(config.draft)}
+    return f"memory of {json.dumps(matters, sort_keys=True)} in llm_magics {__version__}, llama-cpp-python {version()}"
+
+
+def _from_json(text: str) -> Estimate | None:
+    """A remembered estimate; None for what is not one (of another version of this package, say)."""
+    try:
+        found = json.loads(text)
+        buffers = tuple((device, kind, size) for device, kind, size in found["buffers"])
+        return Estimate(buffers, tuple(Device(**d) for d in found["devices"]), found["unread"])
+    except (ValueError, LookupError, TypeError):
+        return None
+
+
+def _must_be_understood(types: Sequence[tuple[str, str]], lines: Sequence[Line], *, on_device: bool) -> None:
+    """Refuse a log in other words than those that are read here: what is not seen would count as nothing."""
+    missing = [
+        what
+        for what, found in (
+            ("where the weights go", bool(types)),
+            ("which layers a device gets", not on_device or any(_ASSIGNED.search(text) for _, text in lines)),
+            ("which device it uses", not on_device or bool(_devices(lines))),
+            ("how large the KV cache or the state is", bool(_caches(lines))),
+            ("how large the compute buffers are", any(kind == "compute" for _, kind in _planned(lines))),
+        )
+        if not found
+    ]
+    if missing:
+        raise EngineError(
+            f"How much memory this takes is not known: this build of llama.cpp does not say {missing[0]} in words that are "
+            "understood.",
+            f"Install the release that this package stands on: pip install llama-cpp-python=={_UNDERSTOOD}.",
+        )
+
+
+def _devices(lines: Iterable[Line]) -> list[Device]:
+    matches = (_DEVICE.search(text) for _, text in lines)
+    return [Device(m[1], m[2], m[3], int(m[4]) * _MIB) for m in matches if m]
+
+
+def _buffer_types(lines: Iterable[Line]) -> list[tuple[str, str]]:
+    """(tensor, CPU buffer type), in llama.cpp's order; a tensor that serves twice (tied embeddings) comes twice."""
+    return [(m[1], m[2]) for _, text in lines if (m := _OVERRIDDEN.search(text))]
+
+
+def _weights(gguf: Gguf, types: Sequence[tuple[str, str]], lines: Iterable[Line]) -> dict[str, list[TensorInfo]]:
+    """The tensors of each buffer."""
+    assigned = {int(m[1]): m[2] for _, text in lines if (m := _ASSIGNED.search(text))}
+    cpu, output = "CPU", assigned[max(assigned)] if assigned else "CPU"
+    infos = {t.name: t for t in gguf.tensors}
+    placed: dict[tuple[str, str], TensorInfo] = {}
+    seen: set[str] = set()
+    for name, cpu_type in types:
+        if block := _BLOCK.search(name):
+            device = assigned.get(int(block[1]), output)
+        else:
+            device = cpu if name.startswith(_INPUT) and name not in seen else output
+        seen.add(name)
+        if name in infos:
+            placed[name, cpu_type if device == cpu else device] = infos[name]
+    by_buffer: dict[str, list[TensorInfo]] = {}
+    for (_, buffer), info in placed.items():
+        by_buffer.setdefault(buffer, []).append(info)
+    # What the log says nothing of counts as the host's: never less than the file has.
+    by_buffer.setdefault(cpu, []).extend(info for name, info in infos.items() if name not in seen)
+    return by_buffer
+
+
+def _span(tensors: list[TensorInfo]) -> int:
+    """Bytes from the first to the last tensor, in each part of the file: what llama.cpp counts as mapped."""
+    parts = ([t for t in tensors if t.part == part] for part in {t.part for t in tensors})
+    return sum(max(t.offset + t.n_bytes for t in part) - min(t.offset for t in part) for part in parts)
+
+
+def _caches(lines: Iterable[Line]) -> dict[tuple[str, str], int]:
+    """Bytes of KV caches and recurrent states by device: each cache's size, shared out over the devices of its layers."""
+    sizes: Counter[tuple[str, str]] = Counter()
+    layers: dict[str, Counter[str]] = {}
+    for _, text in lines:
+        if match := _CACHED.search(text):
+            layers.setdefault(match[1], Counter())[match[2]] += 1
+        elif match := _CACHE_SIZE.search(text):
+            devices = layers.pop(match[1], Counter({"CPU": 1}))
+            kind = "recurrent" if "recurrent" in match[1] else "kv"
+            for device, count in devices.items():
+                sizes[device, kind] += round(float(match[2]) * _MIB * count / devices.total())
+    return dict(sizes)
+
+
+def _planned(lines: Sequence[Line]) -> dict[tuple[str, str], int]:
+    """Bytes of compute and output buffers: these llama.cpp sizes even when it allocates nothing."""
+    from llm_magics.engine.native.context import buffer_sizes
+
+    return {(device, kind): size for device, kind, size in buffer_sizes(lines) if kind in ("compute", "output")}
+

@@ -1,0 +1,1 @@
+"""Tokens that are guessed and verified together: prompt lookup, draft models, exactness."""

@@ -1,0 +1,400 @@
+"""The engine in this process: one thread owns the context, everybody else talks to it through a queue.
+
+Submitting puts a sequence into the engine's inbox; its events come back through the sequence's own channel. The engine runs
+ahead of a slow consumer by a bounded number of events and never waits for a fast one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from queue import Empty, SimpleQueue
+from typing import Literal
+
+from llm_magics.engine.fit.limits import check_cache
+from llm_magics.engine.guess.draft import Draft
+from llm_magics.engine.guess.exact import exact_rows
+from llm_magics.engine.guess.lookup import Guesser, Lookup
+from llm_magics.engine.native.constraint import ConstraintEngine
+from llm_magics.engine.native.context import Context, buffer_sizes
+from llm_magics.engine.native.llama import give_memory_back
+from llm_magics.engine.native.model import Model, Progress
+from llm_magics.engine.run import switching
+from llm_magics.engine.run.parking import Parking
+from llm_magics.engine.run.scheduler import Scheduler
+from llm_magics.engine.run.sequence import Sequence
+from llm_magics.engine.values import EngineConfig, EngineEvent, EngineInfo, Finished, GenerateRequest
+from llm_magics.errors import ContextFullError, EngineError, OptionError
+from llm_magics.files import cache_dir
+
+from .interrupts import Held, held
+
+MAX_WAITING = 4096
+"""How many requests may wait for a slot."""
+
+# A lock is not interruptible by Ctrl-C on Windows while it waits, so there waiting is cut into pieces.
+_WAIT = 0.2 if sys.platform == "win32" else None
+
+
+class _Core:
+    """What the engine's thread needs. It knows no LocalEngine, so that one may be collected while the thread still runs."""
+
+    def __init__(
+        self, model: Model, context: Context, draft: Draft | None, parking: Parking, scheduler: Scheduler
+    ) -> None:
+        self.model = model
+        self.context = context
+        self.draft = draft
+        self.parking = parking
+        self.scheduler = scheduler
+        self.inbox: SimpleQueue[Sequence | Literal["wake", "close"]] = SimpleQueue()
+        self.closing = threading.Event()
+        self.pid = os.getpid()
+        self.thread = threading.Thread(target=self._run, name="llm-magics-engine", daemon=True)
+
+    def _run(self) -> None:
+        switching.hurry()
+        fault: Exception = EngineError("The engine's thread ended unexpectedly.", "Load the model again.")
+        try:
+            self._serve()
+        except Exception as error:
+            fault = error
+        finally:
+            switching.relax()
+            self.closing.set()
+            self.scheduler.end_all(fault)  # after a fault of ours nobody may be left waiting; otherwise nobody waits
+            self._refuse_late_comers()
+            self.parking.close()
+            self.context.free()
+            if self.draft is not None:
+                self.draft.free()
+            self.model.free()
+            give_memory_back()
+
+    def _serve(self) -> None:
+        scheduler, inbox = self.scheduler, self.inbox
+        busy = False
+        while True:
+            if not busy or not inbox.empty():
+                for command in self._commands(wait=not busy):
+                    if command == "close":
+                        scheduler.end_all()
+                        return
+                    if isinstance(command, Sequence):
+                        scheduler.add(command)
+            busy = scheduler.step()
+
+    def _commands(self, *, wait: bool) -> Iterator[Sequence | str]:
+        """What came in; waits for it where there is nothing else to do."""
+        if wait:
+            switching.relax()
+            command = self.inbox.get()
+            switching.hurry()
+            yield command
+        while True:
+            try:
+                yield self.inbox.get_nowait()
+            except Empty:
+                return
+
+    def _refuse_late_comers(self) -> None:
+        while not self.inbox.empty():
+            command = self.inbox.get_nowait()
+            if isinstance(command, Sequence):
+                command.fail(_closed())
+
+    def shut_down(self) -> None:
+        """End what runs and free everything. Returns when that is done, except in the engine's own thread. In a forked child
+        it does nothing: the thread and what it owns are the parent's. Nor does it where the thread was never started."""
+        if os.getpid() != self.pid or self.thread.ident is None:
+            return
+        self.closing.set()
+        self.inbox.put("close")
+        self.scheduler.interrupt()
+        if threading.current_thread() is not self.thread:
+            self.thread.join()
+
+
+class LocalGeneration:
+    """One running request; see :class:`~llm_magics.engine.values.Generation`. Dropping it cancels the request."""
+
+    def __init__(self, core: _Core, sequence: Sequence) -> None:
+        self._core = core
+        self._channel = sequence.channel
+        self._over = False
+
+    def __iter__(self) -> Iterator[EngineEvent]:
+        return self
+
+    def __next__(self) -> EngineEvent:
+        if self._over:
+            raise StopIteration
+        item = self._wait()
+        if self._channel.caught_up():
+            self._core.inbox.put("wake")
+        if isinstance(item, Exception):
+            self._over = True
+            raise item
+        if isinstance(item, Finished):
+            self._over = True
+        return item
+
+    def _wait(self) -> EngineEvent | Exception:
+        while True:
+            try:
+                return self._channel.queue.get(timeout=_WAIT)
+            except Empty:
+                continue
+
+    def cancel(self) -> None:
+        """Ask for the end: iterating goes on to a Finished with reason "interrupted". Any thread may ask."""
+        if not self._channel.cancelled:
+            self._channel.cancelled = True
+            self._core.scheduler.interrupt()
+            self._core.inbox.put("wake")
+
+    def close(self) -> None:
+        """Stop within one token; nothing more is yielded."""
+        if not self._over:
+            self._over = True
+            self.cancel()
+
+    def __del__(self) -> None:
+        # An interrupt may strike between submitting and entering the caller's closing(); the request must not run on unseen.
+        if not getattr(self, "_over", True):
+            self.close()
+
+
+class LocalEngine:
+    """One model loaded in this process; see :class:`~llm_magics.engine.values.Engine`. Make it with :func:`open_engine`."""
+
+    def __init__(self, config: EngineConfig, progress: Progress | None = None) -> None:
+        _check(config)
+        config = _settled(config)
+        self._finalizer: Callable[[], object] = lambda: None
+        try:
+            with held() as interrupts, ExitStack() as owned:
+                self._core, self._info = _open(config, progress, interrupts, owned)
+                self._constraints = ConstraintEngine(self._core.model)
+                self._device_sampling = config.device_sampling
+                self._finalizer = weakref.finalize(self, self._core.shut_down)  # also at the interpreter's exit
+                self._core.thread.start()
+                owned.pop_all()  # from here on the thread owns them, and frees them when it ends
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    def tokenize(self, text: str, *, special: bool) -> tuple[int, ...]:
+        self._check_open()
+        return self._core.model.tokenize(text, special=special)
+
+    def piece(self, token: int) -> bytes:
+        self._check_open()
+        return self._core.model.piece(token)
+
+    def submit(self, request: GenerateRequest) -> LocalGeneration:
+        """Queue a request. Raises ContextFullError, OptionError or EngineError for one that cannot be met, before anything is
+        evaluated."""
+        self._check_open()
+        prompt, info = request.prompt, self._info
+        if not prompt:
+            raise EngineError("The prompt is empty.", "Give at least one token.")
+        if min(prompt) < 0 or max(prompt) >= info.n_vocab:
+            raise EngineError(f"The prompt has a token id outside 0 to {info.n_vocab - 1}.", "Tokenise it with this engine.")
+        _check_droppable(request, info)
+        least = len(prompt) - sum(end - start for start, end in request.droppable)
+        if least > info.n_ctx:
+            without = ", even without what may be dropped" if request.droppable else ""
+            raise ContextFullError(
+                f"The prompt has {least} tokens{without}, but the context holds {info.n_ctx}.",
+                "Shorten the conversation, or load the model with a larger context.",
+                n_prompt=least,
+                n_ctx=info.n_ctx,
+            )
+        if request.max_tokens is not None and request.max_tokens < 0:
+            raise OptionError(f"max_tokens is {request.max_tokens}, but cannot be negative.")
+        core = self._core
+        if core.scheduler.n_waiting + core.inbox.qsize() >= MAX_WAITING:
+            raise EngineError(f"{MAX_WAITING} requests are waiting already.", "Ask again when some are done.")
+        sequence = Sequence(request, core.model, self._constraints, info.n_ctx, device_sampling=self._device_sampling)
+        generation = LocalGeneration(core, sequence)
+        core.inbox.put(sequence)
+        core.scheduler.interrupt(request.priority)
+        if not core.thread.is_alive():
+            core._refuse_late_comers()
+        return generation
+
+    def close(self) -> None:
+        """End what runs as "interrupted", then free everything. Harmless when called twice."""
+        self._finalizer()
+
+    def __enter__(self) -> LocalEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if os.getpid() != self._core.pid:
+            raise EngineError("This model was loaded before the process forked.", "Load it in the new process.")
+        if self._core.closing.is_set():
+            raise _closed()
+
+
+def _open(config: EngineConfig, progress: Progress | None, interrupts: Held, owned: ExitStack) -> tuple[_Core, EngineInfo]:
+    """Load everything. What was loaded is ``owned`` at once; an interrupt waits for that."""
+
+    def loading(fraction: float) -> bool | None:
+        interrupts.check()
+        return progress(fraction) if progress is not None else None
+
+    started = time.perf_counter()
+    parking = Parking(config.park_memory, config.park_disk, config.park_directory or str(cache_dir() / "parked"))
+    owned.callback(parking.close)
+    model = Model(config, loading)
+    owned.callback(model.free)
+    _check_model(config, model)
+    interrupts.check()
+    context = Context(model, config)
+    owned.callback(context.free)
+    interrupts.check()
+    draft = Draft(config, model, lambda _: interrupts.check()) if config.draft else None
+    if draft is not None:
+        owned.callback(draft.free)
+    guessers = _guessers(config, model, draft)
+    exact = exact_rows(model, context, config, interrupts.check) if guessers else 1
+    interrupts.check()
+    n_ctx = min(config.n_ctx or context.n_ctx, context.n_ctx)
+    scheduler = Scheduler(
+        model,
+        context,
+        n_slots=config.n_slots,
+        n_ctx=n_ctx,
+        reuse=not config.deterministic,
+        guessers=guessers,
+        exact_rows=exact,
+        parking=parking,
+        device_sampling=config.device_sampling,
+    )
+    info = _describe(config, model, context, draft, n_ctx, time.perf_counter() - started)
+    return _Core(model, context, draft, parking, scheduler), info
+
+
+def open_engine(config: EngineConfig, progress: Callable[[float], bool | None] | None = None) -> LocalEngine:
+    """Load a model in this process.
+
+    ``progress`` is called in the calling thread with the fraction loaded so far; returning False cancels the load. Raises
+    ModelNotFoundError, ModelFileError, UnsupportedModelError, MemoryFitError or OptionError, with llama.cpp's own words.
+    """
+    return LocalEngine(config, progress)
+
+
+def _closed() -> EngineError:
+    return EngineError("This model was closed.", "Load it again.")
+
+
+def _check(config: EngineConfig) -> None:
+    """Refuse sizes that llama.cpp would change in silence or abort on."""
+    for name in ("n_batch", "n_ubatch", "n_slots"):
+        if getattr(config, name) < 1:
+            raise OptionError(f"{name} is {getattr(config, name)}, but must be at least 1.")
+    for name in ("park_memory", "park_disk"):
+        if getattr(config, name) < 0:
+            raise OptionError(f"{name} is {getattr(config, name)}, but must be 0 (keep nothing there) or more bytes.")
+    check_cache(config.kv_type, config.flash_attention)
+    if config.n_ctx < 0:
+        raise OptionError(f"n_ctx is {config.n_ctx}, but must be 0 (the model's own) or more.")
+    if config.n_threads is not None and config.n_threads < 1:
+        raise OptionError(f"n_threads is {config.n_threads}, but must be at least 1.")
+    if config.deterministic and config.n_slots > 1:
+        raise OptionError("A deterministic engine runs one sequence at a time.", "Leave n_slots at 1.")
+    if config.device_sampling and (config.speculation == "lookup" or config.draft):
+        raise OptionError("Guesses are checked on the host: sampling cannot be the device's.", "Leave one of the two off.")
+    if config.deterministic and (config.speculation == "lookup" or config.draft):
+        raise OptionError("A deterministic engine guesses nothing: batches would differ in shape.", "Leave speculation off.")
+
+
+def _settled(config: EngineConfig) -> EngineConfig:
+    """Take "auto" for prompt lookup where it was not measured to help, or where guesses are out of place, for "off"."""
+    elsewhere = config.n_gpu_layers != 0 or config.deterministic or config.device_sampling
+    return replace(config, speculation="off") if config.speculation == "auto" and elsewhere else config
+
+
+def _check_model(config: EngineConfig, model: Model) -> None:
+    """Refuse what this model's memory cannot do."""
+    if not model.cuttable and (config.speculation == "lookup" or config.draft):
+        raise OptionError(
+            f"{os.path.basename(config.path)} cannot be speculated on: its memory cannot take back a wrong guess.",
+            'Load it with speculation "auto" or "off", and without a draft model.',
+        )
+
+
+def _guessers(config: EngineConfig, model: Model, draft: Draft | None) -> tuple[Callable[[list[int]], Guesser], ...]:
+    """What guesses, the cheapest first."""
+    lookup = config.speculation != "off" and model.cuttable
+    return (*((Lookup,) if lookup else ()), *((draft.guesser,) if draft is not None else ()))
+
+
+def _check_droppable(request: GenerateRequest, info: EngineInfo) -> None:
+    """Refuse ranges that are out of order or take the whole end of the prompt, and any where the memory cannot shift."""
+    if not request.droppable:
+        return
+    if not info.can_shift:
+        raise OptionError(f"{info.description}: its memory cannot forget a part of the prompt.", "Drop nothing.")
+    edges = [edge for span in request.droppable for edge in span]
+    if edges != sorted(edges) or edges[0] < 0 or edges[-1] >= len(request.prompt):
+        raise OptionError("The droppable ranges are out of order, or reach to the prompt's end.")
+    if any(a[1] != b[0] for a, b in itertools.pairwise(request.droppable)):
+        raise OptionError("The droppable ranges do not follow one another.", "Give them as one stretch, cut where turns end.")
+
+
+def _describe(
+    config: EngineConfig, model: Model, context: Context, draft: Draft | None, n_ctx: int, seconds: float
+) -> EngineInfo:
+    metadata = model.metadata()
+    values = dict(metadata)
+    buffers = buffer_sizes([*model.log, *context.log, *(draft.log if draft is not None else [])])
+    shape = model.shape()
+    return EngineInfo(
+        path=config.path,
+        architecture=values.get("general.architecture", ""),
+        description=model.description(),
+        n_params=shape.n_params,
+        size=shape.size,
+        n_ctx=n_ctx,
+        n_ctx_train=shape.n_ctx_train,
+        n_vocab=model.n_vocab,
+        n_layers=shape.n_layers,
+        n_gpu_layers=min(config.n_gpu_layers, shape.n_layers + 1) if config.n_gpu_layers >= 0 else shape.n_layers + 1,
+        n_slots=config.n_slots,
+        chat_template=values.get("tokenizer.chat_template", ""),
+        metadata=metadata,
+        bos=model.bos,
+        eos=model.eos,
+        eog=model.eog,
+        adds_bos=model.adds_bos,
+        control_tokens=model.control_tokens,
+        bos_text=_piece_text(model, model.bos),
+        eos_text=_piece_text(model, model.eos),
+        can_shift=context.can_shift and model.cuttable,
+        recurrent=model.recurrent,
+        devices=tuple(dict.fromkeys(device for device, _, _ in buffers if "_" not in device)),  # e.g. not CPU_Mapped
+        buffers=buffers,
+        load_seconds=seconds,
+        draft=draft.description if draft is not None else "",
+    )
+
+
+def _piece_text(model: Model, token: int) -> str:
+    return model.piece(token).decode("utf-8", "replace") if token >= 0 else ""

@@ -1,0 +1,238 @@
+"""A llama_context and the batches it evaluates. Both belong to one thread.
+
+Sequences are numbered from 0; a position is a token's place in its sequence, from 0. llama.cpp aborts the process on a batch
+that is too long or a token that does not exist, so sizes and ids are checked before they get here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from llm_magics.engine.values import MAX_DRAFT, EngineConfig
+
+from . import llama
+from .chains import Attached, DeviceChain
+from .cpus import default_threads
+from .diagnosis import load_error
+from .library import lib
+from .model import Model
+
+_F16, _Q8_0 = 1, 8  # ggml_type
+_FLASH = {"auto": -1, "off": 0, "on": 1}
+_STATE_PARTIAL = 1  # only the part of a sequence's state that cannot be cut back: recurrent states, sliding windows
+
+
+class Batch:
+    """The tokens of one llama_decode call, at most ``capacity`` of them."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.tokens = (ctypes.c_int32 * capacity)()
+        self.positions = (ctypes.c_int32 * capacity)()
+        self.sequences = (ctypes.c_int32 * capacity)()
+        self.outputs = (ctypes.c_int8 * capacity)()
+        self._ones = (ctypes.c_int32 * capacity)(*([1] * capacity))
+        first = ctypes.addressof(self.sequences)
+        pointers = ctypes.POINTER(ctypes.c_int32)
+        self._rows = (pointers * capacity)(
+            *(ctypes.cast(first + 4 * i, pointers) for i in range(capacity))
+        )
+        cast = ctypes.cast
+        self.raw = lib.llama_batch(
+            0,
+            cast(self.tokens, pointers),
+            None,
+            cast(self.positions, pointers),
+            cast(self._ones, pointers),
+            cast(self._rows, ctypes.POINTER(pointers)),
+            cast(self.outputs, ctypes.POINTER(ctypes.c_int8)),
+        )
+        self.n = 0
+
+    def clear(self) -> None:
+        self.n = 0
+
+    def add(self, token: int, position: int, sequence: int) -> int:
+        """Add one token whose logits are wanted; return its row."""
+        i = self.n
+        self.tokens[i] = token
+        self.positions[i] = position
+        self.sequences[i] = sequence
+        self.outputs[i] = 1
+        self.n = i + 1
+        return i
+
+    def extend(self, tokens: Sequence[int], position: int, sequence: int, *, output_last: bool) -> int:
+        """Add a run of tokens; return the row of its last one, whose logits are wanted if ``output_last``."""
+        i, n = self.n, len(tokens)
+        j = i + n
+        self.tokens[i:j] = list(tokens)
+        self.positions[i:j] = list(range(position, position + n))
+        self.sequences[i:j] = [sequence] * n
+        self.outputs[i:j] = [0] * n
+        self.outputs[j - 1] = output_last
+        self.n = j
+        return j - 1
+
+
+class Context:
+    """A llama_context: evaluates batches and remembers sequences. One thread at a time."""
+
+    def __init__(self, model: Model, config: EngineConfig) -> None:
+        self._model = model
+        self.abort = llama.AbortFlag()
+        self._pointer: Any = None
+        params = context_params(model, config, self.abort)
+        self._attached = Attached(config.n_slots) if config.device_sampling else None
+        if self._attached is not None:
+            self._attached.write_to(params)
+        self._rows: dict[int, np.ndarray[Any, np.dtype[np.float32]]] = {}
+        self.on_gpu = config.n_gpu_layers != 0
+        try:
+            with llama.captured_log() as self.log:
+                self._pointer = lib.llama_init_from_model(model.pointer, params)
+            if not self._pointer:
+                raise load_error(config.path, self.log)
+            self._read_sizes()
+        except BaseException:
+            self.free()
+            raise
+
+    def _read_sizes(self) -> None:
+        self.memory = llama.must(lib.llama_get_memory(self._pointer), "make a memory for this model")
+        self.n_ctx = int(lib.llama_n_ctx(self._pointer))
+        self.n_batch = int(lib.llama_n_batch(self._pointer))
+        self.can_shift = bool(lib.llama_memory_can_shift(self.memory))
+
+    @property
+    def pointer(self) -> Any:
+        return self._pointer
+
+    def decode(self, batch: Batch) -> int:
+        """Evaluate a batch: 0 done, 1 no room in the memory, 2 aborted, negative failed."""
+        batch.raw.n_tokens = batch.n
+        code = int(lib.llama_decode(self._pointer, batch.raw))
+        if self.on_gpu and code == 0:
+            lib.llama_synchronize(self._pointer)  # here without the interpreter lock, not under it when logits are read
+        return code
+
+    def logits(self, row: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Return the logits of a batch row as a view that is valid, and may be written to, until the next decode."""
+        address = llama.must(llama.get_logits_ith(self._pointer, row), "return logits")
+        view = self._rows.get(address)
+        if view is None:
+            if len(self._rows) > 64:  # the buffer moved: old views must not pile up
+                self._rows.clear()
+            view = np.ctypeslib.as_array((ctypes.c_float * self._model.n_vocab).from_address(address))
+            self._rows[address] = view
+        return view
+
+    def sample_with(self, sequence: int, chain: DeviceChain | None) -> None:
+        """Let llama.cpp draw a sequence's tokens by this chain where the logits are; None ends it. Else the host draws."""
+        if self._attached is not None:
+            self._attached.draw_by(self._pointer, sequence, chain)
+
+    def sampled(self, row: int) -> int:
+        """The token that llama.cpp has drawn from a batch row by itself; negative where it has not."""
+        return int(llama.get_sampled_token_ith(self._pointer, row))
+
+    def device_logits(self, row: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """What is left of a batch row's logits behind the filters by which llama.cpp has drawn from it; empty if not known."""
+        n = int(llama.get_sampled_logits_count_ith(self._pointer, row))
+        address = llama.get_sampled_logits_ith(self._pointer, row) if n else None
+        if not address:
+            return np.empty(0, np.float32)
+        return np.ctypeslib.as_array((ctypes.c_float * n).from_address(address))
+
+    def cut(self, sequence: int, position: int) -> bool:
+        """Forget a sequence from ``position`` on; False where this memory cannot be cut there (and nothing changed)."""
+        return bool(llama.memory_seq_rm(self.memory, sequence, position, -1))
+
+    def close_up(self, sequence: int, start: int, end: int) -> None:
+        """Forget the positions from ``start`` to ``end`` and move what is behind them forward; only where ``can_shift``."""
+        llama.memory_seq_rm(self.memory, sequence, start, end)
+        llama.memory_seq_add(self.memory, sequence, end, -1, start - end)
+
+    def forget(self, sequence: int) -> None:
+        """Forget a whole sequence; always possible."""
+        llama.memory_seq_rm(self.memory, sequence, -1, -1)
+
+    def wipe(self) -> None:
+        """Forget every sequence and zero the memory."""
+        lib.llama_memory_clear(self.memory, True)
+
+    def copy(self, source: int, target: int, end: int) -> None:
+        """Let ``target`` share the first ``end`` positions of ``source``; it must be empty before."""
+        llama.memory_seq_cp(self.memory, source, target, 0, end)
+
+    def first_position(self, sequence: int) -> int:
+        """The first position still held (more than 0 behind a sliding window), or -1 for an empty sequence."""
+        return int(llama.memory_seq_pos_min(self.memory, sequence))
+
+    def state_size(self, sequence: int) -> int:
+        """Bytes that :meth:`save` would return for a whole state."""
+        return int(lib.llama_state_seq_get_size_ext(self._pointer, sequence, 0))
+
+    def save(self, sequence: int, *, partial: bool) -> bytes:
+        """Return a sequence's state; ``partial`` leaves out what can be cut back anyway."""
+        flags = _STATE_PARTIAL if partial else 0
+        size = lib.llama_state_seq_get_size_ext(self._pointer, sequence, flags)
+        buffer = (ctypes.c_uint8 * size)()
+        written = lib.llama_state_seq_get_data_ext(self._pointer, buffer, size, sequence, flags)
+        return bytes(memoryview(buffer)[:written])
+
+    def restore(self, sequence: int, state: bytes, *, partial: bool) -> bool:
+        """Put a saved state back; False where llama.cpp refuses it (the sequence must then be forgotten)."""
+        buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
+        flags = _STATE_PARTIAL if partial else 0
+        return bool(lib.llama_state_seq_set_data_ext(self._pointer, buffer, len(state), sequence, flags))
+
+    def free(self) -> None:
+        """Give the memory back; harmless when called twice."""
+        pointer, self._pointer = self._pointer, None
+        self._rows.clear()
+        if pointer:
+            lib.llama_free(pointer)
+        if self._attached is not None:
+            self._attached.free()
+
+
+def context_params(model: Model, config: EngineConfig, abort: llama.AbortFlag) -> Any:
+    """Return llama.cpp's parameters for a context of ``config``; ``abort`` must live as long as the context."""
+    params = lib.llama_context_default_params()
+    params.n_ctx = config.n_ctx or int(lib.llama_model_n_ctx_train(model.pointer))
+    params.n_batch = min(config.n_batch, params.n_ctx)
+    params.n_ubatch = min(config.n_ubatch, params.n_batch)
+    params.n_seq_max = config.n_slots
+    # One row of logits per sequence, not one per token of the batch: that would be most of the compute buffer.
+    params.n_outputs_max = config.n_slots + (MAX_DRAFT if config.speculation != "off" or config.draft else 0)
+    params.kv_unified = True
+    params.swa_full = False
+    threads = config.n_threads or default_threads()
+    params.n_threads = params.n_threads_batch = threads
+    params.type_k = params.type_v = _Q8_0 if config.kv_type == "q8_0" else _F16
+    params.flash_attn_type = _FLASH[config.flash_attention]
+    params.abort_callback = llama.abort_callback
+    params.abort_callback_data = abort.address
+    params.no_perf = True
+    return params
+
+
+# e.g. "load_tensors:   CPU_Mapped model buffer size =   462.96 MiB", "llama_context: CPU  output buffer size =     0.58 MiB"
+_BUFFER_LINE = re.compile(r"(\S+)\s+(model|KV|RS|compute|output) buffer size\s*=\s*([\d.]+) MiB")
+_KINDS = {"model": "model", "KV": "kv", "RS": "recurrent", "compute": "compute", "output": "output"}
+
+
+def buffer_sizes(lines: Sequence[tuple[int, str]]) -> tuple[tuple[str, str, int], ...]:
+    """Read (device, kind, bytes) out of llama.cpp's log, summed per device and kind."""
+    sizes: dict[tuple[str, str], int] = {}
+    for _, line in lines:
+        for device, kind, mib in _BUFFER_LINE.findall(line):
+            key = (device, _KINDS[kind])
+            sizes[key] = sizes.get(key, 0) + round(float(mib) * 2**20)
+    return tuple((device, kind, size) for (device, kind), size in sizes.items())

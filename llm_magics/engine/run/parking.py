@@ -1,0 +1,194 @@
+"""Where the state of a sequence waits while others have its slot: in host memory, then on disk, each within a budget.
+
+What was parked longest goes from memory to disk, and from disk away; it is then evaluated anew. A state is as private as the
+conversation it was computed from, so nothing is written to disk unless a budget for it was given, and then to files without a
+name (``O_TMPFILE``, or unlinked as soon as they are open; deleted on close by Windows): nobody else can open them, and they are
+gone when the engine closes or the process dies, however it dies.
+
+A thread of its own writes to disk, so that the engine's need not wait for one. What is on its way counts as on disk already and
+is still given back from memory, where it takes as much as the budget there, or 256 MiB; what would be more is dropped.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from queue import Queue
+from typing import IO
+
+from llm_magics.errors import OptionError
+
+_ON_THE_WAY = 256 << 20  # bytes that may wait for the disk in any case
+_CHUNK = 16 << 20
+
+
+@dataclass(slots=True, eq=False)
+class _Parked:
+    """A conversation's state. ``starts`` say where batches began in ``tokens``.
+
+    ``state`` is None once it is in ``file``; ``leaving`` while it is on the way there; ``gone`` when nobody wants it.
+    """
+
+    name: str
+    tokens: list[int]
+    starts: Sequence[int]
+    size: int
+    state: bytes | None
+    file: IO[bytes] | None = None
+    leaving: bool = False
+    gone: bool = False
+
+    @property
+    def stays_in_memory(self) -> bool:
+        return self.file is None and not self.leaving
+
+
+class Parking:
+    """States by name, the longest parked first. Budgets in bytes; ``directory`` is made where something may go to disk."""
+
+    def __init__(self, memory: int, disk: int = 0, directory: str = "") -> None:
+        self._memory = memory
+        self._disk = disk
+        self._directory = directory
+        self._parked: OrderedDict[str, _Parked] = OrderedDict()
+        self._lock = threading.Lock()  # held for moments only, never while anything is read or written
+        self._queue: Queue[_Parked | None] = Queue()
+        self._writer: threading.Thread | None = None
+        if disk:
+            try:
+                os.makedirs(directory, mode=0o700, exist_ok=True)
+            except OSError as error:
+                raise OptionError(f"Nothing can be parked in {directory}: {error}.", "Choose another directory.") from error
+
+    def has_room_for(self, size: int) -> bool:
+        """Whether a state of that size could be kept at all."""
+        return size <= max(self._memory, self._disk)
+
+    def put(self, name: str, tokens: list[int], state: bytes, starts: Sequence[int] = ()) -> None:
+        """Keep a state and the tokens that it was computed from, under a name that may be taken again. ``starts`` are where the
+        batches of these tokens began."""
+        self.drop(name)
+        with self._lock:
+            self._parked[name] = _Parked(name, tokens, starts, len(state), state)
+            self._make_room()
+
+    def tokens(self, name: str) -> list[int] | None:
+        """The tokens of what is parked under a name; None where nothing is."""
+        parked = self._parked.get(name)
+        return parked.tokens if parked is not None else None
+
+    def starts(self, name: str) -> Sequence[int]:
+        """Where the batches began that computed what is parked under a name; empty where nothing is."""
+        parked = self._parked.get(name)
+        return parked.starts if parked is not None else ()
+
+    def take(self, name: str) -> bytes | None:
+        """Give a state back, and keep it no longer; None where it is not there, or cannot be read back."""
+        with self._lock:
+            parked = self._parked.pop(name, None)
+            if parked is None:
+                return None
+            parked.gone = True
+        if parked.file is None:
+            return parked.state
+        with parked.file as file:
+            try:
+                file.seek(0)
+                state = file.read()
+            except OSError:
+                return None  # what cannot be read is evaluated again
+        return state if len(state) == parked.size else None
+
+    def drop(self, name: str) -> None:
+        """Keep what was parked under a name no longer."""
+        with self._lock:
+            self._drop(name)
+
+    def settle(self) -> None:
+        """Wait until nothing is on its way to disk."""
+        self._queue.join()
+
+    def close(self) -> None:
+        """Drop everything."""
+        for name in list(self._parked):
+            self.drop(name)
+        if self._writer is not None:
+            self._queue.put(None)
+            self._writer.join()
+            self._writer = None
+
+    @property
+    def in_memory(self) -> int:
+        """Bytes held in host memory."""
+        return sum(parked.size for parked in self._parked.values() if parked.stays_in_memory)
+
+    @property
+    def on_disk(self) -> int:
+        """Bytes held on disk, or on their way there."""
+        return sum(parked.size for parked in self._parked.values() if not parked.stays_in_memory)
+
+    # --- with the lock held -------------------------------------------------------------------------------------------------
+
+    def _drop(self, name: str) -> None:
+        parked = self._parked.pop(name, None)
+        if parked is not None:
+            parked.gone = True
+            if parked.file is not None:
+                parked.file.close()
+
+    def _make_room(self) -> None:
+        while self.in_memory > self._memory:
+            oldest = next(parked for parked in self._parked.values() if parked.stays_in_memory)
+            if self._may_leave(oldest.size):
+                oldest.leaving = True
+                self._queue.put(oldest)
+                self._start_writer()
+            else:
+                self._drop(oldest.name)
+        while self.on_disk > self._disk:
+            self._drop(next(name for name, parked in self._parked.items() if not parked.stays_in_memory))
+
+    def _may_leave(self, size: int) -> bool:
+        on_the_way = sum(parked.size for parked in self._parked.values() if parked.leaving)
+        return size <= self._disk and (not on_the_way or on_the_way + size <= max(self._memory, _ON_THE_WAY))
+
+    def _start_writer(self) -> None:
+        if self._writer is None:
+            self._writer = threading.Thread(target=self._write_all, name="llm-magics-parking", daemon=True)
+            self._writer.start()
+
+    # --- the writer's thread ------------------------------------------------------------------------------------------------
+
+    def _write_all(self) -> None:
+        while (parked := self._queue.get()) is not None:
+            file = self._written(parked)
+            with self._lock:
+                parked.leaving = False
+                if file is not None and not parked.gone:
+                    parked.state, parked.file = None, file
+                elif file is not None:
+                    file.close()
+                elif not parked.gone:
+                    self._drop(parked.name)
+            self._queue.task_done()
+        self._queue.task_done()
+
+    def _written(self, parked: _Parked) -> IO[bytes] | None:
+        """A file with the state; None where it was given up, or the disk cannot take it: it is then evaluated again."""
+        assert parked.state is not None
+        try:
+            file = tempfile.TemporaryFile(dir=self._directory, buffering=0)  # noqa: SIM115 (closed when it is taken or dropped)
+        except OSError:
+            return None
+        try:
+            view = memoryview(parked.state)
+            while view and not parked.gone:
+                view = view[file.write(view[:_CHUNK]) :]
+        except OSError:  # the disk is full, most likely
+            file.close()
+            return None
+        return file

@@ -1,0 +1,365 @@
+"""One request on its way through the engine: its tokens, its text, its guide and grammar, and what it tells its consumer.
+
+The scheduler decides when a sequence is evaluated; what a new token means is decided here. Tokens reach the consumer through
+a :class:`Channel`, from the engine's thread to any other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from queue import SimpleQueue
+
+from llm_magics.engine.closing import SOFT_LIMIT, Allowed
+from llm_magics.engine.guess.lookup import Guesser
+from llm_magics.engine.native.chains import DeviceChain
+from llm_magics.engine.native.constraint import Constraint, ConstraintEngine
+from llm_magics.engine.native.context import Context
+from llm_magics.engine.native.model import Model
+from llm_magics.engine.native.sampling import Sampler, logprob, logprobs
+from llm_magics.engine.values import (
+    EngineEvent,
+    Finished,
+    GenerateRequest,
+    GuideStep,
+    Prefill,
+    ScoringGuide,
+    TokenLogprob,
+    Tokens,
+)
+from llm_magics.errors import EngineError, LLMMagicsError
+
+from .text import TextStream
+
+RUN_AHEAD = 512
+"""How many events may wait for a consumer before its sequence pauses."""
+
+
+class Channel:
+    """The way from the engine to one consumer: events, then one Finished or one exception."""
+
+    __slots__ = ("cancelled", "paused", "queue")
+
+    def __init__(self) -> None:
+        self.queue: SimpleQueue[EngineEvent | Exception] = SimpleQueue()
+        self.cancelled = False
+        self.paused = False
+
+    def may_run(self) -> bool:
+        """Say whether the consumer keeps up; remember if not, so that it wakes the engine when it has caught up."""
+        if self.queue.qsize() < RUN_AHEAD:
+            return True
+        self.paused = True
+        return self.queue.qsize() < RUN_AHEAD  # it may have caught up just before it could see the flag
+
+    def caught_up(self) -> bool:
+        """Say once, on the consumer's side, that a paused sequence may go on."""
+        if self.paused and self.queue.qsize() < RUN_AHEAD // 2:
+            self.paused = False
+            return True
+        return False
+
+
+class Sequence:
+    """What the engine knows of one request. Lives in the engine's thread once it was submitted."""
+
+    def __init__(
+        self,
+        request: GenerateRequest,
+        model: Model,
+        constraints: ConstraintEngine,
+        n_ctx: int,
+        *,
+        device_sampling: bool = False,
+    ) -> None:
+        self.request = request
+        self.channel = Channel()
+        self.tokens = list(request.prompt)
+        self.n_prompt = len(request.prompt)
+        self.n_dropped = 0  # droppable ranges that were
+        self.n_cached = 0
+        self.losses: list[str] = []
+        self.reason = ""
+        self.number = 0  # in the order of arrival; the scheduler counts
+        self.started = False
+        self.begun = False  # tokens of its own were evaluated
+        self.parking = f"sequence {id(self)}"  # the name under which its state is kept while it is suspended
+        self._model = model
+        self._constraints = constraints
+        self._eog = frozenset(model.eog)
+        self._droppable = list(request.droppable)
+        self._n_asked = self.n_prompt  # when it started
+        self._n_ctx = n_ctx
+        self._on_device = device_sampling and not request.logprobs  # until something needs the logits; never again then
+        self._sampler = Sampler(request.sampler, model.n_vocab, request.prompt, on_device=self._on_device)
+        self._stream = TextStream(request.stop)
+        self._constraint: Constraint | None = None
+        self._scorer = request.guide if isinstance(request.guide, ScoringGuide) else None
+        self._text: list[str] = []
+        self._n_masked = self._n_forced = self._n_drafted = self._n_accepted = 0
+        self._guesses = True
+        self._guessers: list[Guesser] | None = None
+        self._guesser: Guesser | None = None  # whose guess is being checked
+        self._submitted = time.perf_counter()
+        self._started = self._first = 0.0
+        # What the next Tokens event will carry.
+        self._new_ids: list[int] = []
+        self._new_text: list[str] = []
+        self._new_events: list[object] = []
+        self._new_logprobs: list[TokenLogprob] = []
+
+    # --- the scheduler's side -----------------------------------------------------------------------------------------------
+
+    def start(self, n_cached: int, n_lost: int) -> None:
+        """Begin: ask the guide, arm what it asks for, and take the tokens that a grammar forces before the first draw."""
+        self.started = True
+        self._started = time.perf_counter()
+        self._n_asked = self.n_prompt
+        if n_lost:
+            self.losses.append(f"this model's memory cannot be cut back: {n_lost} tokens evaluated anew")
+        self.found_cached(n_cached)
+        if self.request.guide is not None:
+            self._obey(self.request.guide.start())
+        if self.request.max_tokens == 0:
+            self.reason = self.reason or "length"
+        self._force()
+
+    def found_cached(self, n: int) -> None:
+        """Take note that the first ``n`` tokens need not be evaluated."""
+        self.n_cached = n
+        self.prefilled(n)
+
+    def prefilled(self, n: int) -> None:
+        """Tell the consumer that ``n`` tokens of the prompt are in the cache by now; one that has its first token knows."""
+        if self._first:
+            return
+        self.channel.queue.put(Prefill(max(0, n - self.n_cached), self.n_prompt - self.n_cached, self.n_cached))
+
+    @property
+    def device_chain(self) -> DeviceChain | None:
+        """What the next token may be drawn by on the device; None where the host needs its logits."""
+        if self._constraint is not None or self._scoring is not None:
+            self._on_device = False
+        return self._sampler.device_chain if self._on_device else None
+
+    def draw_on_host(self) -> None:
+        """From here on, draw on the host."""
+        self._on_device = False
+
+    @property
+    def overfull(self) -> bool:
+        """Whether there are more tokens than the context holds."""
+        return len(self.tokens) > self._n_ctx
+
+    def drop(self) -> tuple[int, int]:
+        """Forget the oldest of what may be dropped, until an eighth of the context is free if it can be; return the range."""
+        start = end = self._droppable[0][0]
+        while self._droppable and len(self.tokens) - (end - start) > self._n_ctx - self._n_ctx // 8:
+            end = self._droppable.pop(0)[1]
+            self.n_dropped += 1
+        del self.tokens[start:end]
+        self.n_prompt -= end - start
+        self._droppable = [(a - (end - start), b - (end - start)) for a, b in self._droppable]
+        self._guessers = None  # they know tokens by their places
+        return start, end
+
+    def guess(self, makers: Iterable[Callable[[list[int]], Guesser]], limit: int) -> list[int]:
+        """Guess what may follow: the first guess that one of the guessers ventures, which ``makers`` make over the tokens."""
+        if limit <= 0 or not self._guesses:
+            return []
+        try:
+            if self._guessers is None:
+                self._guessers = [make(self.tokens) for make in makers]
+            for guesser in self._guessers:
+                if found := guesser.propose(limit):
+                    self._guesser = guesser
+                    return self._checked(found, limit)
+        except Exception as error:  # a guess only makes it faster
+            self._stop_guessing(error)
+        return []
+
+    def _checked(self, guess: list[int], limit: int) -> list[int]:
+        """A guess that may be evaluated: llama.cpp refuses the whole batch for a token that does not exist."""
+        if len(guess) > limit or min(guess) < 0 or max(guess) >= self._model.n_vocab:
+            raise EngineError(f"It was no guess of at most {limit} tokens below {self._model.n_vocab}.")
+        return guess
+
+    def _stop_guessing(self, error: Exception) -> None:
+        self._guesses, self._guesser = False, None
+        self.lose(f"guessing ended with {type(error).__name__}: {error}")
+
+    def lose(self, what: str) -> None:
+        """Take note of work that is done twice, or without help."""
+        self.losses.append(what)
+
+    def guessed(self, proposed: int, accepted: int) -> None:
+        """Take note of how a guess turned out."""
+        self._n_drafted += proposed
+        self._n_accepted += accepted
+        if self._guesser is not None:
+            try:
+                self._guesser.learn(proposed, accepted)
+            except Exception as error:
+                self._stop_guessing(error)
+
+    def near_tie(self, context: Context, row: int, distance: float) -> bool:
+        """Whether the next token hangs on a difference of logits smaller than that."""
+        return not self.reason and self._sampler.near_tie(context, row, distance)
+
+    def draw(self, context: Context, row: int) -> None:
+        """Draw the next token from a batch row, and take it and all that it forces."""
+        n = self.request.logprobs
+        scoring = self._scoring
+        clean = context.logits(row).copy() if n or scoring is not None else None
+        token = self._sampler.sample(context, row)
+        if self._constraint is not None and not self._constraint.accept(token):
+            self._n_masked += 1
+            token = self._sampler.sample_again(context, row, self._constraint.allowed())
+            if not self._constraint.accept(token):
+                raise EngineError(f"The grammar refuses token {token}, which it had allowed.", "Simplify the schema.")
+        if self._constraint is not None and (settled := self._constraint.settle(token)) != token:
+            token = settled
+            self._sampler.force(token)
+        if not self._first:
+            self._first = time.perf_counter()
+        if clean is not None and token not in self._eog:
+            if n:
+                self._new_logprobs.append(logprobs(clean, token, n))
+            if scoring is not None:
+                scoring.observe(logprob(clean, token))
+        self._take(token)
+        self._force()
+        self._emit()
+
+    def finish(self, reason: str = "") -> None:
+        """End: give out what was held back, let the guide finish, send Finished, free C memory."""
+        self.reason = reason or self.reason
+        guide = self.request.guide
+        events: tuple[object, ...] = ()
+        rest = self._stream.flush()
+        if rest:
+            self._new_text.append(rest)
+            if guide is not None:
+                self._new_events.extend(guide.feed(rest).events)
+        self._emit()
+        if guide is not None:
+            events = guide.finish(self.reason).events
+        self.channel.queue.put(self._finished(events))
+        self.free()
+
+    def fail(self, error: Exception) -> None:
+        """End with an exception, which the consumer will see as a named error."""
+        if not isinstance(error, LLMMagicsError):
+            what = f"The generation failed: {type(error).__name__}: {error}."
+            named = EngineError(what, "The model stays loaded; ask again.")
+            named.__cause__ = error
+            error = named
+        self.channel.queue.put(error)
+        self.free()
+
+    def free(self) -> None:
+        self._sampler.free()
+
+    @property
+    def _scoring(self) -> ScoringGuide | None:
+        """The guide, where it wants to know how probable the next token is."""
+        return self._scorer if self._scorer is not None and self._scorer.wants_logprob else None
+
+    # --- what a token means -------------------------------------------------------------------------------------------------
+
+    def _take(self, token: int) -> None:
+        if token in self._eog:
+            self.reason = "stop"
+            return
+        self.tokens.append(token)
+        self._new_ids.append(token)
+        text = self._stream.push(self._model.piece(token))
+        if text:
+            self._new_text.append(text)
+            if self.request.guide is not None:
+                self._obey(self.request.guide.feed(text))
+        if self._stream.stopped or (self._constraint is not None and self._constraint.finished):
+            self.reason = "stop"
+        elif not self.reason and self._at_its_limit():
+            complete = self._constraint is not None and self._constraint.complete
+            self.reason = "stop" if complete else "length"
+
+    def _at_its_limit(self) -> bool:
+        limit = self.request.max_tokens
+        return (self.overfull and not self._droppable) or (
+            limit is not None and len(self.tokens) - self.n_prompt >= limit
+        )
+
+    def _force(self) -> None:
+        """Take the tokens that the grammar leaves no choice about; they are evaluated in one batch with what comes next."""
+        while self._constraint is not None and not self.reason:
+            constraint = self._constraint
+            forced = constraint.forced()
+            if not forced:
+                return
+            for token in forced:
+                if not constraint.accept(token):
+                    raise EngineError(f"The grammar refuses token {token}, which it had forced.", "Simplify the schema.")
+                constraint.took(token)
+                self._n_forced += 1
+                self._sampler.force(token)
+                if self.request.logprobs:
+                    self._new_logprobs.append(TokenLogprob(token, 0.0))
+                self._take(token)
+                if self.reason or self._constraint is not constraint:
+                    break
+
+    def _obey(self, step: GuideStep) -> None:
+        self._new_events.extend(step.events)
+        if step.disarm:
+            self._constraint = None
+        if step.arm is not None:
+            self._constraint = self._constraints.arm(step.arm, self._stream.held(), self._allowed())
+        if step.stop:
+            self.reason = "stop"
+
+    def _allowed(self) -> Allowed:
+        """How many tokens a JSON text that begins here may take."""
+        room, most = self._n_ctx - len(self.tokens), self.request.max_tokens
+        asked = None if most is None else most - (len(self.tokens) - self.n_prompt)
+        soft = SOFT_LIMIT if self.request.soft_limit is None else self.request.soft_limit
+        return Allowed(room, soft, "context") if asked is None or room < asked else Allowed(asked, soft)
+
+    def _emit(self) -> None:
+        """Send what is new to the consumer."""
+        if not (self._new_ids or self._new_text or self._new_events):
+            return
+        text = "".join(self._new_text)
+        self._text.append(text)
+        new = Tokens(tuple(self._new_ids), text, tuple(self._new_events), tuple(self._new_logprobs))
+        self.channel.queue.put(new)
+        self._new_ids.clear()
+        self._new_text.clear()
+        self._new_events.clear()
+        self._new_logprobs.clear()
+
+    def _finished(self, events: tuple[object, ...]) -> Finished:
+        now = time.perf_counter()
+        started, first = self._started or now, self._first or now
+        return Finished(
+            reason=self.reason,  # type: ignore[arg-type]  # "stop", "length" or "interrupted" by construction
+            ids=tuple(self.tokens[self.n_prompt :]),
+            text="".join(self._text),
+            n_prompt=self._n_asked,
+            n_cached=self.n_cached,
+            n_evaluated=self._n_asked - self.n_cached,
+            seed=self._sampler.seed,
+            prompt_seconds=first - started,
+            decode_seconds=now - first,
+            time_to_first_token=first - self._submitted if self._first else 0.0,
+            n_past=len(self.tokens),
+            n_ctx=self._n_ctx,
+            events=events,
+            losses=tuple(self.losses),
+            masked=self._n_masked,
+            forced=self._n_forced,
+            drafted=self._n_drafted,
+            accepted=self._n_accepted,
+            dropped=self.n_dropped,
+            hurried=self._constraint.hurried if self._constraint is not None else "",
+        )

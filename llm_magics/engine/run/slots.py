@@ -1,0 +1,258 @@
+"""What each slot remembers: tokens in the KV cache, and how to come back to them.
+
+A slot is one sequence of the context. Its ``cached`` is exactly the list of tokens whose keys and values that sequence holds,
+whatever happened. There are four ways to stand on what was computed before: cut the slot back to the common prefix; share the
+prefix of another slot (the cells are shared, nothing is copied); go on from a state that was saved in the slot (for memories
+that cannot be cut back: recurrent, hybrid, behind a sliding window); or take back the state of a conversation that was parked
+in host memory or on disk when another one took its slot.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass, field
+
+from llm_magics.engine import prefix
+from llm_magics.engine.native.context import Context
+from llm_magics.engine.native.model import Model
+
+from .parking import Parking
+from .sequence import Sequence
+
+_CHECKPOINTS = 8
+_CHECKPOINT_BYTES = 512 * 2**20
+_WORTH_PARKING = 64  # tokens that no other slot holds; fewer are evaluated again as quickly
+
+
+@dataclass(slots=True)
+class Slot:
+    """One sequence of the context. ``checkpoints`` are (length, state).
+
+    ``shifted`` is the length from which on its keys and values were computed behind turns that have been dropped since: what
+    is there still carries something of them, and serves this conversation only. None where there is no such part.
+
+    ``rounded`` is the length from which on they were computed in batches that round otherwise than single tokens, since the
+    running sequence began; None where there is no such part. Up to ``singly`` tokens are evaluated one by one.
+
+    ``starts`` are the lengths at which batches began, in order. Batches of other sizes round differently, so a request that is
+    to give the same text again goes on from a start (see :meth:`start_before`).
+    """
+
+    index: int
+    cached: list[int] = field(default_factory=list)
+    conversation: str = ""
+    last_used: int = 0
+    sequence: Sequence | None = None
+    checkpoints: list[tuple[int, bytes]] = field(default_factory=list)
+    shifted: int | None = None
+    rounded: int | None = None
+    singly: int = 0
+    starts: list[int] = field(default_factory=list)
+
+    def start_before(self, length: int) -> int:
+        """How much to keep of ``length`` tokens so that what comes is evaluated in the same batches as it was before: all, if
+        that is all there is, else what lies before the batch that holds the next token. E.g. with a prompt of 40 tokens
+        evaluated in one batch, and its answer: 39 gives 0, and 45 gives 45."""
+        if length >= len(self.cached):
+            return length
+        after = bisect_right(self.starts, length)
+        return self.starts[after - 1] if after else 0
+
+    @property
+    def exact(self) -> list[int]:
+        """The tokens whose keys and values are what they would be in any conversation."""
+        return self.cached if self.shifted is None else self.cached[: self.shifted]
+
+
+class Slots:
+    """The slots of one context and the conversations parked beside it."""
+
+    def __init__(self, model: Model, context: Context, n_slots: int, *, reuse: bool, parking: Parking) -> None:
+        self.all = [Slot(i) for i in range(n_slots)]
+        self.cuttable = model.cuttable
+        self._recurrent = model.recurrent
+        self.sharing = self.cuttable and reuse
+        self._n_swa = model.n_swa
+        self._context = context
+        self._reuse = reuse
+        self._parking = parking
+        self._clock = 0
+
+    def free(self) -> list[Slot]:
+        return [slot for slot in self.all if slot.sequence is None]
+
+    def choose(self, sequence: Sequence) -> Slot:
+        """Choose the slot that a sequence takes, out of the free ones."""
+        views = [prefix.SlotView(s.index, s.cached, s.conversation, s.last_used) for s in self.free()]
+        return self.all[prefix.choose_slot(sequence.tokens, sequence.request.conversation, views)]
+
+    def seat(self, slot: Slot, sequence: Sequence) -> int:
+        """Give a slot to a sequence and keep what it can stand on; return how many cached tokens could not be kept."""
+        tokens, conversation = sequence.tokens, sequence.request.conversation
+        if slot.conversation and slot.conversation != conversation:
+            self.park(slot, slot.conversation)
+        own = bool(conversation) and slot.conversation == conversation
+        wanted = prefix.keep_length(tokens, slot.cached if own else slot.exact) if self._reuse else 0
+        lengths = [prefix.keep_length(tokens, other.exact) if self.sharing else 0 for other in self.all]
+        if sequence.request.same_again:
+            wanted = self._own_start(slot, sequence, wanted) if own else slot.start_before(wanted)
+            lengths = [other.start_before(length) for other, length in zip(self.all, lengths, strict=True)]
+        have = max(wanted, *lengths)
+        if not any(self._take_back(slot, name, sequence, have) for name in (sequence.parking, conversation)):
+            self.cut_back(slot, wanted)
+            for other, length in zip(self.all, lengths, strict=True):
+                self.share(other, slot, length)
+        self.unpark(sequence.parking)
+        slot.conversation = conversation
+        slot.sequence = sequence
+        return max(0, wanted - len(slot.cached))
+
+    def _own_start(self, slot: Slot, sequence: Sequence, length: int) -> int:
+        """How much a conversation keeps of its own: if all of its prompt is known, it is asked again and goes on from a start.
+        A prompt that adds something went on from ``length`` the first time, too."""
+        return slot.start_before(length) if length == len(sequence.tokens) - 1 else length
+
+    def vacate(self, slot: Slot) -> None:
+        """Let a slot's sequence go; its cache stays."""
+        self._clock += 1
+        slot.last_used = self._clock
+        slot.sequence = None
+        slot.rounded, slot.singly = None, 0
+
+    # --- coming back --------------------------------------------------------------------------------------------------------
+
+    def cut_back(self, slot: Slot, length: int) -> None:
+        """Keep at most ``length`` tokens; fewer where the memory cannot be cut there."""
+        if length <= 0:
+            self.forget(slot)
+        elif self._cut(slot, length):
+            del slot.cached[length:]
+            del slot.starts[bisect_left(slot.starts, length) :]
+            slot.checkpoints = [saved for saved in slot.checkpoints if saved[0] <= length]
+            if slot.shifted is not None and length <= slot.shifted:
+                slot.shifted = None
+            if slot.rounded is not None and length <= slot.rounded:
+                slot.rounded = None
+        elif not self._restore_checkpoint(slot, length):
+            self.forget(slot)
+
+    def _cut(self, slot: Slot, length: int) -> bool:
+        behind_window = self._n_swa and length < len(slot.cached)
+        if behind_window and self._context.first_position(slot.index) > max(0, length - self._n_swa):
+            return False  # what this position would look back at is gone
+        return self._context.cut(slot.index, length)
+
+    def _restore_checkpoint(self, slot: Slot, length: int) -> bool:
+        usable = [saved for saved in slot.checkpoints if saved[0] <= length]
+        for saved, state in sorted(usable, reverse=True):
+            if self._context.restore(slot.index, state, partial=True) and self._context.cut(slot.index, saved):
+                del slot.cached[saved:]
+                del slot.starts[bisect_left(slot.starts, saved) :]
+                slot.checkpoints = [other for other in slot.checkpoints if other[0] <= saved]
+                return True
+        return False
+
+    def forget(self, slot: Slot) -> None:
+        """Forget all that a slot holds, and whose it was unless that runs on.
+
+        llama.cpp clears a recurrent state that it uses again by multiplying it with zero, which keeps a NaN that a long or
+        broken run may have left; so its bytes are cleared too, as soon as no other slot needs its own.
+        """
+        self._empty(slot)
+        if self._recurrent and not any(other.cached for other in self.all):
+            self._context.wipe()
+
+    def wipe(self) -> None:
+        """Forget everything, bytes included: what is no number spreads to other sequences, as attention multiplies it by zero
+        where it is masked. Sequences that run are evaluated anew; what is parked stays, as it was saved before."""
+        for slot in self.all:
+            self._empty(slot)
+        self._context.wipe()
+
+    def _empty(self, slot: Slot) -> None:
+        self._context.forget(slot.index)
+        slot.cached.clear()
+        slot.starts.clear()
+        slot.checkpoints.clear()
+        slot.shifted = slot.rounded = None
+        slot.singly = 0
+        if slot.sequence is None:
+            slot.conversation = ""
+
+    def close_up(self, slot: Slot, start: int, end: int) -> None:
+        """Forget the tokens from ``start`` to ``end``, and keep those behind them where that is possible.
+
+        Cells that another slot shares cannot be moved for one of the two: an idle slot lets go of them, a busy one keeps them
+        and what this slot held there is evaluated anew.
+        """
+        if end > len(slot.cached):
+            self.cut_back(slot, min(start, len(slot.cached)))
+            return
+        sharing = [other for other in self.all if other is not slot and prefix.common_prefix(slot.cached, other.cached) > end]
+        if any(other.sequence is not None for other in sharing):
+            self.cut_back(slot, start)
+            return
+        for other in sharing:
+            self.cut_back(other, end)
+        self._context.close_up(slot.index, start, end)
+        del slot.cached[start:end]
+        slot.starts[bisect_left(slot.starts, start) :] = [
+            one - (end - start) for one in slot.starts[bisect_left(slot.starts, end) :]
+        ]
+        slot.rounded, slot.singly = None, 0
+        slot.shifted = start if slot.shifted is None else min(slot.shifted, start)
+
+    def checkpoint(self, slot: Slot) -> None:
+        """Save the state of a memory that cannot be cut back, to come back to this length later."""
+        slot.checkpoints.append((len(slot.cached), self._context.save(slot.index, partial=True)))
+        while len(slot.checkpoints) > _CHECKPOINTS or sum(len(state) for _, state in slot.checkpoints) > _CHECKPOINT_BYTES:
+            slot.checkpoints.pop(0)
+
+    def share(self, source: Slot, target: Slot, length: int) -> bool:
+        """Let one slot stand on the first ``length`` tokens of another, all of them exact, if that is more than it has."""
+        if source is target or not self.sharing or length <= len(target.cached):
+            return False
+        self.forget(target)
+        self._context.copy(source.index, target.index, length)
+        target.cached[:] = source.cached[:length]
+        target.starts[:] = source.starts[: bisect_left(source.starts, length)]
+        return True
+
+    # --- parking ------------------------------------------------------------------------------------------------------------
+
+    def park(self, slot: Slot, name: str) -> None:
+        """Save a slot's whole state under a name, the oldest parked ones giving way. Nothing is saved where most of it stays in
+        other slots anyway."""
+        others = [prefix.common_prefix(slot.cached, other.cached) for other in self.all if other is not slot]
+        if len(slot.cached) - max(others, default=0) < _WORTH_PARKING or not self._reuse:
+            return
+        if slot.shifted is not None:
+            return  # what carries something of dropped turns is rather computed afresh than kept
+        if self._parking.has_room_for(self._context.state_size(slot.index)):
+            state = self._context.save(slot.index, partial=False)
+            self._parking.put(name, slot.cached.copy(), state, slot.starts.copy())
+
+    def unpark(self, name: str) -> None:
+        """Drop what was parked under a name."""
+        self._parking.drop(name)
+
+    def _take_back(self, slot: Slot, name: str, sequence: Sequence, have: int) -> bool:
+        """Put a parked state into a slot if it is worth more than the ``have`` tokens that the slots hold anyway."""
+        parked = self._parking.tokens(name) if name else None
+        if parked is None:
+            return False
+        length = prefix.keep_length(sequence.tokens, parked)
+        if length < have + _WORTH_PARKING or (not self.cuttable and length < len(parked)):
+            return False
+        starts, state = self._parking.starts(name), self._parking.take(name)
+        if state is None:
+            return False
+        self.forget(slot)
+        if not self._context.restore(slot.index, state, partial=False):
+            self.forget(slot)  # no room for it: a plain prefill will find some
+            return False
+        slot.cached[:], slot.starts[:] = parked, starts
+        if sequence.request.same_again:
+            length = self._own_start(slot, sequence, length)
+        self.cut_back(slot, length)
+        return True

@@ -1,0 +1,1 @@
+"""Notebook cells: what ran, and cells as tools."""

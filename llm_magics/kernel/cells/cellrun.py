@@ -1,0 +1,240 @@
+"""Running a cell's source inside another cell, on the main thread and through IPython, with everything it gives caught.
+
+``run_cell`` inside a magic leaves traces that a tool must not leave: the value lands in ``_`` and ``Out``, tracebacks go out
+under the calling cell, KeyboardInterrupt is swallowed, and top-level await finds a loop that already runs. Each of these is
+put aside for the run, and put back whatever happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import sys
+import types
+import warnings
+from collections.abc import Coroutine, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from IPython.core.displaypub import DisplayPublisher
+from IPython.core.interactiveshell import InteractiveShell
+
+from llm_magics.tools.results import describe_figure
+from llm_magics.tools.run.deadline import ToolTimeout
+from llm_magics.tools.run.interrupts import Held
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # e.g. "\x1b[0;31m"
+_HISTORY = ("_", "__", "___", "_exit_code")
+
+
+@dataclass(slots=True)
+class CellRun:
+    """What a run gave: the value of the last expression, what was displayed, the error and its traceback as text."""
+
+    value: Any = None
+    displayed: list[dict[str, Any]] = field(default_factory=list)
+    error: BaseException | None = None
+    traceback: str = ""
+
+
+def run_source(
+    shell: InteractiveShell, source: str, parameters: Mapping[str, Any], cell_id: str = "", scratch: bool = False
+) -> CellRun:
+    """Run ``source`` with ``parameters`` as variables.
+
+    The namespace is the user's, without the parameters afterwards; with ``scratch`` it is a shallow copy, dropped afterwards.
+
+    Raises:
+        KeyboardInterrupt, ToolTimeout: the run was ended from outside. Everything else is in the CellRun.
+    """
+    run = CellRun()
+    with Held() as held, contextlib.ExitStack() as stack:
+        stack.enter_context(_scratch(shell) if scratch else _history_kept(shell))
+        stack.enter_context(_variables(shell, parameters))
+        stack.enter_context(put(shell, "display_pub", Displayed(run.displayed)))
+        stack.enter_context(put(shell, "_showtraceback", _traceback_into(run)))
+        stack.enter_context(put(shell, "ask_exit", _exit))
+        stack.enter_context(put(shell, "loop_runner", run_beside))
+        stack.enter_context(put(shell.display_formatter, "format", _describing(shell.display_formatter)))
+        stack.enter_context(_values_into(shell, run, quiet=source.rstrip().endswith(";")))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", message="To exit: use")  # IPython's advice to a person about SystemExit
+        with held.open():
+            result = shell.run_cell(source, store_history=False, cell_id=cell_id or None)
+            _collect_figures(shell)
+    run.error = result.error_before_exec or result.error_in_exec
+    if isinstance(run.error, (KeyboardInterrupt, ToolTimeout)):
+        raise run.error
+    return run
+
+
+@contextlib.contextmanager
+def put(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Set an attribute of ``owner`` for a while; one that came from its class shines through again afterwards."""
+    own = name in vars(owner) or owner.has_trait(name)
+    before = getattr(owner, name, None)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if own:
+            setattr(owner, name, before)
+        else:
+            delattr(owner, name)
+
+
+@contextlib.contextmanager
+def _history_kept(shell: InteractiveShell) -> Iterator[None]:
+    """Leave ``_``, ``Out`` and the execution count as they were."""
+    before = {name: shell.user_ns[name] for name in _HISTORY if name in shell.user_ns}
+    count = shell.execution_count
+    try:
+        yield
+    finally:
+        for name in _HISTORY:
+            if name in before:
+                shell.user_ns[name] = before[name]
+            else:
+                shell.user_ns.pop(name, None)
+        shell.execution_count = count
+
+
+@contextlib.contextmanager
+def _scratch(shell: InteractiveShell) -> Iterator[None]:
+    """Run on a shallow copy of the namespace, in a module of its own."""
+    module, namespace = shell.user_module, shell.user_ns
+    copy = types.ModuleType(module.__name__, module.__doc__)
+    copy.__dict__.update(namespace)
+    shell.user_module, shell.user_ns = copy, copy.__dict__
+    try:
+        yield
+    finally:
+        shell.user_module, shell.user_ns = module, namespace
+
+
+@contextlib.contextmanager
+def _variables(shell: InteractiveShell, parameters: Mapping[str, Any]) -> Iterator[None]:
+    """Make the parameters variables; afterwards the names mean again what they meant before, or nothing."""
+    namespace = shell.user_ns
+    before = {name: namespace[name] for name in parameters if name in namespace}
+    namespace.update(parameters)
+    try:
+        yield
+    finally:
+        for name in parameters:
+            if name in before:
+                namespace[name] = before[name]
+            else:
+                namespace.pop(name, None)
+
+
+class Displayed(DisplayPublisher):
+    """Takes what is displayed into a list of bundles; an update replaces what was displayed under its id."""
+
+    def __init__(self, bundles: list[dict[str, Any]]) -> None:
+        super().__init__()
+        self._bundles = bundles
+        self._ids: dict[str, int] = {}
+
+    def publish(  # type: ignore[override]  # IPython passes deprecated parameters too, which are of no use here
+        self, data: Any, metadata: Any = None, *, transient: Any = None, update: bool = False, **_: Any
+    ) -> None:
+        display_id = (transient or {}).get("display_id")
+        if update and display_id in self._ids:
+            self._bundles[self._ids[display_id]] = dict(data)
+            return
+        if display_id is not None:
+            self._ids[display_id] = len(self._bundles)
+        self._bundles.append(dict(data))
+
+    def clear_output(self, wait: bool = False) -> None:
+        self._bundles.clear()
+        self._ids.clear()
+
+
+@contextlib.contextmanager
+def _values_into(shell: InteractiveShell, run: CellRun, quiet: bool) -> Iterator[None]:
+    """Take the last expression's value instead of showing and remembering it; a final semicolon means there is none."""
+
+    def take(value: Any) -> None:
+        if not quiet:
+            run.value = value
+
+    before = sys.displayhook
+    with put(shell.display_trap, "hook", take):
+        sys.displayhook = take
+        try:
+            yield
+        finally:
+            sys.displayhook = before
+
+
+def _traceback_into(run: CellRun) -> Any:
+    def take(kind: Any, value: Any, lines: list[str]) -> None:
+        run.traceback = _ANSI.sub("", "\n".join(lines))
+
+    return take
+
+
+def _exit(*_: Any) -> None:
+    """Stand in for the shell's own exit, which would have the front end end the kernel."""
+    raise SystemExit
+
+
+def _describing(formatter: Any) -> Any:
+    """Let figures say in words what they show, for the model's sake."""
+    plain = formatter.format
+
+    def format(value: Any, include: Any = None, exclude: Any = None) -> Any:
+        data, metadata = plain(value, include, exclude)
+        if type(value).__name__ == "Figure" and callable(getattr(value, "get_axes", None)) and data:
+            data = {**data, "text/plain": describe_figure(value)}
+        return data, metadata
+
+    return format
+
+
+def _collect_figures(shell: InteractiveShell) -> None:
+    """Show figures that are still open: the inline backend has done so by now, any other backend shows windows."""
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if pyplot is None:
+        return
+    from IPython.core.pylabtools import print_figure
+
+    for number in pyplot.get_fignums():
+        figure = pyplot.figure(number)
+        data = {"image/png": print_figure(figure, base64=True), "text/plain": describe_figure(figure)}
+        shell.display_pub.publish(data)
+        pyplot.close(figure)
+
+
+def run_beside(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine to its end on a loop of its own in this thread, also while the thread's loop is inside a callback."""
+    outer = asyncio._get_running_loop()
+    task = asyncio.current_task(outer) if outer is not None else None
+    if outer is not None:
+        if task is not None:
+            asyncio.tasks._leave_task(outer, task)
+        asyncio._set_running_loop(None)
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(coroutine)
+    finally:
+        try:
+            _cancel_all(loop)
+        finally:
+            loop.close()
+            if outer is not None:
+                asyncio._set_running_loop(outer)
+                if task is not None:
+                    asyncio.tasks._enter_task(outer, task)
+
+
+def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    loop.run_until_complete(loop.shutdown_asyncgens())

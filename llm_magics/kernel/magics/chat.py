@@ -1,0 +1,315 @@
+"""One ``%%chat`` cell: from its options and text to a turn that is drawn, recorded, and handed back as a Reply."""
+
+from __future__ import annotations
+
+import json
+import sys
+import uuid
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llm_magics.errors import ContextFullError, OptionError
+from llm_magics.events import Event
+from llm_magics.kernel.cells.context import parent_header, parent_metadata, select, written
+from llm_magics.kernel.interrupts import Interrupts
+from llm_magics.kernel.options.braces import fill
+from llm_magics.kernel.options.line import Filled
+from llm_magics.kernel.options.specs import ChatOptions
+from llm_magics.kernel.rules import Rules
+from llm_magics.kernel.runtime import Resident, Runtime, Thread
+from llm_magics.messages import FinishReason
+from llm_magics.models.base import PromptPart, Sampling
+from llm_magics.transcript import Transcript
+
+from .fullcontext import with_ways_out
+
+if TYPE_CHECKING:
+    from llm_magics.kernel.page.notebook import NotebookView
+    from llm_magics.session.history import Turn
+    from llm_magics.session.session import Reply, Session
+    from llm_magics.views.text.terminal import TerminalView
+
+    from .sidebyside import Samples
+
+_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "seed")
+
+
+def chat(runtime: Runtime, options: ChatOptions, body: str) -> Reply | list[Reply] | None:
+    """Ask what the cell asks; give the Reply (several with ``--n``), or None after a preview. Errors raise, with nothing sent
+    if it is the cell's."""
+    asked = prepare(runtime, options, fill(body, runtime.shell.user_ns))
+    if options.preview:
+        request = asked.session.request(asked.text, replaces=asked.replaced, **asked.overrides)
+        show_preview(runtime, asked.resident.model.preview(request), asked.resident.model.context_size)
+        return None
+    turn = _Turn(uuid.uuid4().hex[:12], asked.session, _settings(asked))
+    if options.samples > 1:
+        return _chat_samples(runtime, asked, turn)
+    events = asked.session.turn(asked.text, turn=turn.id, replaces=asked.replaced, **asked.overrides)
+    _enter(runtime, asked, turn)
+    view = None if options.quiet else make_view(runtime, options, turn.id, asked.cell)
+    asked.thread.shows(turn.id, view)
+    try:
+        with runtime.using(asked.resident):
+            _drive(turn, events, view)
+    except ContextFullError as error:
+        raise with_ways_out(error, bool(asked.session.history), bool(asked.overrides["tools"])) from error
+    finally:
+        if options.variable and turn.reply is not None:
+            runtime.shell.user_ns[options.variable] = turn.reply
+        if options.quiet:  # nothing of it is saved
+            asked.session.schemas.release([turn.id])
+    return turn.reply
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A cell's question, ready to be sent: what is asked of whom, in which conversation, with which settings."""
+
+    options: ChatOptions
+    text: str
+    cell: str
+    resident: Resident
+    thread: Thread
+    session: Session
+    replaced: str | None
+    overrides: dict[str, Any]
+
+
+def prepare(runtime: Runtime, options: ChatOptions, text: str) -> Asked:
+    """Read a cell whose text is filled: all that can be wrong with it is found here, before anything is sent or changed."""
+    if options.variable and not options.variable.isidentifier():
+        raise OptionError(f"{options.variable!r} is not a valid variable name.", "%%chat? shows how it is used.")
+    text = text.strip()
+    if not text:
+        raise OptionError("The cell asks nothing.", "Write your question behind %%chat, or under that line.")
+    resident = runtime.find_model(options.model)
+    cell = str(parent_metadata(runtime.shell).get("cellId") or "")
+    rules = runtime.rules
+    rules.check_model(resident.names)
+    text = _with_context(runtime, options, text, cell, resident)
+    if options.system is not None:
+        options = replace(options, system=_system(options.system))
+    overrides = _overrides(runtime, options, rules)
+    thread = runtime.thread(options.thread, resident.model)
+    overrides = rules.for_turn(overrides, thread.session.settings)
+    overrides = runtime.defaults.for_turn(overrides, thread.session.settings, rules)
+    if options.no_history:
+        session, replaced = thread.session.fork(f"{thread.name}/aside", turns=()), None
+    else:
+        session, replaced = thread.session, thread.turn_of(cell, runtime.execution)
+    return Asked(options, text, cell, resident, thread, session, replaced, overrides)
+
+
+def _enter(runtime: Runtime, asked: Asked, turn: _Turn, samples: Samples | None = None) -> None:
+    """Make the turn one of the conversation's."""
+    runtime.made_aside(asked.cell, [turn.id] if asked.options.no_history else [], asked.session)
+    if not asked.options.no_history:
+        asked.session.configure(system=_system_of(asked))
+        if "system" in turn.settings and not asked.options.quiet:
+            asked.thread.systems[turn.id] = turn.settings["system"]
+        asked.thread.leave(turns_behind(asked.session, asked.replaced))
+        asked.thread.made(asked.cell, turn.id, runtime.execution)
+        asked.thread.samples = samples
+        runtime.latest_thread = asked.thread.name
+
+
+def _chat_samples(runtime: Runtime, asked: Asked, turn: _Turn) -> list[Reply]:
+    """Ask the same several times; the first answer joins the conversation."""
+    from llm_magics.session.map import row_seed, seed_of
+
+    from .sidebyside import Answer, Samples, columns_view
+
+    settings = asked.session.settings.override(**asked.overrides)
+    first = seed_of(asked.resident.model, settings)
+    before = turns_before(asked.session, asked.replaced)
+    answers = []
+    for at in range(asked.options.samples):
+        seed = row_seed(first, at) if at else first  # so that the first one is what the cell says without --n
+        session = asked.session.fork(f"{asked.thread.name}/{at + 1}", turns=before) if at else asked.session
+        overrides = {**asked.overrides, "seed": seed}
+        answers.append(Answer(f"{at + 1} · seed {seed}", session, turn.id, overrides, asked.replaced, turn.settings))
+    samples = Samples(asked.session, answers, None if asked.options.quiet else columns_view(runtime, asked.options, asked.cell))
+    _enter(runtime, asked, turn, samples)
+    asked.thread.shows(turn.id, samples.view)
+    try:
+        with runtime.using(asked.resident):
+            return samples.run(asked.text)
+    finally:
+        if asked.options.variable:
+            runtime.shell.user_ns[asked.options.variable] = samples.replies
+        if asked.options.quiet:
+            asked.session.schemas.release([turn.id])
+
+
+def turns_before(session: Session, replaced: str | None) -> tuple[Turn, ...]:
+    """The turns that a new turn stands behind, if it takes the place of ``replaced``."""
+    ids = [turn.id for turn in session.turns]
+    return session.turns[: ids.index(replaced)] if replaced in ids else session.turns
+
+
+def turns_behind(session: Session, replaced: str | None) -> tuple[Turn, ...]:
+    """The turns that leave the conversation with ``replaced``, because they were asked after it."""
+    ids = [turn.id for turn in session.turns]
+    return session.turns[ids.index(replaced) + 1 :] if replaced in ids else ()
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """The turn of one cell: its id in the session, and what is recorded beside the session's own record."""
+
+    id: str
+    session: Session
+    settings: Mapping[str, Any]
+
+    @property
+    def reply(self) -> Reply | None:
+        return self.session.reply_to(self.id)
+
+    def record(self, shown: Transcript) -> Transcript:
+        """The turn as the session keeps it: an interrupt may have come between an event's record and its drawing."""
+        return replace(shown if self.reply is None else self.reply.trace, turn=self.id, settings=self.settings)
+
+
+def _drive(turn: _Turn, events: Generator[Event, None, None], view: NotebookView | TerminalView | None) -> None:
+    """Pull the turn's events and draw them. Whatever ends it, the session is left whole and the last drawing is complete."""
+    reason: FinishReason = "error"
+    with Interrupts() as interrupts, ExitStack() as at_end:
+        if view is not None:
+            at_end.callback(lambda: view.close(turn.record(view.transcript), reason))
+        at_end.enter_context(closing(events))
+        try:
+            while True:
+                with interrupts.allowed():
+                    event = next(events, None)
+                if event is None:
+                    break
+                if view is not None:
+                    view.handle(event)
+                interrupts.check()
+        except KeyboardInterrupt:
+            reason = "interrupted"
+            raise
+
+
+def _settings(asked: Asked) -> dict[str, Any]:
+    """What the record keeps of the cell; ``after`` is the turn that this one stands behind, for ``%thread restore``.
+
+    A thread's system prompt stands in the first turn that has it: the others would repeat what another cell says. One that is
+    masked stands in every turn, so that no turn keeps its hash.
+    """
+    from llm_magics.views.secrets.secrets import masked_data
+
+    before = turns_before(asked.session, asked.replaced)
+    said = "" if asked.options.no_history else asked.thread.system_at(before)
+    return {
+        "cell": asked.cell,
+        "after": before[-1].id if before else "",
+        "aside": asked.options.no_history,
+        **({} if _system_of(asked) == said == masked_data(said) else {"system": _system_of(asked)}),
+        "options": _given(asked.options),
+    }
+
+
+def _system_of(asked: Asked) -> str:
+    return asked.session.settings.system if asked.options.system is None else asked.options.system
+
+
+def show_preview(runtime: Runtime, parts: Sequence[PromptPart], context_size: int) -> None:
+    """Show the prompt that would be sent, and what each part of it takes."""
+    from llm_magics.views.preview import preview_bundle
+
+    runtime.shell.display_pub.publish(preview_bundle([(p.origin, p.text, p.token_ids) for p in parts], context_size))
+
+
+def make_view(runtime: Runtime, options: ChatOptions, turn: str, cell: str) -> NotebookView | TerminalView:
+    """The view for whatever front end this is."""
+    kernel = getattr(runtime.shell, "kernel", None)
+    if kernel is None:
+        from llm_magics.views.text.terminal import TerminalView
+
+        return TerminalView(reasoning=options.show_reasoning)
+    from llm_magics.kernel.page.live import LiveTurn
+    from llm_magics.kernel.page.notebook import NotebookView
+    from llm_magics.kernel.page.widgets import ShellAsker
+
+    link = runtime.link if cell else None
+    session = str(parent_header(runtime.shell).get("session", ""))
+    live = LiveTurn(link, turn, cell, options.show_reasoning, session) if link is not None else None
+    view = NotebookView(
+        runtime.shell.display_pub.publish,
+        reasoning=options.show_reasoning,
+        live=live,
+        updates=bool(cell) or "google.colab" in sys.modules,
+    )
+    if isinstance(runtime.asker, ShellAsker):
+        runtime.asker.live, runtime.asker.cleared = live, view.forget
+    return view
+
+
+def _with_context(runtime: Runtime, options: ChatOptions, text: str, cell: str, resident: Resident) -> str:
+    if not options.context or options.context == ("none",):
+        return text
+    runs = select(options.context, runtime.cells.runs, runtime.page_cells(cell), cell)
+    half = resident.model.context_size * 3 // 2  # in characters, about half of the context
+    context = written(runs, min(16_000, half) if half else 16_000)
+    return f"{context}\n\n{text}" if context else text
+
+
+def _overrides(runtime: Runtime, options: ChatOptions, rules: Rules) -> dict[str, Any]:
+    """What the options say of this one turn, in the words of ``Session.turn``."""
+    from llm_magics.tools.builtin.selection import select
+    from llm_magics.tools.define.registry import registered
+
+    sampling = {name: getattr(options, name) for name in _SAMPLING if getattr(options, name) is not None}
+    given: dict[str, Any] = {
+        "system": options.system,
+        "tools": rules.tools_for(select(registered, options.tools), named=options.tools is not None),
+        "tool_choice": options.tool_choice,
+        "max_steps": options.max_steps,
+        "max_calls": options.max_calls,
+        "approve": options.approve,
+        "max_tokens": options.max_tokens,
+        "stop": options.stop or None,
+        "thinking": options.think,
+        "response_schema": _schema(options.schema, runtime.shell.user_ns) if options.schema else None,
+        "sampling": Sampling(**sampling) if sampling else None,
+        "record": options.record or rules.record,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _schema(given: str, namespace: Mapping[str, Any]) -> Any:
+    """A variable (a pydantic model, a type, a schema) or JSON. What was filled in is JSON: a value names no variable."""
+    named = not isinstance(given, Filled)
+    if named and given in namespace:
+        return namespace[given]
+    try:
+        schema = json.loads(given)
+    except ValueError:
+        schema = None
+    if not isinstance(schema, dict):
+        raise OptionError(
+            f"--schema {given}: this is not a JSON schema" + (", and there is no such variable." if named else "."),
+            "Give the name of a pydantic model, a type or a schema without braces, or a JSON schema in single quotes.",
+        )
+    return schema
+
+
+def _system(given: str) -> str:
+    """The text, or that of the file which was typed as ``@FILE``; a value that begins with "@" is a text."""
+    if not given.startswith("@") or (isinstance(given, Filled) and not given.n_typed):
+        return str(given)
+    try:
+        return Path(given[1:]).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionError(f"The system prompt {given[1:]} cannot be read: {error}.") from error
+
+
+def _given(options: ChatOptions) -> dict[str, Any]:
+    """The options that were given, for the record."""
+    plain = asdict(ChatOptions())
+    return {name: value for name, value in asdict(options).items() if value != plain[name]}

@@ -1,0 +1,74 @@
+"""``%%compare``: one question to several models, or to one model with several settings, outside of any conversation."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from llm_magics.errors import OptionError
+from llm_magics.kernel.options.braces import fill
+from llm_magics.kernel.options.specs import CompareOptions
+from llm_magics.kernel.runtime import Runtime
+
+from .chat import Asked, prepare
+from .sidebyside import Answer, columns_view, run
+
+if TYPE_CHECKING:
+    from llm_magics.session.session import Reply
+
+_MOST = 16
+_SHORT = {"temperature": "temp"}  # as one types it
+
+
+def compare(runtime: Runtime, options: CompareOptions, body: str) -> list[Reply]:
+    """Ask what the cell asks, of each; give the Replies. Errors raise, with nothing sent if it is the cell's."""
+    columns = options.columns()
+    if len(columns) < 2:
+        raise OptionError("There is nothing to compare.", "Give an option twice, e.g. -m A -m B or --temp 0 --temp 1.")
+    if len(columns) > _MOST:
+        raise OptionError(f"That makes {len(columns)} columns.", f"Compare at most {_MOST} at once.")
+    text = fill(body, runtime.shell.user_ns)
+    asked = [prepare(runtime, chosen, text) for _, chosen in columns]
+    seed = options.seed[0] if len(options.seed) == 1 else random.SystemRandom().getrandbits(32)
+    answers = [_answer(own, one, seed, bool(options.thread)) for (own, _), one in zip(columns, asked, strict=True)]
+    note = "" if len(options.seed) > 1 else f"All with seed {seed}. "
+    runtime.made_aside(asked[0].cell, [answer.turn for answer in answers], answers[0].session)
+    view = None if options.quiet else columns_view(runtime, asked[0].options, asked[0].cell)
+    try:
+        with ExitStack() as in_use:
+            for one in asked:
+                in_use.enter_context(runtime.using(one.resident))
+            return run(answers, asked[0].text, view, f"{note}Nothing of this joined a conversation.")
+    finally:
+        if options.variable:
+            replies = [reply for answer in answers if (reply := answer.reply) is not None]
+            runtime.shell.user_ns[options.variable] = replies
+        if options.quiet:
+            answers[0].session.schemas.release(answer.turn for answer in answers)
+
+
+def _answer(own: Mapping[str, Any], asked: Asked, seed: int, on_top: bool) -> Answer:
+    before = asked.thread.session.turns if on_top else ()
+    session = asked.thread.session.fork(f"{asked.thread.name}/compare", turns=before)
+    session.model = asked.resident.model
+    overrides = asked.overrides if "seed" in own else {**asked.overrides, "seed": seed}
+    record = {"cell": asked.cell, "aside": True, "system": session.settings.system, "options": dict(own)}
+    return Answer(_heading(own), session, uuid.uuid4().hex[:12], overrides, None, record)
+
+
+def _heading(own: Mapping[str, Any]) -> str:
+    """E.g. ``qwen2.5-coder-0.5b · temp 0``."""
+    parts = []
+    for name, value in own.items():
+        match value:
+            case bool():
+                shown = "on" if value else "off"
+            case float():
+                shown = f"{value:g}"
+            case _:
+                shown = str(value) if len(str(value)) <= 40 else f"{str(value)[:39]}…"
+        parts.append(shown if name == "model" else f"{_SHORT.get(name, name.replace('_', ' '))} {shown}")
+    return " · ".join(parts)

@@ -1,0 +1,146 @@
+"""What Tab offers on a magic's line: options, their values, names of models, threads, tools and files of the catalogue."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
+
+from llm_magics.errors import OptionError
+from llm_magics.kernel.options.line import Option, Spec, split
+from llm_magics.kernel.options.specs import SPECS
+from llm_magics.kernel.options.tools import options_begun
+from llm_magics.tools.define.registry import registered
+
+if TYPE_CHECKING:
+    from llm_magics.kernel.runtime import Runtime
+
+
+_MAGIC = re.compile(r"\s*%%?(\w+)\s(.*)", re.DOTALL)
+_FILLS = re.compile(r"\s*%%?(chat|compare|load_model|thread)\b")  # whose line or body is filled
+# e.g. "Explain {{df.he": braces that are open and not escaped, and the name at the end
+_BRACES = re.compile(r"(?<!\\)\{\{(?:(?!\}\}).)*?(?P<word>(?:[^\W\d]\w*\.)*(?:[^\W\d]\w*)?)$", re.DOTALL)
+
+
+def start_completion(runtime: Runtime) -> Callable[[], None]:
+    """Offer completions on the lines of our magics, and there alone: IPython's own names would be noise. Gives what ends it."""
+
+    @context_matcher(identifier="llm_magics", priority=100)
+    def matcher(context: CompletionContext) -> SimpleMatcherResult:
+        named = complete_braces(runtime, context.full_text, context.text_until_cursor)
+        word, offers = named or complete_line(runtime, context.text_until_cursor)
+        completions = [SimpleCompletion(text=offer, type="instance" if named else "magic") for offer in offers]
+        if not offers and _ours_alone(context.text_until_cursor):
+            completions = [SimpleCompletion(text=word, type="magic")]  # IPython asks others as well if there is nothing at all
+        return {"completions": completions, "matched_fragment": word, "suppress": bool(completions), "ordered": True}
+
+    matchers = runtime.shell.Completer.custom_matchers
+    matchers.append(matcher)
+    return lambda: matchers.remove(matcher)
+
+
+def complete_braces(runtime: Runtime, cell: str, line: str) -> tuple[str, list[str]] | None:
+    """What ``{{expression`` at the end of ``line`` may become: names of the user's, and attributes, e.g. "df.he" to "df.head".
+    None outside of braces, and in cells that fill none."""
+    begun = _BRACES.search(line)
+    if begun is None or not _FILLS.match(cell):
+        return None
+    word = begun["word"]
+    completer = runtime.shell.Completer
+    return word, list(completer.attr_matches(word) if "." in word else completer.global_matches(word))
+
+
+def _ours_alone(line: str) -> bool:
+    """Whether nobody else can know what comes next: words of Python mean nothing on these lines. Elsewhere a file, a variable
+    or a question may follow."""
+    found = _MAGIC.match(line)
+    takes_file = found is not None and found[1] == "thread" and found[2].split(" ")[0] in ("export", "restore")
+    return found is not None and found[1] in ("tools", "models", "thread", "unload_model") and not takes_file
+
+
+def complete_line(runtime: Runtime, line: str) -> tuple[str, list[str]]:
+    """The last word of ``line``, the text up to the cursor, and what it may become; nothing where anything may be written."""
+    found = _MAGIC.match(line)
+    if found is None or found[1] not in SPECS or "\n" in line:
+        return "", []
+    spec, before = SPECS[found[1]], options_begun(found[2]) if found[1] == "tool" else found[2]
+    if before is None:
+        return "", []  # in a signature
+    word = "" if not before or before[-1].isspace() else before.split()[-1]
+    try:
+        words = split(before[: len(before) - len(word)])
+    except OptionError:
+        return "", []  # inside quotes
+    return word, sorted({offer for offer in _offers(runtime, spec, words, word) if offer.startswith(word)})
+
+
+def _offers(runtime: Runtime, spec: Spec[object], words: list[str], word: str) -> Iterable[str]:
+    option = spec.by_name.get(words[-1]) if words else None
+    if option is not None and not option.flag:
+        return _values(runtime, option.complete, word, option)
+    if word.startswith("-"):
+        name, equals, value = word.partition("=")
+        if equals and name in spec.by_name:
+            named = spec.by_name[name]
+            return [f"{name}={offer}" for offer in _values(runtime, named.complete, value, named)]
+        return [name for name in spec.by_name if name.startswith("--") or len(word) == 1]
+    n_words = _plain_words(spec, words)
+    if n_words < len(spec.words):
+        expected = spec.words[n_words]
+        return _values(runtime, expected.complete, word) if not expected.after or words[0] in expected.after else []
+    return spec.by_name if not word else []
+
+
+def _plain_words(spec: Spec[object], words: list[str]) -> int:
+    """How many of the words stand for themselves."""
+    n, after_option = 0, False
+    for word in words:
+        option = spec.by_name.get(word)
+        n += option is None and not after_option and not word.startswith("--")
+        after_option = option is not None and not option.flag
+    return n
+
+
+def _values(runtime: Runtime, kind: str, word: str, option: Option | None = None) -> Iterable[str]:
+    """What a word of that kind may become; ``word`` is what there is of it, e.g. the list of tools "weather,plo"."""
+    if option is not None and option.choices:
+        return option.choices
+    match kind:
+        case "models":
+            from llm_magics.models.base import Model
+
+            held = (name for name, value in runtime.shell.user_ns.items() if name[:1] != "_" and isinstance(value, Model))
+            return [*runtime.residents, *held]
+        case "catalog":
+            from llm_magics.store.catalog import catalog
+
+            return [name for entry in catalog() for name in entry.names]
+        case "threads":
+            return runtime.threads
+        case "tools":
+            return _listed(word, [*_tools(), *(f"@{name}" for name in registered.sets), "@toolbox", "none"])
+        case "tool-names":
+            return _tools()
+        case "tool-lists":
+            return _listed(word, _tools())
+        case "tools-actions":
+            return ["list", "test", "why", "set", "forget"]
+        case "contexts":
+            return ["none", "prev", "above", "all", *(f"tag:{tag}" for run in runtime.cells.runs for tag in run.tags)]
+        case "thread-actions":
+            return ["show", "list", "use", "fork", "pick", "reset", "export", "restore"]
+        case "llm-actions":
+            return ["status", "doctor", "strip"]
+    return []
+
+
+def _tools() -> list[str]:
+    return [tool.name for tool in registered]
+
+
+def _listed(word: str, names: Iterable[str]) -> list[str]:
+    """The names behind what is listed already, e.g. "weather,plot" for "weather,plo"."""
+    before = word[: word.rfind(",") + 1]
+    return [f"{before}{name}" for name in names]

@@ -1,0 +1,193 @@
+"""``%load_model`` and its kin: what they do, and the cards that say what came of it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from llm_magics.errors import OptionError
+from llm_magics.kernel.cells.context import parent_metadata
+from llm_magics.kernel.options.specs import LoadOptions
+from llm_magics.kernel.rules import names_of
+from llm_magics.kernel.runtime import Resident, Runtime
+from llm_magics.models.base import Model
+from llm_magics.views.card import bar_text, bytes_text, card_bundle, table_bundle
+
+if TYPE_CHECKING:
+    from llm_magics.engine.fit.free import FreeMemory
+    from llm_magics.models.loading import Prepared
+    from llm_magics.store.catalog import CatalogEntry
+
+
+_WITH_CONTEXT = 1.2  # of the weights, with a KV cache and buffers
+
+# what a dry run calls the kinds of EngineInfo.buffers
+_KINDS = {
+    "weights": "model",
+    "KV cache": "kv",
+    "recurrent state": "recurrent",
+    "compute buffers": "compute",
+    "output": "output",
+}
+
+
+class Bar:
+    """A line of progress that is drawn again as it goes, and gives way to what comes after it."""
+
+    def __init__(self, shell: Any) -> None:
+        self._publish = shell.display_pub.publish
+        self._id = f"llm-magics-load-{time.monotonic_ns()}"
+        self._shown = False
+        self._last = 0.0
+        # a front end that sends no cell id (nbclient) ignores updates, and would keep the bar for ever
+        self._live = bool(parent_metadata(shell).get("cellId"))
+
+    def bytes(self, what: str, done: int, total: int, /) -> None:
+        """Take a download's progress."""
+        self._draw(bar_text(what, done, total))
+
+    def loading(self, name: str, part: float) -> bool:
+        """Take a load's progress, from 0 to 1."""
+        self._draw(f"loading {name}  {part:.0%}")
+        return True
+
+    def end(self, bundle: dict[str, Any]) -> None:
+        """Put what came of it in the bar's place."""
+        self._publish(bundle, transient={"display_id": self._id}, update=self._shown)
+
+    def _draw(self, line: str) -> None:
+        now = time.monotonic()
+        if self._live and now - self._last > 0.2:
+            self._last = now
+            self._publish({"text/plain": line}, transient={"display_id": self._id}, update=self._shown)
+            self._shown = True
+
+
+def load_model(runtime: Runtime, options: LoadOptions) -> None:
+    """Load, show how far it is, then one card; with ``dry_run`` only say what it would take."""
+    held = runtime.shell.user_ns.get(options.name)
+    rules = runtime.rules
+    if isinstance(held, Model):
+        rules.check_model((held.name,))
+        resident = runtime.add(options.alias or options.name, held, options.ttl)
+        runtime.shell.display_pub.publish(card_bundle(f"{resident.name} is the current model", model_rows(resident)))
+        return
+    from llm_magics.models.loading import open_prepared, prepare
+
+    options = runtime.defaults.for_load(options)
+    alias = options.alias
+    if alias and not alias.replace("-", "_").replace(".", "_").isidentifier():
+        raise OptionError(f"{alias!r} is no name for a model.", "Use letters, digits, '-', '_' and '.'.")
+    known_as = names_of(options.name)
+    rules.check_model(known_as)
+    bar = Bar(runtime.shell)
+    _make_room(runtime, options)
+    prepared = prepare(options.name, bar.bytes, **options.settings())
+    if options.dry_run:
+        bar.end(card_bundle(f"Loading {prepared.file.name} would take", estimate_rows(prepared), "Nothing was loaded."))
+        return
+    name = alias or prepared.file.name
+    model = open_prepared(prepared, name, lambda part: bar.loading(name, part))
+    resident = runtime.add(name, model, options.ttl, known_as)
+    bar.end(card_bundle(f"{name} is loaded", model_rows(resident)))
+
+
+def _make_room(runtime: Runtime, options: LoadOptions) -> None:
+    """Unload the model whose place the new one takes before memory is counted; a dry run takes nobody's place."""
+    from llm_magics.store.catalog import find
+
+    entry = find(options.name)
+    for name in {options.alias or (entry.name if entry else options.name)} & runtime.residents.keys():
+        if not options.dry_run:
+            runtime.unload(name)
+
+
+def model_rows(resident: Resident) -> list[tuple[str, str]]:
+    """What a card says of a model; a model without an engine has little to say."""
+    model: Any = resident.model
+    rows = [("context", f"{model.context_size:,} tokens" if model.context_size else "")]
+    info = getattr(getattr(model, "engine", None), "info", None)
+    if info is None:
+        return [("kind", type(model).__name__), *rows, ("unloaded when idle for", _seconds(resident.ttl))]
+    layers = f"{info.n_gpu_layers} of {info.n_layers + 1} on the GPU" if info.n_gpu_layers else "all on the CPU"
+    used = sum(size for _, _, size in info.buffers)
+    return [
+        ("model", f"{info.description}, {bytes_text(info.size)}"),
+        ("context", f"{info.n_ctx:,} tokens" + (f" (trained for {info.n_ctx_train:,})" if info.n_ctx_train else "")),
+        ("layers", layers),
+        ("memory", bytes_text(used) + _free_text() if used else ""),
+        ("chat template", _template_text(model)),
+        ("unloaded when idle for", _seconds(resident.ttl)),
+        ("loaded in", f"{info.load_seconds:.1f} s" if info.load_seconds else ""),
+    ]
+
+
+def estimate_rows(prepared: Prepared) -> list[tuple[str, str]]:
+    """What a dry run says: each kind of memory, where it would be, and what is free there."""
+    config, estimate = prepared.plan.config, prepared.plan.estimate
+    rows = [("file", f"{prepared.file.path.name}, {bytes_text(prepared.file.size)}"), ("context", f"{config.n_ctx:,} tokens")]
+    rows += [(name, bytes_text(estimate.of(kind))) for name, kind in _KINDS.items() if estimate.of(kind)]
+    for device in ("host", *(d.name for d in estimate.devices)):
+        rows.append((f"in all on {device}", bytes_text(estimate.needs(device))))
+    return [*rows, ("layers on the GPU", str(config.n_gpu_layers))]
+
+
+def show_models(runtime: Runtime) -> None:
+    """Tables of what is loaded, and of what can be."""
+    from llm_magics.engine.fit.free import free_memory
+    from llm_magics.store.catalog import catalog
+    from llm_magics.store.stores import on_disk, stored_files
+
+    publish = runtime.shell.display_pub.publish
+    rows = [
+        [("* " if r.name == runtime.current_model else "  ") + r.name, dict(model_rows(r)).get("model", type(r.model).__name__),
+         f"{r.model.context_size:,}" if r.model.context_size else ""]
+        for r in runtime.residents.values()
+    ]  # fmt: skip
+    note = "" if rows else "No model is loaded. Load one: %load_model NAME"
+    publish(table_bundle(["loaded (* answers)", "model", "context"], rows, note))
+    room = free_memory()
+    stored = list(stored_files())
+    known = [
+        [e.name, _size_text(e), "yes" if on_disk(e, stored) else "", _fit_text(e, room), e.license, e.about]
+        for e in catalog()
+    ]
+    note = "%load_model also takes a path, or a hub OWNER/REPO:FILE. A size with ~ is estimated; --dry-run shows the plan."
+    publish(table_bundle(["name", "size", "on this disk", "fits in memory now", "licence", "about"], known, note))
+    others = [f for f in stored if not any(on_disk(e, [f]) for e in catalog())]
+    if others:
+        found = [[f.names[0], bytes_text(f.path.stat().st_size), f.store] for f in others]
+        publish(table_bundle(["also on this disk", "size", "from"], found))
+
+
+def _size_text(entry: CatalogEntry) -> str:
+    estimated = "~ " if entry.size is None else ""
+    return f"{estimated}{bytes_text(entry.expected_size)}" if entry.expected_size else ""
+
+
+def _fit_text(entry: CatalogEntry, room: FreeMemory) -> str:
+    """Whether the weights and a small context go into what is free: of a GPU, or else of the host."""
+    needed = entry.expected_size * _WITH_CONTEXT
+    if not needed:
+        return ""
+    if any(gpu.free >= needed for gpu in room.gpus):
+        return "yes, on a GPU"
+    return "yes" if room.host >= needed else "no"
+
+
+def _seconds(ttl: float | None) -> str:
+    return f"{ttl:g} s" if ttl else ""
+
+
+def _free_text() -> str:
+    import psutil
+
+    return f", {bytes_text(psutil.virtual_memory().available)} of host memory free"
+
+
+def _template_text(model: Any) -> str:
+    """Which tool syntax and reasoning markers were read off the chat template, e.g. ``tool calls: json in <tool_call>``."""
+    tools, reasoning = model.format.tools, model.format.reasoning
+    marker = (tools.section_start or tools.call_start).strip()
+    calls = f"tool calls: {tools.shape.value}" + (f" in {marker}" if marker else "")
+    return calls + (f"; reasoning in {reasoning.start.strip()}" if reasoning is not None else "")

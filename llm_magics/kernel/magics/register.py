@@ -1,0 +1,208 @@
+"""The magics, and what registers them: each parses its line and calls what does the work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
+
+from llm_magics.errors import LLMMagicsError, OptionError
+from llm_magics.kernel.cells.book import CellBook
+from llm_magics.kernel.gauge import start_gauge
+from llm_magics.kernel.options.line import Options, Spec, near
+from llm_magics.kernel.options.oneline import start_one_line
+from llm_magics.kernel.options.specs import CHAT, COMPARE, LLM, LOAD_MODEL, MODELS, THREAD, UNLOAD_MODEL
+from llm_magics.kernel.page.live import link_of
+from llm_magics.kernel.page.shown import start_shown
+from llm_magics.kernel.runtime import Runtime
+
+from .completion import start_completion
+from .plainly import plainly
+from .registration import documented, register
+from .tools import ToolMagics, start_tools
+
+_RULES_FROM = {
+    "kernel": "this kernel's configuration",
+    "told": "this kernel's configuration and this page's settings",
+    "silent": "this kernel's configuration and the last settings of a page, and every call is asked about, because this page "
+    "does not answer",
+    "none": "this kernel's configuration alone: no page with the llm_magics extension has answered",
+}
+_HELD = "_llm_magics_runtime"  # on the shell, so that models outlive %reload_ext
+
+
+def load(shell: InteractiveShell) -> None:
+    """Register the magics on a shell. Loading again replaces them; models and conversations stay."""
+    unload(shell)
+    runtime = runtime_of(shell)
+    link_of(getattr(shell, "kernel", None))  # now, while it can see which cell runs
+    book = CellBook(shell)
+    runtime.cells.start()
+    runtime.undo.append(runtime.cells.stop)
+    runtime.undo.append(start_tools(shell, runtime, book))
+    runtime.undo.append(start_gauge(runtime))
+    runtime.undo.append(start_completion(runtime))
+    runtime.undo.append(start_one_line(shell))
+    runtime.undo.append(start_shown(shell))
+    runtime.undo.append(start_offers(runtime))
+    for magics in (LanguageModelMagics(shell, runtime), ToolMagics(shell, runtime, book)):
+        runtime.undo.append(register(shell, magics))
+
+
+def unload(shell: InteractiveShell) -> None:
+    """Take the magics away. Models stay resident until the kernel ends or %unload_model."""
+    runtime = getattr(shell, _HELD, None)
+    while runtime is not None and runtime.undo:
+        runtime.undo.pop()()
+
+
+def runtime_of(shell: Any) -> Runtime:
+    """What this shell's kernel holds, made on first use."""
+    runtime = getattr(shell, _HELD, None)
+    if runtime is None:
+        runtime = Runtime(shell)
+        setattr(shell, _HELD, runtime)
+    return runtime
+
+
+def start_offers(runtime: Runtime) -> Callable[[], None]:
+    """Offer below a cell that failed the one action that mends it, if there is one. Gives what ends it."""
+
+    def offer(_: Any) -> None:
+        action, runtime.offer = runtime.offer, None
+        if action is not None and getattr(runtime.shell, "kernel", None) is not None:  # a terminal has shown it in words
+            from llm_magics.views.action import action_bundle
+
+            runtime.shell.display_pub.publish(action_bundle(action.label, action.code))
+
+    runtime.shell.events.register("post_run_cell", offer)
+    return lambda: runtime.shell.events.unregister("post_run_cell", offer)
+
+
+@magics_class
+class LanguageModelMagics(Magics):
+    """One method for each magic. Errors of ours show as one sentence, and stop Run All like any other."""
+
+    def __init__(self, shell: InteractiveShell, runtime: Runtime) -> None:
+        super().__init__(shell)
+        self.runtime = runtime
+
+    @cell_magic
+    @documented(CHAT)
+    def chat(self, line: str, cell: str) -> None:
+        from .chat import chat
+
+        with self._plainly("what came so far is kept."):
+            chat(self.runtime, *self._asked(CHAT, line, cell))
+
+    @cell_magic
+    @documented(COMPARE)
+    def compare(self, line: str, cell: str) -> None:
+        from .compare import compare
+
+        with self._plainly("what came so far is kept."):
+            compare(self.runtime, *self._asked(COMPARE, line, cell))
+
+    @line_magic
+    @documented(LOAD_MODEL)
+    def load_model(self, line: str) -> None:
+        from .loads import load_model
+
+        with self._plainly():
+            load_model(self.runtime, self._read(LOAD_MODEL, line))
+
+    @line_magic
+    @documented(UNLOAD_MODEL)
+    def unload_model(self, line: str) -> None:
+        with self._plainly():
+            options = self._read(UNLOAD_MODEL, line)
+            names = list(self.runtime.residents) if options.all else [self.runtime.resident(options.name).name]
+            for name in names:
+                self.runtime.unload(name)
+            self._say(f"Unloaded {', '.join(names) or 'nothing'}.")
+
+    @line_magic
+    @documented(MODELS)
+    def models(self, line: str) -> None:
+        from .loads import show_models
+
+        with self._plainly():
+            self._read(MODELS, line)
+            show_models(self.runtime)
+
+    @line_magic
+    @documented(THREAD)
+    def thread(self, line: str) -> None:
+        from .threads import thread_action
+
+        with self._plainly():
+            thread_action(self.runtime, self._read(THREAD, line))
+
+    @line_magic
+    @documented(LLM)
+    def llm(self, line: str) -> None:
+        with self._plainly():
+            options = self._read(LLM, line)
+            actions: dict[str, Callable[[], None]] = {
+                "status": self._status,
+                "doctor": self._doctor,
+                "strip": lambda: self._strip(options.path),
+            }
+            if options.action not in actions:
+                hint = near(options.action, actions) or f"It can: {', '.join(actions)}."
+                raise OptionError(f"%llm cannot {options.action!r}.", hint)
+            actions[options.action]()
+
+    @contextmanager
+    def _plainly(self, interrupted: str = "stopped.") -> Iterator[None]:
+        """Show errors as one sentence, and offer below the cell what mends them."""
+        with plainly(interrupted):
+            try:
+                yield
+            except LLMMagicsError as error:
+                self.runtime.offer = error.action
+                raise
+
+    def _read(self, spec: Spec[Options], line: str) -> Options:
+        return spec.parse(line, self.runtime.shell.user_ns, self.runtime.tell_once)
+
+    def _asked(self, spec: Spec[Options], line: str, cell: str) -> tuple[Options, str]:
+        """A cell's options and its question, which stands below the line, or on it where nothing stands below."""
+        if cell.strip():
+            return self._read(spec, line), cell
+        return spec.parse_question(line, self.runtime.shell.user_ns, self.runtime.tell_once)
+
+    def _status(self) -> None:
+        from llm_magics.plural import counted
+        from llm_magics.views.card import card_bundle
+
+        status = self.runtime.status()
+        threads = ", ".join(f"{name} ({counted(n, 'turn')})" for name, n in status["threads"].items())
+        rows = [
+            ("models", ", ".join(status["models"]) or "none: %load_model NAME"),
+            ("answers", status["current_model"]),
+            ("threads", threads),
+            ("current thread", status["current_thread"]),
+            *self.runtime.defaults.rows(),
+            *self.runtime.rules.rows(),
+            ("rules from", _RULES_FROM[said.standing if (said := self.runtime.page_rules) else "kernel"]),
+        ]
+        self.runtime.shell.display_pub.publish(card_bundle("llm_magics", rows))
+
+    def _doctor(self) -> None:
+        from llm_magics.doctor.report import report
+
+        self.runtime.shell.display_pub.publish({"text/plain": "\n".join(map(str, report(self.runtime.defaults.model)))})
+
+    def _strip(self, path: str) -> None:
+        from .threads import strip
+
+        strip(self.runtime, path)
+
+    def _say(self, text: str) -> None:
+        from llm_magics.views.card import card_bundle
+
+        self.runtime.shell.display_pub.publish(card_bundle(text, ()))

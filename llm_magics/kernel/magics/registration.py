@@ -1,0 +1,42 @@
+"""Putting magics on a shell by IPython's own way, and taking them off again, for which IPython has no call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.magic import Magics, no_var_expand
+
+from llm_magics.kernel.options.line import Spec
+
+Method = TypeVar("Method", bound=Callable[..., None])
+
+
+def documented(spec: Spec[Any]) -> Callable[[Method], Method]:
+    """Decorate a magic's method: its docstring becomes the help, for ``%%chat?``, and its line arrives as it was typed."""
+
+    def decorate(method: Method) -> Method:
+        method.__doc__ = spec.help()
+        return no_var_expand(method)
+
+    return decorate
+
+
+def register(shell: InteractiveShell, magics: Magics) -> Callable[[], None]:
+    """Register the magics of a class; gives what takes them away and brings back the magics that had their names before."""
+    table: dict[str, dict[str, Any]] = shell.magics_manager.lsmagic()
+    names = [(kind, name) for kind, named in magics.magics.items() for name in named]
+    before = {(kind, name): table[kind].get(name) for kind, name in names}
+    shell.register_magics(magics)
+    ours = {(kind, name): table[kind][name] for kind, name in names}
+
+    def unregister() -> None:
+        for kind, name in names:
+            if table[kind].get(name) is not ours[kind, name]:
+                continue  # registered by somebody else since
+            del table[kind][name]
+            if before[kind, name] is not None:
+                table[kind][name] = before[kind, name]
+
+    return unregister

@@ -1,0 +1,175 @@
+"""``%%tool`` and ``%tools``: cells made tools, and what there is to know about tools."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from html import escape
+from typing import Any, Protocol
+
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
+
+from llm_magics.errors import OptionError
+from llm_magics.events import ToolEnd, ToolProgress
+from llm_magics.kernel.cells.book import CellBook
+from llm_magics.kernel.cells.celltool import Cell, CellTool
+from llm_magics.kernel.cells.surroundings import displays_into
+from llm_magics.kernel.options.tools import TOOL, TOOLS, read_header
+from llm_magics.kernel.page.widgets import ShellAsker
+from llm_magics.kernel.rules import Rules
+from llm_magics.messages import ToolCall
+from llm_magics.tools.builtin.selection import select
+from llm_magics.tools.define.registry import registered
+from llm_magics.tools.define.tool import Tool
+from llm_magics.tools.policy import Asker, Gate, Limits
+from llm_magics.tools.run.deadline import Clock
+from llm_magics.tools.run.execute import Runner
+from llm_magics.views.secrets.secrets import masked_data, masked_text
+
+from .plainly import plainly
+from .registration import documented
+from .why import explain
+
+
+class Host(Protocol):
+    """What is used of the kernel's runtime: who asks for approval, what is allowed, and conversations (each a ``session``)."""
+
+    asker: Asker
+    threads: dict[str, Any]
+    latest_thread: str
+
+    @property
+    def rules(self) -> Rules: ...
+
+
+@magics_class
+class ToolMagics(Magics):
+    """The magics about tools. They need the ``book`` to be attached, see :func:`start_tools`."""
+
+    def __init__(self, shell: InteractiveShell, host: Host, book: CellBook) -> None:
+        super().__init__(shell)
+        self.host = host
+        self.book = book
+
+    @cell_magic
+    @documented(TOOL)
+    def tool(self, line: str, cell: str) -> None:
+        with plainly():
+            current = self.book.current
+            made = self.book.define(read_header(line), Cell(cell, current.id, current.tags, current.parent))
+            self._show([made])
+
+    @line_magic
+    @documented(TOOLS)
+    def tools(self, line: str) -> None:
+        action, _, rest = line.strip().partition(" ")
+        actions: dict[str, Callable[[str], None]] = {
+            "": self._list, "list": self._list, "test": self._test, "why": self._why, "set": self._set, "forget": self._forget,
+        }  # fmt: skip
+        with plainly():
+            if action not in actions:
+                raise OptionError(f"%tools does not know {action!r}.", f"It knows:\n{TOOLS.notes}")
+            actions[action](rest.strip())
+
+    def _list(self, rest: str) -> None:
+        self.book.refresh()
+        self._show(tuple(registered))
+
+    def _test(self, rest: str) -> None:
+        name, _, arguments = rest.partition(" ")
+        if not name:
+            raise OptionError("%tools test needs a tool's name.", "Write %tools test NAME {json}.")
+        tool = select(registered, name)[0]
+        end = test(tool, arguments.strip() or "{}", self.host.asker, self._print)
+        for bundle in end.outputs:
+            self._publish(masked_data(dict(bundle)))
+        self._print(f"{end.state} in {end.seconds:.2f} s; the model reads:\n{end.result.content}\n")
+        for warning in end.warnings:
+            self._print(f"({warning})\n")
+
+    def _why(self, rest: str) -> None:
+        thread = self.host.threads.get(self.host.latest_thread)
+        turns = thread.session.turns if thread is not None else ()
+        self._print(explain(turns[-1] if turns else None) + "\n")
+
+    def _set(self, rest: str) -> None:
+        name, _, members = rest.partition(" ")
+        names = [member.strip() for member in members.split(",") if member.strip()]
+        if not name or not names:
+            raise OptionError("%tools set needs a name and tools.", "Write %tools set NAME a,b,c.")
+        registered.define_set(name, [tool.name for tool in select(registered, ",".join(names))])
+
+    def _forget(self, rest: str) -> None:
+        registered.discard(registered[rest])
+
+    def _show(self, tools: Collection[Tool]) -> None:
+        rules = self.host.rules
+        barred = {tool.name: "" if rules.allows_tool(tool.name) else ", barred by the rules of this kernel" for tool in tools}
+        rows = [(tool.name, tool.signature.text, origin(tool), policy(tool) + barred[tool.name]) for tool in tools]
+        if not rows:
+            self._print("No tool is registered. Decorate a function with @tool, or begin a cell with %%tool NAME(...).\n")
+            return
+        widths = [max(len(row[i]) for row in rows) for i in range(3)]
+        plain = "\n".join("  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[3]]) for row in rows)
+        self._publish({"text/plain": plain, "text/html": _table(rows)})
+
+    def _publish(self, bundle: dict[str, Any]) -> None:
+        self.book.shell.display_pub.publish(bundle)
+
+    def _print(self, text: str) -> None:
+        print(masked_text(text), end="")  # noqa: T201 (a magic's own output)
+
+
+def test(tool: Tool, arguments: str, asker: Asker, say: Callable[[str], None]) -> ToolEnd:
+    """Run a tool as a model's call would: same checks, same policy, same limits."""
+    limits = Limits()
+    runner = Runner({tool.name: tool}, Gate(), asker, Clock(limits.seconds), limits.result_chars)
+    for event in runner.run([ToolCall(tool.name, arguments, id="test")]):
+        if isinstance(event, ToolProgress):
+            say(event.text)
+        if isinstance(event, ToolEnd):
+            return event
+    raise AssertionError("a call that ended without a ToolEnd")
+
+
+def origin(tool: Tool) -> str:
+    """Where a tool comes from: a cell, or a module."""
+    if isinstance(tool, CellTool):
+        return "cell, on a copy of the namespace" if tool.scratch else "cell"
+    module = getattr(tool.function, "__module__", "") or ""
+    return "this notebook" if module == "__main__" else module
+
+
+def policy(tool: Tool) -> str:
+    """How a tool may run, in a few words."""
+    options = tool.options
+    words: list[str] = [options.approve]
+    words += [f"timeout {options.timeout:g} s"] if options.timeout else []
+    words += [f"{options.max_chars:,} characters"] if options.max_chars else []
+    words += ["in parallel"] if options.thread_safe else []
+    words += ["may repeat"] if options.repeats else []
+    words += ["mocked"] if options.mocked else []
+    return ", ".join(words)
+
+
+def _table(rows: list[tuple[str, str, str, str]]) -> str:
+    head = "".join(f"<th style='text-align:left'>{name}</th>" for name in ("tool", "source", "policy"))
+    body = "".join(
+        f"<tr><td style='text-align:left'><code>{escape(name + signature)}</code></td>"
+        f"<td style='text-align:left'>{escape(source)}</td><td style='text-align:left'>{escape(rule)}</td></tr>"
+        for name, signature, source, rule in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def start_tools(shell: InteractiveShell, host: Host, book: CellBook) -> Callable[[], None]:
+    """Have the book listen, and the shell's sessions ask for approval; gives what ends that."""
+    book.attach()
+    host.asker = ShellAsker(shell)
+    stop_displays = displays_into(shell)
+
+    def stop() -> None:
+        book.detach()
+        stop_displays()
+
+    return stop

@@ -1,0 +1,1 @@
+"""A magic's line is read: words, braces, and the table of options."""

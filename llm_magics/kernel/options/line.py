@@ -1,0 +1,322 @@
+"""One declarative description of a magic's line, from which its parsing, its help and its completion are derived.
+
+A line is split like a shell's, but for backslashes, which mean themselves (Windows paths). Options may stand anywhere:
+``--name value``, ``--name=value``, ``-n value``; flags take no value. The same Spec object answers ``%%chat?`` and Tab.
+
+``{{expression}}`` is filled word by word, after the line was split, and once. A value stays inside its word, whatever blanks,
+quotes or braces it holds, and it is data: it cannot become an option's name, and what it holds names no file and no variable.
+
+A magic that asks a question takes it on its line, too: behind the options stands the question as it is, quotes and all.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from llm_magics.errors import OptionError
+
+from .braces import Piece, piece_at
+
+Options = TypeVar("Options")
+Tell: TypeAlias = Callable[[str], None]
+
+
+class Filled(str):
+    """A word with a value in it. Its first ``n_typed`` characters were typed on the line; behind them the value begins."""
+
+    n_typed: int
+
+    def __new__(cls, text: str, n_typed: int = 0) -> Filled:
+        word = super().__new__(cls, text)
+        word.n_typed = n_typed
+        return word
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option.
+
+    Args:
+        names: its spellings, the main one first, e.g. ``("--ctx", "-c", "--ctx-size")``.
+        field: the field of the options' dataclass that it sets; "" for a flag that is looked at by itself.
+        help: one line.
+        read: makes the value of the word; raises ValueError, saying what would be right. A plain ``str`` does not tell what was
+            typed from what was filled in; ``as_typed`` does.
+        metavar: what stands for the value in the help; empty for a flag, which sets ``True``.
+        choices: the only values there are.
+        complete: what kind of names Tab offers, e.g. "models".
+        many: whether it may be given more than once, giving a tuple.
+        old: spellings that still work but are not shown; whoever writes one is told the main one.
+    """
+
+    names: tuple[str, ...]
+    field: str
+    help: str
+    read: Callable[[str], Any] = str
+    metavar: str = ""
+    choices: tuple[str, ...] = ()
+    complete: str = ""
+    many: bool = False
+    old: tuple[str, ...] = ()
+
+    @property
+    def flag(self) -> bool:
+        return not self.metavar and not self.choices
+
+    @property
+    def usage(self) -> str:
+        """E.g. ``--ctx, -c N|auto``."""
+        value = self.metavar or "|".join(self.choices)
+        return f"{', '.join(self.names)} {value}".strip()
+
+    def value_of(self, word: str, spelling: str) -> Any:
+        """Read one word as this option's value; raises OptionError."""
+        if self.choices and word not in self.choices:
+            raise OptionError(f"{spelling} cannot be {word!r}.", near(word, self.choices) or f"Write {self.usage}.")
+        try:
+            return self.read(word)
+        except ValueError as error:
+            raise OptionError(f"{spelling} cannot be {word!r}: {error}.", f"Write {self.usage}.") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word that stands without an option's name, e.g. the model's name of ``%load_model``.
+
+    ``after`` are the first words behind which Tab completes it; none named is any.
+    """
+
+    field: str
+    metavar: str
+    help: str
+    required: bool = False
+    complete: str = ""
+    after: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Spec(Generic[Options]):
+    """All there is to say about one magic's line. ``make`` is the frozen dataclass that parsing gives."""
+
+    magic: str
+    summary: str
+    make: Callable[..., Options]
+    options: tuple[Option, ...] = ()
+    words: tuple[Word, ...] = ()
+    body: str = ""
+    notes: str = ""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    by_name: Mapping[str, Option] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by_name", {name: option for option in self.options for name in option.names})
+
+    def parse(self, line: str, namespace: Mapping[str, Any] | None = None, tell: Tell | None = None) -> Options:
+        """Read the whole line, its words filled from ``namespace`` (without one, braces are text); raises OptionError.
+
+        ``tell`` is told of spellings that are old.
+        """
+        given: dict[str, Any] = {}
+        rest: list[str] = []
+        words = _Words(line, namespace)
+        while (word := words.take()) is not None:
+            if word == "--" and not isinstance(word, Filled):
+                rest += map(str, iter(words.take, None))
+            elif _is_option(word):
+                self._read_option(given, word, words, tell)
+            else:
+                rest.append(str(word))
+        return self._made(given, rest)
+
+    def parse_question(
+        self, line: str, namespace: Mapping[str, Any] | None = None, tell: Tell | None = None
+    ) -> tuple[Options, str]:
+        """Read a line that ends in a question, e.g. ``--temp 0 What's a cell?``: its options, and the question as it stands."""
+        given: dict[str, Any] = {}
+        words = _Words(line, namespace)
+        while (at := words.at) < len(words.line):
+            word = words.take() if words.line.startswith("-", at) else None
+            if word is None or not _is_option(word):
+                break
+            self._read_option(given, word, words, tell)
+        return self._made(given, ()), words.line[at:]
+
+    def help(self) -> str:
+        """Write what ``magic?`` shows."""
+        words = " ".join(word.metavar if word.required else f"[{word.metavar}]" for word in self.words)
+        usage = " ".join(part for part in (self.magic, words, "[options]" if self.options else "") if part)
+        rows = [(word.metavar, word.help) for word in self.words] + [(o.usage, o.help) for o in self.options]
+        width = min(max((len(left) for left, _ in rows), default=0), 34)
+        lines = [f"  {left:<{width}}  {right}" for left, right in rows]
+        parts = [self.summary, usage + (f"\n{self.body}" if self.body else ""), "\n".join(lines), self.notes]
+        return "\n\n".join(part for part in parts if part)
+
+    def _read_option(self, given: dict[str, Any], word: str, words: _Words, tell: Tell | None) -> None:
+        name, equals, value = _parted(word)
+        option = self._option(name, tell)
+        if option.flag and equals:
+            raise OptionError(f"{name} takes no value.")
+        if option.flag:
+            given[option.field] = True
+            return
+        if not equals:
+            following = words.take()
+            if following is None:
+                raise OptionError(f"{name} needs a value.", f"Write {option.usage}.")
+            value = following
+        read = option.value_of(value, name)
+        if option.many:
+            given[option.field] = (*given.get(option.field, ()), read)
+        elif given.get(option.field, read) != read:
+            raise OptionError(f"{name} is given twice, as {given[option.field]} and {read}.")
+        else:
+            given[option.field] = read
+
+    def _option(self, name: str, tell: Tell | None) -> Option:
+        if name in self.by_name:
+            return self.by_name[name]
+        if name in self.refused:
+            raise OptionError(f"{self.magic} has no option {name} any more.", self.refused[name])
+        old = next((option for option in self.options if name in option.old), None)
+        if old is None:
+            raise OptionError(f"{self.magic} has no option {name}.", near(name, self.by_name) or f"{self.magic}? lists them.")
+        if tell is not None:
+            tell(f"{self.magic} {name} still works, but its name is {old.names[0]} now.")
+        return old
+
+    def _made(self, given: dict[str, Any], rest: Sequence[str]) -> Options:
+        if len(rest) > len(self.words):
+            extra = rest[len(self.words)]
+            hint = "Write the question on one line alone, or all of it below the line." if self.body else ""
+            hint = hint or f"{self.magic}? shows how it is used."
+            raise OptionError(f"{self.magic} does not know what to do with {extra!r}.", hint)
+        given |= {word.field: value for word, value in zip(self.words, rest, strict=False)}
+        missing = next((word for word in self.words if word.required and word.field not in given), None)
+        if missing is not None:
+            raise OptionError(f"{self.magic} needs {missing.metavar}: {missing.help}.", f"{self.magic}? shows how it is used.")
+        return self.make(**given)
+
+
+class _Words:
+    """A line's words, taken from the left and filled one by one."""
+
+    def __init__(self, line: str, namespace: Mapping[str, Any] | None = None) -> None:
+        self.line = line.strip()
+        self.at = 0
+        self._namespace = namespace
+
+    def take(self) -> str | None:
+        """The next word, a Filled if there is a value in it; None at the end of the line."""
+        if self.at >= len(self.line):
+            return None
+        pieces: list[str] = []
+        n_typed: int | None = None
+        quote = ""
+        while self.at < len(self.line):
+            letter = self.line[self.at]
+            piece = piece_at(self.line, self.at)
+            if piece is not None:
+                if piece.code is not None and self._namespace is not None and n_typed is None:
+                    n_typed = sum(map(len, pieces))
+                pieces.append(self._filled(piece))
+                self.at = piece.end
+                continue
+            if letter.isspace() and not quote:
+                break
+            self.at += 1
+            if letter == quote:
+                quote = ""
+            elif letter in "\"'" and not quote:
+                quote = letter
+            else:
+                pieces.append(letter)
+        if quote:
+            raise OptionError("A quotation mark in the magic's line is not closed.", "Close it, or write in the cell.")
+        while self.line[self.at : self.at + 1].isspace():
+            self.at += 1
+        return "".join(pieces) if n_typed is None else Filled("".join(pieces), n_typed)
+
+    def _filled(self, piece: Piece) -> str:
+        return self.line[self.at : piece.end] if self._namespace is None else piece.value(self._namespace)
+
+
+def split(line: str) -> list[str]:
+    """Split a magic's line into words: quotes hold words together, a backslash is itself."""
+    return list(iter(_Words(line).take, None))
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """Ask for the nearest known names, e.g. ``Did you mean --temp?``; empty where none is near."""
+    names = list(known)
+    found = difflib.get_close_matches(word, names, 3, 0.6) or [n for n in names if len(word) > 2 and n.startswith(word)]
+    return f"Did you mean {' or '.join(found[:3])}?" if found else ""
+
+
+def _is_option(word: str) -> bool:
+    """Whether a word is an option's name, typed as such, and not a negative number."""
+    if isinstance(word, Filled) and "=" not in word[: word.n_typed]:
+        return False
+    return word.startswith("-") and len(word) > 1 and not (word[1].isdigit() or word[1] == ".")
+
+
+def _parted(word: str) -> tuple[str, str, str]:
+    """Part ``--name=value``; the value of a Filled is one."""
+    name, equals, value = word.partition("=")
+    return name, equals, Filled(value, word.n_typed - len(name) - 1) if isinstance(word, Filled) else value
+
+
+# --- readers of values ------------------------------------------------------------------------------------------------------
+
+
+def as_typed(word: str) -> str:
+    """Keep the word as it is, a Filled too: for values that may name a file or a variable if they were typed."""
+    return word
+
+
+def number(least: float, most: float = float("inf"), whole: bool = False) -> Callable[[str], Any]:
+    """Make a reader of numbers between two bounds."""
+    kind, name = (int, "a whole number") if whole else (float, "a number")
+    bounds = f"from {least:g} to {most:g}" if most != float("inf") else f"of at least {least:g}"
+
+    def read(word: str) -> Any:
+        try:
+            value = kind(word.replace("_", ""))
+        except ValueError:
+            raise ValueError(f"it should be {name}") from None
+        if not least <= value <= most:
+            raise ValueError(f"it should be {name} {bounds}")
+        return value
+
+    return read
+
+
+def auto_or(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Make a reader that gives None for "auto"."""
+    return lambda word: None if word == "auto" else read(word)
+
+
+def on_off(word: str) -> bool:
+    if word not in ("on", "off"):
+        raise ValueError("it should be on or off")
+    return word == "on"
+
+
+def json_object(word: str) -> dict[str, Any]:
+    try:
+        value = json.loads(word)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError("it should be a JSON object in single quotes, e.g. '{\"name\": true}'")
+    return value
+
+
+def numbers(word: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in word.replace("/", ",").split(","))
+    except ValueError:
+        raise ValueError("it should be numbers with commas between, e.g. 3,1") from None

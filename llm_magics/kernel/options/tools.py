@@ -1,0 +1,134 @@
+"""The line of ``%%tool``: a Python signature, then options.
+
+The same header stands behind ``# %tool`` in a cell's first line. ``read_header`` only reads; nothing is evaluated.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass
+
+from llm_magics.errors import OptionError
+from llm_magics.tools.policy import Approve
+
+from .line import Option, Spec, Word, number
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_OPTION = re.compile(r"(?:^|\s)--?[A-Za-z]")  # e.g. " --approve"
+_OPTIONS_BEGUN = re.compile(r"\s(-(?!>).*)?$")  # e.g. " --app", " --approve ask ", " "
+
+
+@dataclass(frozen=True, slots=True)
+class CellOptions:
+    """How a cell tool may run; as in ToolOptions, and ``scratch`` for a run on a copy of the namespace."""
+
+    approve: Approve = "ask"
+    timeout: float | None = None
+    max_chars: int | None = None
+    scratch: bool = False
+    repeats: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ToolHeader:
+    """A header as written: ``parameters`` without its parentheses, None where there is no list."""
+
+    name: str
+    parameters: str | None
+    returns: str
+    options: CellOptions
+
+
+@dataclass(frozen=True, slots=True)
+class ToolsOptions:
+    """What one ``%tools`` line asks for; ``rest`` is read as it stands, since JSON is no list of words."""
+
+    action: str = ""
+    name: str = ""
+    rest: str = ""
+
+
+TOOL: Spec[CellOptions] = Spec(
+    magic="%%tool",
+    summary="Make this cell a tool: a model may run it with arguments, and reads what it prints, shows and ends with.",
+    make=CellOptions,
+    options=(
+        Option(("--approve",), "approve", "run without asking, ask each time, or never", choices=("auto", "ask", "deny")),
+        Option(("--timeout",), "timeout", "stop a run after so many seconds", read=number(0.001), metavar="SECONDS"),
+        Option(("--max-chars",), "max_chars", "what the model reads of a result", read=number(1, whole=True), metavar="N"),
+        Option(("--scratch",), "scratch", "run on a shallow copy of the namespace"),
+        Option(("--repeats",), "repeats", "the same call may give something new: run it each time it is written"),
+    ),
+    body="In front of the options: NAME(city: str, n: int = 3) -> dict",
+    notes="The cell's first comment or string tells the model what the tool does. Parameters are variables during the run.",
+)
+
+TOOLS: Spec[ToolsOptions] = Spec(
+    magic="%tools",
+    summary="List the registered tools, run one, explain the last turn, name a set of tools, or take a tool away.",
+    make=ToolsOptions,
+    words=(
+        Word("action", "ACTION", "list, test, why, set, forget; list if not said", complete="tools-actions"),
+        Word("name", "NAME", "test, forget: the tool; set: the new set", complete="tool-names", after=("test", "forget")),
+        Word("rest", "REST", "test: arguments as JSON; set: tools with commas", complete="tool-lists", after=("set",)),
+    ),
+    notes="""%tools                     list the registered tools
+%tools test NAME {json}    run one as the model would
+%tools why                 explain the last turn
+%tools set NAME a,b,c      name a set of tools, for %%chat -t @NAME
+%tools forget NAME         take a tool away""",
+)
+
+
+def read_header(line: str) -> ToolHeader:
+    """Read ``name(parameters) -> type --options``; raises OptionError."""
+    match = _NAME.match(line.strip())
+    if match is None:
+        raise OptionError(f"{line.strip()!r} does not begin with a tool's name.", "Write %%tool NAME(city: str, n: int = 3).")
+    name, rest = match[0], line.strip()[match.end() :].lstrip()
+    parameters: str | None = None
+    if rest.startswith("("):
+        parameters, rest = _parameters(name, rest)
+    returns, rest = _returns(name, rest)
+    return ToolHeader(name, parameters, returns, TOOL.parse(rest))
+
+
+def options_begun(line: str) -> str | None:
+    """What a line that is being typed has behind its signature, e.g. "--app"; None while the signature is being written."""
+    match = _NAME.match(line.strip())
+    if match is None:
+        return None
+    rest = line.lstrip()[match.end() :]
+    if rest.lstrip().startswith("("):
+        try:
+            _, after = _parameters(match[0], rest.lstrip())
+        except OptionError:
+            return None
+        rest = f" {after}" if after or line[-1:].isspace() else ""
+    found = _OPTIONS_BEGUN.search(rest)
+    return None if found is None or rest.strip() == "->" else found[1] or ""
+
+
+def _parameters(name: str, text: str) -> tuple[str, str]:
+    """Cut a parameter list off: the shortest piece in parentheses that Python accepts as one."""
+    for end in (at for at, letter in enumerate(text) if letter == ")"):
+        try:
+            ast.parse(f"def {name}{text[: end + 1]}: ...")
+        except SyntaxError:
+            continue
+        return text[1:end].strip(), text[end + 1 :].lstrip()
+    raise OptionError(f"The parameters of {name} are not Python: {text}", "Write them as in def: (city: str, n: int = 3).")
+
+
+def _returns(name: str, text: str) -> tuple[str, str]:
+    if not text.startswith("->"):
+        return "", text
+    option = _OPTION.search(text, 2)
+    cut = option.start() if option else len(text)
+    returns = text[2:cut].strip()
+    try:
+        ast.parse(f"def {name}() -> {returns}: ...")
+    except SyntaxError:
+        raise OptionError(f"{returns!r} is no type for {name} to return.", "Write a type, e.g. -> dict.") from None
+    return returns, text[cut:].strip()

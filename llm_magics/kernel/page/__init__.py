@@ -1,0 +1,1 @@
+"""The link to the front end: deltas, questions, gauge."""

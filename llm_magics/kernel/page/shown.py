@@ -1,0 +1,69 @@
+"""How values of ours look when a cell ends in one: a Reply as its answer, a map's result as a table of its rows.
+
+A Reply comes without the record that its own cell keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.interactiveshell import InteractiveShell
+
+if TYPE_CHECKING:
+    from llm_magics.session.map import MapResult
+    from llm_magics.session.session import Reply
+    from llm_magics.views.maprows import ShownRow
+
+
+def start_shown(shell: InteractiveShell) -> Callable[[], None]:
+    """Draw our values. Gives what ends it."""
+    formatter: Any = shell.display_formatter.mimebundle_formatter  # type: ignore[union-attr]  # every shell has one
+    for name, draw in _DRAWN.items():
+        formatter.for_type_by_name(*name, draw)
+
+    def stop() -> None:
+        for name in _DRAWN:
+            formatter.deferred_printers.pop(name, None)
+        for kind in [kind for kind in formatter.type_printers if (kind.__module__, kind.__name__) in _DRAWN]:
+            del formatter.type_printers[kind]
+
+    return stop
+
+
+def reply_bundle(reply: Reply, include: Any = None, exclude: Any = None) -> dict[str, str]:
+    """The forms of an answer for a reader; what looks like a secret is masked."""
+    from llm_magics.views.html import transcript_html
+    from llm_magics.views.secrets.secrets import masked
+    from llm_magics.views.text.plain import transcript_markdown, transcript_plain
+
+    trace = masked(reply.trace)
+    return {
+        "text/html": transcript_html(trace),
+        "text/markdown": transcript_markdown(trace),
+        "text/plain": transcript_plain(trace),
+    }
+
+
+def result_bundle(result: MapResult, include: Any = None, exclude: Any = None) -> dict[str, str]:
+    """The forms of a map's result: its first rows, JSON as JSON; what looks like a secret is masked."""
+    from llm_magics.views.maprows import MOST_ROWS, map_bundle
+
+    return map_bundle(repr(result), [_row(result, at) for at in range(min(len(result), MOST_ROWS))], len(result))
+
+
+def _row(result: MapResult, at: int) -> ShownRow:
+    from llm_magics.views.maprows import ShownRow
+
+    row, label, prompt = result.rows[at], str(result.source.labels[at]), result.source.prompts[at]
+    asked = prompt if isinstance(prompt, str) else ""
+    if row is None:
+        return ShownRow(label, asked, ran=False)
+    return ShownRow(label, asked, row.text, "" if row.error is None else str(row.error))
+
+
+# By name: the classes are imported with the first answer.
+_DRAWN: dict[tuple[str, str], Callable[..., dict[str, str]]] = {
+    ("llm_magics.session.session", "Reply"): reply_bundle,
+    ("llm_magics.session.map", "MapResult"): result_bundle,
+}

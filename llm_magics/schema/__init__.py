@@ -1,0 +1,1 @@
+"""JSON schema, read once: dialect, normal form, and what is derived from it."""

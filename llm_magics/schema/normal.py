@@ -1,0 +1,333 @@
+"""JSON schema, brought into a normal form that a grammar can enforce.
+
+A schema as people and pydantic write it has siblings beside ``$ref``, ``allOf``, conditions and typeless keywords. The grammar
+writer wants none of that, so :func:`normalise` rewrites a schema into this form, and everything downstream reads only this:
+
+    node := {}                                            any value
+          | {"enum": [...]}                               one of these; [] is the node that nothing satisfies
+          | {"type": "null" | "boolean"}
+          | {"type": "integer" | "number", bounds}        minimum maximum exclusiveMinimum exclusiveMaximum multipleOf
+          | {"type": "string", limits}                    minLength maxLength format patterns (a list: all must be found)
+          | {"type": "array", "prefixItems": [node], "items": node, "minItems": n, "maxItems": n}
+          | {"type": "object", "properties": {key: node}, "required": [key], "patternProperties": {regex: node},
+             "additionalProperties": node, "minProperties": n, "maxProperties": n}
+          | {"anyOf": [node, ...]}                        no siblings
+          | {"$ref": name}                                into ``Normalised.definitions``, no siblings
+
+**What is enforced afterwards only.** The normal form admits every value that the schema admits, and more than those where a
+keyword has no grammar: ``not``, ``uniqueItems``, ``contains``, ``oneOf``'s "only one", ``if`` without its negation, patterns
+with look-around or back-references, ``patternProperties`` that overlap or stand beside free keys, ``propertyNames`` other than
+an enum or one pattern, property counts on an object with free keys, ``dependentRequired`` beyond a few, ``unevaluatedItems``,
+enums of many thousand values, bounds beyond 64 bits. ``Normalised.unenforced`` names each such keyword by its place;
+:func:`llm_magics.schema.validate.validate` checks them all on the finished value. A ``format`` that the constraint engine
+knows is enforced, any other is an annotation, as the specification has it.
+
+Hostile schemas are bounded in depth, in nodes and in products; what goes beyond is refused with SchemaError. What older drafts
+spelt differently, and where references lead, is settled before, in ``schema/dialect.py``. Source: JSON Schema 2020-12.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llm_magics.errors import SchemaError
+
+from .algebra import Node, disjoint, is_never, json_type, never, size_of
+from .dialect import plain, pointed, step
+from .patterns import has_linear_regex, linear_search
+from .tidy import Tidy
+
+__all__ = ["FORMATS", "Node", "Normalised", "normalise", "required_keys"]
+
+TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
+FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"})
+NUMBER_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+MAX_CONSTANTS = 10_000  # values of an enum, with all that is inside them
+MAX_DEPENDENCIES = 3  # each doubles the union
+
+
+@dataclass(frozen=True, slots=True)
+class Normalised:
+    """A schema in normal form: ``root`` and ``definitions`` hold nodes, ``unenforced`` what only validation can check."""
+
+    root: Node
+    definitions: Mapping[str, Node]
+    unenforced: tuple[str, ...] = ()
+
+
+def normalise(schema: Mapping[str, Any] | bool) -> Normalised:
+    """Bring a JSON schema into the normal form that the head of this file describes.
+
+    Raises SchemaError for what is no schema, points outside itself, admits no value at all, or is beyond the bounds.
+    """
+    return _Normaliser(plain(schema)).run()
+
+
+def required_keys(normal: Normalised) -> tuple[str, ...]:
+    """Return the keys that some object of a schema requires."""
+    found: dict[str, None] = {}
+    nodes: list[Any] = [normal.root, *normal.definitions.values()]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, Mapping) and "enum" not in node:
+            found |= dict.fromkeys(node.get("required", [])) if node.get("type") == "object" else {}
+            nodes.extend(node.values())
+        elif isinstance(node, list):
+            nodes.extend(node)
+    return tuple(found)
+
+
+def _types(schema: Mapping[str, Any], path: str) -> list[str]:
+    """The types a schema allows, every one where it names none; "number" stands for integers too."""
+    wanted = schema.get("type")
+    if wanted is None:
+        return [name for name in TYPES if name != "integer"]
+    names = [wanted] if isinstance(wanted, str) else wanted
+    if not isinstance(names, list | tuple) or not all(isinstance(n, str) and n in TYPES for n in names):
+        raise SchemaError(f"{path}/type is {wanted!r}, which JSON schema does not know.", f"Use one of {', '.join(TYPES)}.")
+    names = list(dict.fromkeys(names))
+    return [n for n in names if not (n == "integer" and "number" in names)]
+
+
+def _bounds(schema: Mapping[str, Any], path: str) -> Node:
+    node: Node = {}
+    for keyword in NUMBER_BOUNDS:
+        value = schema.get(keyword)
+        if value is None:
+            continue
+        finite = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+        if isinstance(value, bool) or not finite or (keyword == "multipleOf" and value <= 0):
+            raise SchemaError(f"{path}/{keyword} should be a number, not {value!r}.", "Correct the bound.")
+        node[keyword] = value
+    return node
+
+
+def _sizes(schema: Mapping[str, Any], keywords: tuple[str, ...], path: str) -> Node:
+    node: Node = {}
+    for keyword in keywords:
+        value = schema.get(keyword)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float) or value != value or value < 0 or value % 1:
+            raise SchemaError(f"{path}/{keyword} should be a whole number, not {value!r}.", "Correct the limit.")
+        if value or keyword.startswith("max"):
+            node[keyword] = int(value)
+    return node
+
+
+def _mapping(schema: Mapping[str, Any], keyword: str, path: str) -> Mapping[str, Any]:
+    value = schema.get(keyword, {})
+    if not isinstance(value, Mapping):
+        raise SchemaError(f"{path}/{keyword} should be an object.", "Map each name to its schema.")
+    return value
+
+
+class _Normaliser(Tidy):
+    """One run over one schema. References become definitions, worked off from a list, so that recursion needs no stack."""
+
+    def __init__(self, schema: Mapping[str, Any] | bool) -> None:
+        super().__init__()
+        self.schema = schema
+
+    def run(self) -> Normalised:
+        root = self.node(self.schema, "#", 0)
+        while self.pending:
+            self.resolve(next(iter(self.pending)))
+        self.prune()
+        root = self.tidy(root)
+        if is_never(root):
+            raise SchemaError("No value satisfies this JSON schema.", "Look for contradicting keywords or endless recursion.")
+        used = self.reachable(root)
+        return Normalised(root, {name: self.definitions[name] for name in used}, tuple(self.unenforced))
+
+    # --- reading ------------------------------------------------------------------------------------------------------------
+
+    def node(self, schema: Any, path: str, depth: int) -> Node:
+        """Normalise one schema: its own keywords, then every applicator beside them, intersected."""
+        self.count(depth, path)
+        if schema is True:
+            return {}
+        if schema is False:
+            return never()
+        if not isinstance(schema, Mapping):
+            raise SchemaError(f"{path} is no schema but {type(schema).__name__}.", "A schema is an object, true or false.")
+        node = self.own(schema, path, depth)
+        for part in self.applicators(schema, path, depth):
+            node = self.meet(node, part, path)
+        if schema.get("unevaluatedProperties") is False:
+            node = self.close(node, path)
+        return node
+
+    def own(self, schema: Mapping[str, Any], path: str, depth: int) -> Node:
+        """The node for a schema's plain keywords: one option per type it allows."""
+        types = _types(schema, path)
+        for keyword in ("uniqueItems", "not", "contains", "unevaluatedItems"):
+            if schema.get(keyword) not in (None, False) or (keyword == "not" and keyword in schema):
+                self.loose(path, keyword)
+        options = [self.typed(name, schema, path, depth) for name in types]
+        restricted = any(len(option) > 1 for option in options)
+        node: Node = {} if set(types) == set(TYPES) - {"integer"} and not restricted else self.union(options, path)
+        if "const" in schema:
+            node = self.meet(node, self.values([schema["const"]], path, "const"), path)
+        if "enum" in schema:
+            values = schema["enum"]
+            if not isinstance(values, list | tuple):
+                raise SchemaError(f"{path}/enum should be a list.", "Write the allowed values as a JSON array.")
+            node = self.meet(node, self.values(list(values), path, "enum"), path)
+        return node
+
+    def values(self, values: list[Any], path: str, keyword: str) -> Node:
+        """The node of these constants; of their types alone where there are too many for a grammar."""
+        size = size_of(values)
+        self.count(0, path, size // 4)
+        if size <= MAX_CONSTANTS:
+            return {"enum": values}
+        self.loose(path, keyword)
+        return self.union([{"type": name} for name in dict.fromkeys(map(json_type, values))], path)
+
+    def typed(self, name: str, schema: Mapping[str, Any], path: str, depth: int) -> Node:
+        match name:
+            case "integer" | "number":
+                return {"type": name, **_bounds(schema, path)}
+            case "string":
+                return self.string(schema, path)
+            case "array":
+                return self.array(schema, path, depth)
+            case "object":
+                return self.object(schema, path, depth)
+        return {"type": name}
+
+    def string(self, schema: Mapping[str, Any], path: str) -> Node:
+        node: Node = {"type": "string", **_sizes(schema, ("minLength", "maxLength"), path)}
+        if isinstance(schema.get("format"), str) and schema["format"] in FORMATS:
+            node["format"] = schema["format"]
+        if "pattern" in schema:
+            pattern = schema["pattern"]
+            if not isinstance(pattern, str):
+                raise SchemaError(f"{path}/pattern should be a string.", "Write a regular expression.")
+            if has_linear_regex(pattern):
+                node["patterns"] = [pattern]
+            else:
+                self.loose(path, "pattern")
+        return node
+
+    def array(self, schema: Mapping[str, Any], path: str, depth: int) -> Node:
+        prefix, rest = schema.get("prefixItems", []), schema.get("items", True)
+        if not isinstance(prefix, list | tuple):
+            raise SchemaError(f"{path}/prefixItems should be a list.", "Write one schema per position.")
+        node: Node = {"type": "array", **_sizes(schema, ("minItems", "maxItems"), path)}
+        if prefix:
+            node["prefixItems"] = [self.node(s, f"{path}/prefixItems/{i}", depth + 1) for i, s in enumerate(prefix)]
+        items = self.node(rest, f"{path}/items", depth + 1)
+        if items:
+            node["items"] = items
+        if "contains" in schema and schema.get("minContains", 1) != 0:
+            node["minItems"] = max(node.get("minItems", 0), 1)
+        return node
+
+    def object(self, schema: Mapping[str, Any], path: str, depth: int) -> Node:
+        node: Node = {"type": "object", **_sizes(schema, ("minProperties", "maxProperties"), path)}
+        properties = _mapping(schema, "properties", path)
+        patterns = _mapping(schema, "patternProperties", path)
+        required = schema.get("required", [])
+        if not isinstance(required, list | tuple) or not all(isinstance(k, str) for k in required):
+            raise SchemaError(f"{path}/required should be a list of names.", "Write the names of the required properties.")
+        props = {str(k): self.node(s, f"{path}/properties/{step(str(k))}", depth + 1) for k, s in properties.items()}
+        found = {p: self.node(s, f"{path}/patternProperties/{step(p)}", depth + 1) for p, s in patterns.items()}
+        extra = self.node(schema.get("additionalProperties", True), f"{path}/additionalProperties", depth + 1)
+        counted = node.get("minProperties", 0) > 1 or "maxProperties" in node
+        if counted and not (is_never(extra) and not found):
+            self.loose(path, "minProperties")
+        if any(not has_linear_regex(p) for p in found):
+            self.loose(path, "patternProperties")
+            found, extra = {}, {}
+        if found and not is_never(extra):
+            self.loose(path, "patternProperties")
+        for key in props:
+            for pattern, sub in found.items():
+                if linear_search(pattern, key):
+                    props[key] = self.meet(props[key], sub, path)
+        node |= {k: v for k, v in (("properties", props), ("patternProperties", found)) if v}
+        if required:
+            node["required"] = list(dict.fromkeys(required))
+        if extra:
+            node["additionalProperties"] = extra
+        return self.named(node, schema, path)
+
+    def named(self, node: Node, schema: Mapping[str, Any], path: str) -> Node:
+        """Apply ``propertyNames`` where it is an enum or one pattern; leave the rest to validation."""
+        if "propertyNames" not in schema:
+            return node
+        names = schema["propertyNames"]
+        extra = node.get("additionalProperties", {})
+        allowed = names.get("enum") if isinstance(names, Mapping) and set(names) <= {"enum", "type", "pattern"} else None
+        pattern = names.get("pattern") if isinstance(names, Mapping) and set(names) <= {"pattern", "type"} else None
+        if isinstance(allowed, list) and "pattern" not in names and "patternProperties" not in node:
+            keys = [k for k in allowed if isinstance(k, str)]
+            props = {k: node.get("properties", {}).get(k, extra) for k in keys}
+            return {**node, "properties": props, "additionalProperties": never()}
+        if isinstance(pattern, str) and has_linear_regex(pattern) and "patternProperties" not in node:
+            props = {k: v for k, v in node.get("properties", {}).items() if linear_search(pattern, k)}
+            return {**node, "properties": props, "patternProperties": {pattern: extra}, "additionalProperties": never()}
+        if names is not True:
+            self.loose(path, "propertyNames")
+        return node
+
+    def applicators(self, schema: Mapping[str, Any], path: str, depth: int) -> list[Node]:
+        """What stands beside a schema's own keywords and must hold as well."""
+        parts: list[Node] = []
+        if "$ref" in schema:
+            parts.append(self.reference(schema["$ref"]))
+        for keyword in ("allOf", "anyOf", "oneOf"):
+            if keyword not in schema:
+                continue
+            subs = schema[keyword]
+            if not isinstance(subs, list | tuple) or not subs:
+                raise SchemaError(f"{path}/{keyword} should be a list of schemas.", "Write at least one schema.")
+            nodes = [self.node(s, f"{path}/{keyword}/{i}", depth + 1) for i, s in enumerate(subs)]
+            if keyword == "allOf":
+                parts.extend(nodes)
+                continue
+            if keyword == "oneOf" and not disjoint(nodes):
+                self.loose(path, "oneOf")
+            parts.append(self.union(nodes, path))
+        if "if" in schema:
+            parts.append(self.condition(schema, path, depth))
+        parts.extend(self.dependencies(schema, path, depth))
+        return parts
+
+    def condition(self, schema: Mapping[str, Any], path: str, depth: int) -> Node:
+        """``if c then t else e`` holds where c and t hold, or where e holds; that e needs "not c" is left to validation."""
+        self.loose(path, "if")
+        test = self.node(schema["if"], f"{path}/if", depth + 1)
+        then = self.node(schema.get("then", True), f"{path}/then", depth + 1)
+        other = self.node(schema.get("else", True), f"{path}/else", depth + 1)
+        return self.union([self.meet(test, then, path), other], path)
+
+    def dependencies(self, schema: Mapping[str, Any], path: str, depth: int) -> list[Node]:
+        """Each dependency is a choice: the key is absent, or what it asks for holds."""
+        rules: dict[str, Any] = {}
+        for keyword in ("dependentRequired", "dependentSchemas"):
+            for key, needs in _mapping(schema, keyword, path).items():
+                rules[f"{keyword}/{key}"] = (key, {"required": list(needs)} if isinstance(needs, list | tuple) else needs)
+        if len(rules) > MAX_DEPENDENCIES:
+            self.loose(path, "dependentRequired")
+            return []
+        parts = []
+        for place, (key, needs) in rules.items():
+            absent = {"type": "object", "properties": {key: never()}}
+            present = self.meet(self.node(needs, f"{path}/{place}", depth + 1), {"type": "object", "required": [key]}, path)
+            other = [{"type": name} for name in ("null", "boolean", "number", "string", "array")]
+            parts.append(self.union([absent, present, *other], path))
+        return parts
+
+    # --- references ---------------------------------------------------------------------------------------------------------
+
+    def reference(self, ref: str) -> Node:
+        if ref not in self.names:
+            target = pointed(self.schema, ref)
+            self.names[ref] = self.define(lambda: self.node(target, ref, 0))
+        return {"$ref": self.names[ref]}

@@ -1,0 +1,125 @@
+"""The shortest JSON texts under a schema: what an answer is completed with where its tokens run out.
+
+Each node of the normal form has a shortest text, found from those of the nodes inside it; definitions, which may be recursive,
+are gone over until nothing becomes shorter. e.g. ``{"type": "array", "items": {"enum": ["long", "s"]}, "minItems": 2}`` has
+``["s","s"]``. A node whose text is not known here (a pattern, a format, a number between odd bounds) has none, nor has what
+needs it. Whoever uses these texts checks them against the grammar.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from itertools import islice
+
+from .algebra import Node, is_never
+from .normal import NUMBER_BOUNDS, Normalised
+from .numeric import EXACT, exact, within
+
+_MOST_TEXTS = 256
+_LONGEST = 8_000  # characters of one text
+_MOST_ROUNDS = 8  # over the definitions
+
+
+def shortest_values(normal: Normalised) -> tuple[str, ...]:
+    """Return the shortest text of every node of a schema that has one, the shortest first."""
+    known: dict[str, str] = {}
+    for _ in range(_MOST_ROUNDS):
+        changed = False
+        for name, node in normal.definitions.items():
+            text = _shortest(node, known)
+            if text is not None and (name not in known or len(text) < len(known[name])):
+                known[name], changed = text, True
+        if not changed:
+            break
+    texts = {text for node in _nodes(normal) if (text := _shortest(node, known)) is not None}
+    return tuple(sorted(texts, key=lambda text: (len(text), text))[:_MOST_TEXTS])
+
+
+def _nodes(normal: Normalised) -> Iterator[Node]:
+    """Every node of a schema, those inside others too."""
+    waiting: list[Node] = [normal.root, *normal.definitions.values()]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if "enum" in node:
+            continue
+        for keyword in ("properties", "patternProperties"):
+            waiting.extend(node.get(keyword, {}).values())
+        for keyword in ("prefixItems", "anyOf"):
+            waiting.extend(node.get(keyword, []))
+        waiting.extend(node[keyword] for keyword in ("items", "additionalProperties") if keyword in node)
+
+
+def _shortest(node: Node, known: Mapping[str, str]) -> str | None:
+    if not node:
+        return "0"
+    if "enum" in node:
+        return _least(json.dumps(value, ensure_ascii=False, separators=(",", ":")) for value in node["enum"])
+    if "anyOf" in node:
+        return _least(text for option in node["anyOf"] if (text := _shortest(option, known)) is not None)
+    if "$ref" in node:
+        return known.get(node["$ref"])
+    match node["type"]:
+        case "null":
+            return "null"
+        case "boolean":
+            return "true"
+        case "integer" | "number":
+            return _number(node)
+        case "string":
+            free = "patterns" not in node and "format" not in node
+            return _within_reach('"' + "a" * min(node.get("minLength", 0), _LONGEST) + '"') if free else None
+        case "array":
+            return _array(node, known)
+    return _object(node, known)
+
+
+def _least(texts: Iterator[str]) -> str | None:
+    return min(texts, key=len, default=None)
+
+
+def _within_reach(text: str) -> str | None:
+    return text if len(text) < _LONGEST else None
+
+
+def _number(node: Node) -> str | None:
+    """The number with the fewest characters, of those near zero and near the bounds."""
+    bounds = [node[keyword] for keyword in NUMBER_BOUNDS if keyword in node and abs(node[keyword]) <= EXACT]
+    near = [whole + by for bound in bounds for whole in (math.floor(bound), math.ceil(bound)) for by in (-1, 0, 1)]
+    step = exact(node["multipleOf"]) if "multipleOf" in node else None
+    multiples = [step * (exact(bound) // step + by) for bound in bounds for by in (-1, 0, 1)] if step else []
+    numbers = [*range(100), *range(-1, -100, -1), *near, *bounds, *map(float, multiples)]
+    fitting = (n for n in numbers if within(node, n) and (node["type"] == "number" or n == math.floor(n)))
+    return _least(json.dumps(int(n) if n == math.floor(n) else n) for n in fitting)
+
+
+def _array(node: Node, known: Mapping[str, str]) -> str | None:
+    least, prefix = node.get("minItems", 0), node.get("prefixItems", [])
+    items = [_shortest(one, known) for one in prefix[:least]]
+    more = max(least - len(items), 0)
+    rest = _shortest(node.get("items", {}), known) if more else ""
+    if rest is None or None in items or more * (len(rest) + 1) > _LONGEST:
+        return None
+    return _within_reach(f"[{','.join([*filter(None, items), *[rest] * more])}]")
+
+
+def _object(node: Node, known: Mapping[str, str]) -> str | None:
+    """The members that are required, and as many more as must be; all in the order in which they are declared."""
+    required = node.get("required", [])
+    nodes: dict[str, Node] = {key: sub for key, sub in node.get("properties", {}).items() if not is_never(sub)}
+    nodes |= {key: node.get("additionalProperties", {}) for key in required if key not in nodes}
+    members: dict[str, str] = {}
+    for key, sub in nodes.items():
+        text = _shortest(sub, known)
+        if text is not None:
+            members[key] = f"{json.dumps(key, ensure_ascii=False)}:{text}"
+    if any(key not in members for key in required):
+        return None
+    free = sorted((key for key in members if key not in required), key=lambda key: len(members[key]))
+    more = max(node.get("minProperties", 0) - len(set(required)), 0)
+    if more > len(free):
+        return None
+    kept = {*required, *islice(free, more)}
+    return _within_reach("{" + ",".join(text for key, text in members.items() if key in kept) + "}")

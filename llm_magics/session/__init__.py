@@ -1,0 +1,1 @@
+"""The turn: history, tool loop, limits, map."""

