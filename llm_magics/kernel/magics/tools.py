@@ -18,7 +18,6 @@ from llm_magics.kernel.options.tools import TOOL, TOOLS, read_header
 from llm_magics.kernel.page.widgets import ShellAsker
 from llm_magics.kernel.rules import Rules
 from llm_magics.messages import ToolCall
-from llm_magics.tools.builtin.selection import select
 from llm_magics.tools.define.registry import registered
 from llm_magics.tools.define.tool import Tool
 from llm_magics.tools.policy import Asker, Gate, Limits
@@ -76,6 +75,8 @@ class ToolMagics(Magics):
         self._show(tuple(registered))
 
     def _test(self, rest: str) -> None:
+        from llm_magics.tools.builtin.selection import select  # the toolbox needs pydantic
+
         name, _, arguments = rest.partition(" ")
         if not name:
             raise OptionError("%tools test needs a tool's name.", "Write %tools test NAME {json}.")
@@ -93,6 +94,8 @@ class ToolMagics(Magics):
         self._print(explain(turns[-1] if turns else None) + "\n")
 
     def _set(self, rest: str) -> None:
+        from llm_magics.tools.builtin.selection import select
+
         name, _, members = rest.partition(" ")
         names = [member.strip() for member in members.split(",") if member.strip()]
         if not name or not names:
