@@ -190,11 +190,16 @@ class Session:
         latest = self._failed or (self._turns[-1] if self._turns else None)
         return Reply.of(latest) if latest else None
 
+    def find(self, turn: str) -> Turn | None:
+        """The turn of that name, also a nested one, or the latest one that failed; None if there is none."""
+        known = (*self._turns, self._failed) if self._failed else self._turns
+        found = next((one for one in known if one.id == turn), None)
+        return found or next((one for child in self.nested if (one := child.find(turn))), None)
+
     def reply_to(self, turn: str) -> Reply | None:
-        """What came of the turn of that name, also of a nested one; None where there is none."""
-        known = (*self._turns, *([self._failed] if self._failed else []))
-        found = next((Reply.of(one) for one in known if one.id == turn), None)
-        return found or next((reply for one in self.nested if (reply := one.reply_to(turn))), None)
+        """What came of the turn that :meth:`find` finds."""
+        found = self.find(turn)
+        return Reply.of(found) if found else None
 
     def request(self, text: str, *, replaces: str | None = None, **overrides: Any) -> Request:
         """The first request that such a turn would send; nothing is sent, and the conversation stays as it is."""

@@ -46,8 +46,8 @@ def drawn(n: int) -> float:
     begin = time.thread_time()
     with closing(session.turn("go")) as events:
         for event in events:
-            view.handle(event)
-    view.close(view.transcript)
+            view.handle(session.turns[-1].trace, event)
+    view.close(session.turns[-1].trace)
     return time.thread_time() - begin
 
 

@@ -114,7 +114,7 @@ def in_terminal(events: list[Event]) -> str:
     console = Console(file=io.StringIO(), width=100, highlight=False)
     view = TerminalView(console)
     for event in events:
-        view.handle(event)
+        view.handle(view.transcript.fold(event), event)
     view.close(view.transcript)
     return console.file.getvalue()  # type: ignore[attr-defined]
 

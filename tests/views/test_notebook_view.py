@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from llm_magics.events import (
+    Event,
     ModelEnd,
     Notice,
     ReasoningDelta,
@@ -61,12 +63,22 @@ class Front:
         return NotebookView(self.publish, pace=Pace(clock=lambda: self.now), **options)
 
 
+def drawn_by(view: NotebookView | TerminalView) -> Callable[[Event], None]:
+    """Folds each event that it is given, as a session does, and has ``view`` draw the turn so far."""
+
+    def draw(event: Event) -> None:
+        view.handle(view.transcript.fold(event), event)
+
+    return draw
+
+
 def test_one_display_is_updated_and_ends_complete() -> None:
     front = Front()
     view = front.view()
+    draw = drawn_by(view)
     for event in TURN:
         front.now += 1.0
-        view.handle(event)
+        draw(event)
     view.close(view.transcript)
     (first, transient, update), *others = front.sent
     assert not update
@@ -82,24 +94,26 @@ def test_one_display_is_updated_and_ends_complete() -> None:
 def test_deltas_are_drawn_at_the_pace_and_changes_of_state_at_once() -> None:
     front = Front()
     view = front.view()
-    view.handle(TURN[0])
+    draw = drawn_by(view)
+    draw(TURN[0])
     for _ in range(50):
         front.now += 0.01
-        view.handle(TextDelta("word "))
+        draw(TextDelta("word "))
     assert 5 <= len(front.sent) - 1 <= 10
     before = len(front.sent)
-    view.handle(ToolCallStart(0, "c1", "weather"))
-    view.handle(ToolCallEnd(0, CALL))
+    draw(ToolCallStart(0, "c1", "weather"))
+    draw(ToolCallEnd(0, CALL))
     assert len(front.sent) == before + 2
 
 
 def test_updates_become_rarer_as_the_text_grows_and_the_wire_stays_quiet() -> None:
     front = Front()
     view = front.view()
-    view.handle(TURN[0])
+    draw = drawn_by(view)
+    draw(TURN[0])
     for _ in range(4_000):
         front.now += 0.01
-        view.handle(TextDelta("some words "))
+        draw(TextDelta("some words "))
     sizes = sum(len(data["text/html"]) + len(str(data.get(MIME_TYPE, ""))) for data, _, _ in front.sent)
     assert sizes / front.now < 100_000
     assert len(front.sent) > 2 * front.now / 5
@@ -123,8 +137,9 @@ def test_the_pace_minds_rate_wire_and_time(n_bytes: int, drawing: float, wait: f
 def test_without_updates_there_is_one_display_at_the_end() -> None:
     front = Front()
     view = front.view(updates=False)
+    draw = drawn_by(view)
     for event in TURN:
-        view.handle(event)
+        draw(event)
     assert front.sent == []
     view.close(view.transcript)
     ((data, transient, update),) = front.sent
@@ -135,8 +150,9 @@ def test_without_updates_there_is_one_display_at_the_end() -> None:
 def test_a_turn_without_an_end_is_closed_as_it_ended() -> None:
     front = Front()
     view = front.view()
+    draw = drawn_by(view)
     for event in TURN[:3]:
-        view.handle(event)
+        draw(event)
     view.close(view.transcript, "interrupted")
     assert front.sent[-1][0][MIME_TYPE]["state"] == "interrupted"
     assert "Let me look." in front.sent[-1][0]["text/plain"]
@@ -146,8 +162,9 @@ def test_a_turn_without_an_end_is_closed_as_it_ended() -> None:
 def test_a_terminal_gets_lines_and_no_control_characters_of_the_model_s() -> None:
     out = io.StringIO()
     view = TerminalView(Console(file=out, force_terminal=False, width=80))
+    draw = drawn_by(view)
     for event in TURN:
-        view.handle(event)
+        draw(event)
     view.close(view.transcript)
     lines = out.getvalue().splitlines()
     assert 'Let me look.' in lines[0]
@@ -162,9 +179,10 @@ def test_a_terminal_gets_lines_and_no_control_characters_of_the_model_s() -> Non
 def test_a_terminal_gets_markdown_drawn_and_nothing_that_drives_it() -> None:
     out = io.StringIO()
     view = TerminalView(Console(file=out, force_terminal=True, width=80, color_system="standard", legacy_windows=False))
+    draw = drawn_by(view)
     text = "It is **cold** in <b>Oslo</b>\x1b[2J, see [here](https://x.y).\n\n```python\nif cold:\n\n    stay()\n```\n\n- one"
     for event in (*(TextDelta(letter) for letter in text), ModelEnd(assistant(text), "stop"), *TURN[3:9], *TURN[-1:]):
-        view.handle(event)
+        draw(event)
     view.close(view.transcript)
     drawn = out.getvalue()
     assert "\x1b[1mcold\x1b[0m" in drawn
@@ -180,7 +198,8 @@ def test_a_terminal_gets_markdown_drawn_and_nothing_that_drives_it() -> None:
 def test_an_interrupt_leaves_what_came_drawn_and_the_cursor_visible() -> None:
     out = io.StringIO()
     view = TerminalView(Console(file=out, force_terminal=True, width=80, color_system="standard", legacy_windows=False))
-    view.handle(TextDelta("It is **cold**"))
+    draw = drawn_by(view)
+    draw(TextDelta("It is **cold**"))
     view.close(view.transcript)
     assert "\x1b[1mcold\x1b[0m" in out.getvalue()
     assert "interrupted" in out.getvalue()

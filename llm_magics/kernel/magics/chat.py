@@ -169,17 +169,24 @@ class _Turn:
     def reply(self) -> Reply | None:
         return self.session.reply_to(self.id)
 
-    def record(self, shown: Transcript) -> Transcript:
-        """The turn as the session keeps it: an interrupt may have come between an event's record and its drawing."""
-        return replace(shown if self.reply is None else self.reply.trace, turn=self.id, settings=self.settings)
+    @property
+    def kept(self) -> Turn | None:
+        """The session's own turn; None before it has begun."""
+        return self.session.find(self.id)
+
+    @property
+    def saved(self) -> Transcript:
+        """The trace as the cell saves it."""
+        return replace(self.kept.trace if self.kept else Transcript(), turn=self.id, settings=self.settings)
 
 
 def _drive(turn: _Turn, events: Generator[Event, None, None], view: NotebookView | TerminalView | None) -> None:
     """Pull the turn's events and draw them. Whatever ends it, the session is left whole and the last drawing is complete."""
     reason: FinishReason = "error"
+    kept: Turn | None = None
     with Interrupts() as interrupts, ExitStack() as at_end:
         if view is not None:
-            at_end.callback(lambda: view.close(turn.record(view.transcript), reason))
+            at_end.callback(lambda: view.close(turn.saved, reason))
         at_end.enter_context(closing(events))
         try:
             while True:
@@ -187,8 +194,9 @@ def _drive(turn: _Turn, events: Generator[Event, None, None], view: NotebookView
                     event = next(events, None)
                 if event is None:
                     break
-                if view is not None:
-                    view.handle(event)
+                kept = kept or turn.kept
+                if view is not None and kept is not None:
+                    view.handle(kept.trace, event)
                 interrupts.check()
         except KeyboardInterrupt:
             reason = "interrupted"

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from llm_magics.session.session import Reply, Session
     from llm_magics.views.columns import ColumnsView
 
-_Came: TypeAlias = Generator[tuple["Answer", Event], None, None]
+_Came: TypeAlias = Generator["Answer", None, None]  # an answer each time that it has grown
 _PATIENCE = 30.0  # seconds that a stopped answer has to end: one batch of a long prompt on a slow machine
 
 
@@ -63,7 +63,7 @@ class Answer:
 
     @property
     def column(self) -> Column:
-        """What to draw while it runs: what this thread has seen. The turn itself is its own thread's until it is over."""
+        """What to draw while it runs. The turn itself is its own thread's until it is over: ``shown`` is its trace so far."""
         return Column(self.heading, self.shown, self._said)
 
     @property
@@ -135,11 +135,8 @@ def run(answers: Sequence[Answer], text: str, view: ColumnsView | None, note: st
             with closing(_side_by_side(together, text) if _may_share(together) else _in_turn(together, text)) as events:
                 while True:
                     with interrupts.allowed():
-                        came = next(events, None)
-                    if came is None:
-                        break
-                    answer, event = came
-                    answer.shown = answer.shown.fold(event)
+                        if next(events, None) is None:
+                            break
                     if view is not None and view.due:
                         view.draw([one.column for one in answers], note)
                     interrupts.check()
@@ -170,15 +167,19 @@ def _in_turn(answers: Iterable[Answer], text: str) -> _Came:
     for answer in answers:
         try:
             with closing(answer.events(text)) as events:
-                for event in events:
-                    yield answer, event
+                turn: Turn | None = None
+                for _ in events:
+                    turn = turn or answer.session.find(answer.turn)
+                    assert turn is not None  # it is there from its first event on
+                    answer.shown = turn.trace
+                    yield answer
         except LLMMagicsError as error:
             answer.error = error
 
 
 def _side_by_side(answers: Sequence[Answer], text: str) -> _Came:
-    """Run the answers in threads and give their events as they come. Closing it ends them all."""
-    came: SimpleQueue[tuple[Answer, Event] | None] = SimpleQueue()
+    """Run the answers in threads and give each as it grows. Closing it ends them all."""
+    came: SimpleQueue[Answer | None] = SimpleQueue()
     stop = threading.Event()
     threads = [
         threading.Thread(target=_work, args=(answer, text, came.put, stop), daemon=True, name="llm-magics-column")
@@ -201,11 +202,11 @@ def _side_by_side(answers: Sequence[Answer], text: str) -> _Came:
                 thread.join(_PATIENCE)
 
 
-def _work(answer: Answer, text: str, put: Callable[[tuple[Answer, Event] | None], None], stop: threading.Event) -> None:
+def _work(answer: Answer, text: str, put: Callable[[Answer | None], None], stop: threading.Event) -> None:
     try:
         with closing(_in_turn([answer], text)) as events:
-            for pair in events:
-                put(pair)
+            for grown in events:
+                put(grown)
                 if stop.is_set():
                     return
     except Exception as error:  # not one of ours: the column says so, and the others go on

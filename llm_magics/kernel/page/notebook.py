@@ -28,7 +28,7 @@ _SMALL = 2_000  # characters of HTML up to which an update carries the record to
 
 
 class NotebookView:
-    """Draws the events of one turn. Call :meth:`handle` for each, and :meth:`close` whatever happens.
+    """Draws the trace of one turn. Call :meth:`handle` for each event, and :meth:`close` whatever happens.
 
     Args:
         publish: IPython's ``display_pub.publish``.
@@ -58,9 +58,9 @@ class NotebookView:
         self._shown = False
         self._watched = False
 
-    def handle(self, event: Event) -> None:
-        """Take one event; draw if it is time, or if something began or ended."""
-        self.transcript = self.transcript.fold(event)
+    def handle(self, trace: Transcript, event: Event) -> None:
+        """Take the turn as it stands after ``event``; draw it if it is time, or if something began or ended."""
+        self.transcript = trace
         if self._live is not None and isinstance(event, ToolAsk):
             self._live.meet()  # its buttons are there only if a page with the extension is
         if self._updates and (not isinstance(event, _MANY) or self._pace.due()):

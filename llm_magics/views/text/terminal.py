@@ -91,7 +91,7 @@ class Prose:
 
 
 class TerminalView:
-    """Prints the events of one turn with rich."""
+    """Prints one turn with rich, as it grows."""
 
     def __init__(self, console: Console | None = None, *, reasoning: ShowReasoning = "fold") -> None:
         from rich.console import Console
@@ -105,9 +105,9 @@ class TerminalView:
         self._told: set[tuple[int, int]] = set()  # the calls whose line is there, by step and index
         self._prose = Prose(self._console) if self._console.is_terminal else None
 
-    def handle(self, event: Event) -> None:
-        """Print what the event adds."""
-        self.transcript = self.transcript.fold(event)
+    def handle(self, trace: Transcript, event: Event) -> None:
+        """Print what ``event`` adds to a turn; ``trace`` is the turn as it stands after it."""
+        self.transcript = trace
         if self._prose is not None and not isinstance(event, TextDelta):
             self._prose.end()
         if self._unrun and not isinstance(event, (*_SILENT, ToolEnd)):
