@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from llm_magics.errors import ContextFullError, ModelError
@@ -40,6 +40,7 @@ from .asking import Asking, ways_to_ask
 from .history import Turn
 from .record import Recorder
 from .settings import TurnSettings
+from .waysout import WayOut, after, failed_twice, out_of_steps, out_of_time, out_of_tokens, stopped
 
 _CHARS_PER_TOKEN = 3  # a careful guess for English and code, only to keep one result from filling the context
 _MIN_RESULT_CHARS = 500
@@ -76,7 +77,8 @@ class TurnLoop:
         )
         yield TurnStart(self.turn.id, self.thread, self.model.name, text, self.settings.record)
         try:
-            reason = yield from self._steps(clock, runner)
+            way_out = yield from self._steps(clock, runner)
+            yield from way_out.told
         except KeyboardInterrupt:
             yield self._end("interrupted", clock)
             raise
@@ -86,42 +88,20 @@ class TurnLoop:
         except Exception:
             yield self._end("error", clock)
             raise
-        yield self._end(reason, clock)
+        yield self._end(way_out.finish_reason, clock)
 
-    def _steps(self, clock: Clock, runner: Runner) -> Generator[Event, None, FinishReason]:
-        course, limits = _Course(), self.settings.limits
-        for number in range(limits.steps):
+    def _steps(self, clock: Clock, runner: Runner) -> Generator[Event, None, WayOut]:
+        course, n_steps = _Course(), self.settings.limits.steps
+        for number in range(n_steps):
             end = yield from self._step(number, clock, course)
             if end is None:
-                return "length"
-            if end.finish_reason == "error":
-                yield Notice(next(iter(end.notes), "The answer ended with an error."), "error")
-            calls = end.message.tool_calls
+                return out_of_time(clock)
             if course.fell_silent(end.message):
                 continue
-            if not calls:
-                return (yield from _answered(end))
-            if end.finish_reason not in ("tool_calls", "stop"):
-                why = "the answer was cut off" if end.finish_reason == "length" else "the answer did not end properly"
-                yield from _not_run(calls, why)
-                return end.finish_reason
-            if course.final:
-                yield from _not_run(calls, "the model was to answer from the results it has")
-                return "tool_calls"
-            urge = course.urge(end)
-            ran = yield from _watched(runner.run(calls, end.doubted, urge), calls, _STOPPED if end.stopped else "")
-            if end.stopped:
-                yield Notice(f"The answer was stopped {end.stopped}.", "warning")
-            failure = course.take(calls, ran, urge)
-            if failure:
-                yield Notice(failure, "error")
-                return "error"
-            hit = self._limit_hit(clock)
-            if hit:
-                yield Notice(hit, "warning")
-                return "length"
-        yield Notice(f"Stopped after {limits.steps} steps, the limit of a turn; max_steps allows more.", "warning")
-        return "tool_calls"
+            way_out = after(end, course.final) or (yield from self._run_calls(end, clock, runner, course))
+            if way_out is not None:
+                return way_out
+        return out_of_steps(n_steps)
 
     def _step(self, number: int, clock: Clock, course: _Course) -> Generator[Event, None, ModelEnd | None]:
         """Stream one answer of the model; None if the turn's time ran out under it."""
@@ -133,20 +113,35 @@ class TurnLoop:
                 yield Notice(f"The context of {self.model.context_size:,} tokens is nearly full: {asking.remark}.", "warning")
             for event in stream:
                 if isinstance(event, ModelEnd):
-                    event = self.recorder.completed(event, asking.request, number)
+                    event = end = self.recorder.completed(event, asking.request, number)
                     self._meter = None
                 yield event
-                if isinstance(event, ModelEnd):
-                    end = event
-                elif clock.over:
-                    yield Notice(f"Stopped after {clock.limit:g} seconds, the limit of a turn.", "warning")
+                if end is None and clock.over:
                     return None
-        if end is not None and end.usage.left_out_turns > self._told:
-            self._told = end.usage.left_out_turns
-            yield Notice(_left_out(end.usage), "warning")
         if end is None:
             raise ModelError(f"The stream of {self.model.name} broke off without an end.", "Ask again.")
+        if end.usage.left_out_turns > self._told:
+            self._told = end.usage.left_out_turns
+            yield Notice(_left_out(end.usage), "warning")
+        if end.finish_reason == "error":
+            yield Notice(next(iter(end.notes), "The answer ended with an error."), "error")
         return end
+
+    def _run_calls(
+        self, end: ModelEnd, clock: Clock, runner: Runner, course: _Course
+    ) -> Generator[Event, None, WayOut | None]:
+        """Run the calls of an answer; None if the model is to be asked again."""
+        calls, urge = end.message.tool_calls, course.urge(end)
+        ran = yield from _watched(runner.run(calls, end.doubted, urge), calls, _STOPPED if end.stopped else "")
+        if end.stopped:
+            yield stopped(end)
+        again = course.take(calls, ran, urge)
+        if again is not None:
+            return failed_twice(calls[again], ran[again].result.content)
+        if clock.over:
+            return out_of_time(clock)
+        total = self.settings.limits.tokens
+        return out_of_tokens(self._generated) if total is not None and self._generated >= total else None
 
     def _begin(self, number: int, in_words: bool) -> tuple[Asking, Generator[ModelEvent, None, None]]:
         """Ask in the fullest way that has room in the model's context. Raises ContextFullError for a question without any."""
@@ -201,14 +196,6 @@ class TurnLoop:
     def _generated(self) -> int:
         return self.turn.trace.usage.completion_tokens
 
-    def _limit_hit(self, clock: Clock) -> str:
-        if clock.over:
-            return f"Stopped after {clock.limit:g} seconds, the limit of a turn."
-        total = self.settings.limits.tokens
-        if total is not None and self._generated >= total:
-            return f"Stopped after {self._generated:,} generated tokens, the limit of a turn."
-        return ""
-
     def _result_chars(self) -> int:
         """How much of one result the model may read: the limit, and never more than about a quarter of its context."""
         fits = self.model.context_size * _CHARS_PER_TOKEN // 4 if self.model.context_size else self.settings.limits.result_chars
@@ -229,7 +216,7 @@ class _Course:
     """
 
     stalled: int = 0
-    failed: dict[tuple[str, str], ToolEnd] = field(default_factory=dict)
+    failed: Collection[tuple[str, str]] = ()
     final: bool = False
 
     @property
@@ -246,14 +233,14 @@ class _Course:
         """What calls that do not run are answered with."""
         return ANSWER if self.stalled or end.doubted else GO_ON
 
-    def take(self, calls: tuple[ToolCall, ...], ran: Mapping[int, ToolEnd], urge: str) -> str:
-        """Note what came of a step's calls. Says why the turn must end if one failed a second time, else nothing."""
-        failed = {key_of(calls[index]): one for index, one in ran.items() if one.result.is_error}
+    def take(self, calls: tuple[ToolCall, ...], ran: Mapping[int, ToolEnd], urge: str) -> int | None:
+        """Note what came of a step's calls; gives the index of one that failed as it did in the step before."""
+        failed = {key_of(calls[index]): index for index, one in ran.items() if one.result.is_error}
         moved = any(one.state != "refused" or one.result.is_error for one in ran.values())
         self.stalled = 0 if moved else 2 if urge == ANSWER else 1
-        again = next((key for key in failed if key in self.failed), None)
-        self.failed = failed
-        return f"{again[0]} failed twice with the same arguments: {failed[again].result.content}" if again else ""
+        again = next((index for key, index in failed.items() if key in self.failed), None)
+        self.failed = failed.keys()
+        return again
 
 
 def _watched(
@@ -281,32 +268,9 @@ def _watched(
     return ends
 
 
-def _answered(end: ModelEnd) -> Generator[Event, None, FinishReason]:
-    """The turn's end where the model has answered in words."""
-    if end.stopped:
-        yield Notice(f"The answer was stopped {end.stopped}.", "warning")
-    if end.finish_reason == "length":
-        yield Notice(_why_cut_off(end.usage), "warning")
-    return "stop" if end.finish_reason == "tool_calls" else end.finish_reason
-
-
-def _why_cut_off(usage: Usage) -> str:
-    if usage.context_size and usage.context_used >= usage.context_size:
-        more = "load the model with a larger context (--ctx), or with --context-shift to drop the oldest turns"
-        return f"The answer was cut off where the context of {usage.context_size:,} tokens ends; {more}."
-    return "The answer was cut off at its limit of tokens; a larger max_tokens (in a cell --max-tokens) allows more."
-
-
 def _left_out(usage: Usage) -> str:
     turns = f"{usage.left_out_turns} oldest turns were" if usage.left_out_turns > 1 else "oldest turn was"
     return f"The {turns} left out: the context of {usage.context_size:,} tokens is full."
-
-
-def _not_run(calls: tuple[ToolCall, ...], why: str) -> Iterator[Event]:
-    """Answer calls that nobody runs: the turn ends here."""
-    for index, call in enumerate(calls):
-        yield ToolEnd(index, ToolResult(call.id, call.name, f"Not run: {why}."), "refused")
-    yield Notice(f"Its tool calls were not run: {why}.", "warning")
 
 
 def _chained(first: ModelEvent | None, events: Generator[ModelEvent, None, None]) -> Generator[ModelEvent, None, None]:

@@ -135,11 +135,10 @@ def map_prompts(
         schema: what each answer has to be: a JSON schema, or a type or model that pydantic understands.
         resume: a result to go on from: rows that failed or did not run are asked (again). True goes on from the last map of
             this model if that was interrupted and the same; False starts anew.
-        concurrency: how many rows are on their way at once; else twice the model's slots. With tools that are not
-            thread-safe it is one, because such tools run in the calling thread.
+        concurrency: how many rows are on their way at once; else twice the model's slots, or one with tools that are not
+            thread-safe, because such tools run in the calling thread.
         progress: show a bar.
-        settings: what a turn takes, e.g. ``system, tools, max_tokens, temperature, seed``; see
-            :class:`~llm_magics.session.settings.TurnSettings`.
+        settings: fields of :class:`~llm_magics.session.settings.TurnSettings`, e.g. ``system, tools, max_tokens, seed``.
 
     Returns:
         A MapResult; for pandas, a Series with the same index, whose ``errors`` says why a row is None (copies keep the
