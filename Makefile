@@ -82,7 +82,7 @@ bench: $(VENV)/.test models
 	$(BIN)/python -m tests.bench $(if $(PAIRS),--pairs $(PAIRS)) $(SUITES)
 
 damage: $(VENV)/.test
-	$(BIN)/python -m tests.engine.damage --count $(or $(COUNT),2000) --seed $(or $(SEED),11)
+	$(BIN)/python -m tests.engine.fit.damage --count $(or $(COUNT),2000) --seed $(or $(SEED),11)
 
 clean:
 	rm -rf $(VENV) $(VENV)-tool build dist labextension/lib labextension/node_modules

@@ -28,8 +28,7 @@ from llm_magics.chat.syntax.tags import whole_tags
 from llm_magics.chat.template.template import Prompt
 from llm_magics.errors import LLMMagicsError
 from llm_magics.messages import Message, ToolCall, ToolSpec, user
-
-from .chat.scenarios import SCENARIOS
+from tests.chat.scenarios import SCENARIOS
 
 _LETTERS = "ab Z é😀\n<>&{}[]:,=|/1\t()%$"
 _QUOTES = "\"'\\"

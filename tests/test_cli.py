@@ -10,8 +10,7 @@ import pytest
 
 from llm_magics import cli
 from llm_magics.store.catalog import catalog
-
-from .engine.tiny_gguf import STRING, tiny_model
+from tests.engine.tiny_gguf import STRING, tiny_model
 
 
 def test_pull_list_prints_every_name_and_what_is_unverified(capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,8 +27,7 @@ import llm_magics
 from llm_magics import __version__
 from llm_magics.engine.native.library import cpu_library
 from llm_magics.engine.native.openmp import SPINS, runtime_of
-
-from .kernel.notebook import TIMEOUT, Notebook
+from tests.kernel.notebook import TIMEOUT, Notebook
 
 ROOT = Path(__file__).parents[1]
 DATA = f"llm_magics-{__version__}.data/data"

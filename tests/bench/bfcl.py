@@ -33,7 +33,8 @@ from llm_magics.models.loading import load_model
 from llm_magics.schema.validate import validate
 from llm_magics.store.fetch import pull
 from llm_magics.wire import messages_to_openai, tools_to_openai
-from tests.bench.bfcl_check import is_right
+
+from .bfcl_check import is_right
 
 WHEEL = "bfcl-eval==2026.3.23"
 CATEGORIES = ("simple_python", "irrelevance")

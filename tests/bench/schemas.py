@@ -12,7 +12,7 @@ from __future__ import annotations
 import statistics
 import sys
 
-from tests.chat.hostile_schemas import COUNT, GUARD, SEED, Hung, Outcome, run_child
+from tests.schema.hostile_schemas import COUNT, GUARD, SEED, Hung, Outcome, run_child
 
 from .common import Result, machine, report
 

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 
-from ..kernel.notebook import Notebook, notebook
-from ..structured import QUESTIONS, SETUP
+from tests.kernel.notebook import Notebook, notebook
+from tests.structured import QUESTIONS, SETUP
 
 SEEDS = range(6)
 MOST_TOKENS = 500

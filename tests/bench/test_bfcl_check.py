@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.bench.bfcl_check import is_right
+from .bfcl_check import is_right
 
 ANSWERS: list[dict[str, dict[str, list[Any]]]] = [
     {"f": {"city": ["New York, NY", "NYC"], "n": [3], "x": [0.5, ""], "tags": [["a", "b"], ""], "at": [{"k": ["v"]}, ""]}},

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from ..payloads import PAYLOADS
+from tests.payloads import PAYLOADS
+
 from .conftest import Open
 from .test_chat import open_either  # noqa: F401  (a fixture)
 

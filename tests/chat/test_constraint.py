@@ -17,11 +17,12 @@ from llm_magics.errors import SchemaError
 from llm_magics.messages import Message, ToolCall, ToolSpec, user
 from llm_magics.models.base import Request
 from llm_magics.models.guide import constraint_for
-from tests.chat.formats import NAMES, TEMPLATES, format_of
-from tests.chat.grammars import accepts, refused_at
-from tests.chat.test_laws import same_calls
-from tests.chat.values import random_object, random_value
 from tests.smoke import written_by_template
+
+from .formats import NAMES, TEMPLATES, format_of
+from .grammars import accepts, refused_at
+from .test_laws import same_calls
+from .values import random_object, random_value
 
 each_template = pytest.mark.parametrize("path", TEMPLATES, ids=NAMES)
 

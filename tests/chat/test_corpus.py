@@ -8,8 +8,8 @@ import pytest
 
 from llm_magics.chat.analysis.overrides import OVERRIDES
 from llm_magics.chat.format import ChatFormat
+from tests import corpus
 
-from .. import corpus
 from .formats import CASES, CORPUS, CORPUS2, HAS_CORPUS, OWN
 
 BRACKETS = ("[]", "«»", "◁▷", "⟦⟧", "¤")

@@ -18,8 +18,8 @@ from llm_magics.chat.parsing.parser import StreamParser
 from llm_magics.chat.syntax.syntax import Shape
 from llm_magics.events import ModelEnd, ModelEvent, assemble
 from llm_magics.messages import Message, ToolCall, ToolSpec, user
+from tests.smoke import written_by_template
 
-from ..smoke import written_by_template
 from .formats import NAMES, TEMPLATES, format_of
 
 each_template = pytest.mark.parametrize("path", TEMPLATES, ids=NAMES)

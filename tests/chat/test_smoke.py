@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from .. import smoke
+from tests import smoke
+
 from .formats import OWN, WILD
 
 _WILD = sorted(WILD.glob("*.jinja"))

@@ -20,7 +20,7 @@ import pytest
 from jupyter_client.session import Session
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
-from ..loops import play
+from tests.loops import play
 
 pytestmark = pytest.mark.kernel
 

@@ -6,8 +6,8 @@ from contextlib import closing
 
 import pytest
 
+from .front_end import Page
 from .notebook import Notebook, notebook
-from .page import Page
 from .test_rules import refused, settle
 
 pytestmark = pytest.mark.kernel

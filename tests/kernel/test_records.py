@@ -12,9 +12,9 @@ import pytest
 
 from llm_magics.transcript import MIME_TYPE
 from llm_magics.views.columns import MIME_TYPE as COLUMNS_TYPE
+from tests.kernel.magics.test_chat import ECHO
 
 from .notebook import Cell, Notebook, notebook
-from .test_chat import ECHO
 
 pytestmark = pytest.mark.kernel
 

@@ -21,8 +21,8 @@ from llm_magics.session.settings import TurnSettings
 from llm_magics.tools.define.tool import as_tool
 from llm_magics.tools.policy import Limits
 
+from .front_end import Page
 from .notebook import Notebook, notebook
-from .page import Page
 
 USUAL = TurnSettings()
 

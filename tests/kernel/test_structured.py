@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from llm_magics.segments import NoticeSegment
+from tests.structured import QUESTIONS, SETUP
 
-from ..structured import QUESTIONS, SETUP
 from .notebook import Notebook, notebook
 
 pytestmark = [pytest.mark.kernel, pytest.mark.model]

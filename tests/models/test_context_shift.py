@@ -19,8 +19,8 @@ from llm_magics.models.base import Request, Sampling
 from llm_magics.models.loading import LoadSettings
 from llm_magics.models.local import LocalModel
 from llm_magics.session.session import Session
-from tests.engine.test_draft import peaked
-from tests.engine.test_reuse import config
+from tests.engine.guess.test_draft import peaked
+from tests.engine.run.test_reuse import config
 from tests.engine.tiny_gguf import BOOL
 
 # What a template does with the system prompt and the tools: in front, or within the first message of the user.

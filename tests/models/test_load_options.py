@@ -17,7 +17,7 @@ from llm_magics.messages import Message, user
 from llm_magics.models.base import Request, Sampling
 from llm_magics.models.loading import load_model, prepare
 from llm_magics.models.local import LocalModel
-from tests.engine.test_draft import peaked
+from tests.engine.guess.test_draft import peaked
 from tests.engine.tiny_architectures import recurrent
 from tests.engine.tiny_gguf import STRING
 

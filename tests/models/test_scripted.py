@@ -13,8 +13,7 @@ from llm_magics.errors import EngineError, ModelError
 from llm_magics.events import ModelEnd, TextDelta, ToolCallDelta, assemble
 from llm_magics.messages import Message, ToolCall, ToolSpec, assistant, system, user
 from llm_magics.models.base import Model, Request, Sampling
-
-from ..chat.formats import OWN, format_of
+from tests.chat.formats import OWN, format_of
 
 HELLO = Request((system("Be brief."), user("Hello?")))
 CALL = ToolCall("weather", '{"city": "Oslo"}', "c1")

@@ -14,8 +14,7 @@ from llm_magics.messages import ToolCall
 from llm_magics.segments import ToolSegment
 from llm_magics.tools.define.tool import make_tool
 from llm_magics.tools.results import describe_figure, render
-
-from ..loops import play
+from tests.loops import play
 
 
 def run(function: Callable[[], Any], **options: Any) -> ToolSegment:

@@ -12,8 +12,8 @@ from llm_magics.segments import ReasoningSegment, TextSegment
 from llm_magics.transcript import Transcript
 from llm_magics.views.columns import MIME_TYPE, Column, _body, columns_bundle, shared_words
 from llm_magics.views.html import transcript_html
+from tests.payloads import PAYLOADS
 
-from ..payloads import PAYLOADS
 from .test_safety import check
 
 DIFFERS = re.compile(r'<u class="lm-differs">(.*?)</u>')

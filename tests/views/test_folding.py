@@ -21,8 +21,7 @@ from llm_magics.views.folding import NotRun, folded
 from llm_magics.views.html import GrowingHtml, transcript_html
 from llm_magics.views.text.plain import transcript_markdown, transcript_plain
 from llm_magics.views.text.terminal import TerminalView
-
-from ..turns import Turn, turns
+from tests.turns import Turn, turns
 
 
 def call(city: str, state: Any = "done", *, index: int = 0, is_error: bool = False) -> ToolSegment:

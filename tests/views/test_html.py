@@ -18,8 +18,7 @@ from llm_magics.views.markup.markdown import GrowingMarkdown, markdown_html
 from llm_magics.views.markup.remark import markdown_markdown
 from llm_magics.views.text.lines import call_line, status_line
 from llm_magics.views.text.plain import transcript_markdown, transcript_plain
-
-from ..turns import Turn, turns
+from tests.turns import Turn, turns
 
 USAGE = Usage(100, 60, 40, 50, 0.5, 2.0, 0.52, 150, 4096)
 DONE = Transcript(

@@ -13,8 +13,8 @@ from pydantic import BaseModel
 from llm_magics import MapResult, ScriptedModel
 from llm_magics.kernel.page.shown import start_shown
 from llm_magics.views.maprows import MOST_ROWS, ShownRow, map_bundle
+from tests.payloads import PAYLOADS
 
-from ..payloads import PAYLOADS
 from .test_safety import check, permissive
 
 

@@ -17,8 +17,7 @@ from llm_magics.views.markup.remark import markdown_markdown
 from llm_magics.views.markup.sanitize import sanitized
 from llm_magics.views.style import STYLE
 from llm_magics.views.text.plain import transcript_markdown, transcript_plain
-
-from ..payloads import PAYLOADS
+from tests.payloads import PAYLOADS
 
 TAGS = frozenset(
     re.findall(
