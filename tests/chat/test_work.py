@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llm_magics.chat.recovery import wrappers as near_miss
+from llm_magics.chat.recovery import bodies as near_miss
 from llm_magics.chat.recovery.wrappers import read_calls
 from llm_magics.chat.scan import reader
 from llm_magics.chat.scan.reader import Malformed, Reader

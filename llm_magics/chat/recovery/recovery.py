@@ -36,8 +36,9 @@ from llm_magics.messages import Message, ToolCall, ToolSpec
 from llm_magics.schema.patterns import byte_tokenizer
 from llm_magics.schema.validate import validate
 
+from .bodies import FoundCall, Reading
 from .units import Units
-from .wrappers import FoundCall, Reading, near_miss_grammar, read_calls
+from .wrappers import first_signs, near_miss_grammar, read_calls, wrappers
 
 LEAST_LOGPROB = -1.8
 """A near miss less probable than e**-1.8, one in six, is not taken for a call.
@@ -48,8 +49,6 @@ more probable, of the calls that were not due 1 in 5 (``tests/bench/bfcl.py``).
 
 STRING_CAP = 1.0
 """What one string may take from a near miss's log-probability."""
-
-_ENDINGS = frozenset("}])`>")  # the last character of a complete near miss is one of these
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +86,13 @@ class Recovery:
         self._syntax = syntax
         self._said = [_squeezed(text) for text in said]
         self._parallel = parallel
-        self._starts = frozenset("`<{[") | {tool.name[0] for tool in tools if tool.name}  # what a near miss can begin with
+        self._starts = first_signs(list(self._tools))
         self._key = _Key(syntax, tuple(tools))
         self._held = ""  # what may be a near miss, from the beginning of its line
         self._complete = 0  # how much of it is a complete one
         self._units = Units()  # the calls in it so far
-        self._read: list[FoundCall] = []
+        self._units_read = 0
+        self._read: list[FoundCall] = []  # the calls in them
         self._matchers: tuple[Any, Any] | None = None
         self._line = ""  # the line so far, where nothing is held
         self._fence = False  # inside a code block that is none of ours
@@ -154,7 +154,7 @@ class Recovery:
                 return
             self._held += char
             self._units.take(char)
-            if char in _ENDINGS and reading.is_accepting():
+            if not char.isspace() and reading.is_accepting():
                 self._complete = len(self._held)
         self._look_whether_opened()
 
@@ -180,17 +180,16 @@ class Recovery:
 
     def _drop(self) -> str:
         held, self._held, self._complete, self._matchers, self.opened = self._held, "", 0, None, None
-        self._units, self._read = Units(), []
+        self._units, self._units_read, self._read = Units(), 0, []
         return held
 
     # --- calls without end --------------------------------------------------------------------------------------------------
 
     def written(self) -> list[ToolCall]:
         """The complete calls that are held back so far, those of the near miss that is being written included."""
-        for start, end in self._units.spans[len(self._read) :]:
-            line = max(self._held.rfind(sign, 0, start) for sign in "\n[, ") + 1  # a keyword call's name stands there
-            call = read_calls(self._held[line:end], self._syntax, list(self._tools))[:1]
-            self._read += call or [FoundCall("", "", "no call")]
+        if len(self._units.spans) != self._units_read:
+            self._units_read = len(self._units.spans)
+            self._read = read_calls(self._held[: self._units.spans[-1][1]], self._syntax, list(self._tools))
         found = [*(call for call, _, _ in self._waiting), *self._read]
         return [ToolCall(call.name, call.arguments, recovered=call.wrapper) for call in found]
 
@@ -334,13 +333,14 @@ class _Key:
     def __init__(self, syntax: ToolSyntax, tools: tuple[ToolSpec, ...]) -> None:
         self.syntax = syntax
         self.tools = tools
-        self.text = json.dumps([[t.name, dict(t.parameters)] for t in tools], sort_keys=True, default=str)
+        text = json.dumps([[t.name, dict(t.parameters)] for t in tools], sort_keys=True, default=str)
+        self.known = (syntax, text, wrappers())
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and (self.syntax, self.text) == (other.syntax, other.text)
+        return isinstance(other, _Key) and self.known == other.known
 
     def __hash__(self) -> int:
-        return hash((self.syntax, self.text))
+        return hash(self.known)
 
 
 def _matchers(key: _Key) -> tuple[Any, Any]:

@@ -1,0 +1,271 @@
+"""How a near miss spells its calls: each kind is written as a grammar and read out again here.
+
+``opened`` grammars stop where nothing but a call is possible any more: at the first argument, and take anything behind it.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from llm_magics.chat.constraint import json_value, parameters_schema
+from llm_magics.chat.encodings.tagged_grammar import properties_of, solid_object
+from llm_magics.chat.grammar.text import GrammarWriter, quoted
+from llm_magics.chat.grammar.values import PYTHON, ValueWriter
+from llm_magics.chat.syntax.syntax import JsonFields, Shape, ToolSyntax
+from llm_magics.messages import ToolSpec
+
+Reading = Literal["any", "opened", "strict"]
+_ID_KEYS = ("id", "tool_call_id", "call_id", "index")
+
+
+@dataclass(frozen=True, slots=True)
+class FoundCall:
+    """One call read out of a near miss: the arguments as the model wrote them, and what was wrong with the wrapper."""
+
+    name: str
+    arguments: str
+    wrapper: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What the rules of a near miss are written for: the template's syntax, how strictly, and into which grammar."""
+
+    writer: GrammarWriter
+    syntax: ToolSyntax
+    reading: Reading
+
+    def arguments(self, tool: ToolSpec) -> str:
+        """A call's arguments as a JSON object."""
+        if self.reading == "opened":
+            return f'"{{" {self.writer.terminal("TEXT")}'
+        known = ("arguments", tool.name if self.reading == "strict" else "")
+        if known not in self.writer.known:
+            of = tool if self.reading == "strict" else ToolSpec("")
+            self.writer.known[known] = json_value(self.writer, parameters_schema(of))
+        return self.writer.known[known]
+
+
+class Body(Protocol):
+    """One way of spelling calls inside a wrapper."""
+
+    @property
+    def listed(self) -> bool:
+        """Whether several calls may stand in a row or in an array."""
+        ...
+
+    def first(self, names: Sequence[str]) -> str:
+        """A regular expression for the beginning of a call, e.g. ``{``."""
+        ...
+
+    def rules(self, scope: Scope, tool: ToolSpec) -> list[str]:
+        """The ways to write one call of a tool."""
+        ...
+
+    def read(self, text: str, syntax: ToolSyntax, names: Sequence[str], wrapper: str) -> Iterator[FoundCall]:
+        """Read the calls out of a complete near miss, in order."""
+        ...
+
+
+# --- JSON objects -----------------------------------------------------------------------------------------------------------
+
+
+def field_sets(syntax: ToolSyntax) -> list[JsonFields]:
+    """The field names that a call may use: the template's own, then those of the OpenAI API and of Llama."""
+    sets = [syntax.fields] if syntax.fields is not None else []
+    for arguments in ("arguments", "parameters"):
+        sets.append(JsonFields(arguments=(arguments,)))
+        function = ((("type",), '"function"'),)
+        sets.append(JsonFields(("function", "name"), ("function", arguments), constants=function))
+    unique = {(f.name, f.arguments, f.constants, f.arguments_as_text): f for f in sets}
+    return list(unique.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """Calls as JSON objects with fields, e.g. ``{"name": "f", "parameters": {}}``, or under their name: ``{"f": {}}``."""
+
+    listed: bool = True
+
+    def first(self, names: Sequence[str]) -> str:
+        return r"\{"
+
+    def rules(self, scope: Scope, tool: ToolSpec) -> list[str]:
+        w, gap = scope.writer, scope.writer.gap
+        end = "" if scope.reading == "opened" else f' {gap} "}}"'
+        name, given = quoted(json.dumps(tool.name, ensure_ascii=False)), scope.arguments(tool)
+        objects = [self._members(scope, fields, name, given) for fields in field_sets(scope.syntax)]
+        return [w.rule(body + end, "o") for body in [*objects, f'"{{" {gap} {name} {gap} ":" {gap} {given}']]
+
+    def _members(self, scope: Scope, fields: JsonFields, name: str, arguments: str) -> str:
+        """An object with name and arguments in either order, with constants and an id that models copy from elsewhere."""
+        w, gap = scope.writer, scope.writer.gap
+
+        def member(key: str) -> str:
+            return f'{quoted(json.dumps(key, ensure_ascii=False))} {gap} ":" {gap}'
+
+        comma = f'{gap} "," {gap}'
+        named, given = f"{member(fields.name[-1])} {name}", f"{member(fields.arguments[-1])} {arguments}"
+        fixed = " ".join(f"({member(path[-1])} {quoted(text)} {comma})?" for path, text in fields.constants)
+        extra = f"({' | '.join(member(key) for key in _ID_KEYS)}) ({w.terminal('STRING')} | {w.terminal('INT')})"
+        heads = "".join(f'{member(key)} "{{" {gap} ' for key in fields.name[:-1])
+        start = f'"{{" {gap} {fixed} ({extra} {comma})? {heads}'
+        if scope.reading == "opened":  # with the arguments first, nothing says yet whose they are
+            return f"{start} {named} {comma} {given}"
+        inner = f"({named} {comma} {given} | {given} {comma} {named})"
+        ends = f'{gap} "}}" ' * len(fields.name[:-1])
+        return f"{start} {inner} {ends} ({comma} {extra})?"
+
+    def read(self, text: str, syntax: ToolSyntax, names: Sequence[str], wrapper: str) -> Iterator[FoundCall]:
+        fields = field_sets(syntax)
+        expected = fields[0].arguments[-1]
+        at = text.find("{")
+        while at >= 0:
+            members, end = _members(text, at)
+            call = _call_of(text, members, fields, names)
+            if call is not None:
+                name, arguments, key = call
+                yield FoundCall(name, arguments, wrapper + (f", {key!r} for {expected!r}" if key not in ("", expected) else ""))
+            at = text.find("{", end)
+
+
+_Members = dict[str, tuple[int, int]]
+
+
+def _call_of(text: str, members: _Members, fields: Sequence[JsonFields], names: Sequence[str]) -> tuple[str, str, str] | None:
+    """Name, argument text and the key of the arguments, by the first field set that fits."""
+    for candidate in fields:
+        name, arguments = _at_path(text, members, candidate.name), _at_path(text, members, candidate.arguments)
+        if name and arguments and json.loads(name) in names:
+            return json.loads(name), arguments, candidate.arguments[-1]
+    return next(((key, text[start:end], "") for key, (start, end) in members.items() if key in names), None)
+
+
+def _at_path(text: str, members: _Members, path: Sequence[str]) -> str:
+    """The JSON text under a path of keys; empty where there is none."""
+    start, end = members.get(path[0], (0, 0))
+    if end == 0 or len(path) == 1:
+        return text[start:end]
+    return _at_path(text, _members(text, start)[0], path[1:]) if text[start] == "{" else ""
+
+
+_DECODER = json.JSONDecoder()
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+def _members(text: str, at: int) -> tuple[_Members, int]:
+    """Where each member's value of the object at ``at`` stands, and where the object ends."""
+    members: _Members = {}
+    at = _skip(text, at + 1)
+    while text[at] != "}":
+        key, at = _DECODER.raw_decode(text, at)
+        start = _skip(text, _skip(text, at) + 1)
+        _, at = _DECODER.raw_decode(text, start)
+        members[key] = (start, at)
+        at = _skip(text, at)
+        at = _skip(text, at + 1) if text[at] == "," else at
+    return members, at + 1
+
+
+def _skip(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    return found.end() if found else at
+
+
+# --- keyword calls ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Keywords:
+    """Calls as Python writes them, e.g. ``f(a=1, b="x")``; names may be dotted, and constants JSON's."""
+
+    listed: bool = True
+
+    def first(self, names: Sequence[str]) -> str:
+        return rf"(?<![\w.\"])(?:{'|'.join(re.escape(name) for name in names)})\s*\("
+
+    def rules(self, scope: Scope, tool: ToolSpec) -> list[str]:
+        w, gap, strict = scope.writer, scope.writer.gap, scope.reading == "strict"
+        schema = parameters_schema(tool)
+        values, node = ValueWriter(w, schema, PYTHON), solid_object(schema)
+        known = properties_of(node)
+        start = f'{quoted(tool.name)} "(" {gap}'
+        if scope.reading == "opened":
+            keys = " | ".join(quoted(key) for key in known)
+            return [f'{start} (")" | ({keys}) {gap} "=" {w.terminal("TEXT")})' if keys else f'{start} ")"']
+        members = {k: f'{quoted(k)} {gap} "=" {gap} {values.value(sub if strict else {})} {gap}' for k, sub in known.items()}
+        required = node.get("required", []) if strict else []
+        body = values.members(members, required, "", quoted(")"), f'"," {gap}', node if strict else {})
+        return [f"{start} {body}"]
+
+    def read(self, text: str, syntax: ToolSyntax, names: Sequence[str], wrapper: str) -> Iterator[FoundCall]:
+        begins, at = re.compile(self.first(names)), 0
+        while found := begins.search(text, at):
+            at = _closed(text, found.end() - 1)
+            try:
+                node = ast.parse(text[found.start() : at].strip(), mode="eval").body
+                arguments = {str(k.arg): _literal(k.value) for k in node.keywords} if isinstance(node, ast.Call) else {}
+            except (SyntaxError, ValueError, RecursionError):
+                return
+            if isinstance(node, ast.Call) and not node.args:
+                yield FoundCall(found.group()[:-1].strip(), json.dumps(arguments, ensure_ascii=False), wrapper)
+
+
+_BRACKETS = re.compile(r"""[()\[\]{}]|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'""", re.S)
+
+
+def _closed(text: str, at: int) -> int:
+    """Where the bracket that opens at ``at`` is closed, or the text's end; brackets in strings are text."""
+    depth = 0
+    for found in _BRACKETS.finditer(text, at):
+        depth += (found.group() in "([{") - (found.group() in ")]}")
+        if depth == 0:
+            return found.end()
+    return len(text)
+
+
+class _Constants(ast.NodeTransformer):
+    """``true``, ``false`` and ``null`` as JSON has them, at any depth."""
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        words = {"true": True, "false": False, "null": None}
+        return ast.Constant(words[node.id]) if node.id in words else node
+
+
+def _literal(node: ast.expr) -> Any:
+    """A literal's value. Raises ValueError for what is none."""
+    return ast.literal_eval(_Constants().visit(node))
+
+
+# --- a name, then JSON ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A name, then a marker, then the arguments as JSON, e.g. ``f\\nInput: {"a": 1}`` where ``between`` is "Input:"."""
+
+    between: str
+    listed: bool = False
+
+    def first(self, names: Sequence[str]) -> str:
+        return rf"(?:{'|'.join(re.escape(name) for name in names)})\s*{re.escape(self.between)}\s*\{{"
+
+    def rules(self, scope: Scope, tool: ToolSpec) -> list[str]:
+        gap = scope.writer.gap
+        return [f"{quoted(tool.name)} {gap} {quoted(self.between)} {gap} {scope.arguments(tool)}"]
+
+    def read(self, text: str, syntax: ToolSyntax, names: Sequence[str], wrapper: str) -> Iterator[FoundCall]:
+        begins, at = re.compile(self.first(names)), 0
+        while found := begins.search(text, at):
+            _, at = _DECODER.raw_decode(text, found.end() - 1)
+            yield FoundCall(found.group().partition(self.between)[0].strip(), text[found.end() - 1 : at], wrapper)
+
+
+def is_pythonic(syntax: ToolSyntax) -> bool:
+    """Whether keyword calls are the template's own."""
+    return syntax.shape is Shape.PYTHONIC
