@@ -213,18 +213,21 @@ class Runtime:
     # --- conversations --------------------------------------------------------------------------------------------------
 
     def thread(self, name: str = "", model: Model | None = None) -> Thread:
-        """The conversation of that name, or the current one, begun where there is none (which needs a model)."""
+        """The conversation of that name, or the current one. A new one needs a model, and is kept from :meth:`enter` on."""
         name = name or self.current_thread
-        if name not in self.threads:
-            from llm_magics.session.session import Session
+        if name in self.threads:
+            return self.threads[name]
+        from llm_magics.session.session import Session
 
-            session = Session(model or self.resident().model, thread=name, asker=self.ask)
-            if self.threads:
-                session.schemas = next(iter(self.threads.values())).session.schemas  # the notebook holds each schema once
-            self.threads[name] = Thread(name, session)
-        thread = self.threads[name]
-        if model is not None:
-            thread.session.model = model
+        session = Session(model or self.resident().model, thread=name, asker=self.ask)
+        if self.threads:
+            session.schemas = next(iter(self.threads.values())).session.schemas  # the notebook holds each schema once
+        return Thread(name, session)
+
+    def enter(self, thread: Thread, model: Model) -> Thread:
+        """Keep a conversation, and go on in it with this model."""
+        self.threads[thread.name] = thread
+        thread.session.model = model
         return thread
 
     def made_aside(self, cell: str, turns: list[str], session: Session) -> None:

@@ -296,9 +296,9 @@ class Session:
             raise OptionError(f"The conversation {self.thread!r} has moved on.", "Run that cell again.")
         self._turns = (*self._turns[:-1], turn)
 
-    def fork(self, thread: str | None = None, *, turns: Iterable[Turn] | None = None) -> Session:
-        """Copy the session into a new thread: same model and settings, the conversation so far (or ``turns``)."""
-        copy = Session(self.model, thread=thread or f"{self.thread}-fork-{uuid.uuid4().hex[:4]}", asker=self.asker)
+    def fork(self, thread: str | None = None, *, turns: Iterable[Turn] | None = None, model: Model | None = None) -> Session:
+        """Copy the session into a new thread: its model (or ``model``), its settings, its turns so far (or ``turns``)."""
+        copy = Session(model or self.model, thread=thread or f"{self.thread}-fork-{uuid.uuid4().hex[:4]}", asker=self.asker)
         copy.settings, copy.schemas = self.settings, self.schemas
         copy._turns = tuple(one for one in self._turns if one.over) if turns is None else tuple(turns)
         return copy

@@ -101,11 +101,22 @@ def test_the_timer_unloads_by_itself(runtime: Runtime) -> None:
 def test_closing_frees_everything_once(runtime: Runtime) -> None:
     model = Closing()
     runtime.add("m", model)
-    runtime.thread()
+    runtime.enter(runtime.thread(), model)
     runtime.close()
     runtime.close()
     assert model.closed == 1
     assert not runtime.threads
+
+
+def test_a_thread_is_kept_once_it_is_entered_and_its_model_changes_with_that_alone(runtime: Runtime) -> None:
+    first, other = Closing(), Closing()
+    runtime.add("m", first)
+    assert runtime.thread("z").session is not runtime.thread("z").session
+    assert not runtime.threads
+    entered = runtime.enter(runtime.thread("z"), first)
+    assert runtime.thread("z", other) is entered
+    assert entered.session.model is first
+    assert runtime.enter(entered, other).session.model is other
 
 
 def test_a_cell_replaces_what_its_earlier_run_made() -> None:

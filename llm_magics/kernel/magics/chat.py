@@ -45,6 +45,7 @@ def chat(runtime: Runtime, options: ChatOptions, body: str) -> Reply | list[Repl
         request = asked.session.request(asked.text, replaces=asked.replaced, **asked.overrides)
         show_preview(runtime, asked.resident.model.preview(request), asked.resident.model.context_size)
         return None
+    runtime.enter(asked.thread, asked.resident.model)
     turn = _Turn(uuid.uuid4().hex[:12], asked.session, _settings(asked))
     if options.samples > 1:
         return _chat_samples(runtime, asked, turn)
@@ -97,10 +98,12 @@ def prepare(runtime: Runtime, options: ChatOptions, text: str) -> Asked:
     thread = runtime.thread(options.thread, resident.model)
     overrides = rules.for_turn(overrides, thread.session.settings)
     overrides = runtime.defaults.for_turn(overrides, thread.session.settings, rules)
+    session, replaced = thread.session, None if options.no_history else thread.turn_of(cell, runtime.execution)
     if options.no_history:
-        session, replaced = thread.session.fork(f"{thread.name}/aside", turns=()), None
-    else:
-        session, replaced = thread.session, thread.turn_of(cell, runtime.execution)
+        session = session.fork(f"{thread.name}/aside", turns=(), model=resident.model)
+    elif options.preview:
+        session = session.fork(thread.name, turns=session.turns, model=resident.model)
+    session.settings.override(**overrides).json_schema  # noqa: B018 (raises for what the model cannot be asked)
     return Asked(options, text, cell, resident, thread, session, replaced, overrides)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llm_magics.errors import OptionError
 from llm_magics.kernel.options.braces import fill
 from llm_magics.kernel.options.specs import CompareOptions
-from llm_magics.kernel.runtime import Runtime
+from llm_magics.kernel.runtime import Runtime, Thread
 
 from .chat import Asked, prepare
 from .sidebyside import Answer, columns_view, run
@@ -33,7 +33,8 @@ def compare(runtime: Runtime, options: CompareOptions, body: str) -> list[Reply]
     text = fill(body, runtime.shell.user_ns)
     asked = [prepare(runtime, chosen, text) for _, chosen in columns]
     seed = options.seed[0] if len(options.seed) == 1 else random.SystemRandom().getrandbits(32)
-    answers = [_answer(own, one, seed, bool(options.thread)) for (own, _), one in zip(columns, asked, strict=True)]
+    thread = runtime.enter(asked[0].thread, asked[-1].resident.model)
+    answers = [_answer(own, one, thread, seed, bool(options.thread)) for (own, _), one in zip(columns, asked, strict=True)]
     note = "" if len(options.seed) > 1 else f"All with seed {seed}. "
     runtime.made_aside(asked[0].cell, [answer.turn for answer in answers], answers[0].session)
     view = None if options.quiet else columns_view(runtime, asked[0].options, asked[0].cell)
@@ -50,10 +51,9 @@ def compare(runtime: Runtime, options: CompareOptions, body: str) -> list[Reply]
             answers[0].session.schemas.release(answer.turn for answer in answers)
 
 
-def _answer(own: Mapping[str, Any], asked: Asked, seed: int, on_top: bool) -> Answer:
-    before = asked.thread.session.turns if on_top else ()
-    session = asked.thread.session.fork(f"{asked.thread.name}/compare", turns=before)
-    session.model = asked.resident.model
+def _answer(own: Mapping[str, Any], asked: Asked, thread: Thread, seed: int, on_top: bool) -> Answer:
+    before = thread.session.turns if on_top else ()
+    session = thread.session.fork(f"{thread.name}/compare", turns=before, model=asked.resident.model)
     overrides = asked.overrides if "seed" in own else {**asked.overrides, "seed": seed}
     record = {"cell": asked.cell, "aside": True, "system": session.settings.system, "options": dict(own)}
     return Answer(_heading(own), session, uuid.uuid4().hex[:12], overrides, None, record)

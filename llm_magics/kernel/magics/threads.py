@@ -110,7 +110,8 @@ def restore(runtime: Runtime, options: ThreadOptions) -> None:
     found: dict[str, int] = {}
     for name in dict.fromkeys(trace.thread for trace in saved):
         turns = in_conversation([trace for trace in saved if trace.thread == name])
-        thread = runtime.thread(name, runtime.resident().model)
+        model = runtime.resident().model
+        thread = runtime.enter(runtime.thread(name, model), model)
         thread.session.restore(turns)
         thread.systems = {t.turn: str(t.settings["system"]) for t in turns if "system" in t.settings}
         if thread.systems:

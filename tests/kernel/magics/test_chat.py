@@ -227,6 +227,17 @@ def test_preview_shows_the_prompt_and_sends_nothing(book: Notebook) -> None:
     assert ask(book, "two", cell="b").transcript.text == "2: two"
 
 
+def test_a_preview_and_a_cell_with_a_mistake_leave_no_thread_and_no_other_model(book: Notebook) -> None:
+    ask(book, "one")
+    book.must("other = ScriptedModel(['no'], name='other')")
+    state = "[(name, one.session.model.name, len(one.session.turns)) for name, one in held.threads.items()]"
+    before = book.value(state)
+    assert "user: one" in ask(book, "what?", "--preview -m other").bundles[0]["text/plain"]
+    assert "user: one" not in ask(book, "what?", "--preview -m other --thread z").bundles[0]["text/plain"]
+    assert ask(book, "what?", "-m other --thread z --schema nowhere").reply["ename"] == "OptionError"
+    assert book.value(state) == before
+
+
 def test_a_tool_call_is_a_row_with_its_result(book: Notebook) -> None:
     book.must("@tool\ndef double(n: int) -> int:\n    'Double a number.\\n\\nArgs:\\n    n: the number'\n    return 2 * n")
     book.must("caller = ScriptedModel([ToolCall('double', '{\"n\": 21}'), 'It is 42.'])")
