@@ -16,10 +16,12 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias, get_args
 
-from traitlets import Bool, Enum, Float, Int, List, TraitError, Unicode
+from traitlets import Bool, Enum, Float, Int, List, TraitError, TraitType, Unicode
 from traitlets.config import Config, Configurable
 
 from llm_magics.errors import OptionError
+from llm_magics.kernel.options.specs import CHAT, LOAD_MODEL
+from llm_magics.options import Number, Option
 from llm_magics.session.settings import TurnSettings
 from llm_magics.tools.define.tool import Tool
 from llm_magics.tools.policy import Approve, Limits
@@ -29,7 +31,21 @@ STRICTNESS: Mapping[str, int] = {policy: rank for rank, policy in enumerate(get_
 _WHERE = "%llm status shows the rules; whoever set up this kernel, or your JupyterLab settings, can change them."
 
 
-class LLMMagics(Configurable):
+def _default(one: Option) -> TraitType[Any, Any]:
+    """The trait of an option's default. 0 says nothing, unless 0 is one of the option's values; then None does."""
+    if not isinstance(one.read, Number):
+        return Unicode("", help=one.trait).tag(config=True)
+    kind = Int if one.read.kind is int else Float
+    if one.read.least == 0:
+        return kind(None, allow_none=True, min=0, max=one.read.most, help=one.trait).tag(config=True)
+    return kind(0, min=0, max=one.read.most, help=one.trait).tag(config=True)
+
+
+_WITH_DEFAULT = [one for spec in (LOAD_MODEL, CHAT) for one in (*spec.words, *spec.options) if one.trait]
+_DEFAULTS = {f"default_{'model' if one.required else one.field}": _default(one) for one in _WITH_DEFAULT}
+
+
+class LLMMagics(type("Defaults", (Configurable,), _DEFAULTS)):  # type: ignore[misc]  # its traits come from the table of options
     """The rules as traits, under the names that JupyterLab's settings use too; and defaults, which are the kernel's alone."""
 
     approve = Enum(get_args(Approve), "auto", help="The least approval: auto, ask (every call is asked about) or deny.").tag(
@@ -51,19 +67,9 @@ class LLMMagics(Configurable):
     max_result_chars = Int(0, min=0, help="Most characters that the model reads of a result; 0 leaves it as it is.").tag(
         config=True
     )
-    default_model = Unicode(
-        "", help='What "%load_model default" loads: a catalogue name, path or hub name; else $LLM_MAGICS_DEFAULT_MODEL.'
-    ).tag(config=True)
-    default_ctx = Int(0, min=0, help="Context in tokens for %load_model without --ctx; 0 is as much as fits.").tag(config=True)
-    default_temperature = Float(
-        None, allow_none=True, min=0.0, help="Temperature for cells without --temp; None leaves it to the model."
-    ).tag(config=True)
-    default_max_tokens = Int(
-        0, min=0, help="Longest answer for cells without --max-tokens; 0 leaves it open. (max_tokens is a limit.)"
-    ).tag(config=True)
 
 
-DEFAULTS = ("default_model", "default_ctx", "default_temperature", "default_max_tokens")
+DEFAULTS = tuple(_DEFAULTS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from llm_magics.errors import Action, NoModelError, OptionError
 from llm_magics.kernel.cells.context import CellLog, parent_header, parent_metadata
-from llm_magics.kernel.options.line import near
 from llm_magics.models.base import Model
+from llm_magics.options import near
 from llm_magics.store.catalog import default_model
 from llm_magics.tools.policy import Asker, Decision, nobody
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path, PurePath
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from llm_magics.engine.fit.gguf import Gguf
-from llm_magics.engine.fit.limits import check_cache, check_context
+from llm_magics.engine.fit.limits import check_context
 from llm_magics.engine.fit.plan import Plan, plan
 from llm_magics.engine.hosts import open_engine
-from llm_magics.engine.values import EngineConfig, FlashAttention, KVType, Speculation
+from llm_magics.engine.values import EngineConfig
 from llm_magics.errors import ModelFileError, OptionError, TemplateError, UnsupportedModelError
 from llm_magics.store.fetch import pull
 from llm_magics.store.locate import ModelFile
@@ -21,11 +21,7 @@ from llm_magics.store.vet import vet
 
 from .base import Sampling
 from .local import Identity, LocalModel
-
-Auto: TypeAlias = Literal["auto"]
-
-_FREE = {"ctx": "auto", "gpu_layers": "auto", "slots": "auto", "threads": None}  # values besides numbers that leave it to us
-_SLOTS = 8  # sequences by default: one costs next to no memory, because all share one cache
+from .settings import LoadSettings
 
 # GGUF key -> sampling setting: what the model's makers recommend (general.sampling.*), where the file says.
 _RECOMMENDED = {
@@ -35,89 +31,6 @@ _RECOMMENDED = {
     "general.sampling.min_p": "min_p",
     "general.sampling.penalty_repeat": "repeat_penalty",
 }
-
-
-_MIB = 2**20
-_LEAST = {
-    "ctx": 1,
-    "gpu_layers": -1,
-    "batch": 1,
-    "slots": 1,
-    "threads": 1,
-    "main_gpu": 0,
-    "park_memory": 0,
-    "park_disk": 0,
-}
-_CHOICES = {"kv": ("f16", "q8_0"), "flash_attn": ("auto", "on", "off"), "speculation": ("off", "lookup", "auto")}
-
-
-@dataclass(frozen=True, slots=True)
-class LoadSettings:
-    """How to load a model; counts in tokens or layers. ``"auto"``: as much as fits.
-
-    ``gpu_layers`` -1 means all. ``template`` is a file to use in place of the GGUF's own chat template. ``seed`` is the default
-    seed of every turn. ``slots`` sequences share the context; "auto" is 8, or 1 for a deterministic model.
-
-    ``speculation`` "lookup" guesses that text repeats itself, "auto" does so where that was measured to help, which is on a
-    CPU, and where the model's memory can take a guess back; ``draft`` names a small model of the same family that guesses.
-    Every guess is checked, so that only the speed changes.
-    ``context_shift`` leaves the oldest turns out where a conversation outgrows the context; without it that is an error.
-    ``park_memory`` and ``park_disk`` are how many MiB the states of conversations may take that have lost their slot; what goes
-    to disk is as private as the conversation, so that none does unless asked. ``device_sampling`` draws tokens on the GPU where
-    a request allows it; it spares copies where many sequences run at once.
-    """
-
-    ctx: int | Auto = "auto"
-    gpu_layers: int | Auto = "auto"
-    tensor_split: tuple[float, ...] = ()
-    main_gpu: int = 0
-    kv: KVType = "f16"
-    flash_attn: FlashAttention = "auto"
-    threads: int | None = None
-    batch: int = 512
-    slots: int | Auto = "auto"
-    deterministic: bool = False
-    template: str | Path | None = None
-    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    seed: int | None = None
-    speculation: Speculation = "auto"
-    draft: str | Path = ""
-    context_shift: bool = False
-    park_memory: int = 256
-    park_disk: int = 0
-    device_sampling: bool = False
-
-    def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
-            value, free = getattr(self, name), _FREE.get(name, least)
-            if value != free and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-                also = f", or {free!r}" if free != least else ""
-                raise OptionError(f"{name} is {value!r}.", f"Give a whole number of at least {least}{also}.")
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise OptionError(f"{name} is {getattr(self, name)!r}.", f"Choose one of: {', '.join(choices)}.")
-        check_cache(self.kv, self.flash_attn)
-
-    def config(self, path: Path) -> EngineConfig:
-        """The engine's configuration, with "auto" left to :func:`~llm_magics.engine.fit.plan.plan`."""
-        return EngineConfig(
-            path=str(path),
-            n_ctx=4096 if self.ctx == "auto" else self.ctx,
-            n_batch=self.batch,
-            n_ubatch=self.batch,
-            n_gpu_layers=0 if self.gpu_layers == "auto" else self.gpu_layers,
-            tensor_split=tuple(self.tensor_split),
-            main_gpu=self.main_gpu,
-            kv_type=self.kv,
-            flash_attention=self.flash_attn,
-            n_threads=self.threads,
-            n_slots=(1 if self.deterministic else _SLOTS) if self.slots == "auto" else self.slots,
-            deterministic=self.deterministic,
-            speculation=self.speculation,
-            park_memory=self.park_memory * _MIB,
-            park_disk=self.park_disk * _MIB,
-            device_sampling=self.device_sampling,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +54,19 @@ def prepare(name: str | Path, progress: Progress = silent, **settings: Any) -> P
     Raises OptionError, ModelNotFoundError, DownloadError, ModelFileError, UnsupportedModelError, MemoryFitError; EngineError
     where llama.cpp or a GPU fails.
     """
-    chosen = _settings(settings)
+    known = [f.name for f in fields(LoadSettings)]
+    if unknown := [name for name in settings if name not in known]:
+        raise OptionError(f"A load has no setting {unknown[0]!r}.", f"It has: {', '.join(known)}.")
+    return prepare_as(LoadSettings(**settings), name, progress)
+
+
+def prepare_as(chosen: LoadSettings, name: str | Path, progress: Progress = silent) -> Prepared:
+    """Do what :func:`prepare` does, with settings in one value."""
     file = pull(name, progress)
     gguf = vet(file)
-    if chosen.ctx != "auto":
+    if isinstance(chosen.ctx, int):
         check_context(gguf, chosen.ctx)
-    auto_context, auto_layers = chosen.ctx == "auto", chosen.gpu_layers == "auto"
+    auto_context, auto_layers = not isinstance(chosen.ctx, int), chosen.gpu_layers == "auto"
     planned = plan(gguf, chosen.config(file.path), auto_context=auto_context, auto_layers=auto_layers)
     if chosen.draft:
         planned = _with_draft(planned, gguf, chosen.draft, progress)
@@ -220,13 +140,6 @@ def _telling(config: EngineConfig) -> dict[str, Any]:
     for name in ("path", "park_directory"):
         told.pop(name, None)
     return told | ({"draft": PurePath(config.draft).name} if config.draft else {})
-
-
-def _settings(given: Mapping[str, Any]) -> LoadSettings:
-    unknown = [name for name in given if name not in LoadSettings.__slots__]
-    if unknown:
-        raise OptionError(f"A load has no setting {unknown[0]!r}.", f"It has: {', '.join(LoadSettings.__slots__)}.")
-    return LoadSettings(**given)
 
 
 def _template(prepared: Prepared) -> str:

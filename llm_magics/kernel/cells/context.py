@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llm_magics.errors import OptionError
-from llm_magics.kernel.options.line import near
+from llm_magics.options import near
 
 _KEPT_CELLS = 500
 _KEPT_CHARS = 20_000  # of one cell's output

@@ -7,7 +7,7 @@ import sys
 import uuid
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from llm_magics.kernel.rules import Rules
 from llm_magics.kernel.runtime import Resident, Runtime, Thread
 from llm_magics.messages import FinishReason
 from llm_magics.models.base import PromptPart, Sampling
+from llm_magics.options import configured
 from llm_magics.transcript import Transcript
 
 from .fullcontext import with_ways_out
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from llm_magics.views.text.terminal import TerminalView
 
     from .sidebyside import Samples
-
-_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "seed")
 
 
 def chat(runtime: Runtime, options: ChatOptions, body: str) -> Reply | list[Reply] | None:
@@ -275,22 +274,12 @@ def _overrides(runtime: Runtime, options: ChatOptions, rules: Rules) -> dict[str
     from llm_magics.tools.builtin.selection import select
     from llm_magics.tools.define.registry import registered
 
-    sampling = {name: getattr(options, name) for name in _SAMPLING if getattr(options, name) is not None}
-    given: dict[str, Any] = {
-        "system": options.system,
-        "tools": rules.tools_for(select(registered, options.tools), named=options.tools is not None),
-        "tool_choice": options.tool_choice,
-        "max_steps": options.max_steps,
-        "max_calls": options.max_calls,
-        "approve": options.approve,
-        "max_tokens": options.max_tokens,
-        "stop": options.stop or None,
-        "thinking": options.think,
-        "response_schema": _schema(options.schema, runtime.shell.user_ns) if options.schema else None,
-        "sampling": Sampling(**sampling) if sampling else None,
-        "record": options.record or rules.record,
-    }
-    return {name: value for name, value in given.items() if value is not None}
+    given = configured(options)
+    sampling = {f.name: value for f in fields(Sampling) if (value := getattr(options, f.name, None)) is not None}
+    given |= {"sampling": Sampling(**sampling)} if sampling else {}
+    given |= {"response_schema": _schema(options.schema, runtime.shell.user_ns)} if options.schema else {}
+    tools = rules.tools_for(select(registered, options.tools), named=options.tools is not None)
+    return {**given, "tools": tools, "record": options.record or rules.record}
 
 
 def _schema(given: str, namespace: Mapping[str, Any]) -> Any:

@@ -25,29 +25,29 @@ _SHORT = {"temperature": "temp"}  # as one types it
 
 def compare(runtime: Runtime, options: CompareOptions, body: str) -> list[Reply]:
     """Ask what the cell asks, of each; give the Replies. Errors raise, with nothing sent if it is the cell's."""
-    columns = options.columns()
+    columns, common, seeds = options.columns(), options.common, options.values.get("seed", ())
     if len(columns) < 2:
         raise OptionError("There is nothing to compare.", "Give an option twice, e.g. -m A -m B or --temp 0 --temp 1.")
     if len(columns) > _MOST:
         raise OptionError(f"That makes {len(columns)} columns.", f"Compare at most {_MOST} at once.")
     text = fill(body, runtime.shell.user_ns)
     asked = [prepare(runtime, chosen, text) for _, chosen in columns]
-    seed = options.seed[0] if len(options.seed) == 1 else random.SystemRandom().getrandbits(32)
+    seed = seeds[0] if len(seeds) == 1 else random.SystemRandom().getrandbits(32)
     thread = runtime.enter(asked[0].thread, asked[-1].resident.model)
-    answers = [_answer(own, one, thread, seed, bool(options.thread)) for (own, _), one in zip(columns, asked, strict=True)]
-    note = "" if len(options.seed) > 1 else f"All with seed {seed}. "
+    answers = [_answer(own, one, thread, seed, bool(common.thread)) for (own, _), one in zip(columns, asked, strict=True)]
+    note = "" if len(seeds) > 1 else f"All with seed {seed}. "
     runtime.made_aside(asked[0].cell, [answer.turn for answer in answers], answers[0].session)
-    view = None if options.quiet else columns_view(runtime, asked[0].options, asked[0].cell)
+    view = None if common.quiet else columns_view(runtime, asked[0].options, asked[0].cell)
     try:
         with ExitStack() as in_use:
             for one in asked:
                 in_use.enter_context(runtime.using(one.resident))
             return run(answers, asked[0].text, view, f"{note}Nothing of this joined a conversation.")
     finally:
-        if options.variable:
+        if common.variable:
             replies = [reply for answer in answers if (reply := answer.reply) is not None]
-            runtime.shell.user_ns[options.variable] = replies
-        if options.quiet:
+            runtime.shell.user_ns[common.variable] = replies
+        if common.quiet:
             answers[0].session.schemas.release(answer.turn for answer in answers)
 
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
 from llm_magics.errors import OptionError
-from llm_magics.kernel.options.line import Option, Spec, split
+from llm_magics.kernel.options.line import Spec, split
 from llm_magics.kernel.options.specs import SPECS
 from llm_magics.kernel.options.tools import options_begun
+from llm_magics.options import Option
 from llm_magics.tools.define.registry import registered
 
 if TYPE_CHECKING:
@@ -79,17 +80,16 @@ def complete_line(runtime: Runtime, line: str) -> tuple[str, list[str]]:
 def _offers(runtime: Runtime, spec: Spec[object], words: list[str], word: str) -> Iterable[str]:
     option = spec.by_name.get(words[-1]) if words else None
     if option is not None and not option.flag:
-        return _values(runtime, option.complete, word, option)
+        return _values(runtime, option, word)
     if word.startswith("-"):
         name, equals, value = word.partition("=")
         if equals and name in spec.by_name:
-            named = spec.by_name[name]
-            return [f"{name}={offer}" for offer in _values(runtime, named.complete, value, named)]
+            return [f"{name}={offer}" for offer in _values(runtime, spec.by_name[name], value)]
         return [name for name in spec.by_name if name.startswith("--") or len(word) == 1]
     n_words = _plain_words(spec, words)
     if n_words < len(spec.words):
         expected = spec.words[n_words]
-        return _values(runtime, expected.complete, word) if not expected.after or words[0] in expected.after else []
+        return _values(runtime, expected, word) if not expected.after or words[0] in expected.after else []
     return spec.by_name if not word else []
 
 
@@ -103,11 +103,9 @@ def _plain_words(spec: Spec[object], words: list[str]) -> int:
     return n
 
 
-def _values(runtime: Runtime, kind: str, word: str, option: Option | None = None) -> Iterable[str]:
-    """What a word of that kind may become; ``word`` is what there is of it, e.g. the list of tools "weather,plo"."""
-    if option is not None and option.choices:
-        return option.choices
-    match kind:
+def _values(runtime: Runtime, option: Option, word: str) -> Iterable[str]:
+    """What an option's value may become; ``word`` is what there is of it, e.g. the list of tools "weather,plo"."""
+    match option.complete:
         case "models":
             from llm_magics.models.base import Model
 
@@ -125,15 +123,9 @@ def _values(runtime: Runtime, kind: str, word: str, option: Option | None = None
             return _tools()
         case "tool-lists":
             return _listed(word, _tools())
-        case "tools-actions":
-            return ["list", "test", "why", "set", "forget"]
         case "contexts":
             return ["none", "prev", "above", "all", *(f"tag:{tag}" for run in runtime.cells.runs for tag in run.tags)]
-        case "thread-actions":
-            return ["show", "list", "use", "fork", "pick", "reset", "export", "restore"]
-        case "llm-actions":
-            return ["status", "doctor", "strip"]
-    return []
+    return (*option.choices, *([option.free] if option.free else []))
 
 
 def _tools() -> list[str]:

@@ -72,7 +72,7 @@ def load_model(runtime: Runtime, options: LoadOptions) -> None:
         resident = runtime.add(options.alias or options.name, held, options.ttl)
         runtime.shell.display_pub.publish(card_bundle(f"{resident.name} is the current model", model_rows(resident)))
         return
-    from llm_magics.models.loading import open_prepared, prepare
+    from llm_magics.models.loading import open_prepared, prepare_as
 
     options = runtime.defaults.for_load(options)
     alias = options.alias
@@ -82,7 +82,7 @@ def load_model(runtime: Runtime, options: LoadOptions) -> None:
     rules.check_model(known_as)
     bar = Bar(runtime.shell)
     _make_room(runtime, options)
-    prepared = prepare(options.name, bar.bytes, **options.settings())
+    prepared = prepare_as(options, options.name, bar.bytes)
     if options.dry_run:
         bar.end(card_bundle(f"Loading {prepared.file.name} would take", estimate_rows(prepared), "Nothing was loaded."))
         return

@@ -9,10 +9,10 @@ from typing import Any
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
 
-from llm_magics.errors import LLMMagicsError, OptionError
+from llm_magics.errors import LLMMagicsError
 from llm_magics.kernel.cells.book import CellBook
 from llm_magics.kernel.gauge import start_gauge
-from llm_magics.kernel.options.line import Options, Spec, near
+from llm_magics.kernel.options.line import Options, Spec
 from llm_magics.kernel.options.oneline import start_one_line
 from llm_magics.kernel.options.specs import CHAT, COMPARE, LLM, LOAD_MODEL, MODELS, THREAD, UNLOAD_MODEL
 from llm_magics.kernel.page.live import link_of
@@ -151,10 +151,7 @@ class LanguageModelMagics(Magics):
                 "doctor": self._doctor,
                 "strip": lambda: self._strip(options.path),
             }
-            if options.action not in actions:
-                hint = near(options.action, actions) or f"It can: {', '.join(actions)}."
-                raise OptionError(f"%llm cannot {options.action!r}.", hint)
-            actions[options.action]()
+            LLM.action(options.action, actions)()
 
     @contextmanager
     def _plainly(self, interrupted: str = "stopped.") -> Iterator[None]:

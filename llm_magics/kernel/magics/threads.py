@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_magics.errors import OptionError
-from llm_magics.kernel.options.line import near
-from llm_magics.kernel.options.specs import ThreadOptions
+from llm_magics.kernel.options.specs import THREAD, ThreadOptions
 from llm_magics.kernel.runtime import Runtime, Thread
 from llm_magics.notebooks import read_notebook, saved_transcripts
 from llm_magics.notebooks import strip as strip_notebook
@@ -27,10 +26,7 @@ _HEAD = 60  # characters of a message in %thread's table
 def thread_action(runtime: Runtime, options: ThreadOptions) -> None:
     """Do what one ``%thread`` line says."""
     actions = {action.__name__: action for action in (show, use, fork, pick, reset, export, restore)} | {"list": list_threads}
-    if options.action not in actions:
-        known = ", ".join(actions)
-        raise OptionError(f"%thread cannot {options.action!r}.", near(options.action, actions) or f"It can: {known}.")
-    actions[options.action](runtime, options)
+    THREAD.action(options.action, actions)(runtime, options)
 
 
 def show(runtime: Runtime, options: ThreadOptions) -> None:

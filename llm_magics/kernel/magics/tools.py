@@ -66,9 +66,7 @@ class ToolMagics(Magics):
             "": self._list, "list": self._list, "test": self._test, "why": self._why, "set": self._set, "forget": self._forget,
         }  # fmt: skip
         with plainly():
-            if action not in actions:
-                raise OptionError(f"%tools does not know {action!r}.", f"It knows:\n{TOOLS.notes}")
-            actions[action](rest.strip())
+            TOOLS.action(action, actions)(rest.strip())
 
     def _list(self, rest: str) -> None:
         self.book.refresh()

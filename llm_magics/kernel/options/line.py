@@ -1,4 +1,4 @@
-"""One declarative description of a magic's line, from which its parsing, its help and its completion are derived.
+"""A magic's line: its parsing and its help, read off the table of its options, as completion is.
 
 A line is split like a shell's, but for backslashes, which mean themselves (Windows paths). Options may stand anywhere:
 ``--name value``, ``--name=value``, ``-n value``; flags take no value. The same Spec object answers ``%%chat?`` and Tab.
@@ -11,17 +11,17 @@ A magic that asks a question takes it on its line, too: behind the options stand
 
 from __future__ import annotations
 
-import difflib
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeAlias, TypeVar
+from dataclasses import InitVar, dataclass, field
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 from llm_magics.errors import OptionError
+from llm_magics.options import Option, near, options_of
 
 from .braces import Piece, piece_at
 
 Options = TypeVar("Options")
+Action = TypeVar("Action")
 Tell: TypeAlias = Callable[[str], None]
 
 
@@ -36,84 +36,27 @@ class Filled(str):
         return word
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
-    """One option.
-
-    Args:
-        names: its spellings, the main one first, e.g. ``("--ctx", "-c", "--ctx-size")``.
-        field: the field of the options' dataclass that it sets; "" for a flag that is looked at by itself.
-        help: one line.
-        read: makes the value of the word; raises ValueError, saying what would be right. A plain ``str`` does not tell what was
-            typed from what was filled in; ``as_typed`` does.
-        metavar: what stands for the value in the help; empty for a flag, which sets ``True``.
-        choices: the only values there are.
-        complete: what kind of names Tab offers, e.g. "models".
-        many: whether it may be given more than once, giving a tuple.
-        old: spellings that still work but are not shown; whoever writes one is told the main one.
-    """
-
-    names: tuple[str, ...]
-    field: str
-    help: str
-    read: Callable[[str], Any] = str
-    metavar: str = ""
-    choices: tuple[str, ...] = ()
-    complete: str = ""
-    many: bool = False
-    old: tuple[str, ...] = ()
-
-    @property
-    def flag(self) -> bool:
-        return not self.metavar and not self.choices
-
-    @property
-    def usage(self) -> str:
-        """E.g. ``--ctx, -c N|auto``."""
-        value = self.metavar or "|".join(self.choices)
-        return f"{', '.join(self.names)} {value}".strip()
-
-    def value_of(self, word: str, spelling: str) -> Any:
-        """Read one word as this option's value; raises OptionError."""
-        if self.choices and word not in self.choices:
-            raise OptionError(f"{spelling} cannot be {word!r}.", near(word, self.choices) or f"Write {self.usage}.")
-        try:
-            return self.read(word)
-        except ValueError as error:
-            raise OptionError(f"{spelling} cannot be {word!r}: {error}.", f"Write {self.usage}.") from None
-
-
-@dataclass(frozen=True, slots=True)
-class Word:
-    """A word that stands without an option's name, e.g. the model's name of ``%load_model``.
-
-    ``after`` are the first words behind which Tab completes it; none named is any.
-    """
-
-    field: str
-    metavar: str
-    help: str
-    required: bool = False
-    complete: str = ""
-    after: tuple[str, ...] = ()
-
-
 @dataclass(frozen=True)
 class Spec(Generic[Options]):
-    """All there is to say about one magic's line. ``make`` is the frozen dataclass that parsing gives."""
+    """All there is to say about one magic's line. ``make`` is what parsing gives: a dataclass whose fields are options."""
 
     magic: str
     summary: str
     make: Callable[..., Options]
-    options: tuple[Option, ...] = ()
-    words: tuple[Word, ...] = ()
     body: str = ""
     notes: str = ""
     refused: Mapping[str, str] = field(default_factory=dict)
+    table: InitVar[Iterable[Option] | None] = None
+    """The options, if they are not ``make``'s own."""
+    options: tuple[Option, ...] = field(init=False)
+    words: tuple[Option, ...] = field(init=False)
     by_name: Mapping[str, Option] = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "by_name", {name: option for option in self.options for name in option.names})
+    def __post_init__(self, table: Iterable[Option] | None) -> None:
+        known = tuple(options_of(cast(type, self.make)) if table is None else table)
+        object.__setattr__(self, "options", tuple(one for one in known if one.names))
+        object.__setattr__(self, "words", tuple(one for one in known if not one.names))
+        object.__setattr__(self, "by_name", {name: one for one in known for name in one.names})
 
     def parse(self, line: str, namespace: Mapping[str, Any] | None = None, tell: Tell | None = None) -> Options:
         """Read the whole line, its words filled from ``namespace`` (without one, braces are text); raises OptionError.
@@ -145,11 +88,18 @@ class Spec(Generic[Options]):
             self._read_option(given, word, words, tell)
         return self._made(given, ()), words.line[at:]
 
+    def action(self, said: str, actions: Mapping[str, Action]) -> Action:
+        """What a line's first word asks for; raises OptionError for a word that this magic does not know."""
+        if said not in actions:
+            hint = near(said, actions) or f"It can: {', '.join(self.words[0].choices)}."
+            raise OptionError(f"{self.magic} cannot {said!r}.", hint)
+        return actions[said]
+
     def help(self) -> str:
         """Write what ``magic?`` shows."""
         words = " ".join(word.metavar if word.required else f"[{word.metavar}]" for word in self.words)
         usage = " ".join(part for part in (self.magic, words, "[options]" if self.options else "") if part)
-        rows = [(word.metavar, word.help) for word in self.words] + [(o.usage, o.help) for o in self.options]
+        rows = [(one.usage, one.help or ", ".join(one.choices)) for one in (*self.words, *self.options)]
         width = min(max((len(left) for left, _ in rows), default=0), 34)
         lines = [f"  {left:<{width}}  {right}" for left, right in rows]
         parts = [self.summary, usage + (f"\n{self.body}" if self.body else ""), "\n".join(lines), self.notes]
@@ -249,13 +199,6 @@ def split(line: str) -> list[str]:
     return list(iter(_Words(line).take, None))
 
 
-def near(word: str, known: Iterable[str]) -> str:
-    """Ask for the nearest known names, e.g. ``Did you mean --temp?``; empty where none is near."""
-    names = list(known)
-    found = difflib.get_close_matches(word, names, 3, 0.6) or [n for n in names if len(word) > 2 and n.startswith(word)]
-    return f"Did you mean {' or '.join(found[:3])}?" if found else ""
-
-
 def _is_option(word: str) -> bool:
     """Whether a word is an option's name, typed as such, and not a negative number."""
     if isinstance(word, Filled) and "=" not in word[: word.n_typed]:
@@ -267,56 +210,3 @@ def _parted(word: str) -> tuple[str, str, str]:
     """Part ``--name=value``; the value of a Filled is one."""
     name, equals, value = word.partition("=")
     return name, equals, Filled(value, word.n_typed - len(name) - 1) if isinstance(word, Filled) else value
-
-
-# --- readers of values ------------------------------------------------------------------------------------------------------
-
-
-def as_typed(word: str) -> str:
-    """Keep the word as it is, a Filled too: for values that may name a file or a variable if they were typed."""
-    return word
-
-
-def number(least: float, most: float = float("inf"), whole: bool = False) -> Callable[[str], Any]:
-    """Make a reader of numbers between two bounds."""
-    kind, name = (int, "a whole number") if whole else (float, "a number")
-    bounds = f"from {least:g} to {most:g}" if most != float("inf") else f"of at least {least:g}"
-
-    def read(word: str) -> Any:
-        try:
-            value = kind(word.replace("_", ""))
-        except ValueError:
-            raise ValueError(f"it should be {name}") from None
-        if not least <= value <= most:
-            raise ValueError(f"it should be {name} {bounds}")
-        return value
-
-    return read
-
-
-def auto_or(read: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Make a reader that gives None for "auto"."""
-    return lambda word: None if word == "auto" else read(word)
-
-
-def on_off(word: str) -> bool:
-    if word not in ("on", "off"):
-        raise ValueError("it should be on or off")
-    return word == "on"
-
-
-def json_object(word: str) -> dict[str, Any]:
-    try:
-        value = json.loads(word)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise ValueError("it should be a JSON object in single quotes, e.g. '{\"name\": true}'")
-    return value
-
-
-def numbers(word: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in word.replace("/", ",").split(","))
-    except ValueError:
-        raise ValueError("it should be numbers with commas between, e.g. 3,1") from None

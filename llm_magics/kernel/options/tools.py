@@ -8,11 +8,13 @@ from __future__ import annotations
 import ast
 import re
 from dataclasses import dataclass
+from typing import get_args
 
 from llm_magics.errors import OptionError
+from llm_magics.options import Number, option, whole, word
 from llm_magics.tools.policy import Approve
 
-from .line import Option, Spec, Word, number
+from .line import Spec
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OPTION = re.compile(r"(?:^|\s)--?[A-Za-z]")  # e.g. " --approve"
@@ -23,11 +25,11 @@ _OPTIONS_BEGUN = re.compile(r"\s(-(?!>).*)?$")  # e.g. " --app", " --approve ask
 class CellOptions:
     """How a cell tool may run; as in ToolOptions, and ``scratch`` for a run on a copy of the namespace."""
 
-    approve: Approve = "ask"
-    timeout: float | None = None
-    max_chars: int | None = None
-    scratch: bool = False
-    repeats: bool = False
+    approve: Approve = option("ask", "--approve", "run without asking, ask each time, or never", choices=get_args(Approve))
+    timeout: float | None = option(None, "--timeout", "stop a run after so many seconds", Number(0.001), "SECONDS")
+    max_chars: int | None = option(None, "--max-chars", "what the model reads of a result", whole(1), "N")
+    scratch: bool = option(False, "--scratch", "run on a shallow copy of the namespace")
+    repeats: bool = option(False, "--repeats", "the same call may give something new: run it each time it is written")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,35 +46,24 @@ class ToolHeader:
 class ToolsOptions:
     """What one ``%tools`` line asks for; ``rest`` is read as it stands, since JSON is no list of words."""
 
-    action: str = ""
-    name: str = ""
-    rest: str = ""
+    action: str = word("ACTION", "list, test, why, set, forget; list if not said", "list", choices=("list", "test", "why",
+        "set", "forget"))
+    name: str = word("NAME", "test, forget: the tool; set: the new set", complete="tool-names", after=("test", "forget"))
+    rest: str = word("REST", "test: arguments as JSON; set: tools with commas", complete="tool-lists", after=("set",))
 
 
-TOOL: Spec[CellOptions] = Spec(
-    magic="%%tool",
-    summary="Make this cell a tool: a model may run it with arguments, and reads what it prints, shows and ends with.",
-    make=CellOptions,
-    options=(
-        Option(("--approve",), "approve", "run without asking, ask each time, or never", choices=("auto", "ask", "deny")),
-        Option(("--timeout",), "timeout", "stop a run after so many seconds", read=number(0.001), metavar="SECONDS"),
-        Option(("--max-chars",), "max_chars", "what the model reads of a result", read=number(1, whole=True), metavar="N"),
-        Option(("--scratch",), "scratch", "run on a shallow copy of the namespace"),
-        Option(("--repeats",), "repeats", "the same call may give something new: run it each time it is written"),
-    ),
+TOOL = Spec(
+    "%%tool",
+    "Make this cell a tool: a model may run it with arguments, and reads what it prints, shows and ends with.",
+    CellOptions,
     body="In front of the options: NAME(city: str, n: int = 3) -> dict",
     notes="The cell's first comment or string tells the model what the tool does. Parameters are variables during the run.",
 )
 
-TOOLS: Spec[ToolsOptions] = Spec(
-    magic="%tools",
-    summary="List the registered tools, run one, explain the last turn, name a set of tools, or take a tool away.",
-    make=ToolsOptions,
-    words=(
-        Word("action", "ACTION", "list, test, why, set, forget; list if not said", complete="tools-actions"),
-        Word("name", "NAME", "test, forget: the tool; set: the new set", complete="tool-names", after=("test", "forget")),
-        Word("rest", "REST", "test: arguments as JSON; set: tools with commas", complete="tool-lists", after=("set",)),
-    ),
+TOOLS = Spec(
+    "%tools",
+    "List the registered tools, run one, explain the last turn, name a set of tools, or take a tool away.",
+    ToolsOptions,
     notes="""%tools                     list the registered tools
 %tools test NAME {json}    run one as the model would
 %tools why                 explain the last turn

@@ -1,0 +1,81 @@
+"""How a model is loaded: the one table of load options.
+
+``load_model`` takes its fields by name, ``%load_model`` by their spellings, and the engine's configuration is made of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+from llm_magics.engine.values import EngineConfig, FlashAttention, KVType, Speculation
+from llm_magics.options import configured, json_object, numbers, option, options_of, whole
+
+Auto: TypeAlias = Literal["auto"]
+
+_SLOTS = 8  # sequences by default: one costs next to no memory, because all share one cache
+_MIB = 2**20
+SEED: Any = ("--seed", "a cell that is run again gives the same answer", whole(0, 2**32 - 1), "N")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadSettings:
+    """How to load a model; counts in tokens or layers. ``"auto"``: as much as fits. The help of each option says what it is.
+
+    ``ctx`` None is "auto" too, unless a kernel's configuration has a default. ``slots`` "auto" is 8, or 1 for a deterministic
+    model. ``speculation`` "auto" guesses where that was measured to help, which is on a CPU, and where the model's memory can
+    take a guess back. Every guess, a draft model's too, is checked, so that only the speed changes. ``park_memory`` and
+    ``park_disk`` are how many MiB the states of conversations may take that have lost their slot; what goes to disk is as
+    private as the conversation, so that none does unless asked. ``device_sampling`` spares copies where many sequences run.
+    """
+
+    ctx: int | Auto | None = option(None, "--ctx --ctx-size", "context in tokens", whole(32), "N|auto", free="auto", old="-c",
+        config="n_ctx", trait="Context in tokens for %load_model without --ctx; 0 is as much as fits.")
+    gpu_layers: int | Auto = option("auto", "--gpu-layers -ngl --n-gpu-layers", "layers on the GPU; -1 is all", whole(-1),
+        "N|auto", free="auto", config="n_gpu_layers")
+    tensor_split: tuple[float, ...] = option((), "--tensor-split -ts", "share of each GPU, e.g. 3,1", numbers, "A,B")
+    main_gpu: int = option(0, "--main-gpu -mg", "the GPU to use if the model is not split", whole(0), "N", config="main_gpu")
+    kv: KVType = option("f16", "--kv -ctk -ctv --cache-type", "type of the KV cache", choices=get_args(KVType),
+        config="kv_type")
+    flash_attn: FlashAttention = option("auto", "--flash-attn -fa", "flash attention", choices=get_args(FlashAttention),
+        config="flash_attention")
+    threads: int | None = option(None, "--threads", "CPU threads", whole(1), "N", old="-t", config="n_threads")
+    batch: int = option(512, "--batch -b --batch-size", "prompt tokens evaluated at once", whole(1), "N",
+        config="n_batch n_ubatch")
+    slots: int | Auto = option("auto", "--slots -np --parallel", "answers given at once", whole(1), "N|auto", free="auto",
+        config="n_slots")
+    template: str | Path | None = option(None, "--template --chat-template-file", "a chat template instead of the model's own",
+        str, "FILE")
+    chat_template_kwargs: Mapping[str, Any] = option(dict, "--chat-template-kwargs", "variables for the template", json_object,
+        "JSON")
+    speculation: Speculation = option("auto", "--speculation", "guess that text repeats itself, and check (auto: on a CPU)",
+        choices=get_args(Speculation), config="speculation")
+    draft: str | Path = option("", "--draft -md --model-draft", "a small model of the same family that guesses", str, "NAME",
+        complete="catalog")
+    context_shift: bool = option(False, "--context-shift",
+        "drop the oldest turns when the context is full, instead of failing")
+    park_memory: int = option(256, "--park-memory", "host memory for threads that lost their slot", whole(0), "MIB", unit=_MIB,
+        config="park_memory")
+    park_disk: int = option(0, "--park-disk", "disk space for them behind that; by default none", whole(0), "MIB", unit=_MIB,
+        config="park_disk")
+    device_sampling: bool = option(False, "--device-sampling", "draw tokens on the GPU if a request allows it",
+        config="device_sampling")
+    deterministic: bool = option(False, "--deterministic", "one answer at a time, nothing reused, batches of one shape",
+        config="deterministic")
+    seed: int | None = option(None, *SEED)
+
+    def __post_init__(self) -> None:
+        from llm_magics.engine.fit.limits import check_cache
+
+        for one in options_of(type(self)):
+            one.check(getattr(self, one.field))
+        check_cache(self.kv, self.flash_attn)
+
+    def config(self, path: Path) -> EngineConfig:
+        """The engine's configuration; what is "auto" is left to :func:`~llm_magics.engine.fit.plan.plan`."""
+        given: dict[str, Any] = {"tensor_split": tuple(self.tensor_split)}
+        if self.slots == "auto" and not self.deterministic:
+            given["n_slots"] = _SLOTS
+        return EngineConfig(path=str(path), **given, **configured(self))
