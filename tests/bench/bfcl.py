@@ -1,14 +1,18 @@
-"""Is this a call, and should it be one? BFCL v4, categories ``simple_python`` and ``irrelevance``.
+"""Are these calls, the right ones, and should there be any? BFCL v4, every single-turn category for Python.
 
-    python -m tests.bench.bfcl --model qwen2.5-coder-0.5b --first 0 --count 100 [--choice required] [--who both]
+    python -m tests.bench.bfcl [--model NAME] [--category NAME ...] [--first 0] [--count 100] [--choice required]
+                               [--who both] [--keep FILE] [--verbose]
 
-Of each category, cases ``first`` to ``first + count``: one user message, one function that fits it (simple_python) or does not
-(irrelevance). Right is: the one call that the case wants; or no call at all. Greedy, each case in a conversation of its own.
-``--choice required`` asks for a call on simple_python and counts those that are valid under the function's schema.
-``--who peer`` (or ``both``) asks llama-cpp-python's own chat completion, on the same file and cases.
+Of each category, cases ``first`` to ``first + count``: a conversation and one or more functions. Right is, greedy and in a
+conversation of its own: exactly the calls that the case wants, in any order; no call at all in the irrelevance categories; at
+least one call of an offered function in live_relevance. The mean is over the categories. ``--choice required`` asks for a call
+and counts the cases whose calls are all valid under their schema, too. ``--who peer`` (or ``both``) asks llama-cpp-python's own
+chat completion, on the same file and cases. With ``--keep`` each case is written to a file, and a run that was broken off goes
+on from there.
 
 The data (Apache-2.0, the Berkeley Function Calling Leaderboard) is read out of the bfcl-eval wheel, which is fetched once with
-pip into ``--data``; no code of it is run. Decisions were tuned on cases from 220 on.
+pip into ``--data``; no code of it is run. Decisions may be tuned on cases 0 to 99, live_parallel and live_parallel_multiple;
+cases from 100 on and live_relevance are for one look after all tuning.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,38 +38,45 @@ from llm_magics.schema.validate import validate
 from llm_magics.store.fetch import pull
 from llm_magics.wire import messages_to_openai, tools_to_openai
 
-from .bfcl_check import is_right
+from .bfcl_check import all_right
 
 WHEEL = "bfcl-eval==2026.3.23"
-CATEGORIES = ("simple_python", "irrelevance")
+CALLS = ("simple_python", "multiple", "parallel", "parallel_multiple", "live_simple", "live_multiple")
+NONE = ("irrelevance", "live_irrelevance")
+NINE = (*CALLS, "live_relevance", *NONE)
+CATEGORIES = (*NINE, "live_parallel", "live_parallel_multiple")
 TYPES = {"dict": "object", "float": "number", "tuple": "array"}  # BFCL names Python's types; "any" is no restriction
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One question, the functions offered, and the right calls (none: there should be no call)."""
+    """One question, the functions offered, and the right calls. Without any: ``relevant`` says whether some call is due."""
 
     id: str
     messages: tuple[Message, ...]
     tools: tuple[ToolSpec, ...]
     answers: list[dict[str, dict[str, list[Any]]]]
+    relevant: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
+    """What a model said to one case: its calls as names and JSON, its text, and why something was no call."""
+
     calls: tuple[tuple[str, str], ...]
     text: str
     notes: tuple[str, ...] = ()
     recovered: str = ""
 
     def right(self, case: Case) -> bool:
+        offered = {tool.name for tool in case.tools}
         if not case.answers:
-            return not self.calls
-        return len(self.calls) == 1 and is_right(self.calls[0][0], _parsed(self.calls[0][1]), case.answers)
+            return any(name in offered for name, _ in self.calls) if case.relevant else not self.calls
+        return all_right([(name, _parsed(arguments)) for name, arguments in self.calls], case.answers)
 
     def valid(self, case: Case) -> bool:
         schemas = {tool.name: tool.parameters for tool in case.tools}
-        return len(self.calls) == 1 and all(n in schemas and not validate(_parsed(a), schemas[n]) for n, a in self.calls)
+        return bool(self.calls) and all(n in schemas and not validate(_parsed(a), schemas[n]) for n, a in self.calls)
 
 
 def _parsed(text: str) -> Any:
@@ -95,6 +106,7 @@ def load_cases(wheel: Path, category: str, first: int, count: int) -> list[Case]
             tuple((system if m["role"] == "system" else user)(m["content"]) for m in row["question"][0]),
             tuple(ToolSpec(f["name"], f["description"], _schema(f["parameters"])) for f in row["function"]),
             answers.get(row["id"], []),
+            category == "live_relevance",
         )
         for row in rows
     ]
@@ -160,30 +172,62 @@ class Peer:
         return Answer(tuple((c["function"]["name"], c["function"]["arguments"]) for c in calls), message.get("content") or "")
 
 
-def run(asked: Ours | Peer, cases: list[Case], choice: str, max_tokens: int, verbose: bool) -> tuple[int, int, int]:
-    """How many cases came out right, with one call, with one valid call."""
-    right = called = valid = 0
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One case, judged."""
+
+    who: str
+    model: str
+    choice: str
+    category: str
+    case: str
+    right: bool
+    valid: bool
+    answer: Answer
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return (self.who, self.model, self.choice, self.category, self.case)
+
+
+def run(who: str, asked: Ours | Peer, category: str, cases: list[Case], options: argparse.Namespace) -> Iterator[Result]:
+    """Every case's result, those in the kept file without asking again."""
+    kept = {result.key: result for result in _kept(options.keep)}
     for case in cases:
-        answer = asked.ask(case, choice, max_tokens)
-        ok = answer.right(case)
-        right += ok
-        called += len(answer.calls) == 1
-        valid += answer.valid(case)
-        if verbose:
-            shown = answer.calls or answer.text[:100]
-            print(f"  {'right' if ok else 'wrong'} {case.id} {shown} {answer.recovered} {' '.join(answer.notes)}", flush=True)
-    return right, called, valid
+        if (old := kept.get((who, options.model, options.choice, category, case.id))) is not None:
+            yield old
+            continue
+        answer = asked.ask(case, options.choice, options.max_tokens)
+        right, valid = answer.right(case), answer.valid(case)
+        result = Result(who, options.model, options.choice, category, case.id, right, valid, answer)
+        if options.keep is not None:
+            with options.keep.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(result)) + "\n")
+        yield result
+
+
+def _kept(path: Path | None) -> list[Result]:
+    if path is None or not path.exists():
+        return []
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [Result(**{**row, "answer": _answer(row["answer"])}) for row in rows]
+
+
+def _answer(row: dict[str, Any]) -> Answer:
+    return Answer(tuple((n, a) for n, a in row["calls"]), row["text"], tuple(row["notes"]), row["recovered"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--model", default="qwen2.5-coder-0.5b")
-    parser.add_argument("--first", type=int, default=220)
-    parser.add_argument("--count", type=int, default=20)
+    parser.add_argument("--category", nargs="+", choices=CATEGORIES, default=NINE)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--choice", choices=("auto", "required"), default="auto")
     parser.add_argument("--max-tokens", type=int, default=256)
     parser.add_argument("--data", type=Path, default=Path(platformdirs.user_cache_dir("llm_magics")) / "bench")
     parser.add_argument("--who", choices=("ours", "peer", "both"), default="ours")
+    parser.add_argument("--keep", type=Path, help="a file of results to go on from")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
     wheel = fetch(options.data)
@@ -192,18 +236,23 @@ def main() -> None:
         asked["llm_magics"] = Ours(options.model)
     if options.who != "ours":
         asked["llama-cpp-python"] = Peer(str(pull(options.model).path))
-    categories = CATEGORIES if options.choice == "auto" else CATEGORIES[:1]
     for name, who in asked.items():
         shares = []
-        for category in categories:
-            cases = load_cases(wheel, category, options.first, options.count)
-            began = time.perf_counter()
-            right, called, valid = run(who, cases, options.choice, options.max_tokens, options.verbose)
-            shares.append(right / len(cases))
-            seconds = time.perf_counter() - began
-            counts = f"{right}/{len(cases)} right, {called} with one call, {valid} valid"
-            print(f"{name} {category} {options.choice}: {counts}, {seconds:.0f} s", flush=True)
+        for category in options.category:
+            began, found = time.perf_counter(), []
+            for result in run(name, who, category, load_cases(wheel, category, options.first, options.count), options):
+                found.append(result)
+                if options.verbose:
+                    _tell(result)
+            shares.append(sum(r.right for r in found) / max(len(found), 1))
+            counts = f"{sum(r.right for r in found)}/{len(found)} right, {sum(r.valid for r in found)} with valid calls"
+            print(f"{name} {category} {options.choice}: {counts}, {time.perf_counter() - began:.0f} s", flush=True)
         print(f"{name} mean share: {sum(shares) / len(shares):.3f}", flush=True)
+
+
+def _tell(result: Result) -> None:
+    shown, notes = result.answer.calls or result.answer.text[:100], " ".join(result.answer.notes)
+    print(f"  {'right' if result.right else 'wrong'} {result.case} {shown} {result.answer.recovered} {notes}", flush=True)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,19 @@ Source: https://gorilla.cs.berkeley.edu/blogs/8_berkeley_function_calling_leader
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
+
+
+def all_right(calls: Sequence[tuple[str, Any]], answers: list[dict[str, dict[str, list[Any]]]]) -> bool:
+    """Are these exactly the calls that a case wants, in any order? A case wants one call per answer."""
+    left = list(answers)
+    for name, arguments in calls:
+        fitting = next((answer for answer in left if is_right(name, arguments, [answer])), None)
+        if fitting is None:
+            return False
+        left.remove(fitting)
+    return not left
 
 
 def is_right(name: str, arguments: Any, answers: list[dict[str, dict[str, list[Any]]]]) -> bool:

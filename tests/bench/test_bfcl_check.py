@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from .bfcl_check import is_right
+from .bfcl_check import all_right, is_right
 
 ANSWERS: list[dict[str, dict[str, list[Any]]]] = [
     {"f": {"city": ["New York, NY", "NYC"], "n": [3], "x": [0.5, ""], "tags": [["a", "b"], ""], "at": [{"k": ["v"]}, ""]}},
@@ -32,3 +32,19 @@ CASES: list[tuple[str, Any, bool]] = [
 @pytest.mark.parametrize(("name", "arguments", "right"), CASES)
 def test_a_call_is_right_if_every_argument_is_one_of_the_right_ones(name: str, arguments: Any, right: bool) -> None:
     assert is_right(name, arguments, ANSWERS) is right
+
+
+TWO: list[dict[str, dict[str, list[Any]]]] = [{"play": {"artist": ["A"]}}, {"play": {"artist": ["B"], "loud": [True, ""]}}]
+SETS: list[tuple[list[tuple[str, Any]], bool]] = [
+    ([("play", {"artist": "A"}), ("play", {"artist": "B"})], True),
+    ([("play", {"artist": "B", "loud": True}), ("play", {"artist": "A"})], True),
+    ([("play", {"artist": "A"})], False),
+    ([("play", {"artist": "A"}), ("play", {"artist": "A"})], False),
+    ([("play", {"artist": "A"}), ("play", {"artist": "B"}), ("play", {"artist": "B"})], False),
+    ([], False),
+]
+
+
+@pytest.mark.parametrize(("calls", "right"), SETS)
+def test_several_calls_are_right_if_each_answer_has_one(calls: list[tuple[str, Any]], right: bool) -> None:
+    assert all_right(calls, TWO) is right
