@@ -19,9 +19,7 @@ from queue import Empty, SimpleQueue
 from typing import Literal
 
 from llm_magics.engine.fit.limits import check_cache
-from llm_magics.engine.guess.draft import Draft
-from llm_magics.engine.guess.exact import exact_rows
-from llm_magics.engine.guess.lookup import Guesser, Lookup
+from llm_magics.engine.guess.speculation import Speculation
 from llm_magics.engine.native.constraint import ConstraintEngine
 from llm_magics.engine.native.context import Context, buffer_sizes
 from llm_magics.engine.native.llama import give_memory_back
@@ -47,11 +45,11 @@ class _Core:
     """What the engine's thread needs. It knows no LocalEngine, so that one may be collected while the thread still runs."""
 
     def __init__(
-        self, model: Model, context: Context, draft: Draft | None, parking: Parking, scheduler: Scheduler
+        self, model: Model, context: Context, speculation: Speculation, parking: Parking, scheduler: Scheduler
     ) -> None:
         self.model = model
         self.context = context
-        self.draft = draft
+        self.speculation = speculation
         self.parking = parking
         self.scheduler = scheduler
         self.inbox: SimpleQueue[Sequence | Literal["wake", "close"]] = SimpleQueue()
@@ -73,8 +71,7 @@ class _Core:
             self._refuse_late_comers()
             self.parking.close()
             self.context.free()
-            if self.draft is not None:
-                self.draft.free()
+            self.speculation.free()
             self.model.free()
             give_memory_back()
 
@@ -269,11 +266,8 @@ def _open(config: EngineConfig, progress: Progress | None, interrupts: Held, own
     context = Context(model, config)
     owned.callback(context.free)
     interrupts.check()
-    draft = Draft(config, model, lambda _: interrupts.check()) if config.draft else None
-    if draft is not None:
-        owned.callback(draft.free)
-    guessers = _guessers(config, model, draft)
-    exact = exact_rows(model, context, config, interrupts.check) if guessers else 1
+    speculation = Speculation.open(config, model, context, interrupts.check)
+    owned.callback(speculation.free)
     interrupts.check()
     n_ctx = min(config.n_ctx or context.n_ctx, context.n_ctx)
     scheduler = Scheduler(
@@ -282,13 +276,12 @@ def _open(config: EngineConfig, progress: Progress | None, interrupts: Held, own
         n_slots=config.n_slots,
         n_ctx=n_ctx,
         reuse=not config.deterministic,
-        guessers=guessers,
-        exact_rows=exact,
+        speculation=speculation,
         parking=parking,
         device_sampling=config.device_sampling,
     )
-    info = _describe(config, model, context, draft, n_ctx, time.perf_counter() - started)
-    return _Core(model, context, draft, parking, scheduler), info
+    info = _describe(config, model, context, speculation, n_ctx, time.perf_counter() - started)
+    return _Core(model, context, speculation, parking, scheduler), info
 
 
 def open_engine(config: EngineConfig, progress: Callable[[float], bool | None] | None = None) -> LocalEngine:
@@ -340,12 +333,6 @@ def _check_model(config: EngineConfig, model: Model) -> None:
         )
 
 
-def _guessers(config: EngineConfig, model: Model, draft: Draft | None) -> tuple[Callable[[list[int]], Guesser], ...]:
-    """What guesses, the cheapest first."""
-    lookup = config.speculation != "off" and model.cuttable
-    return (*((Lookup,) if lookup else ()), *((draft.guesser,) if draft is not None else ()))
-
-
 def _check_droppable(request: GenerateRequest, info: EngineInfo) -> None:
     """Refuse ranges that are out of order or take the whole end of the prompt, and any where the memory cannot shift."""
     if not request.droppable:
@@ -360,11 +347,11 @@ def _check_droppable(request: GenerateRequest, info: EngineInfo) -> None:
 
 
 def _describe(
-    config: EngineConfig, model: Model, context: Context, draft: Draft | None, n_ctx: int, seconds: float
+    config: EngineConfig, model: Model, context: Context, speculation: Speculation, n_ctx: int, seconds: float
 ) -> EngineInfo:
     metadata = model.metadata()
     values = dict(metadata)
-    buffers = buffer_sizes([*model.log, *context.log, *(draft.log if draft is not None else [])])
+    buffers = buffer_sizes([*model.log, *context.log, *(speculation.draft.log if speculation.draft is not None else [])])
     shape = model.shape()
     return EngineInfo(
         path=config.path,
@@ -392,7 +379,7 @@ def _describe(
         devices=tuple(dict.fromkeys(device for device, _, _ in buffers if "_" not in device)),  # e.g. not CPU_Mapped
         buffers=buffers,
         load_seconds=seconds,
-        draft=draft.description if draft is not None else "",
+        draft=speculation.draft.description if speculation.draft is not None else "",
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import re
 from collections.abc import Sequence
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,15 @@ from .cpus import default_threads
 from .diagnosis import load_error
 from .library import lib
 from .model import Model
+
+
+class Outcome(IntEnum):
+    """What llama_decode says of a batch; other numbers are negative, and say that it failed."""
+
+    DONE = 0
+    NO_ROOM = 1
+    ABORTED = 2
+
 
 _F16, _Q8_0 = 1, 8  # ggml_type
 _FLASH = {"auto": -1, "off": 0, "on": 1}
@@ -114,7 +124,7 @@ class Context:
         return self._pointer
 
     def decode(self, batch: Batch) -> int:
-        """Evaluate a batch: 0 done, 1 no room in the memory, 2 aborted, negative failed."""
+        """Evaluate a batch; return an :class:`Outcome`, or a negative number if it failed."""
         batch.raw.n_tokens = batch.n
         code = int(lib.llama_decode(self._pointer, batch.raw))
         if self.on_gpu and code == 0:

@@ -7,11 +7,10 @@ a :class:`Channel`, from the engine's thread to any other.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
 from queue import SimpleQueue
 
 from llm_magics.engine.closing import SOFT_LIMIT, Allowed
-from llm_magics.engine.guess.lookup import Guesser
+from llm_magics.engine.guess.speculation import Guesses
 from llm_magics.engine.native.chains import DeviceChain
 from llm_magics.engine.native.constraint import Constraint, ConstraintEngine
 from llm_magics.engine.native.context import Context
@@ -29,6 +28,7 @@ from llm_magics.engine.values import (
 )
 from llm_magics.errors import EngineError, LLMMagicsError
 
+from .compose import Phase
 from .text import TextStream
 
 RUN_AHEAD = 512
@@ -80,9 +80,9 @@ class Sequence:
         self.n_cached = 0
         self.losses: list[str] = []
         self.reason = ""
-        self.number = 0  # in the order of arrival; the scheduler counts
-        self.started = False
-        self.begun = False  # tokens of its own were evaluated
+        self.guesses = Guesses(model.n_vocab, self.losses)
+        self.phase = Phase.WAITING
+        self.rank = (request.priority, 0)  # with its number in the order of arrival, which the scheduler counts
         self.parking = f"sequence {id(self)}"  # the name under which its state is kept while it is suspended
         self._model = model
         self._constraints = constraints
@@ -96,10 +96,7 @@ class Sequence:
         self._constraint: Constraint | None = None
         self._scorer = request.guide if isinstance(request.guide, ScoringGuide) else None
         self._text: list[str] = []
-        self._n_masked = self._n_forced = self._n_drafted = self._n_accepted = 0
-        self._guesses = True
-        self._guessers: list[Guesser] | None = None
-        self._guesser: Guesser | None = None  # whose guess is being checked
+        self._n_masked = self._n_forced = 0
         self._submitted = time.perf_counter()
         self._started = self._first = 0.0
         # What the next Tokens event will carry.
@@ -111,13 +108,14 @@ class Sequence:
     # --- the scheduler's side -----------------------------------------------------------------------------------------------
 
     def start(self, n_cached: int, n_lost: int) -> None:
-        """Begin: ask the guide, arm what it asks for, and take the tokens that a grammar forces before the first draw."""
-        self.started = True
+        """Begin on a slot: ask the guide, arm what it asks for, take the tokens that a grammar forces before the first draw."""
+        self.found_cached(n_cached)
+        if self._started:
+            return
         self._started = time.perf_counter()
         self._n_asked = self.n_prompt
         if n_lost:
             self.losses.append(f"this model's memory cannot be cut back: {n_lost} tokens evaluated anew")
-        self.found_cached(n_cached)
         if self.request.guide is not None:
             self._obey(self.request.guide.start())
         if self.request.max_tokens == 0:
@@ -127,13 +125,29 @@ class Sequence:
     def found_cached(self, n: int) -> None:
         """Take note that the first ``n`` tokens need not be evaluated."""
         self.n_cached = n
-        self.prefilled(n)
+        self._tell_progress(n)
 
-    def prefilled(self, n: int) -> None:
+    def read(self, n: int) -> None:
+        """Take note that ``n`` of its tokens are evaluated by now, some of them by itself."""
+        self._tell_progress(min(n, self.n_prompt))
+        self.phase = Phase.GENERATING if n >= self.n_prompt else Phase.READING
+
+    def holds(self, n: int) -> None:
+        """Take note that its slot, which may be a new one, holds ``n`` of its tokens."""
+        if self.phase is Phase.WAITING:
+            self.phase = Phase.SEATED
+        elif self.phase is not Phase.SEATED:
+            self.phase = Phase.GENERATING if n >= self.n_prompt else Phase.READING
+
+    def suspend(self) -> None:
+        """Give the slot up. From here on, draw on the host."""
+        self.phase = Phase.WAITING if self.phase is Phase.SEATED else Phase.SUSPENDED
+        self._on_device = False
+
+    def _tell_progress(self, n: int) -> None:
         """Tell the consumer that ``n`` tokens of the prompt are in the cache by now; one that has its first token knows."""
-        if self._first:
-            return
-        self.channel.queue.put(Prefill(max(0, n - self.n_cached), self.n_prompt - self.n_cached, self.n_cached))
+        if not self._first:
+            self.channel.queue.put(Prefill(max(0, n - self.n_cached), self.n_prompt - self.n_cached, self.n_cached))
 
     @property
     def device_chain(self) -> DeviceChain | None:
@@ -141,10 +155,6 @@ class Sequence:
         if self._constraint is not None or self._scoring is not None:
             self._on_device = False
         return self._sampler.device_chain if self._on_device else None
-
-    def draw_on_host(self) -> None:
-        """From here on, draw on the host."""
-        self._on_device = False
 
     @property
     def overfull(self) -> bool:
@@ -160,51 +170,12 @@ class Sequence:
         del self.tokens[start:end]
         self.n_prompt -= end - start
         self._droppable = [(a - (end - start), b - (end - start)) for a, b in self._droppable]
-        self._guessers = None  # they know tokens by their places
+        self.guesses.forget_places()
         return start, end
-
-    def guess(self, makers: Iterable[Callable[[list[int]], Guesser]], limit: int) -> list[int]:
-        """Guess what may follow: the first guess that one of the guessers ventures, which ``makers`` make over the tokens."""
-        if limit <= 0 or not self._guesses:
-            return []
-        try:
-            if self._guessers is None:
-                self._guessers = [make(self.tokens) for make in makers]
-            for guesser in self._guessers:
-                if found := guesser.propose(limit):
-                    self._guesser = guesser
-                    return self._checked(found, limit)
-        except Exception as error:  # a guess only makes it faster
-            self._stop_guessing(error)
-        return []
-
-    def _checked(self, guess: list[int], limit: int) -> list[int]:
-        """A guess that may be evaluated: llama.cpp refuses the whole batch for a token that does not exist."""
-        if len(guess) > limit or min(guess) < 0 or max(guess) >= self._model.n_vocab:
-            raise EngineError(f"It was no guess of at most {limit} tokens below {self._model.n_vocab}.")
-        return guess
-
-    def _stop_guessing(self, error: Exception) -> None:
-        self._guesses, self._guesser = False, None
-        self.lose(f"guessing ended with {type(error).__name__}: {error}")
-
-    def lose(self, what: str) -> None:
-        """Take note of work that is done twice, or without help."""
-        self.losses.append(what)
-
-    def guessed(self, proposed: int, accepted: int) -> None:
-        """Take note of how a guess turned out."""
-        self._n_drafted += proposed
-        self._n_accepted += accepted
-        if self._guesser is not None:
-            try:
-                self._guesser.learn(proposed, accepted)
-            except Exception as error:
-                self._stop_guessing(error)
 
     def near_tie(self, context: Context, row: int, distance: float) -> bool:
         """Whether the next token hangs on a difference of logits smaller than that."""
-        return not self.reason and self._sampler.near_tie(context, row, distance)
+        return self._sampler.near_tie(context, row, distance)
 
     def draw(self, context: Context, row: int) -> None:
         """Draw the next token from a batch row, and take it and all that it forces."""
@@ -258,6 +229,7 @@ class Sequence:
         self.free()
 
     def free(self) -> None:
+        self.phase = Phase.DONE
         self._sampler.free()
 
     @property
@@ -358,8 +330,8 @@ class Sequence:
             losses=tuple(self.losses),
             masked=self._n_masked,
             forced=self._n_forced,
-            drafted=self._n_drafted,
-            accepted=self._n_accepted,
+            drafted=self.guesses.drafted,
+            accepted=self.guesses.accepted,
             dropped=self.n_dropped,
             hurried=self._constraint.hurried if self._constraint is not None else "",
         )

@@ -16,6 +16,7 @@ from llm_magics.engine import prefix
 from llm_magics.engine.native.context import Context
 from llm_magics.engine.native.model import Model
 
+from .compose import choose_slot
 from .parking import Parking
 from .sequence import Sequence
 
@@ -58,6 +59,22 @@ class Slot:
         after = bisect_right(self.starts, length)
         return self.starts[after - 1] if after else 0
 
+    def shorten(self, length: int) -> None:
+        """Take note that only ``length`` tokens are left."""
+        del self.cached[length:]
+        del self.starts[bisect_left(self.starts, length) :]
+        self.checkpoints = [saved for saved in self.checkpoints if saved[0] <= length]
+        if self.shifted is not None and length <= self.shifted:
+            self.shifted = None
+        if self.rounded is not None and length <= self.rounded:
+            self.rounded = None
+        self.tell()
+
+    def tell(self) -> None:
+        """Let the slot's sequence know how much of it is left."""
+        if self.sequence is not None:
+            self.sequence.holds(len(self.cached))
+
     @property
     def exact(self) -> list[int]:
         """The tokens whose keys and values are what they would be in any conversation."""
@@ -81,10 +98,12 @@ class Slots:
     def free(self) -> list[Slot]:
         return [slot for slot in self.all if slot.sequence is None]
 
+    def running(self) -> list[tuple[Slot, Sequence]]:
+        return [(slot, slot.sequence) for slot in self.all if slot.sequence is not None]
+
     def choose(self, sequence: Sequence) -> Slot:
         """Choose the slot that a sequence takes, out of the free ones."""
-        views = [prefix.SlotView(s.index, s.cached, s.conversation, s.last_used) for s in self.free()]
-        return self.all[prefix.choose_slot(sequence.tokens, sequence.request.conversation, views)]
+        return choose_slot(sequence.tokens, sequence.request.conversation, self.free())
 
     def seat(self, slot: Slot, sequence: Sequence) -> int:
         """Give a slot to a sequence and keep what it can stand on; return how many cached tokens could not be kept."""
@@ -105,6 +124,7 @@ class Slots:
         self.unpark(sequence.parking)
         slot.conversation = conversation
         slot.sequence = sequence
+        slot.tell()
         return max(0, wanted - len(slot.cached))
 
     def _own_start(self, slot: Slot, sequence: Sequence, length: int) -> int:
@@ -126,13 +146,7 @@ class Slots:
         if length <= 0:
             self.forget(slot)
         elif self._cut(slot, length):
-            del slot.cached[length:]
-            del slot.starts[bisect_left(slot.starts, length) :]
-            slot.checkpoints = [saved for saved in slot.checkpoints if saved[0] <= length]
-            if slot.shifted is not None and length <= slot.shifted:
-                slot.shifted = None
-            if slot.rounded is not None and length <= slot.rounded:
-                slot.rounded = None
+            slot.shorten(length)
         elif not self._restore_checkpoint(slot, length):
             self.forget(slot)
 
@@ -146,9 +160,7 @@ class Slots:
         usable = [saved for saved in slot.checkpoints if saved[0] <= length]
         for saved, state in sorted(usable, reverse=True):
             if self._context.restore(slot.index, state, partial=True) and self._context.cut(slot.index, saved):
-                del slot.cached[saved:]
-                del slot.starts[bisect_left(slot.starts, saved) :]
-                slot.checkpoints = [other for other in slot.checkpoints if other[0] <= saved]
+                slot.shorten(saved)
                 return True
         return False
 
@@ -176,6 +188,7 @@ class Slots:
         slot.checkpoints.clear()
         slot.shifted = slot.rounded = None
         slot.singly = 0
+        slot.tell()
         if slot.sequence is None:
             slot.conversation = ""
 
@@ -201,6 +214,7 @@ class Slots:
         ]
         slot.rounded, slot.singly = None, 0
         slot.shifted = start if slot.shifted is None else min(slot.shifted, start)
+        slot.tell()
 
     def checkpoint(self, slot: Slot) -> None:
         """Save the state of a memory that cannot be cut back, to come back to this length later."""
@@ -210,7 +224,7 @@ class Slots:
 
     def share(self, source: Slot, target: Slot, length: int) -> bool:
         """Let one slot stand on the first ``length`` tokens of another, all of them exact, if that is more than it has."""
-        if source is target or not self.sharing or length <= len(target.cached):
+        if source is target or not self.sharing or not len(target.cached) < length <= len(source.cached):
             return False
         self.forget(target)
         self._context.copy(source.index, target.index, length)

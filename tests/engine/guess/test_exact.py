@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from llm_magics.engine.guess import exact
+from llm_magics.engine.guess import exact, speculation
 from llm_magics.engine.guess.lookup import Lookup
-from llm_magics.engine.hosts import local, open_engine
+from llm_magics.engine.hosts import open_engine
 from llm_magics.engine.native.context import Context
 from llm_magics.engine.native.model import Model
-from llm_magics.engine.run import scheduler
 from llm_magics.engine.values import EngineConfig, Finished, GenerateRequest, SamplerSettings, Tokens
 from tests.engine.run.test_reuse import config
 from tests.engine.tiny_gguf import tiny_model
@@ -61,7 +60,7 @@ def test_trying_leaves_nothing_behind(tiny: Path) -> None:
 def test_no_guess_is_longer_than_a_batch_is_exact(tiny: Path, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     lengths: list[int] = []
     learn = Lookup.learn
-    monkeypatch.setattr(local, "exact_rows", lambda *_: rows)
+    monkeypatch.setattr(speculation, "exact_rows", lambda *_: rows)
     monkeypatch.setattr(Lookup, "learn", lambda self, n, accepted: lengths.append(n) or learn(self, n, accepted))
     prompt = tuple(range(10, 40)) * 4
     with closing(open_engine(config(tiny, speculation="lookup"))) as engine:
@@ -77,8 +76,8 @@ def test_what_rounding_could_turn_is_drawn_again_from_single_tokens(
 ) -> None:
     """Where every choice counts as a near tie, every one is made by the bits of plain decoding, whatever was guessed."""
     sure = peaked().write(tmp_path / "sure.gguf")
-    monkeypatch.setattr(local, "exact_rows", lambda *_: 1)
-    monkeypatch.setattr(scheduler, "_NEAR", float("inf"))
+    monkeypatch.setattr(speculation, "exact_rows", lambda *_: 1)
+    monkeypatch.setattr(speculation, "_NEAR", float("inf"))
     prompt = tuple(range(10, 40)) * 4
     request = GenerateRequest(
         prompt, SamplerSettings(temperature=0, logit_bias=((2, float("-inf")),)), max_tokens=60, logprobs=2
@@ -115,8 +114,8 @@ def test_copied_text_is_that_of_plain_decoding_at_any_length(qwen: Path) -> None
     text = f"<|im_start|>user\nRepeat this list and change nothing:\n\n{listed}<|im_end|>\n<|im_start|>assistant\n"
     plain = EngineConfig(str(qwen), n_ctx=1024, kv_type="q8_0")
     ends = []
-    for speculation in ("off", "lookup"):
-        with closing(open_engine(EngineConfig(str(qwen), n_ctx=1024, kv_type="q8_0", speculation=speculation))) as engine:
+    for how in ("off", "lookup"):
+        with closing(open_engine(EngineConfig(str(qwen), n_ctx=1024, kv_type="q8_0", speculation=how))) as engine:
             prompt = engine.tokenize(text, special=True)
             request = GenerateRequest(prompt, SamplerSettings(temperature=0), max_tokens=160, logprobs=2)
             ends.append(list(engine.submit(request)))

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from llm_magics.engine.guess import draft
+from llm_magics.engine.guess import draft, speculation
 from llm_magics.engine.hosts import local, open_engine
 from llm_magics.engine.hosts.interrupts import held
 from llm_magics.engine.native import context, model
@@ -71,9 +71,9 @@ class Injected(Exception):
 STEPS: list[tuple[Any, str]] = [
     (local, "_check_model"),
     (local, "Context"),
-    (local, "Draft"),
-    (local, "_guessers"),
-    (local, "exact_rows"),
+    (speculation, "Draft"),
+    (speculation, "_makers"),
+    (speculation, "exact_rows"),
     (local, "Scheduler"),
     (local, "_describe"),
     (local, "_Core"),
@@ -110,7 +110,7 @@ def test_a_step_that_fails_frees_what_was_made_before(
     assert nothing_is_left(living)
 
 
-FILES = {module.__file__ for module in (local, model, context, draft)}
+FILES = {module.__file__ for module in (local, model, context, draft, speculation)}
 
 
 def interrupted_at(line: int, action: Callable[[], Any]) -> tuple[Any, bool]:

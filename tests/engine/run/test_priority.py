@@ -8,6 +8,7 @@ import pytest
 
 from llm_magics.engine.native.constraint import ConstraintEngine
 from llm_magics.engine.native.context import Batch
+from llm_magics.engine.run.compose import Phase
 from llm_magics.engine.run.scheduler import Scheduler
 from llm_magics.engine.run.sequence import Sequence
 from llm_magics.engine.values import GenerateRequest, SamplerSettings, Tokens
@@ -95,6 +96,11 @@ class Bench:
             while not sequence.channel.queue.empty():
                 if isinstance(sequence.channel.queue.get(), Tokens):
                     return self.context.batches[begin:]
+
+
+def drained(sequence: Sequence) -> list[Any]:
+    """What a sequence has told its consumer."""
+    return [sequence.channel.queue.get() for _ in range(sequence.channel.queue.qsize())]
 
 
 @pytest.fixture
@@ -214,6 +220,54 @@ def test_a_conversation_keeps_its_slot_when_its_first_batch_is_cut_short(bench: 
     assert [slot.conversation for slot in bench.scheduler._slots.all if slot.sequence is sequence] == ["mine"]
 
 
+@pytest.mark.parametrize("goes", [False, True], ids=["fails", "goes meanwhile"])
+def test_a_prefix_that_cannot_be_taken_over_costs_at_most_the_one_it_was_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, *, goes: bool
+) -> None:
+    first, second = (bench.add((*PREFIX, i), priority=0, max_tokens=9) for i in (1, 2))
+    bench.scheduler.step()
+    real, seen = bench.scheduler._stand_on, []
+
+    def stand_on(source: Any, part: Any, sequence: Sequence) -> bool:
+        seen.append(sequence)
+        if not goes:
+            raise RuntimeError("on purpose")
+        if len(seen) == 1:
+            bench.scheduler._slots.forget(source)
+        return real(source, part, sequence)
+
+    monkeypatch.setattr(bench.scheduler, "_stand_on", stand_on)
+    while bench.scheduler.step():
+        pass
+    assert seen[0] is second
+    ends = [drained(one)[-1] for one in (first, second)]
+    assert [isinstance(end, Exception) for end in ends] == [False, not goes]
+    assert [len(one.tokens) - one.n_prompt for one in (first, second)] == [9, 9 if goes else 0]
+
+
+def test_a_request_is_always_in_the_phase_that_its_slot_says(bench: Bench) -> None:
+    """Rows that wait, give up their slots for cells and lose their cache; all get to their end, and none goes on from there."""
+    bench.context.room = 420
+    rows = [bench.add(tuple(range(i * 60, i * 60 + 50)), priority=5, max_tokens=60) for i in range(6)]
+    cells: list[Sequence] = []
+    taken, at = set(), {}
+    for step in range(600):
+        if step % 40 == 20:
+            cells.append(bench.add((450 + step // 40, 451, 452), priority=0, max_tokens=5))
+        bench.scheduler.step()
+        for one in rows + cells:
+            if (before := at.get(one, Phase.WAITING)) is not one.phase:
+                taken.add((before, one.phase))
+            at[one] = one.phase
+        for slot in bench.scheduler._slots.all:
+            if slot.sequence is not None and slot.sequence.phase is not Phase.SEATED:
+                generating = len(slot.cached) >= slot.sequence.n_prompt
+                assert slot.sequence.phase is (Phase.GENERATING if generating else Phase.READING)
+    assert {one.phase for one in rows + cells} == {Phase.DONE}
+    assert {(Phase.WAITING, Phase.GENERATING), (Phase.GENERATING, Phase.SUSPENDED), (Phase.GENERATING, Phase.DONE)} <= taken
+    assert not {pair for pair in taken if pair[0] is Phase.DONE}
+
+
 def test_while_nobody_comes_or_goes_every_batch_has_the_same_shape(bench: Bench) -> None:
     for i in range(3):
         bench.add((i, 1, 2), priority=0, max_tokens=40)
@@ -227,14 +281,14 @@ def test_while_nobody_comes_or_goes_every_batch_has_the_same_shape(bench: Bench)
 def test_an_outranked_prompt_gets_small_pieces_of_a_step(bench: Bench) -> None:
     cell = bench.add((1, 2, 3), priority=0, max_tokens=200)
     bench.until_first_token(cell)
-    bench.scheduler._seconds_per_token = 0.01
+    bench.scheduler._limits = bench.scheduler._limits._replace(seconds_per_token=0.01)
     bench.add(tuple(i % 480 for i in range(1000)), priority=5)
     bench.scheduler.step()
     outranked = max(bench.context.batches[-1].values())
     bench = Bench()
     cell = bench.add((1, 2, 3), priority=0, max_tokens=200)
     bench.until_first_token(cell)
-    bench.scheduler._seconds_per_token = 0.001
+    bench.scheduler._limits = bench.scheduler._limits._replace(seconds_per_token=0.001)
     bench.add(tuple(i % 480 for i in range(1000)), priority=0)
     bench.scheduler.step()
     equal = max(bench.context.batches[-1].values())
