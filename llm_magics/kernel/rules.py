@@ -1,6 +1,7 @@
 """What whoever runs this kernel allows in it: which models and tools, how much approval, how far a turn may go.
 
-The class ``LLMMagics`` has these rules as traits, and beside them the defaults that :mod:`.defaults` reads.
+The class ``LLMMagics`` has these rules as traits, and beside them defaults: what a cell that does not say is answered with.
+Defaults are no rules: every cell may say otherwise, within the rules.
 
 Two places may say so, and the stricter word of both holds. The configuration of IPython (class ``LLMMagics`` in
 ``ipython_config.py``, or on the kernel's command line) is a teacher's or an administrator's: it is read once, and neither a
@@ -12,15 +13,16 @@ Rules hold for the magics. They are no sandbox: whoever runs Python in a kernel 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, TypeAlias, get_args
 
 from traitlets import Bool, Enum, Float, Int, List, TraitError, TraitType, Unicode
 from traitlets.config import Config, Configurable
 
 from llm_magics.errors import OptionError
-from llm_magics.kernel.options.specs import CHAT, LOAD_MODEL
+from llm_magics.kernel.options.specs import CHAT, LOAD_MODEL, LoadOptions
 from llm_magics.options import Number, Option
 from llm_magics.session.settings import TurnSettings
 from llm_magics.tools.define.tool import Tool
@@ -31,45 +33,40 @@ STRICTNESS: Mapping[str, int] = {policy: rank for rank, policy in enumerate(get_
 _WHERE = "%llm status shows the rules; whoever set up this kernel, or your JupyterLab settings, can change them."
 
 
+def _trait(kind: Any, default: Any, help: str, **bounds: Any) -> TraitType[Any, Any]:
+    made: TraitType[Any, Any] = kind(default, help=help, **bounds)
+    return made.tag(config=True)
+
+
 def _default(one: Option) -> TraitType[Any, Any]:
     """The trait of an option's default. 0 says nothing, unless 0 is one of the option's values; then None does."""
     if not isinstance(one.read, Number):
-        return Unicode("", help=one.trait).tag(config=True)
+        return _trait(Unicode, "", one.trait)
+    nothing = None if one.read.least == 0 else 0
     kind = Int if one.read.kind is int else Float
-    if one.read.least == 0:
-        return kind(None, allow_none=True, min=0, max=one.read.most, help=one.trait).tag(config=True)
-    return kind(0, min=0, max=one.read.most, help=one.trait).tag(config=True)
+    return _trait(kind, nothing, one.trait, allow_none=nothing is None, min=0, max=one.read.most)
 
 
+_POLICY, _PATTERNS = partial(Enum, get_args(Approve)), partial(List, Unicode())
 _WITH_DEFAULT = [one for spec in (LOAD_MODEL, CHAT) for one in (*spec.words, *spec.options) if one.trait]
 _DEFAULTS = {f"default_{'model' if one.required else one.field}": _default(one) for one in _WITH_DEFAULT}
+DEFAULTS = tuple(_DEFAULTS)
 
 
 class LLMMagics(type("Defaults", (Configurable,), _DEFAULTS)):  # type: ignore[misc]  # its traits come from the table of options
     """The rules as traits, under the names that JupyterLab's settings use too; and defaults, which are the kernel's alone."""
 
-    approve = Enum(get_args(Approve), "auto", help="The least approval: auto, ask (every call is asked about) or deny.").tag(
-        config=True
+    approve = _trait(_POLICY, "auto", "The least approval: auto, ask (every call is asked about) or deny.")
+    allowed_models = _trait(
+        _PATTERNS, [], 'The models that may be used, e.g. ["smollm2-*", "/srv/models/*"]: catalogue names or paths; [] is all.'
     )
-    allowed_models = List(
-        Unicode(), help='The models that may be used, e.g. ["smollm2-*", "/srv/models/*"]: catalogue names or paths; [] is all.'
-    ).tag(config=True)
-    allowed_tools = List(Unicode(), help='The tools that may be offered, e.g. ["calculate", "plot_*"]; [] is all.').tag(
-        config=True
-    )
-    max_steps = Int(0, min=0, help="Most answers of the model in a turn; 0 leaves it as it is.").tag(config=True)
-    max_calls = Int(0, min=0, help="Most tool calls in one answer; 0 leaves it as it is.").tag(config=True)
-    max_tokens = Int(0, min=0, help="Most tokens generated in a turn; 0 leaves it as it is.").tag(config=True)
-    max_seconds = Float(0.0, min=0.0, help="Longest turn, in seconds; 0 leaves it as it is.").tag(config=True)
-    record = Bool(False, help="Record every turn, as --record does: the notebook then keeps token ids and prompts.").tag(
-        config=True
-    )
-    max_result_chars = Int(0, min=0, help="Most characters that the model reads of a result; 0 leaves it as it is.").tag(
-        config=True
-    )
-
-
-DEFAULTS = tuple(_DEFAULTS)
+    allowed_tools = _trait(_PATTERNS, [], 'The tools that may be offered, e.g. ["calculate", "plot_*"]; [] is all.')
+    max_steps = _trait(Int, 0, "Most answers of the model in a turn; 0 leaves it as it is.", min=0)
+    max_calls = _trait(Int, 0, "Most tool calls in one answer; 0 leaves it as it is.", min=0)
+    max_tokens = _trait(Int, 0, "Most tokens generated in a turn; 0 leaves it as it is.", min=0)
+    max_seconds = _trait(Float, 0.0, "Longest turn, in seconds; 0 leaves it as it is.", min=0.0)
+    record = _trait(Bool, False, "Record every turn, as --record does: the notebook then keeps token ids and prompts.")
+    max_result_chars = _trait(Int, 0, "Most characters that the model reads of a result; 0 leaves it as it is.", min=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +163,46 @@ class Rules:
         return f"They allow {' and '.join(', '.join(group) for group in groups)}. {_WHERE}"
 
 
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """The traits ``default_...`` that are set."""
+
+    model: str = ""
+    ctx: int | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+
+    def for_load(self, options: LoadOptions) -> LoadOptions:
+        """Lay the defaults under what a ``%load_model`` line said; the model's name ``default`` stands for the default one."""
+        named = self.model if self.model and options.name.lower() == "default" else options.name
+        return replace(options, name=named, ctx=self.ctx if options.ctx is None else options.ctx)
+
+    def for_turn(self, given: Mapping[str, Any], usual: TurnSettings, rules: Rules) -> dict[str, Any]:
+        """Lay the defaults under what a magic gave for one turn of a session, never beyond the rules."""
+        laid = dict(given)
+        sampling = laid.get("sampling") or usual.sampling
+        if self.temperature is not None and sampling.temperature is None:
+            laid["sampling"] = replace(sampling, temperature=self.temperature)
+        if self.max_tokens is not None and laid.get("max_tokens") is None and usual.max_tokens is None:
+            laid["max_tokens"] = min(self.max_tokens, int(rules.limits.get("tokens", self.max_tokens)))
+        return laid
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The defaults in words, for a card."""
+        found = ((one.name, getattr(self, one.name)) for one in fields(self))
+        return [(f"default {name.replace('_', ' ')}", str(value)) for name, value in found if value not in ("", None)]
+
+
 def configured(shell: Any) -> Rules:
     """The rules in the configuration of this IPython; raises OptionError where it cannot be understood."""
     return Rules.in_traits(traits_of(shell))
+
+
+def defaults(shell: Any) -> Defaults:
+    """The defaults in the configuration of this IPython; raises OptionError where it cannot be understood."""
+    traits = traits_of(shell)
+    said = {name: getattr(traits, name) for name in DEFAULTS}
+    return Defaults(**{name.removeprefix("default_"): v for name, v in said.items() if v != _DEFAULTS[name].default_value})
 
 
 def traits_of(shell: Any) -> LLMMagics:

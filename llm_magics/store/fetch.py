@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from llm_magics.errors import DownloadError, ModelNotFoundError
@@ -90,7 +90,7 @@ def _from(source: Source, directory: Path, file: str, progress: Progress, entry:
         if target.is_file() and (sha256 is None or sha256_of(target) == sha256):
             continue  # verified before it got its name: an earlier pull's, or another process's
         if isinstance(source, HubFile):
-            found = hub.download(_part_of(source, number), partial, progress, sha256)
+            found = hub.download(replace(source, file=split_names(source.file)[number - 1]), partial, progress, sha256)
         elif entry is None or entry.sha256 is None or entry.size is None:
             raise DownloadError(f"{source} has no sha256 in the catalogue, so what it gives could not be verified.")
         else:
@@ -98,8 +98,3 @@ def _from(source: Source, directory: Path, file: str, progress: Progress, entry:
         partial.replace(target)
         remember([target], sha256=found, source=str(source))
         clear(partial)
-
-
-def _part_of(source: HubFile, number: int) -> HubFile:
-    """The n-th part of a split file on the hub; of a file that is not split, itself."""
-    return HubFile(source.repo, re.sub(r"-00001-of-(\d{5})\.gguf$", rf"-{number:05}-of-\1.gguf", source.file), source.gated)

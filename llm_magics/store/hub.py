@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from urllib.parse import urlsplit
 from llm_magics.errors import DownloadError, ModelNotFoundError
 from llm_magics.files import sha256_of
 
-from .catalog import SPLIT_NAME, HubFile
+from .catalog import HubFile, part_number
 from .progress import Progress, front_end_bar, need_disk
 
 # Seconds to wait for the hub to say what it has; one that cannot be reached must not keep us from the next source.
@@ -40,11 +42,9 @@ def metadata(file: HubFile) -> HubMetadata:
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # public, but missing in its __all__
 
-    try:
+    with _explaining(file):
         asked = hf_hub_url(file.repo, file.file, endpoint=os.environ.get("HF_ENDPOINT"))
         found = get_hf_file_metadata(asked, timeout=_PATIENCE)
-    except Exception as error:  # whichever HTTP library and whatever it raises: the reason is told, the next source tried
-        raise _explained(file, error) from error
     if found.etag is None or found.size is None:
         raise DownloadError(f"The hub gives no hash or no size for {file}, so it could not be verified.")
     headers = dict(build_hf_headers())
@@ -89,12 +89,10 @@ def resolve(file: HubFile) -> HubFile:
     front_end_bar()
     from huggingface_hub import HfApi
 
-    try:
+    with _explaining(file):
         siblings = HfApi(endpoint=os.environ.get("HF_ENDPOINT")).model_info(file.repo, timeout=_PATIENCE).siblings or []
-    except Exception as error:  # as above
-        raise _explained(file, error) from error
     names = [s.rfilename for s in siblings if s.rfilename.endswith(".gguf") and "mmproj" not in s.rfilename]
-    firsts = [n for n in names if not (m := SPLIT_NAME.fullmatch(n)) or int(m["part"]) == 1]
+    firsts = [n for n in names if part_number(n) == 1]
     fitting = [n for n in firsts if file.file.lower() in n.lower()]
     if len(fitting) != 1:
         listed = ", ".join((fitting or firsts)[:12]) or "no GGUF at all"
@@ -106,18 +104,9 @@ def resolve(file: HubFile) -> HubFile:
 def _get(file: HubFile, about: HubMetadata, partial: Path, have: int, progress: Progress) -> None:
     from huggingface_hub.file_download import http_get
 
-    with partial.open("ab") as out:
-        try:
-            http_get(
-                about.url,
-                out,
-                resume_size=have,
-                headers=about.headers,
-                expected_size=about.size,
-                tqdm_class=_bar(progress, file.file, have, about.size),
-            )
-        except Exception as error:  # as above
-            raise _explained(file, error) from error
+    bar = _bar(progress, file.file, have, about.size)
+    with partial.open("ab") as out, _explaining(file):
+        http_get(about.url, out, resume_size=have, headers=about.headers, expected_size=about.size, tqdm_class=bar)
 
 
 def _bar(progress: Progress, what: str, have: int, total: int) -> type[Any]:
@@ -145,6 +134,15 @@ def _git_hash(path: Path) -> str:
         while chunk := file.read(1 << 22):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+@contextmanager
+def _explaining(file: HubFile) -> Iterator[None]:
+    """Whichever HTTP library fails, and whatever it raises: the reason is told, so that the next source can be tried."""
+    try:
+        yield
+    except Exception as error:
+        raise _explained(file, error) from error
 
 
 def _explained(file: HubFile, error: Exception) -> DownloadError:

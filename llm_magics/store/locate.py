@@ -14,7 +14,7 @@ from pathlib import Path
 from llm_magics.errors import ModelFileError, ModelNotFoundError
 from llm_magics.files import recall, sha256_of
 
-from .catalog import SPLIT_NAME, CatalogEntry, HubFile, catalog, default_model, find, split_names
+from .catalog import SPLIT_NAME, CatalogEntry, HubFile, catalog, default_model, find, part_number, split_names
 from .stores import StoredFile, stored_files
 
 # Hashing a file costs about a second per GB; larger ones are tried in a child process instead, where no hash is on record.
@@ -42,7 +42,8 @@ class ModelFile:
     @property
     def name(self) -> str:
         """What to call the model where nobody said: the catalogue's name, else the file's."""
-        return self.entry.name if self.entry else re.sub(r"-00001-of-\d{5}$", "", self.path.name.removesuffix(".gguf"))
+        split = SPLIT_NAME.fullmatch(self.path.name)
+        return self.entry.name if self.entry else split["stem"] if split else self.path.name.removesuffix(".gguf")
 
     @property
     def verified(self) -> bool:
@@ -93,21 +94,16 @@ def near_names(name: str, n: int = 5) -> list[str]:
     wanted = name.lower()
     close = difflib.get_close_matches(wanted, known, n, cutoff=0.6)
     inside = [k for k in known if k not in close and len(wanted) > 2 and (wanted in k or k in wanted)]
-    family = [k for k in known if k not in close + inside and _family(k) == _family(wanted) != ""]
+    letters = "".join(takewhile(str.isalpha, wanted))  # e.g. "qwen" of "qwen2.5-coder"
+    family = [k for k in known if k not in close + inside and letters and "".join(takewhile(str.isalpha, k)) == letters]
     return [known[k] for k in (close + inside + family)[:n]]
-
-
-def _family(name: str) -> str:
-    """The letters that a name begins with, e.g. "qwen" of "qwen2.5-coder"."""
-    return "".join(takewhile(str.isalpha, name))
 
 
 def whole(first: Path) -> tuple[Path, ...]:
     """All parts of the GGUF that begins with this file. Raises ModelFileError naming those that are missing."""
-    match = SPLIT_NAME.fullmatch(first.name)
-    if match and int(match["part"]) != 1:
+    if (number := part_number(first.name)) != 1:
         begin = split_names(first.name)[0]
-        raise ModelFileError(f"{first.name} is part {int(match['part'])} of a split GGUF.", f"Name its first part, {begin}.")
+        raise ModelFileError(f"{first.name} is part {number} of a split GGUF.", f"Name its first part, {begin}.")
     parts = tuple(first.with_name(n) for n in split_names(first.name))
     if missing := [p.name for p in parts if not p.is_file()]:
         raise ModelFileError(
@@ -129,13 +125,13 @@ def file_at(name: str) -> Path | None:
 
 def _entry_for(path: Path) -> CatalogEntry | None:
     """The catalogue's entry that a file's name and size speak for."""
-    return next((e for e in catalog() if e.file == path.name and e.size in (None, path.stat().st_size)), None)
+    return next((e for e in catalog() if e.may_be(path)), None)
 
 
 def _of_entry(entry: CatalogEntry) -> ModelFile:
     passed_over = []
     for stored in stored_files():
-        if not _could_be(stored, entry):
+        if stored.path.name != entry.file and (entry.sha256 is None or stored.sha256 != entry.sha256):
             continue
         found = _found(stored.path, stored.store, entry)
         if entry.size is not None and found.path.stat().st_size != entry.size:
@@ -149,10 +145,6 @@ def _of_entry(entry: CatalogEntry) -> ModelFile:
         f"{entry.name} is in the catalogue, but not on this machine.{remarks}",
         f"Get it with `llm-magics pull {entry.name}`.",
     )
-
-
-def _could_be(stored: StoredFile, entry: CatalogEntry) -> bool:
-    return stored.path.name == entry.file or (entry.sha256 is not None and stored.sha256 == entry.sha256)
 
 
 def _stored_under(name: str) -> StoredFile | None:

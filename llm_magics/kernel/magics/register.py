@@ -20,8 +20,7 @@ from llm_magics.kernel.page.shown import start_shown
 from llm_magics.kernel.runtime import Runtime
 
 from .completion import start_completion
-from .plainly import plainly
-from .registration import documented, register
+from .registration import documented, plainly, register
 from .tools import ToolMagics, start_tools
 
 _RULES_FROM = {

@@ -1,13 +1,15 @@
-"""Putting magics on a shell by IPython's own way, and taking them off again, for which IPython has no call."""
+"""What all magics share: how they get onto a shell and off again, for which IPython has no call, and how they fail."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, no_var_expand
 
+from llm_magics.errors import LLMMagicsError
 from llm_magics.kernel.options.line import Spec
 
 Method = TypeVar("Method", bound=Callable[..., None])
@@ -40,3 +42,18 @@ def register(shell: InteractiveShell, magics: Magics) -> Callable[[], None]:
                 table[kind][name] = before[kind, name]
 
     return unregister
+
+
+@contextlib.contextmanager
+def plainly(interrupted: str = "stopped.") -> Iterator[None]:
+    """Have IPython show an error of ours, or an interrupt, as one sentence without a traceback. It is raised all the same.
+
+    ``interrupted`` is what an interrupt says. ``_render_traceback_`` is IPython's own way for an exception to say how it looks.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, LLMMagicsError) as error:
+        said = str(error) if isinstance(error, LLMMagicsError) else interrupted
+        line = f"\x1b[31m{type(error).__name__}\x1b[0m: {said}"
+        error._render_traceback_ = lambda: [line]  # type: ignore[union-attr]
+        raise

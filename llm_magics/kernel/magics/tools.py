@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from html import escape
-from typing import Any, Protocol
+from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
@@ -16,7 +16,7 @@ from llm_magics.kernel.cells.celltool import Cell, CellTool
 from llm_magics.kernel.cells.surroundings import displays_into
 from llm_magics.kernel.options.tools import TOOL, TOOLS, read_header
 from llm_magics.kernel.page.widgets import ShellAsker
-from llm_magics.kernel.rules import Rules
+from llm_magics.kernel.runtime import Runtime
 from llm_magics.messages import ToolCall
 from llm_magics.tools.define.registry import registered
 from llm_magics.tools.define.tool import Tool
@@ -25,29 +25,17 @@ from llm_magics.tools.run.deadline import Clock
 from llm_magics.tools.run.execute import Runner
 from llm_magics.views.secrets.secrets import masked_data, masked_text
 
-from .plainly import plainly
-from .registration import documented
+from .registration import documented, plainly
 from .why import explain
-
-
-class Host(Protocol):
-    """What is used of the kernel's runtime: who asks for approval, what is allowed, and conversations (each a ``session``)."""
-
-    asker: Asker
-    threads: dict[str, Any]
-    latest_thread: str
-
-    @property
-    def rules(self) -> Rules: ...
 
 
 @magics_class
 class ToolMagics(Magics):
     """The magics about tools. They need the ``book`` to be attached, see :func:`start_tools`."""
 
-    def __init__(self, shell: InteractiveShell, host: Host, book: CellBook) -> None:
+    def __init__(self, shell: InteractiveShell, runtime: Runtime, book: CellBook) -> None:
         super().__init__(shell)
-        self.host = host
+        self.runtime = runtime
         self.book = book
 
     @cell_magic
@@ -79,7 +67,7 @@ class ToolMagics(Magics):
         if not name:
             raise OptionError("%tools test needs a tool's name.", "Write %tools test NAME {json}.")
         tool = select(registered, name)[0]
-        end = test(tool, arguments.strip() or "{}", self.host.asker, self._print)
+        end = test(tool, arguments.strip() or "{}", self.runtime.asker, self._print)
         for bundle in end.outputs:
             self._publish(masked_data(dict(bundle)))
         self._print(f"{end.state} in {end.seconds:.2f} s; the model reads:\n{end.result.content}\n")
@@ -87,7 +75,7 @@ class ToolMagics(Magics):
             self._print(f"({warning})\n")
 
     def _why(self, rest: str) -> None:
-        thread = self.host.threads.get(self.host.latest_thread)
+        thread = self.runtime.threads.get(self.runtime.latest_thread)
         turns = thread.session.turns if thread is not None else ()
         self._print(explain(turns[-1] if turns else None) + "\n")
 
@@ -104,7 +92,7 @@ class ToolMagics(Magics):
         registered.discard(registered[rest])
 
     def _show(self, tools: Collection[Tool]) -> None:
-        rules = self.host.rules
+        rules = self.runtime.rules
         barred = {tool.name: "" if rules.allows_tool(tool.name) else ", barred by the rules of this kernel" for tool in tools}
         rows = [(tool.name, tool.signature.text, origin(tool), policy(tool) + barred[tool.name]) for tool in tools]
         if not rows:
@@ -163,10 +151,10 @@ def _table(rows: list[tuple[str, str, str, str]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def start_tools(shell: InteractiveShell, host: Host, book: CellBook) -> Callable[[], None]:
+def start_tools(shell: InteractiveShell, runtime: Runtime, book: CellBook) -> Callable[[], None]:
     """Have the book listen, and the shell's sessions ask for approval; gives what ends that."""
     book.attach()
-    host.asker = ShellAsker(shell)
+    runtime.asker = ShellAsker(shell)
     stop_displays = displays_into(shell)
 
     def stop() -> None:

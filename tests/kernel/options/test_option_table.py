@@ -12,11 +12,10 @@ import pytest
 
 from llm_magics.engine.values import EngineConfig
 from llm_magics.errors import OptionError
-from llm_magics.kernel.defaults import Defaults
 from llm_magics.kernel.magics.completion import complete_line
 from llm_magics.kernel.options.line import Spec
 from llm_magics.kernel.options.specs import CHAT, LOAD_MODEL, SPECS, LoadOptions
-from llm_magics.kernel.rules import DEFAULTS, LLMMagics
+from llm_magics.kernel.rules import DEFAULTS, Defaults, LLMMagics
 from llm_magics.models.loading import open_prepared, prepare_as
 from llm_magics.models.settings import LoadSettings
 from llm_magics.options import configured, on_off, option, options_of, whole
