@@ -56,7 +56,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _gpu_usable() -> bool:
-    from llm_magics.engine.fit.free import nvidia_gpus
+    from llm_magics.engine.fit.memory import nvidia_gpus
 
     if not nvidia_gpus():
         return False

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from llm_magics.engine.fit.free import FreeMemory, free_memory
+from llm_magics.engine.fit.memory import FreeMemory, free_memory
 from llm_magics.engine.native.cpus import cpus
 from llm_magics.errors import LLMMagicsError
 from llm_magics.store.catalog import catalog, default_model, find

@@ -278,7 +278,6 @@ class EngineInfo:
     eos_text: str = ""
     can_shift: bool = True
     recurrent: bool = False
-    has_encoder: bool = False
     devices: tuple[str, ...] = ()
     buffers: tuple[tuple[str, str, int], ...] = ()
     load_seconds: float = 0.0

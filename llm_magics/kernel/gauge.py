@@ -84,7 +84,7 @@ def models(runtime: Runtime) -> list[dict[str, Any]]:
 
 def gpu_figures() -> list[dict[str, Any]]:
     """One object for each NVIDIA GPU: name, bytes used by anybody and in all, and percent busy (None where unknown)."""
-    from llm_magics.engine.fit.free import nvidia_gpus
+    from llm_magics.engine.fit.memory import nvidia_gpus
 
     return [{"name": gpu.name, "used": gpu.total - gpu.free, "total": gpu.total, "busy": gpu.busy} for gpu in nvidia_gpus()]
 

@@ -9,8 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from llm_magics.engine.fit.gguf import Gguf
-from llm_magics.engine.fit.gguf_check import read_model
-from llm_magics.engine.fit.limits import check_context
+from llm_magics.engine.fit.gguf_check import check_context, read_model
 from llm_magics.engine.fit.plan import Plan, plan
 from llm_magics.engine.fit.probe import try_model
 from llm_magics.engine.hosts import open_engine

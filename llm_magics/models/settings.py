@@ -67,7 +67,7 @@ class LoadSettings:
     seed: int | None = option(None, *SEED)
 
     def __post_init__(self) -> None:
-        from llm_magics.engine.fit.limits import check_cache
+        from llm_magics.engine.fit.gguf_check import check_cache
 
         for one in options_of(type(self)):
             one.check(getattr(self, one.field))

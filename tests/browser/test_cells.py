@@ -159,11 +159,11 @@ def test_the_status_bar_tells_what_is_loaded_and_how_fast_it_is(open_notebook: O
 ON_A_GPU = """
 import itertools
 from types import SimpleNamespace
-from llm_magics.engine.fit import free
+from llm_magics.engine.fit import memory
 from llm_magics.kernel import gauge
 gauge.SECONDS = 0.3
 busy = itertools.count(1)
-free.nvidia_gpus = lambda: (free.Gpu("NVIDIA Test", "0", 100 * 10**9, 141 * 10**9, busy=min(next(busy), 77)),)
+memory.nvidia_gpus = lambda: (memory.Gpu("NVIDIA Test", "0", 100 * 10**9, 141 * 10**9, busy=min(next(busy), 77)),)
 model.engine = SimpleNamespace(info=SimpleNamespace(buffers=[("CUDA0", "model", 2 * 10**9)], description="told to be on a GPU"))
 """
 

@@ -11,7 +11,7 @@ import pytest
 
 from llm_magics import __version__
 from llm_magics.doctor import report as doctor
-from llm_magics.engine.fit.free import FreeMemory, Gpu, GpuProcess
+from llm_magics.engine.fit.memory import FreeMemory, Gpu, GpuProcess
 from llm_magics.engine.native.cpus import Cpus
 from llm_magics.engine.native.openmp import Waiting
 from llm_magics.store.catalog import default_model, find

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from llm_magics.engine.fit.free import nvidia_gpus
 from llm_magics.engine.fit.gguf_check import read_model
-from llm_magics.engine.fit.memory import estimate
+from llm_magics.engine.fit.memory import estimate, nvidia_gpus
 from llm_magics.engine.hosts import open_engine
 from llm_magics.engine.native.context import Batch, Context
 from llm_magics.engine.values import EngineConfig, Finished, GenerateRequest, SamplerSettings

@@ -163,11 +163,11 @@ BESIDE_A_GPU = """%load_ext llm_magics
 import itertools
 from types import SimpleNamespace
 from llm_magics import ScriptedModel
-from llm_magics.engine.fit import free
+from llm_magics.engine.fit import memory
 from llm_magics.kernel import gauge
 gauge.SECONDS, gauge.LISTENS = 0.2, 2.0
 busy = itertools.cycle(range(100))
-free.nvidia_gpus = lambda: (free.Gpu("NVIDIA Test", "0", 100 * 10**9, 141 * 10**9, busy=next(busy)),)
+memory.nvidia_gpus = lambda: (memory.Gpu("NVIDIA Test", "0", 100 * 10**9, 141 * 10**9, busy=next(busy)),)
 model = ScriptedModel([])
 model.engine = SimpleNamespace(info=SimpleNamespace(buffers=[("CUDA0", "model", 2 * 10**9)], description="told to be on a GPU"))
 get_ipython()._llm_magics_runtime.add("model", model)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from llm_magics.engine.fit import free
-from llm_magics.engine.fit.free import Gpu
+from llm_magics.engine.fit import memory
+from llm_magics.engine.fit.memory import Gpu
 from llm_magics.kernel import gauge
 from llm_magics.kernel.gauge import Gauge
 
@@ -47,7 +47,7 @@ def page(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_model_on_the_host_is_told_once_and_nobody_looks_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(free, "nvidia_gpus", lambda: pytest.fail("there is no need to look"))
+    monkeypatch.setattr(memory, "nvidia_gpus", lambda: pytest.fail("there is no need to look"))
     given = runtime("CPU_Mapped", "CUDA_Host")
     told = Gauge(given)
     told.cell_ended()
@@ -58,7 +58,7 @@ def test_a_model_on_the_host_is_told_once_and_nobody_looks_for_gpus(monkeypatch:
 
 def test_a_gpu_is_told_of_while_no_cell_runs_and_only_where_it_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = iter([5, 5, 5, 80])
-    monkeypatch.setattr(free, "nvidia_gpus", lambda: (Gpu("H", "0", 100, 141, busy=next(looks, None)),))
+    monkeypatch.setattr(memory, "nvidia_gpus", lambda: (Gpu("H", "0", 100, 141, busy=next(looks, None)),))
     given = runtime("CUDA0", "CPU")
     told = Gauge(given)
     told.cell_ended()
@@ -71,7 +71,7 @@ def test_a_gpu_is_told_of_while_no_cell_runs_and_only_where_it_changed(monkeypat
 
 def test_it_falls_silent_some_time_after_the_last_cell_and_begins_again_with_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     busy = itertools.count(1)
-    monkeypatch.setattr(free, "nvidia_gpus", lambda: (Gpu("H", "0", 100, 141, busy=next(busy)),))
+    monkeypatch.setattr(memory, "nvidia_gpus", lambda: (Gpu("H", "0", 100, 141, busy=next(busy)),))
     monkeypatch.setattr(gauge, "LISTENS", 0.1)
     given = runtime("CUDA0")
     told = Gauge(given)

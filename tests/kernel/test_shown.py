@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_magics.engine.fit.free import free_memory
+from llm_magics.engine.fit.memory import free_memory
 from llm_magics.store.catalog import catalog
 
 from .notebook import Cell, Notebook, notebook

@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from llm_magics.engine.values import EngineConfig
 from llm_magics.errors import LLMMagicsError, MemoryFitError
 
-from .free import FreeMemory, Gpu, free_memory, normal_pci
 from .gguf import Gguf
-from .limits import trained_context
-from .memory import Device, Estimate, Estimator
+from .gguf_check import trained_context
+from .memory import Device, Estimate, Estimator, FreeMemory, Gpu, free_memory, normal_pci
 from .probe import DeviceError
 
 AUTO_CONTEXT = 16384  # tokens that "auto" asks for at most: a long conversation, and not yet gigabytes of cache

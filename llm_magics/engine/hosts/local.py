@@ -18,13 +18,12 @@ from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import Literal
 
-from llm_magics.engine.fit.limits import check_cache
+from llm_magics.engine.fit.gguf_check import check_cache
 from llm_magics.engine.guess.speculation import Speculation
 from llm_magics.engine.native.constraint import ConstraintEngine
 from llm_magics.engine.native.context import Context, buffer_sizes
 from llm_magics.engine.native.llama import give_memory_back
 from llm_magics.engine.native.model import Model, Progress
-from llm_magics.engine.run import switching
 from llm_magics.engine.run.parking import Parking
 from llm_magics.engine.run.scheduler import Scheduler
 from llm_magics.engine.run.sequence import Sequence
@@ -32,7 +31,7 @@ from llm_magics.engine.values import EngineConfig, EngineEvent, EngineInfo, Fini
 from llm_magics.errors import ContextFullError, EngineError, OptionError
 from llm_magics.files import cache_dir
 
-from .interrupts import Held, held
+from .interpreter import Held, held, hurry, relax
 
 MAX_WAITING = 4096
 """How many requests may wait for a slot."""
@@ -58,14 +57,14 @@ class _Core:
         self.thread = threading.Thread(target=self._run, name="llm-magics-engine", daemon=True)
 
     def _run(self) -> None:
-        switching.hurry()
+        hurry()
         fault: Exception = EngineError("The engine's thread ended unexpectedly.", "Load the model again.")
         try:
             self._serve()
         except Exception as error:
             fault = error
         finally:
-            switching.relax()
+            relax()
             self.closing.set()
             self.scheduler.end_all(fault)  # after a fault of ours nobody may be left waiting; otherwise nobody waits
             self._refuse_late_comers()
@@ -91,9 +90,9 @@ class _Core:
     def _commands(self, *, wait: bool) -> Iterator[Sequence | str]:
         """What came in; waits for it where there is nothing else to do."""
         if wait:
-            switching.relax()
+            relax()
             command = self.inbox.get()
-            switching.hurry()
+            hurry()
             yield command
         while True:
             try:

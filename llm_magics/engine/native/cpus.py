@@ -51,43 +51,47 @@ def default_threads() -> int:
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
     """Return how many CPUs' worth of time this process may use; None if no control group limits it, or there are none."""
+    limits = map(_limit, control_groups("cpu", root))
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def control_groups(controller: str, root: Path = Path("/")) -> list[Path]:
+    """The directories of the control groups that may limit this process in "cpu" or "memory"; none on other systems."""
     try:
         groups = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="replace")
         mounts = (root / "proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return None
-    limits = (_limit(root / directory.lstrip("/")) for directory in group_directories(groups, mounts))
-    return min((limit for limit in limits if limit is not None), default=None)
+        return []
+    return [root / directory.lstrip("/") for directory in group_directories(groups, mounts, controller)]
 
 
-def group_directories(groups: str, mounts: str) -> Iterator[str]:
+def group_directories(groups: str, mounts: str, controller: str = "cpu") -> Iterator[str]:
     """Yield the directories of the control groups that a process is in, each group's own first, then those around it.
 
     Args:
         groups: ``/proc/self/cgroup``, e.g. "0::/user.slice/x" (version 2) or "4:cpu,cpuacct:/docker/ab" (version 1).
         mounts: ``/proc/self/mountinfo``.
     """
-    paths = _group_paths(groups)
-    for version, top, mounted_at in _group_mounts(mounts):
-        path = paths.get(version)
-        if path is None:
+    paths = _group_paths(groups, controller)
+    for version, top, mounted_at in _group_mounts(mounts, controller):
+        if version not in paths:
             continue
         # A container sees its own group as the mount's root. What lies outside (another path, "/..") cannot be seen from here.
-        inside = PurePosixPath(path)
+        inside = PurePosixPath(paths[version])
         parts = inside.relative_to(top).parts if inside.is_relative_to(top) else ()
         for n in range(0 if ".." in parts else len(parts), -1, -1):
             yield str(PurePosixPath(mounted_at, *parts[:n]))
 
 
-def _group_paths(groups: str) -> dict[int, str]:
-    """The process's group in the hierarchy of version 2, and in that of version 1 which governs processor time."""
+def _group_paths(groups: str, controller: str) -> dict[int, str]:
+    """The process's group in the hierarchy of version 2, and in that of version 1 which governs this resource."""
     paths: dict[int, str] = {}
     for line in groups.splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if number == "0" and not controllers:
             paths[2] = path
-        elif "cpu" in controllers.split(","):
+        elif controller in controllers.split(","):
             paths[1] = path
     return paths
 
@@ -97,8 +101,8 @@ _MOUNT = re.compile(r"\S+ \S+ \S+ (\S+) (\S+) .*?- (cgroup2?) \S+ (\S+)")
 _OCTAL = re.compile(r"\\([0-7]{3})")  # e.g. "\040" is a space
 
 
-def _group_mounts(mounts: str) -> Iterator[tuple[int, str, str]]:
-    """(version, the group at the mount's root, where it is mounted) of each hierarchy that may govern processor time."""
+def _group_mounts(mounts: str, controller: str) -> Iterator[tuple[int, str, str]]:
+    """(version, the group at the mount's root, where it is mounted) of each hierarchy that may govern this resource."""
     for line in mounts.splitlines():
         match = _MOUNT.match(line)
         if match is None:
@@ -106,7 +110,7 @@ def _group_mounts(mounts: str) -> Iterator[tuple[int, str, str]]:
         top, mounted_at = (_OCTAL.sub(lambda code: chr(int(code[1], 8)), text) for text in match.group(1, 2))
         if match[3] == "cgroup2":
             yield 2, top, mounted_at
-        elif "cpu" in match[4].split(","):
+        elif controller in match[4].split(","):
             yield 1, top, mounted_at
 
 

@@ -123,7 +123,6 @@ memory_seq_rm = _quick("llama_memory_seq_rm", [_ptr, _i32, _i32, _i32], ctypes.c
 memory_seq_cp = _quick("llama_memory_seq_cp", [_ptr, _i32, _i32, _i32, _i32], None)
 memory_seq_add = _quick("llama_memory_seq_add", [_ptr, _i32, _i32, _i32, _i32], None)
 memory_seq_pos_min = _quick("llama_memory_seq_pos_min", [_ptr, _i32], _i32)
-memory_seq_pos_max = _quick("llama_memory_seq_pos_max", [_ptr, _i32], _i32)
 
 
 def give_memory_back() -> None:

@@ -14,7 +14,7 @@ from llm_magics.models.base import Model
 from llm_magics.views.card import bar_text, bytes_text, card_bundle, table_bundle
 
 if TYPE_CHECKING:
-    from llm_magics.engine.fit.free import FreeMemory
+    from llm_magics.engine.fit.memory import FreeMemory
     from llm_magics.models.loading import Prepared
     from llm_magics.store.catalog import CatalogEntry
 
@@ -134,7 +134,7 @@ def estimate_rows(prepared: Prepared) -> list[tuple[str, str]]:
 
 def show_models(runtime: Runtime) -> None:
     """Tables of what is loaded, and of what can be."""
-    from llm_magics.engine.fit.free import free_memory
+    from llm_magics.engine.fit.memory import free_memory
     from llm_magics.store.catalog import catalog
     from llm_magics.store.stores import on_disk, stored_files
 

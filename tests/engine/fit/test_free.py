@@ -10,9 +10,12 @@ import psutil
 import pynvml
 import pytest
 
-from llm_magics.engine.fit.free import FreeMemory, Gpu, GpuProcess, free_host_memory, normal_pci, nvidia_gpus
+from llm_magics.engine.fit.memory import FreeMemory, Gpu, GpuProcess, free_host_memory, normal_pci, nvidia_gpus
 
 GB = 10**9
+MOUNTS = """29 22 0:26 / /cgroup rw,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate
+35 31 0:32 / /cgroup/memory rw,relatime shared:12 - cgroup cgroup rw,memory
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -32,8 +35,11 @@ def group(directory: Path, limit: str, usage: int, cache: int, *, version: int =
 
 
 def free_under(tmp_path: Path, membership: str) -> int:
-    (tmp_path / "self").write_text(membership)
-    return free_host_memory(tmp_path / "cgroup", tmp_path / "self")
+    own = tmp_path / "proc" / "self"
+    own.mkdir(parents=True, exist_ok=True)
+    (own / "cgroup").write_text(membership)
+    (own / "mountinfo").write_text(MOUNTS)
+    return free_host_memory(tmp_path)
 
 
 def test_without_limits_it_is_what_the_machine_has(tmp_path: Path) -> None:

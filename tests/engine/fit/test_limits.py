@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from llm_magics.engine.fit.gguf_check import read_model
-from llm_magics.engine.fit.limits import check_context, trained_context
+from llm_magics.engine.fit.gguf_check import check_context, read_model, trained_context
 from llm_magics.engine.hosts import open_engine
 from llm_magics.engine.values import EngineConfig
 from llm_magics.errors import OptionError

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from llm_magics.engine.fit import plan as planning
-from llm_magics.engine.fit.free import FreeMemory, Gpu, GpuProcess
 from llm_magics.engine.fit.gguf import Gguf
 from llm_magics.engine.fit.gguf_check import read_model
-from llm_magics.engine.fit.memory import Device, Estimate
+from llm_magics.engine.fit.memory import Device, Estimate, FreeMemory, Gpu, GpuProcess
 from llm_magics.engine.fit.plan import plan
 from llm_magics.engine.fit.probe import DeviceError
 from llm_magics.engine.native.library import lib
@@ -198,7 +197,7 @@ def test_advice_about_an_option_that_nobody_chose_does_not_replace_the_error(
 @pytest.mark.gpu
 @pytest.mark.model
 def test_what_does_not_fit_on_a_gpu_is_refused_before_it_is_loaded(qwen: Path) -> None:
-    from llm_magics.engine.fit.free import free_memory
+    from llm_magics.engine.fit.memory import free_memory
 
     free = free_memory()
     largest = max(g.free for g in free.gpus)

@@ -137,8 +137,7 @@ def test_a_real_context_computes_on_as_many_threads_as_the_quota_grants(monkeypa
     """What reaches llama.cpp, not only what the function says."""
     from contextlib import closing
 
-    import llm_magics.engine.cpus as module
-
+    import llm_magics.engine.native.cpus as module
     from llm_magics.engine.hosts import open_engine
     from llm_magics.engine.native.library import lib
     from llm_magics.engine.values import EngineConfig

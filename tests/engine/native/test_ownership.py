@@ -19,7 +19,7 @@ import pytest
 
 from llm_magics.engine.guess import draft, speculation
 from llm_magics.engine.hosts import local, open_engine
-from llm_magics.engine.hosts.interrupts import held
+from llm_magics.engine.hosts.interpreter import held
 from llm_magics.engine.native import context, model
 from llm_magics.engine.native.library import lib
 from llm_magics.engine.values import EngineConfig, GenerateRequest

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_magics.engine.run.text import TextStream
+from llm_magics.engine.run.sequence import TextStream
 
 # Few letters, so that stop strings and their beginnings meet often; one of them takes four bytes.
 texts = st.text(alphabet="ab🙂é", max_size=30)

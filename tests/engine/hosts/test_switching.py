@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from llm_magics.engine.run import switching
+from llm_magics.engine.hosts import interpreter
 
 
 @pytest.fixture(autouse=True)
@@ -19,17 +19,17 @@ def _interval() -> Iterator[None]:
 
 
 def test_it_is_short_until_the_last_engine_rests() -> None:
-    switching.hurry()
-    switching.hurry()
-    assert sys.getswitchinterval() == pytest.approx(switching.BUSY_INTERVAL)
-    switching.relax()
-    assert sys.getswitchinterval() == pytest.approx(switching.BUSY_INTERVAL)
-    switching.relax()
+    interpreter.hurry()
+    interpreter.hurry()
+    assert sys.getswitchinterval() == pytest.approx(interpreter.BUSY_INTERVAL)
+    interpreter.relax()
+    assert sys.getswitchinterval() == pytest.approx(interpreter.BUSY_INTERVAL)
+    interpreter.relax()
     assert sys.getswitchinterval() == pytest.approx(0.005)
 
 
 def test_an_interval_that_somebody_else_set_meanwhile_stays() -> None:
-    switching.hurry()
+    interpreter.hurry()
     sys.setswitchinterval(0.002)
-    switching.relax()
+    interpreter.relax()
     assert sys.getswitchinterval() == pytest.approx(0.002)
