@@ -1,6 +1,7 @@
 # Two commands do everything, set-up included:   make lab    and    make test
 #   make lab HEADLESS=1   executes the first lab and prints the conversation, for machines with no browser
 #   Node builds the JupyterLab extension; without Node, `make lab` works without it. `make test` needs Node.
+#   make whole            runs in full the tests that `make test` cuts short: 500 hostile schemas, 20 reloads of each page (10 minutes)
 #   make damage           loads 2,000 damaged model files and says how that ended (minutes; COUNT=100, SEED=1)
 #   make bench            prints every figure as a ratio to its peer, and writes bench.json (about an hour; PAIRS=1 for minutes)
 
@@ -18,7 +19,7 @@ ifeq ($(CUDA),yes)
 endif
 
 .DEFAULT_GOAL := lab
-.PHONY: lab test check bench damage models clean
+.PHONY: lab test check scripts whole bench damage models clean
 
 $(VENV)/.base:
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
@@ -72,11 +73,17 @@ check: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: $(VENV)/.test $(VENV)/.collaboration models check
+scripts: $(VENV)/.test
 	cd labextension && PATH="$(abspath $(BIN)):$$PATH" jlpm install --immutable && PATH="$(abspath $(BIN)):$$PATH" jlpm lint:check && \
 	  PATH="$(abspath $(BIN)):$$PATH" jlpm test
+
+test: $(VENV)/.test $(VENV)/.collaboration models
+	$(MAKE) --no-print-directory -j2 check scripts
 	$(BIN)/python -m pytest tests
 	$(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=600 notebooks
+
+whole: $(VENV)/.test models
+	LLM_MAGICS_HOSTILE=500 LLM_MAGICS_RELOADS=20 $(BIN)/python -m pytest tests/schema/test_validation.py tests/browser/test_extension.py
 
 bench: $(VENV)/.test models
 	$(BIN)/python -m tests.bench $(if $(PAIRS),--pairs $(PAIRS)) $(SUITES)
