@@ -24,13 +24,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from llm_magics.chat.analysis.reasoning import NO_REASONING, ReasoningSyntax
 from llm_magics.chat.encodings.tagged_grammar import TagWriter, other_name, properties_of, solid_object
 from llm_magics.chat.grammar.text import MAX_CALLS, GrammarWriter, as_regex, quoted
 from llm_magics.chat.grammar.values import JSON, JSON_IN_STRING, PYTHON_CONSTANTS, Notation, ValueWriter
 from llm_magics.chat.syntax.syntax import (
     JsonFields,
     LiteralArguments,
-    ReasoningSyntax,
     Shape,
     TaggedArguments,
     ToolSyntax,
@@ -43,7 +43,6 @@ from llm_magics.schema.normal import Normalised, normalise, required_keys
 from llm_magics.schema.shortest import shortest_values
 
 ID = r"/[A-Za-z0-9_.:-]{1,64}/"
-HEADER_SPACE = 60  # characters that a block's header may have around the recipient
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,7 @@ class Frame:
     ``ends`` are the texts of the tokens that end a generation: a closing marker that is one of them need not be written.
     """
 
-    reasoning: ReasoningSyntax | None = None
+    reasoning: ReasoningSyntax = NO_REASONING
     reasoning_open: bool = False
     turn: TurnSyntax = field(default_factory=TurnSyntax)
     ends: frozenset[str] = frozenset()
@@ -133,27 +132,15 @@ def _response(schema: JsonSchema, frame: Frame, calls: _Calls | None) -> Constra
     body = f"{optional(opening)} {value} {optional(closing)}"
     if calls:
         body = f"({body}) | {calls.body()}"
-    thought = _reasoning(writer, frame)
+    reasoning, opened = frame.reasoning, frame.reasoning_open
+    thought = reasoning.rule(writer, opened=opened, answers=True)
     start = writer.text(f"{thought} ({body})")
     begins = first_tag(calls.syntax.section_start) or first_tag(calls.syntax.call_start) if calls else ""
     if calls and not begins:
         return Constraint(start)  # JSON and a call begin alike
-    syntax = frame.reasoning if thought else None
-    markers = ("", "") if syntax is None else ("" if frame.reasoning_open else syntax.start.strip(), syntax.end.strip())
+    markers = ("" if opened else reasoning.start.strip(), reasoning.end.strip()) if thought else ("", "")
     json = JsonAnswer(required_keys(normal), markers, (begins,) if begins else (), shortest_values(normal))
     return Constraint(start, json=json)
-
-
-def _reasoning(writer: GrammarWriter, frame: Frame) -> str:
-    """What a model that reasons writes first: the rest of the reasoning, or all of it, or none."""
-    syntax = frame.reasoning
-    if syntax is None or not syntax.end.strip():
-        return ""
-    end = syntax.end.strip()
-    rest = f"{writer.until(end)} {writer.gap}"
-    if frame.reasoning_open:
-        return rest
-    return f"{writer.gap} ({writer.marker(syntax.start)} {rest} | {quoted(end)} {writer.gap})?"  # the end alone: no reasoning
 
 
 def _no_calls(syntax: ToolSyntax, frame: Frame) -> str:
@@ -172,17 +159,7 @@ def _no_calls(syntax: ToolSyntax, frame: Frame) -> str:
             return ""
         text = rf"/(?s:.*)/ & ~/\s*{first}(?s:.*)/"
     writer = GrammarWriter()
-    return writer.text(writer.new_terminal(f"{_thought(frame)} ({text})"))
-
-
-def _thought(frame: Frame) -> str:
-    """The reasoning as part of a terminal: a lexer that may read on as plain text would not stop at its markers."""
-    syntax = frame.reasoning
-    if syntax is None or not syntax.end.strip():
-        return ""
-    end = as_regex(syntax.end.strip())
-    rest = f"(/(?s:.*)/ & ~/(?s:.*){end}(?s:.*)/) /{end}/"
-    return rest if frame.reasoning_open else rf"(/\s*{as_regex(syntax.start.strip())}/ {rest})?"
+    return writer.text(writer.new_terminal(f"{frame.reasoning.terminal(opened=frame.reasoning_open)} ({text})"))
 
 
 def first_tag(marker: str) -> str:
@@ -206,11 +183,14 @@ class _Calls:
         self.schemas = {tool.name: parameters_schema(tool) for tool in tools}
 
     def after_reasoning(self) -> str:
-        if self.syntax.blocks is not None:
-            return self.writer.text(f"{self.reasoning_blocks()} {self.body()}")
+        blocks, reasoning = self.syntax.blocks, self.frame.reasoning
+        if blocks is not None:
+            thoughts = reasoning.in_blocks(self.writer, blocks, self.syntax.call_end)
+            return self.writer.text(f"{thoughts} {self.body()}")
+        thought = reasoning.rule(self.writer, opened=self.frame.reasoning_open)
         start, end = (self.writer.marker(m) for m in (self.frame.turn.content_start, self.frame.turn.content_end))
         silence = f"({start} {end} {self.writer.gap})?" if start and end else ""  # a frame around no content
-        return self.writer.text(f"{_reasoning(self.writer, self.frame)} {silence} {self.body()}")
+        return self.writer.text(f"{thought} {silence} {self.body()}")
 
     def alone(self) -> str:
         return self.writer.text(self.body())
@@ -286,34 +266,18 @@ class _Calls:
 
     # --- blocks with headers --------------------------------------------------------------------------------------------------
 
-    def header_until(self, marker: str) -> str:
-        """The rest of a header up to a marker: models put more into it than templates do, e.g. a channel."""
-        return self.writer.lazy(rf"/[^\n]{{0,{HEADER_SPACE}}}{as_regex(marker.strip())}/", "head")
-
     def block_header(self) -> str:
         blocks = self.syntax.blocks
         assert blocks is not None
         if not blocks.call.strip():
             return self.writer.marker(self.syntax.call_start)
-        return self.header_until(blocks.call)
+        return self.writer.header_until(blocks.call)
 
     def after_recipient(self) -> str:
         """From the recipient to the body."""
         blocks = self.syntax.blocks
         assert blocks is not None
-        return self.header_until(blocks.header_end) if blocks.call.strip() else self.writer.marker(self.syntax.name_end)
-
-    def reasoning_blocks(self) -> str:
-        """Blocks of reasoning before the call: header, text, end, and the next block's start."""
-        blocks, w = self.syntax.blocks, self.writer
-        if blocks is None or not blocks.reasoning.strip():
-            return ""
-        ends = [w.until(e.strip()) for e in blocks.ends if e.strip() and e.strip() != self.syntax.call_end.strip()]
-        if not ends:
-            return ""
-        head = f"{w.marker(blocks.reasoning)} {self.header_until(blocks.header_end)}"
-        one = f"{head} ({' | '.join(ends)}) {w.gap}"
-        return w.rule(f"({one} {w.marker(blocks.start)})?", "think")
+        return self.writer.header_until(blocks.header_end) if blocks.call.strip() else self.writer.marker(self.syntax.name_end)
 
     # --- arguments that are not JSON ------------------------------------------------------------------------------------------
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from llm_magics.chat.analysis.analysis import Analysis, analyse
 from llm_magics.chat.analysis.overrides import OVERRIDES, Override
+from llm_magics.chat.analysis.reasoning import ReasoningSyntax
 from llm_magics.chat.parsing.output import Setting
 from llm_magics.chat.syntax.compare import common_prefix
 from llm_magics.chat.syntax.origin import OriginText, concat, mark, runs_of
-from llm_magics.chat.syntax.syntax import ReasoningSyntax, ToolSyntax, TurnSyntax
+from llm_magics.chat.syntax.syntax import ToolSyntax, TurnSyntax
 from llm_magics.chat.syntax.tags import whole_tags
 from llm_magics.chat.template.inputs import AnyMessage, AnyTool, messages_from, tools_from
 from llm_magics.chat.template.shaping import Repairs, marked, template_variables
@@ -57,7 +58,7 @@ class ChatFormat:
     @property
     def reasoning(self) -> ReasoningSyntax | None:
         """Where reasoning stands, or None."""
-        return self.analysis.reasoning
+        return self.analysis.reasoning or None
 
     @property
     def turn(self) -> TurnSyntax:
@@ -129,15 +130,16 @@ class ChatFormat:
 
     def _continued(self, text: str, opening: str, last: Message, how: Continue) -> Prompt:
         """Append what there is of the last message; an open thought is the generation prompt's no longer."""
-        reasoning, start = self.reasoning, self.turn.content_start
+        reasoning, start = self.analysis.reasoning, self.turn.content_start
         pieces: list[str] = []
         if reasoning and (last.reasoning or how == "reasoning"):
-            text, opening = _cut_thought(text, opening, reasoning)
+            at = reasoning.opened_at(opening)
+            text, opening = _cut(text, len(text) - len(opening) + at), opening[:at]
             pieces = [reasoning.start, mark(last.reasoning, "assistant")]
             if how == "content":
-                pieces += [reasoning.end, reasoning.then, start]
+                pieces += [reasoning.shut, start]
         elif reasoning and _ends_with_marker(opening, reasoning.start):
-            pieces = [reasoning.end, reasoning.then, start]
+            pieces = [reasoning.shut, start]
         elif not (start and _ends_with_marker(opening, start)):
             pieces = [start]
         if how == "content" or not reasoning:
@@ -175,7 +177,7 @@ class ChatFormat:
         offered = tools_from(tools)
         setting = Setting(
             self.tools,
-            self.reasoning,
+            self.analysis.reasoning,
             self.turn,
             offered,
             prompt or Prompt("", self.turn.generation_prompt),
@@ -196,14 +198,7 @@ def _ends_with_marker(text: str, marker: str) -> bool:
     return bool(marker.strip()) and text.rstrip().endswith(marker.strip())
 
 
-def _cut_thought(text: str, opening: str, reasoning: ReasoningSyntax) -> tuple[str, str]:
-    """Cut an opened or skipped thought off a generation prompt."""
-    at = opening.rfind(reasoning.start.strip())
-    if at < 0:
-        return text, opening
-    lead = reasoning.start[: len(reasoning.start) - len(reasoning.start.lstrip())]
-    at -= len(lead) if lead and opening[:at].endswith(lead) else 0
-    keep = len(text) - (len(opening) - at)
-    kept = [run for run in runs_of(text) if run[1] <= keep]
-    plain = str.__str__(text)[:keep]
-    return (OriginText(plain, kept) if kept else plain), opening[:at]
+def _cut(text: str, size: int) -> str:
+    """The beginning of a rendered text, which keeps its origins."""
+    plain, runs = str.__str__(text)[:size], [run for run in runs_of(text) if run[1] <= size]
+    return OriginText(plain, runs) if runs else plain

@@ -70,7 +70,7 @@ def warnings(fmt: ChatFormat, control_tokens: Collection[str] | None = None) -> 
 def _tags(fmt: ChatFormat) -> list[str]:
     texts = [*fmt.tools.markers]
     if fmt.reasoning is not None:
-        texts += [fmt.reasoning.start, fmt.reasoning.end]
+        texts += [*fmt.reasoning.openers, *fmt.reasoning.closers]
     return list(dict.fromkeys(tag for text in texts for tag in tags(text) if not any(c.isspace() for c in tag)))
 
 
@@ -110,7 +110,8 @@ def _reasoning(fmt: ChatFormat) -> list[str]:
     reasoning = fmt.reasoning
     if reasoning is None:
         return ["none found"]
-    return [*_line("markers", reasoning.start, reasoning.end), f"{'found because':18} {reasoning.derived}"]
+    markers = _line("markers", reasoning.start, reasoning.end, *reasoning.closers[1:])
+    return [*markers, f"{'found because':18} {reasoning.derived}"]
 
 
 def _example(prompt: Prompt) -> list[str]:

@@ -76,7 +76,7 @@ def constraint_for(format: ChatFormat, prompt: Prompt, request: Request, syntax:
     syntax, turn = syntax or format.tools, format.turn
     marks = (turn.end, *turn.extra_ends, *(syntax.blocks.ends if syntax.blocks is not None else ()))
     frame = Frame(
-        reasoning=format.reasoning,
+        reasoning=format.analysis.reasoning,
         reasoning_open=prompt.continued == "reasoning" or _opens_reasoning(format, prompt),
         turn=turn,
         ends=frozenset(tag for mark in marks if (tag := first_tag(mark))),

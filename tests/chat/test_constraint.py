@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from llm_magics.chat.analysis.reasoning import ReasoningSyntax
 from llm_magics.chat.constraint import Frame, build_constraint, first_tag
 from llm_magics.chat.encodings.writer import write_calls
 from llm_magics.chat.format import ChatFormat
-from llm_magics.chat.syntax.syntax import JsonFields, ReasoningSyntax, Shape, TaggedArguments, ToolSyntax
+from llm_magics.chat.syntax.syntax import JsonFields, Shape, TaggedArguments, ToolSyntax
 from llm_magics.errors import SchemaError
 from llm_magics.messages import Message, ToolCall, ToolSpec, user
 from llm_magics.models.base import Request

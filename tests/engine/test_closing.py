@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from llguidance import LLMatcher
 
+from llm_magics.chat.analysis.reasoning import ReasoningSyntax
 from llm_magics.chat.constraint import Frame, build_constraint
-from llm_magics.chat.syntax.syntax import ReasoningSyntax
 from llm_magics.engine.closing import END, SOFT_LIMIT, Allowed, Closer
 from llm_magics.engine.values import JsonText
 from llm_magics.errors import SchemaError

@@ -1,28 +1,28 @@
 """From a template's source to everything it implies: one analysis, from which rendering, parsing and constraining follow.
 
-The questions are asked in :mod:`probe <llm_magics.chat.analysis.probe>` (what does it take), :mod:`turns
-<llm_magics.chat.analysis.frame>` (how is a turn framed, where is reasoning) and :mod:`calls <llm_magics.chat.analysis.calls>`
-(how are calls written). Each answer is read off differences between renders; nothing looks for a known marker or a model's
-name.
+The questions are asked in :mod:`.probe` (what does it take), :mod:`.frame` (how is a turn framed), :mod:`.reasoning` (where is
+reasoning) and :mod:`.calls` (how are calls written). Each answer is read off differences between renders; nothing looks for a
+known marker or a model's name.
 """
 
 from __future__ import annotations
 
-import hashlib
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
-from llm_magics.chat.syntax.syntax import JsonFields, ReasoningSyntax, Shape, ToolSyntax, TurnSyntax
+from llm_magics.chat.syntax.compare import common_suffix
+from llm_magics.chat.syntax.syntax import JsonFields, Shape, ToolSyntax, TurnSyntax
+from llm_magics.chat.syntax.tags import tag_spans, tags
 from llm_magics.chat.template.shaping import Repairs
 from llm_magics.chat.template.template import ChatTemplate
 
 from .callprobe import PROBE_NAMES
 from .calls import find_calls, find_meant, shown_in_instructions
-from .frame import Frame, find_frame, find_reasoning, find_turn
+from .frame import CALLING, TOOL, USER, Frame, find_frame
 from .overrides import OVERRIDES, Override
 from .probe import Probe, find_repairs
+from .reasoning import NO_REASONING, Finder, ReasoningSyntax, finders
 
 GENERIC_TOOLS = ToolSyntax(
     Shape.GENERIC, call_start="<tool_call>\n", call_end="\n</tool_call>", separator="\n", fields=JsonFields()
@@ -31,8 +31,6 @@ GENERIC_TOOLS = ToolSyntax(
 
 BUILT_IN = "builtin_tools"
 """The template variable that names tools which the model was trained with."""
-
-_CACHE_SIZE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,46 +43,27 @@ class Analysis:
 
     repairs: Repairs
     turn: TurnSyntax
-    reasoning: ReasoningSyntax | None
+    reasoning: ReasoningSyntax
     tools: ToolSyntax
     notes: tuple[str, ...] = ()
     alternates: tuple[ToolSyntax, ...] = ()
 
 
-_cache: OrderedDict[str, Analysis] = OrderedDict()
-_lock = threading.Lock()
-
-
 def analyse(template: ChatTemplate, overrides: Sequence[Override] = OVERRIDES) -> Analysis:
-    """Analyse a template, or take what is known of it: results are kept by the source's hash.
+    """Analyse a template, or take what is known of it.
 
     Raises TemplateError where the template cannot render a single user message.
     """
-    said = "\0".join([template.source, template.bos_token, template.eos_token, *map(repr, overrides)])
-    key = hashlib.sha256(said.encode(errors="surrogatepass")).hexdigest()
-    with _lock:
-        known = _cache.get(key)
-    if known is None:
-        known = _analyse(template, overrides)
-        with _lock:
-            _cache[key] = known
-            while len(_cache) > _CACHE_SIZE:
-                _cache.popitem(last=False)
-    return known
+    return _analyse(template, tuple(overrides), finders())
 
 
-def clear_cache() -> None:
-    """Forget all analyses; for benchmarks."""
-    with _lock:
-        _cache.clear()
-
-
-def _analyse(template: ChatTemplate, overrides: Sequence[Override]) -> Analysis:
+@lru_cache(maxsize=64)
+def _analyse(template: ChatTemplate, overrides: Sequence[Override], ways: Sequence[Finder]) -> Analysis:
     asked = Probe(template)
     asked.repairs = find_repairs(template)
     frame = find_frame(asked)
-    reasoning = find_reasoning(asked, frame)
-    turn = find_turn(asked, frame, reasoning)
+    reasoning = next((way for find in ways if (way := find(asked, frame))), NO_REASONING)
+    turn = _find_turn(asked, frame, reasoning)
     tools, ends = find_calls(asked, frame, turn, reasoning) if asked.repairs.calls == "template" else (None, ())
     notes: list[str] = []
     meant = find_meant(asked, frame, turn, reasoning, tools) if asked.repairs.calls == "template" else None
@@ -98,7 +77,7 @@ def _analyse(template: ChatTemplate, overrides: Sequence[Override]) -> Analysis:
             if tools is None and override.tools is not None:
                 tools = override.tools
                 notes.append(f"Tool calls are from the table of overrides: {override.reason}")
-            if reasoning is None and override.reasoning is not None:
+            if not reasoning and override.reasoning:
                 reasoning = override.reasoning
                 notes.append(f"Reasoning markers are from the table of overrides: {override.reason}")
     if ends:
@@ -109,7 +88,7 @@ def _analyse(template: ChatTemplate, overrides: Sequence[Override]) -> Analysis:
 
 
 def _alternates(
-    asked: Probe, frame: Frame, turn: TurnSyntax, reasoning: ReasoningSyntax | None, known: ToolSyntax
+    asked: Probe, frame: Frame, turn: TurnSyntax, reasoning: ReasoningSyntax, known: ToolSyntax
 ) -> tuple[ToolSyntax, ...]:
     """Other ways in which calls are written: as the instructions show them (Phi-4), and those of tools that the caller declares
     as built in, where that makes a difference (Llama 3.1)."""
@@ -122,3 +101,37 @@ def _alternates(
     again.repairs = asked.repairs
     found, _ = find_calls(again, frame, turn, reasoning)
     return (found,) if found is not None and found != known and found.has_marker else ()
+
+
+# --- the turn ---------------------------------------------------------------------------------------------------------------
+
+
+def _find_turn(probe: Probe, frame: Frame, reasoning: ReasoningSyntax) -> TurnSyntax:
+    """The frame of a plain answer: what opens and closes its content, and what ends the turn.
+
+    e.g. ``<text>``, ``</text>`` and ``<|end|>`` of ``<|assistant|><text>...</text><|end|>``.
+    """
+    start = _content_start(frame, reasoning)
+    called = frame.turn_of(probe, [USER, CALLING], [TOOL]) if probe.repairs.calls == "template" else ""
+    last = frame.ends[0] if frame.ends else ""
+    end, content_end = last, ""
+    if start:
+        shared = common_suffix(called, last) if called else ""
+        shared = last[_tag_start(last, len(last) - len(shared)) :]
+        last_tag = (tags(start) or [""])[-1]
+        if last_tag and shared.startswith(last_tag) and start.endswith(last_tag):
+            shared = shared[len(last_tag) :]  # markers of this template end alike
+        if shared.strip() and shared != last:
+            content_end, end = last[: len(last) - len(shared)], shared
+    return TurnSyntax(frame.prompt_on, start, content_end, end, tuple(e for e in frame.ends if e != last))
+
+
+def _content_start(frame: Frame, reasoning: ReasoningSyntax) -> str:
+    """What stands between the generation prompt, or an empty thought, and a plain answer."""
+    marker = next((marker for marker in (*reasoning.closers, *reasoning.openers) if marker in frame.head), "")
+    head = frame.head.rpartition(marker)[2] if marker else frame.head
+    return head if head.strip() else ""
+
+
+def _tag_start(text: str, at: int) -> int:
+    return next((end for start, end in tag_spans(text) if start < at < end), at)

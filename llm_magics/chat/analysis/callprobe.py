@@ -7,12 +7,13 @@ import re
 from typing import Any
 
 from llm_magics.chat.syntax.compare import safe_suffix
-from llm_magics.chat.syntax.syntax import ReasoningSyntax, TurnSyntax
+from llm_magics.chat.syntax.syntax import TurnSyntax
 from llm_magics.chat.syntax.tags import tags
 from llm_magics.messages import Message, ToolCall, ToolSpec
 
 from .frame import USER, Frame
 from .probe import Probe
+from .reasoning import ReasoningSyntax
 
 PROBE_NAMES = FIRST, SECOND = "qfirsttool", "qsecondtool"
 _SAID = "qsaidword"
@@ -35,7 +36,7 @@ SAMPLES: dict[str, Any] = {
 class CallRenderer:
     """Renders turns that consist of calls."""
 
-    def __init__(self, probe: Probe, frame: Frame, turn: TurnSyntax, reasoning: ReasoningSyntax | None) -> None:
+    def __init__(self, probe: Probe, frame: Frame, turn: TurnSyntax, reasoning: ReasoningSyntax) -> None:
         self._probe = probe
         self._frame = frame
         self._turn = turn
@@ -55,18 +56,14 @@ class CallRenderer:
         return self._frame.body_of(self._probe, [USER, message], tools)
 
     def _without_empties(self, body: str) -> str:
-        markers = []
-        if self._reasoning:
-            markers += [self._reasoning.start.strip(), self._reasoning.end.strip()]
+        markers = [*self._reasoning.openers, *self._reasoning.closers]
         if self._turn.content_end:
             markers += [self._turn.content_start.strip(), self._turn.content_end.strip()]
         for marker in markers:
             lead = len(body) - len(body.lstrip())
             if marker and body[lead:].startswith(marker):
                 body = body[lead + len(marker) :]
-        layout = self._reasoning.end[len(self._reasoning.end.rstrip()) :] if self._reasoning else ""
-        return body.removeprefix(layout)
-
+        return body.removeprefix(self._reasoning.end[len(self._reasoning.end.rstrip()) :])
 
     def _without_empty_content(self, body: str, calls: tuple[tuple[str, dict[str, Any]], ...]) -> str:
         """Without the frame that the template writes around content even if there is none: ``<text></text>``."""

@@ -15,13 +15,14 @@ from itertools import islice
 from typing import Any
 
 from llm_magics.chat.syntax.compare import common_prefix, common_suffix, safe_prefix, safe_suffix
-from llm_magics.chat.syntax.syntax import BlockSyntax, JsonFields, ReasoningSyntax, Shape, ToolSyntax, TurnSyntax
+from llm_magics.chat.syntax.syntax import BlockSyntax, JsonFields, Shape, ToolSyntax, TurnSyntax
 from llm_magics.chat.syntax.tags import closing, is_tag, tags
 
 from .arguments import read_arguments, with_escapes
 from .callprobe import FIRST, IDS, KEYS, OTHER, SECOND, VALUES, CallRenderer
 from .frame import TOOL, USER, Frame
 from .probe import Probe
+from .reasoning import ReasoningSyntax
 
 _ID_FORM = "functions.{name}:{index}"  # of an id that carries the name, where the template does not show one
 _MAX_TRIES = 100  # a template that writes more braces than this before a call is not read
@@ -36,7 +37,7 @@ class _Texts:
 
 
 def find_calls(
-    probe: Probe, frame: Frame, turn: TurnSyntax, reasoning: ReasoningSyntax | None
+    probe: Probe, frame: Frame, turn: TurnSyntax, reasoning: ReasoningSyntax
 ) -> tuple[ToolSyntax | None, tuple[str, ...]]:
     """The syntax of a template's tool calls and what may end a turn after calls; None where it cannot be read off."""
     render = CallRenderer(probe, frame, turn, reasoning)
@@ -53,7 +54,7 @@ def _finished(
     probe: Probe,
     frame: Frame,
     turn: TurnSyntax,
-    reasoning: ReasoningSyntax | None,
+    reasoning: ReasoningSyntax,
     render: CallRenderer,
 ) -> tuple[ToolSyntax, tuple[str, ...]]:
     """The syntax with its blocks, and without what belongs to the turn; and what may end a turn after calls."""
@@ -74,7 +75,7 @@ def _finished(
 
 
 def find_meant(
-    probe: Probe, frame: Frame, turn: TurnSyntax, reasoning: ReasoningSyntax | None, found: ToolSyntax | None
+    probe: Probe, frame: Frame, turn: TurnSyntax, reasoning: ReasoningSyntax, found: ToolSyntax | None
 ) -> ToolSyntax | None:
     """The JSON that a template meant to write, where a quote, a comma or a brace of its own is wrong, e.g. ``{"name": "f, ``.
 
@@ -349,7 +350,7 @@ def _with_index(syntax: ToolSyntax, texts: _Texts) -> ToolSyntax:
 
 
 def _blocks(
-    found: ToolSyntax, turn: TurnSyntax, reasoning: ReasoningSyntax | None, frame: Frame, render: CallRenderer
+    found: ToolSyntax, turn: TurnSyntax, reasoning: ReasoningSyntax, frame: Frame, render: CallRenderer
 ) -> BlockSyntax | None:
     """The call's header, where the block of a call is opened as the block of an answer is.
 
@@ -369,15 +370,13 @@ def _blocks(
     if named.strip() == header_end.strip() and head.endswith(named):
         header_end = named  # with the layout before it
     content = head[: len(head) - len(header_end)]
-    thought = reasoning.start if reasoning else ""
-    thought = thought[: len(thought) - len(header_end)] if thought.endswith(header_end) else ""
     call = (found.section_start + found.call_start).removesuffix(reopened)
     call = call if call.strip() else ""
     addressee = re.sub(r"[\w.:-]+$", "", call)
     last = tags((found.call_end + found.separator + found.section_end).partition(reopened)[0])
-    shown = [turn.end, reasoning.end if reasoning else "", *frame.ends, *last[-1:]]
+    shown = [turn.end, reasoning.end, *frame.ends, *last[-1:]]
     ends = tuple(dict.fromkeys(mark for text in shown for mark in tags(text)[:1]))
-    return BlockSyntax(reopened, header_end, content, thought, call, addressee if addressee.strip() else "", ends)
+    return BlockSyntax(reopened, header_end, content, call, addressee if addressee.strip() else "", ends)
 
 
 def _reopening(found: ToolSyntax, frame: Frame, render: CallRenderer) -> str:

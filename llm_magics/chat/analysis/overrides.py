@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llm_magics.chat.syntax.syntax import LiteralArguments, ReasoningSyntax, Shape, ToolSyntax
+from llm_magics.chat.syntax.syntax import LiteralArguments, Shape, ToolSyntax
+
+from .reasoning import NO_REASONING, ReasoningSyntax
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +19,7 @@ class Override:
     contains: tuple[str, ...]
     reason: str
     tools: ToolSyntax | None = None
-    reasoning: ReasoningSyntax | None = None
+    reasoning: ReasoningSyntax = NO_REASONING
 
 
 _BRACKETED_PYTHON = ToolSyntax(

@@ -16,6 +16,7 @@ from typing import Any
 
 MAX_SPACE = 60  # blanks of an indentation
 MAX_CALLS = 32  # calls of one message: a small model may repeat one without end, and the grammar's ambiguity grows with each
+HEADER_SPACE = 60  # characters that a block's header may have around the recipient
 MAX_COUNT = 10_000  # array elements and string lengths beyond which a limit is not worth a grammar
 
 # A JSON string's characters; a surrogate is only allowed as half of a pair, e.g. \ud83d\ude00.
@@ -104,9 +105,13 @@ class GrammarWriter:
             parts.append(self.gap)
         return " ".join(parts)
 
-    def until(self, end: str) -> str:
-        """Any text up to and with the first ``end``."""
-        return self.lazy(f"/(?s:.*){as_regex(end)}/", "until")
+    def until(self, *ends: str) -> str:
+        """Any text up to and with the first of these ends."""
+        return self.lazy(f"/(?s:.*)({'|'.join(map(as_regex, ends))})/", "until")
+
+    def header_until(self, marker: str) -> str:
+        """The rest of a block's header up to a marker: models put more into it than templates do, e.g. a channel."""
+        return self.lazy(rf"/[^\n]{{0,{HEADER_SPACE}}}{as_regex(marker.strip())}/", "head")
 
     def restricted(self, body: str, end: str) -> str:
         """Text that a terminal ``body`` matches, then layout, then ``end``, which the text may not hold.

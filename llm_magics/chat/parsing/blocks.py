@@ -33,15 +33,16 @@ class BlockReader:
         self._calls = CallReader(reader, setting.syntax, setting.tools, output.calls)
         self._names = {t.name for t in setting.tools}
         self._header_end = blocks.header_end.strip() or blocks.header_end
+        self._thought = setting.reasoning.header(blocks.header_end)
         self._begins = self._beginnings()
 
     def _beginnings(self) -> list[str]:
         """What a header may begin with."""
         blocks = self._blocks
         texts = [self._header_end, blocks.call, blocks.addressee]
-        texts += [_first_tag(t) for t in (blocks.content, blocks.reasoning)]
+        texts += [_first_tag(t) for t in (blocks.content, self._thought)]
         if not blocks.call.strip():  # the name itself is the header
-            texts = [t + blocks.header_end for t in (blocks.content, blocks.reasoning, *self._names) if t]
+            texts = [t + blocks.header_end for t in (blocks.content, self._thought, *self._names) if t]
         return [t.lstrip() for t in texts if t.strip()]
 
     def read(self) -> Reading[None]:
@@ -108,7 +109,7 @@ class BlockReader:
         if name and self._set.calls_allowed and (name in self._names or blocks.call.strip() != blocks.addressee.strip()):
             return "call", name
         places: list[tuple[int, BlockKind]] = []
-        kinds: tuple[tuple[str, BlockKind], ...] = ((blocks.content, "content"), (blocks.reasoning, "reasoning"))
+        kinds: tuple[tuple[str, BlockKind], ...] = ((blocks.content, "content"), (self._thought, "reasoning"))
         for text, kind in kinds:
             if text.strip() and text.strip() in header:
                 places.append((header.rfind(text.strip()), kind))

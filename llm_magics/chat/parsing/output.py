@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Protocol
 from unicodedata import category
 
+from llm_magics.chat.analysis.reasoning import ReasoningSyntax
 from llm_magics.chat.scan.reader import Kind
-from llm_magics.chat.syntax.syntax import ReasoningSyntax, ToolSyntax, TurnSyntax
+from llm_magics.chat.syntax.syntax import ToolSyntax, TurnSyntax
 from llm_magics.chat.template.template import Prompt
 from llm_magics.events import ModelEvent, ReasoningDelta, TextDelta
 from llm_magics.messages import ToolSpec
@@ -26,7 +27,7 @@ class Setting:
     """
 
     syntax: ToolSyntax
-    reasoning: ReasoningSyntax | None
+    reasoning: ReasoningSyntax
     turn: TurnSyntax
     tools: tuple[ToolSpec, ...]
     prompt: Prompt

@@ -33,8 +33,9 @@ class PhaseReader:
     def read(self) -> Reading[None]:
         """Read the whole answer."""
         prompt = self._set.prompt
-        if self._opened(prompt.generation_prompt):
-            yield from self._opened_thought(prompt.generation_prompt)
+        begun = self._set.reasoning.begun(prompt.generation_prompt)
+        if begun is not None:
+            yield from self._opened_thought(begun.lstrip())
         elif not prompt.continued and self._set.calls_allowed and not self._set.syntax.has_marker:
             yield from self._unmarked_call()
         while True:
@@ -54,9 +55,8 @@ class PhaseReader:
         """Markers in content, each with what it means. Earlier entries win where two are spelt alike."""
         turn, reasoning = self._set.turn, self._set.reasoning
         markers: list[tuple[str, str]] = [(tag, "call") for tag in self._openings if self._set.calls_allowed]
-        if reasoning is not None:
-            start = reasoning.start.strip()
-            markers += [(start, "think"), (_stuttered(start), "think"), (reasoning.end.strip(), "unthink")]
+        markers += [(opener, "think") for opener in reasoning.openers]
+        markers += [(closer, "unthink") for closer in reasoning.closers]
         markers += [(turn.content_start.strip(), "frame"), (turn.content_end.strip(), "frame")]
         markers += [(text, "end") for text in self._ends()]
         markers += [(text, "opener") for text in _reopenings(turn.generation_prompt)]
@@ -66,7 +66,7 @@ class PhaseReader:
 
     def _reasoning_scanner(self) -> Scanner[str]:
         """Markers that can end a thought, or look like it."""
-        markers = [(self._set.reasoning.end.strip(), "unthink")] if self._set.reasoning is not None else []
+        markers = [(closer, "unthink") for closer in self._set.reasoning.closers]
         markers.append((self._set.turn.content_start.strip(), "frame"))
         markers += [(tag, "call") for tag in self._openings if self._set.calls_allowed]
         return Scanner(dict(reversed(markers)))
@@ -116,18 +116,8 @@ class PhaseReader:
 
     # --- reasoning ----------------------------------------------------------------------------------------------------------
 
-    def _opened(self, opening: str) -> bool:
-        """Whether the generation prompt has opened a thought and not closed it."""
-        reasoning = self._set.reasoning
-        if reasoning is None or not reasoning.start.strip():
-            return False
-        _, marker, behind = opening.rpartition(reasoning.start.strip())
-        return bool(marker) and reasoning.end.strip() not in behind
-
-    def _opened_thought(self, opening: str) -> Reading[None]:
+    def _opened_thought(self, begun: str) -> Reading[None]:
         """Go on with the thought that the generation prompt has opened; what it has written of it belongs to it."""
-        start = self._set.reasoning.start.strip() if self._set.reasoning else ""
-        begun = opening.rpartition(start)[2].lstrip()
         self._out.hold()
         if begun.strip() and not self._set.prompt.continued:
             self._out.think(begun)
@@ -136,7 +126,7 @@ class PhaseReader:
 
     def _thought_in_content(self, size: int) -> Reading[None]:
         """A thought begins; but inside a sentence its marker is only mentioned."""
-        if self._out.in_sentence:
+        if self._set.reasoning.is_mention(in_sentence=self._out.in_sentence, in_line=self._out.in_line):
             self._out.say(self._in.take(size, "text"))
             return
         self._out.layout()
@@ -152,7 +142,7 @@ class PhaseReader:
         out = self._out
         if not (self._set.inline and marker) and (marker or not self._set.prompt.reasoning_prefix):
             yield from self._in.space()
-        start = self._set.reasoning.start if self._set.reasoning else ""
+        start = self._set.reasoning.start
         if not self._set.inline and (yield from self._in.optional(start)):  # models open again what the prompt has opened
             yield from self._in.space()
         while True:
@@ -168,7 +158,7 @@ class PhaseReader:
             if (yield from self._call_in_reasoning(found.end)):
                 return
         if self._set.inline and found.value == "unthink" and (marker or out.thought):
-            out.release(self._set.reasoning.start if self._set.reasoning else "")
+            out.release(start)
             out.think(self._in.take(found.end, "text"))
             out.said = True
             return
@@ -318,12 +308,6 @@ class PhaseReader:
             yield from self._stray(size)  # a call's first tag may also be what ends a turn
         else:
             out.say(self._in.take(size, "text"))
-
-
-def _stuttered(start: str) -> str:
-    """A marker with its first tag doubled, which models write: ``<|channel><|channel>thought``; "" where it is one tag."""
-    first, end = next(iter(tag_spans(start)), (-1, 0))
-    return start[:end] + start if first == 0 and end < len(start) else ""
 
 
 def _whole_tag_prefixes(end: str) -> list[str]:

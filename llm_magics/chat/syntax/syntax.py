@@ -1,4 +1,4 @@
-"""What a model's text looks like, as data: the eight shapes of tool calls, the reasoning markers, the frame of a turn.
+"""What a model's text looks like, as data: the eight shapes of tool calls, the frame of a turn.
 
 Analysis writes these values, overrides are written in them, and the parser, the constraint and the writer only read them.
 
@@ -129,7 +129,6 @@ class BlockSyntax:
     start: str  # e.g. "<|start|>assistant", or ">>>"
     header_end: str  # e.g. "<|message|>", or "\n"
     content: str  # e.g. "<|channel|>final", or "all"
-    reasoning: str = ""  # e.g. "<|channel|>analysis"; empty where the model has none
     call: str = ""  # e.g. " to=functions."
     addressee: str = ""  # e.g. " to="
     ends: tuple[str, ...] = ()  # e.g. ("<|end|>", "<|call|>", "<|return|>")
@@ -186,21 +185,6 @@ class ToolSyntax:
         if self.blocks:
             texts += [self.blocks.start, self.blocks.header_end, *self.blocks.ends]
         return tuple(dict.fromkeys(t.strip() for t in texts if t.strip()))
-
-
-@dataclass(frozen=True, slots=True)
-class ReasoningSyntax:
-    """Where a model's reasoning stands: between ``start`` and ``end``, once or several times.
-
-    Whether the generation prompt has opened it already is read off each prompt. ``field`` is the message key under which the
-    template takes reasoning back (empty: it does not).
-    """
-
-    start: str  # e.g. "<think>\n"
-    end: str  # e.g. "\n</think>\n\n"
-    field: str = ""  # e.g. "reasoning_content"
-    then: str = ""  # e.g. "<|start|>assistant": what opens the next block where reasoning is a block of its own
-    derived: str = ""  # how it was found, e.g. "reasoning_content renders", "the generation prompt opens it"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -69,19 +69,21 @@ class Prompt:
         return tuple(parts)
 
 
+@dataclass(frozen=True, slots=True)
 class ChatTemplate:
     """One template, compiled. ``render`` may be called from any thread.
 
     Raises TemplateError for source that jinja2 does not take.
     """
 
-    def __init__(self, source: str, bos_token: str = "", eos_token: str = "") -> None:
-        if len(source) > _MAX_SOURCE:
-            raise TemplateError(f"The chat template is {len(source):,} characters long, more than {_MAX_SOURCE:,}.")
-        self.source = source
-        self.bos_token = bos_token
-        self.eos_token = eos_token
-        self._compiled: dict[bool, jinja2.Template] = {}
+    source: str
+    bos_token: str = ""
+    eos_token: str = ""
+    _compiled: dict[bool, jinja2.Template] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if len(self.source) > _MAX_SOURCE:
+            raise TemplateError(f"The chat template is {len(self.source):,} characters long, more than {_MAX_SOURCE:,}.")
         self._compile(lenient=False)
 
     def render(

@@ -42,9 +42,10 @@ def test_types_named_by_a_tag_are_read_off() -> None:
 
 
 def test_blocks_say_what_opens_and_closes_them() -> None:
-    blocks = format_of(OWN / "recipient.jinja").tools.blocks
+    fmt = format_of(OWN / "recipient.jinja")
+    blocks, thought = fmt.tools.blocks, fmt.analysis.reasoning
     assert blocks is not None
-    assert (blocks.start, blocks.header_end, blocks.content, blocks.reasoning) == (
+    assert (blocks.start, blocks.header_end, blocks.content, thought.header(blocks.header_end)) == (
         "<|open|>assistant", "<|text|>", " for=you", " for=me",
     )  # fmt: skip
     assert set(blocks.ends) == {"<|shut|>", "<|run|>"}

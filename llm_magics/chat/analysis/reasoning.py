@@ -1,0 +1,291 @@
+"""Ways of reasoning: how a template marks the model's thoughts, each way as one value.
+
+A way is a :class:`ReasoningSyntax`, or a subclass of it for another structure. It is all that anyone knows of reasoning: the
+parser asks it for the markers and for what the prompt has opened, the constraint for its grammar, the renderer for the text
+around a thought. Analysis asks the finders one after the other; :func:`register` adds one from outside::
+
+    undo = register(lambda probe, frame: MyWay(...) if ... else None)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import jinja2
+
+from llm_magics.chat.grammar.text import GrammarWriter, as_regex, quoted
+from llm_magics.chat.syntax.compare import between, common_prefix, common_suffix
+from llm_magics.chat.syntax.syntax import BlockSyntax
+from llm_magics.chat.syntax.tags import closing, is_tag, opening, opens_tag, tag_spans, tags, whole_tags
+from llm_magics.chat.template.environment import TemplateEnvironment
+from llm_magics.messages import Message
+
+from .frame import ANSWER, CALLING, TOOL, USER, USER_AGAIN, Frame
+from .probe import Probe
+
+THOUGHT = "qthoughtword"
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningSyntax:
+    """Thoughts stand between ``start`` and ``end``, once or several times. Without either there is no reasoning.
+
+    Whether the generation prompt has opened a thought is read off each prompt. ``field`` is the message key under which the
+    template takes reasoning back (empty: it does not).
+    """
+
+    start: str = ""  # e.g. "<think>\n"
+    end: str = ""  # e.g. "\n</think>\n\n"
+    field: str = ""  # e.g. "reasoning_content"
+    then: str = ""  # e.g. "<|start|>assistant": what opens the next block where reasoning is a block of its own
+    derived: str = ""  # how it was found, e.g. "reasoning_content renders", "the generation prompt opens it"
+
+    def __bool__(self) -> bool:
+        return bool(self.start.strip() or self.end.strip())
+
+    # --- what the parser reads ----------------------------------------------------------------------------------------------
+
+    @property
+    def openers(self) -> tuple[str, ...]:
+        """Markers that begin a thought, also as models stutter them, e.g. ``<|channel><|channel>thought``."""
+        start = self.start.strip()
+        first, end = next(iter(tag_spans(start)), (-1, 0))
+        return (start, start[:end] + start) if first == 0 and end < len(start) else (start,) if start else ()
+
+    @property
+    def closers(self) -> tuple[str, ...]:
+        """Markers that end a thought, that of ``end`` first."""
+        return (self.end.strip(),) if self.end.strip() else ()
+
+    def is_mention(self, *, in_sentence: bool, in_line: bool) -> bool:
+        """Whether a marker in the content, behind other text of its sentence or of its line, is only spoken of."""
+        return in_sentence
+
+    def begun(self, generation_prompt: str) -> str | None:
+        """What the prompt has written of a thought that it leaves open, e.g. "" for ``<|assistant|><think>``; None for none."""
+        _, marker, behind = generation_prompt.rpartition(self.start.strip()) if self.start.strip() else ("", "", "")
+        return behind if marker and self.closers and not any(closer in behind for closer in self.closers) else None
+
+    def header(self, header_end: str) -> str:
+        """What a block's header says if the block is a thought, e.g. ``<|channel|>analysis``; "" where blocks do not say it."""
+        return self.start.removesuffix(header_end) if self.start.endswith(header_end) else ""
+
+    # --- what the constraint writes -----------------------------------------------------------------------------------------
+
+    def rule(self, writer: GrammarWriter, *, opened: bool, answers: bool = False) -> str:
+        """What comes before calls: a thought, the rest of an opened one, or the closer alone. ``answers``: before an answer."""
+        closers = self.closers[:1] if answers else self.closers
+        if not closers:
+            return ""
+        rest = f"{writer.until(*closers)} {writer.gap}"
+        alone = " | ".join(f"{quoted(closer)} {writer.gap}" for closer in closers)
+        return rest if opened else f"{writer.gap} ({writer.marker(self.start)} {rest} | {alone})?"
+
+    def terminal(self, *, opened: bool) -> str:
+        """The same as part of a terminal: a lexer that may read on as plain text would not stop at its markers."""
+        if not self.closers:
+            return ""
+        end = "|".join(map(as_regex, self.closers))
+        rest = f"(/(?s:.*)/ & ~/(?s:.*)({end})(?s:.*)/) /({end})/"
+        return rest if opened else rf"(/\s*{as_regex(self.start.strip())}/ {rest})?"
+
+    def in_blocks(self, writer: GrammarWriter, blocks: BlockSyntax, call_end: str) -> str:
+        """Blocks of thoughts before the block of a call: header, text, end, and the next block's start."""
+        header = self.header(blocks.header_end)
+        ends = [writer.until(end) for end in map(str.strip, blocks.ends) if end and end != call_end.strip()]
+        if not header.strip() or not ends:
+            return ""
+        one = f"{writer.marker(header)} {writer.header_until(blocks.header_end)} ({' | '.join(ends)}) {writer.gap}"
+        return writer.rule(f"({one} {writer.marker(blocks.start)})?", "think")
+
+    # --- what is rendered ---------------------------------------------------------------------------------------------------
+
+    @property
+    def shut(self) -> str:
+        """What stands between a thought and what follows it."""
+        return self.end + self.then
+
+    def opened_at(self, generation_prompt: str) -> int:
+        """Where the prompt opens or skips a thought, its layout included; its length where it does neither."""
+        at = generation_prompt.rfind(self.start.strip())
+        if at < 0:
+            return len(generation_prompt)
+        lead = self.start[: len(self.start) - len(self.start.lstrip())]
+        return at - len(lead) if lead and generation_prompt[:at].endswith(lead) else at
+
+
+NO_REASONING = ReasoningSyntax()
+
+# --- finding it -------------------------------------------------------------------------------------------------------------
+
+Finder: TypeAlias = Callable[[Probe, Frame], ReasoningSyntax | None]
+_registered: list[Finder] = []
+
+
+def register(find: Finder) -> Callable[[], None]:
+    """Ask ``find`` before all other finders from now on; returns what takes it away again.
+
+    A finder renders what it likes with the probe, and answers None for a template that does not reason in its way.
+    """
+    _registered.insert(0, find)
+    return lambda: _registered.remove(find)
+
+
+def finders() -> tuple[Finder, ...]:
+    """All finders, in the order in which they are asked: a thought that the template writes shows the most."""
+    return (*_registered, _from_field, _from_prompts, _from_skipped, _from_instructions, _from_cutting)
+
+
+def _from_field(probe: Probe, frame: Frame) -> ReasoningSyntax | None:
+    """The template writes a thought, e.g. ``{{ '<think>' ~ m.reasoning_content ~ '</think>' ~ m.content }}``."""
+    field = probe.repairs.reasoning
+    if not field:
+        return None
+    said = frame.turn_of(probe, [USER, replace(ANSWER, reasoning=THOUGHT)])
+    called = frame.turn_of(probe, [USER, replace(CALLING, reasoning=THOUGHT)], [TOOL])
+    turn = said if THOUGHT in said else called
+    if THOUGHT not in turn:
+        return None
+    unthought = frame.turn_of(probe, [USER, ANSWER] if turn is said else [USER, CALLING], () if turn is said else [TOOL])
+    start = _without_opener(turn[: turn.find(THOUGHT)], frame, unthought)
+    if not start.strip():
+        return None
+    end = _end_after_thought(frame, start, said, called, unthought)
+    again = end.find(frame.prompt_on) if frame.prompt_on.strip() else -1  # where each block of a turn is opened anew
+    end, then = (end[:again], end[again:]) if again > 0 else (end, "")
+    return ReasoningSyntax(start, end, field, then, f"the template writes {field}") if end.strip() else None
+
+
+def _without_opener(start: str, frame: Frame, unthought: str) -> str:
+    """What stands before a thought, without the turn's opener: ``<think>`` of ``<|assistant|><think>``."""
+    rest = start.removeprefix(frame.prompt_on)
+    if rest.strip() and rest != start:
+        return rest
+    plain = whole_tags(common_prefix(start, unthought), start)
+    return start[len(plain) :] if start[len(plain) :].strip() else _last_marker(start)
+
+
+def _last_marker(text: str) -> str:
+    """The last marker of a text: its last tag with the layout around it, or two tags that frame a word (``<|a|>x<|b|>``)."""
+    spans = tag_spans(text)
+    if not spans or text[spans[-1][1] :].strip():
+        return text.rpartition("\n")[2]
+    pair = len(spans) > 1 and re.fullmatch(r"\w+", text[spans[-2][1] : spans[-1][0]])
+    return text[spans[-2 if pair else -1][0] :]
+
+
+def _end_after_thought(frame: Frame, start: str, said: str, called: str, unthought: str) -> str:
+    """What closes a thought: as a prompt without thinking closes it, else what stands before the answer or the call."""
+    off = frame.prompt_off.rpartition(start.strip())[2] if start.strip() in frame.prompt_off else ""
+    shut = closing(start.strip())
+    worded = bool(shut) and shut in off and off.partition(shut)[0].strip()  # a skipped thought that says that it is skipped
+    skipped = off.strip() and not worded and frame.prompt_off.rstrip() != frame.prompt_on.rstrip()
+    to_answer = between(said, THOUGHT, ANSWER.text)
+    word = next((w for w in (TOOL.name, CALLING.tool_calls[0].id) if w in called), TOOL.name)
+    to_call = between(called, THOUGHT, word)
+    if skipped:
+        return off.removeprefix(start[len(start.rstrip()) :])
+    if to_answer is not None:
+        return _without_content_start(frame, start, to_answer)
+    if to_call is None:
+        return ""
+    plain = common_suffix(to_call, unthought[: unthought.find(word)])
+    return to_call[: len(to_call) - len(plain)] or (tags(to_call) or [""])[0]
+
+
+def _without_content_start(frame: Frame, start: str, text: str) -> str:
+    """``</think><answer>`` without ``<answer>``, which the frame shows where no thought comes before."""
+    opened = frame.prompt_off[len(whole_tags(common_prefix(frame.prompt_on, frame.prompt_off), frame.prompt_off)) :]
+    for content in (_whole_from_tag(frame.prompt_off, opened), frame.head):
+        before = text.removesuffix(content)
+        if content.strip() and before.strip() and before != text and start.strip() not in content:
+            return before
+    return text
+
+
+def _whole_from_tag(text: str, tail: str) -> str:
+    """A tail of ``text``, lengthened to the start of the tags that it continues (``<|open|>think`` differs inside)."""
+    at = len(text) - len(tail)
+    last = next(reversed(tag_spans(text[:at])), None) if tail and not opens_tag(tail[0]) else None
+    return text[last[0] :] if last and re.fullmatch(r"\w*", text[last[1] : at]) else tail
+
+
+def _from_prompts(probe: Probe, frame: Frame) -> ReasoningSyntax | None:
+    """The generation prompt opens a thought, e.g. ``<|assistant|><think>``, or skips one: ``<|assistant|><think></think>``."""
+    on, off = frame.prompt_on, frame.prompt_off
+    skipped = off[len(on) :] if off.startswith(on) else ""
+    if skipped and (found := _empty_thought(skipped)):
+        return replace(found, derived="the generation prompt skips it")
+    opened, shut = _last_marker(on), _last_marker(off)
+    if on.strip() and closing(opened.strip()) == shut.strip() != "":
+        end = off[len(on) :] if off.startswith(on) else shut
+        return ReasoningSyntax(opened, end, derived="the generation prompt opens or skips it")
+    for text in (frame.turn_of(probe, [USER, ANSWER]), frame.turn_of(probe, [USER, CALLING], [TOOL])):
+        opened = on[len(whole_tags(common_prefix(on, text), on)) :]
+        always = probe.text([USER], add_generation_prompt=False).rstrip().endswith(opened.strip())  # no turn is opened by it
+        if text and is_tag(opened.strip()) and opened != on and not always:
+            end = _cut_by_template(probe, opened.strip()) or closing(opened.strip())
+            return ReasoningSyntax(opened, end, derived="the generation prompt opens it")
+    return None
+
+
+def _empty_thought(text: str) -> ReasoningSyntax | None:
+    """The markers of an empty thought, between which the layout is halved, e.g. ``<think>\\n\\n</think>``."""
+    pair = tags(text)
+    if len(pair) < 2 or closing(pair[0]) != pair[1]:
+        return None
+    inside, _, rest = text.partition(pair[1])
+    at = inside.find(pair[0]) + len(pair[0])
+    at += len(inside[at:]) // 2
+    return ReasoningSyntax(inside[:at], inside[at:] + pair[1] + rest)
+
+
+def _from_skipped(probe: Probe, frame: Frame) -> ReasoningSyntax | None:
+    """A template without a generation prompt ends its text with an empty thought, ``[THINK][/THINK]``, if thinking is off."""
+    on, off = (probe.text([USER], **probe.repairs.thinking(flag)) for flag in (True, False))
+    behind = off[len(on) :] if on and off.startswith(on) else ""
+    spans = tag_spans(behind)
+    found = _empty_thought(behind[: spans[1][1]]) if len(spans) == 2 else None
+    return replace(found, derived="the template skips it") if found else None
+
+
+def _from_cutting(probe: Probe, frame: Frame) -> ReasoningSyntax | None:
+    """The template throws away an answer's beginning up to a tag, e.g. ``{{ m.content.split('</think>')[-1] }}``."""
+    end = _cut_by_template(probe, "")
+    start = opening(end)
+    return ReasoningSyntax(start, end, derived="the template cuts it off from earlier answers") if start else None
+
+
+def _cut_by_template(probe: Probe, start: str) -> str:
+    """The string constant of the template, if any, up to which it cuts answers off."""
+    for constant in _constants(probe.source):
+        if not opening(constant) or opening(constant) == constant or (start and constant != closing(start)):
+            continue
+        said = Message("assistant", f"qcutword{constant}qkeptword")
+        for later in ((), (USER_AGAIN, ANSWER)):
+            text = probe.text([USER, said, *later], add_generation_prompt=False)
+            if "qkeptword" in text and "qcutword" not in text:
+                return constant
+    return ""
+
+
+def _constants(source: str) -> list[str]:
+    """The template's string constants that are one tag, e.g. ``'</think>'``."""
+    try:
+        tree = TemplateEnvironment().parse(source)
+    except jinja2.TemplateError:
+        return []
+    found = {c.value for c in tree.find_all(jinja2.nodes.Const) if isinstance(c.value, str)}
+    return sorted(c for c in found if is_tag(c))
+
+
+def _from_instructions(probe: Probe, frame: Frame) -> ReasoningSyntax | None:
+    """With thinking on, the template tells of a pair of tags that it else does not: ``Think between <think> and </think>.``"""
+    on, off = (probe.text([USER], **probe.repairs.thinking(flag)) for flag in (True, False))
+    for tag in tags(on):
+        if tag not in off and closing(tag) in on and closing(tag):
+            return ReasoningSyntax(tag, closing(tag), derived="the instructions name it")
+    return None
