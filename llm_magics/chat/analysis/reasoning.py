@@ -4,19 +4,20 @@ A way is a :class:`ReasoningSyntax`, or a subclass of it for another structure. 
 parser asks it for the markers and for what the prompt has opened, the constraint for its grammar, the renderer for the text
 around a thought. Analysis asks the finders one after the other; :func:`register` adds one from outside::
 
-    undo = register(lambda probe, frame: MyWay(...) if ... else None)
+    register(lambda probe, frame: MyWay(...) if ... else None)
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import jinja2
 
-from llm_magics.chat.grammar.text import GrammarWriter, as_regex, quoted
+from llm_magics.chat.grammar.text import GrammarWriter, as_regex
 from llm_magics.chat.syntax.compare import between, common_prefix, common_suffix
 from llm_magics.chat.syntax.syntax import BlockSyntax
 from llm_magics.chat.syntax.tags import closing, is_tag, opening, opens_tag, tag_spans, tags, whole_tags
@@ -81,7 +82,7 @@ class ReasoningSyntax:
         if not closers:
             return ""
         rest = f"{writer.until(*closers)} {writer.gap}"
-        alone = " | ".join(f"{quoted(closer)} {writer.gap}" for closer in closers)
+        alone = " | ".join(f"{writer.marker(closer)} {writer.gap}" for closer in closers)
         return rest if opened else f"{writer.gap} ({writer.marker(self.start)} {rest} | {alone})?"
 
     def terminal(self, *, opened: bool) -> str:
@@ -125,13 +126,22 @@ Finder: TypeAlias = Callable[[Probe, Frame], ReasoningSyntax | None]
 _registered: list[Finder] = []
 
 
-def register(find: Finder) -> Callable[[], None]:
-    """Ask ``find`` before all other finders from now on; returns what takes it away again.
+def register(find: Finder) -> None:
+    """Ask ``find`` before all other finders.
 
     A finder renders what it likes with the probe, and answers None for a template that does not reason in its way.
     """
     _registered.insert(0, find)
-    return lambda: _registered.remove(find)
+
+
+@contextmanager
+def registered(find: Finder) -> Iterator[None]:
+    """Know a finder inside a ``with`` block."""
+    register(find)
+    try:
+        yield
+    finally:
+        _registered.remove(find)
 
 
 def finders() -> tuple[Finder, ...]:
