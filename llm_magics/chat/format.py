@@ -18,11 +18,13 @@ from llm_magics.chat.syntax.tags import whole_tags
 from llm_magics.chat.template.inputs import AnyMessage, AnyTool, messages_from, tools_from
 from llm_magics.chat.template.shaping import Repairs, marked, template_variables
 from llm_magics.chat.template.template import ChatTemplate, Prompt, UndefinedNameError, prompt_of
-from llm_magics.errors import TemplateError
+from llm_magics.errors import SchemaError, TemplateError
 from llm_magics.messages import JsonSchema, Message, ToolChoice, ToolSpec
 
 if TYPE_CHECKING:
     from llm_magics.chat.parsing.parser import StreamParser
+
+    from .constraint import Constraint
 
 Continue = Literal["content", "reasoning"]
 
@@ -187,6 +189,38 @@ class ChatFormat:
             alternates=self.analysis.alternates,
         )
         return StreamParser(setting)
+
+    def constraint(
+        self,
+        tools: Iterable[AnyTool] | None = None,
+        *,
+        prompt: Prompt,
+        tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
+        response_format: JsonSchema | None = None,
+        syntax: ToolSyntax | None = None,
+    ) -> Constraint:
+        """The grammars that hold one answer, with arguments as for :meth:`parser`.
+
+        ``syntax`` is one of the alternates instead of the template's first. Raises SchemaError if a schema, or the choice of a
+        tool, cannot be met.
+        """
+        from .constraint import Frame, build_constraint, first_tag
+
+        offered, syntax, reasoning = tools_from(tools), syntax or self.tools, self.analysis.reasoning
+        if tool_choice not in ("auto", "none", "required") and all(tool.name != tool_choice for tool in offered):
+            raise SchemaError(f"There is no tool {tool_choice!r} to be called.", "Offer it, or choose another.")
+        ends = (self.turn.end, *self.turn.extra_ends, *(syntax.blocks.ends if syntax.blocks is not None else ()))
+        opened = prompt.continued == "reasoning" or reasoning.begun(prompt.generation_prompt) is not None
+        frame = Frame(reasoning, opened, self.turn, frozenset(tag for end in ends if (tag := first_tag(end))))
+        return build_constraint(
+            syntax,
+            offered,
+            tool_choice=tool_choice,
+            parallel=parallel_tool_calls,
+            response_schema=response_format,
+            frame=frame,
+        )
 
 
 def _prompt(text: str, opening: str) -> Prompt:

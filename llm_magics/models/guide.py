@@ -6,9 +6,9 @@ in the wrong wrapper in the text that the parser lets through; and the *constrai
 When a grammar is armed:
 
 - at the start, for ``required``, a named tool, ``none`` and a response schema;
-- under ``auto`` when a call has certainly begun: its first marker, which is one token of the vocabulary, stands at the
-  beginning of a line; or the parser has read the call's name; or a near miss can be nothing else any more. Where the model
-  left outer tags out, the grammar is given them as if they had been written.
+- under ``auto`` when a call has certainly begun: the parser has read its first marker, which is one token of the vocabulary,
+  in a line of its own, or its name; or a near miss can be nothing else any more. Where the model left outer tags out, the
+  grammar is given them as if they had been written.
 
 An armed grammar holds to the end: in every template a message ends with its calls. What is already written is handed over as
 ``pending``; should the grammar not take it (a name that is no tool's), it is not armed, and the notes say so.
@@ -21,15 +21,14 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
-from llm_magics.chat.constraint import Constraint, Frame, build_constraint, first_tag
+from llm_magics.chat.constraint import Constraint
 from llm_magics.chat.format import ChatFormat
 from llm_magics.chat.parsing.safe import SafeParser
 from llm_magics.chat.recovery.recovery import Recovery, quotable
 from llm_magics.chat.syntax.syntax import ToolSyntax
 from llm_magics.chat.template.template import Prompt
 from llm_magics.engine.values import Grammar, GuideStep, JsonText
-from llm_magics.errors import SchemaError
-from llm_magics.events import ModelEnd, ModelEvent, ReasoningDelta, TextDelta, ToolCallStart
+from llm_magics.events import ModelEnd
 from llm_magics.messages import FinishReason
 from llm_magics.schema.patterns import byte_tokenizer
 from llm_magics.tools.runaway import CallLimit
@@ -40,7 +39,7 @@ from .brake import Brake
 if TYPE_CHECKING:
     from llm_magics.chat.parsing.parser import StreamParser
 
-_REACH = 8192  # characters of the answer's end in which the beginning of a call is looked for
+_REACH = 8192  # characters of the answer's end in which repetition is looked for
 
 
 def make_guide(format: ChatFormat, prompt: Prompt, request: Request, specials: frozenset[str] = frozenset()) -> ChatGuide:
@@ -64,43 +63,19 @@ def make_guide(format: ChatFormat, prompt: Prompt, request: Request, specials: f
     constraint = constraint_for(format, prompt, request)
     names = frozenset(tool.name for tool in request.tools)
     held = {syntax: constraint_for(format, prompt, request, syntax) for syntax in format.analysis.alternates}
-    thinking, limit = _opens_reasoning(format, prompt), request.call_limit
-    return ChatGuide(parser, constraint, recovery, specials, thinking=thinking, names=names, alternates=held, limit=limit)
+    return ChatGuide(parser, constraint, recovery, specials, names=names, alternates=held, limit=request.call_limit)
 
 
 def constraint_for(format: ChatFormat, prompt: Prompt, request: Request, syntax: ToolSyntax | None = None) -> Constraint:
-    """The grammars for one request, in the format's syntax or another.
-
-    Raises SchemaError where a schema, or the choice of a tool, cannot be met.
-    """
-    syntax, turn = syntax or format.tools, format.turn
-    marks = (turn.end, *turn.extra_ends, *(syntax.blocks.ends if syntax.blocks is not None else ()))
-    frame = Frame(
-        reasoning=format.analysis.reasoning,
-        reasoning_open=prompt.continued == "reasoning" or _opens_reasoning(format, prompt),
-        turn=turn,
-        ends=frozenset(tag for mark in marks if (tag := first_tag(mark))),
-    )
-    names = {tool.name for tool in request.tools}
-    if request.tool_choice not in ("auto", "none", "required") and request.tool_choice not in names:
-        raise SchemaError(f"There is no tool {request.tool_choice!r} to be called.", "Offer it, or choose another.")
-    return build_constraint(
-        syntax,
+    """The grammars for one request, in the format's syntax or another; raises as :meth:`ChatFormat.constraint` does."""
+    return format.constraint(
         request.tools,
+        prompt=prompt,
         tool_choice=request.tool_choice,
-        parallel=request.parallel_tool_calls,
-        response_schema=request.response_schema,
-        frame=frame,
+        parallel_tool_calls=request.parallel_tool_calls,
+        response_format=request.response_schema,
+        syntax=syntax,
     )
-
-
-def _opens_reasoning(format: ChatFormat, prompt: Prompt) -> bool:
-    """Has the generation prompt begun the reasoning that the model is to go on with?"""
-    reasoning = format.reasoning
-    if reasoning is None or not reasoning.start.strip():
-        return False
-    opening = prompt.generation_prompt
-    return opening.rfind(reasoning.start.strip()) > opening.rfind(reasoning.end.strip())
 
 
 class ChatGuide:
@@ -113,7 +88,6 @@ class ChatGuide:
         recovery: Recovery | None,
         specials: frozenset[str],
         *,
-        thinking: bool = False,
         names: frozenset[str] = frozenset(),
         alternates: Mapping[ToolSyntax, Constraint] | None = None,
         limit: CallLimit | None = None,
@@ -124,9 +98,8 @@ class ChatGuide:
         self._constraint = constraint
         self._recovery = recovery
         self._specials = specials
-        self._thinking = thinking
         self._names = names  # of the tools that are offered
-        self._raw = ""  # the end of the answer so far, from where a call can begin
+        self._raw = ""  # the end of the answer so far
         self._armed = False
         self._notes: list[str] = []
         self._brake = Brake(limit, recovery) if limit is not None else None
@@ -138,7 +111,7 @@ class ChatGuide:
     @property
     def wants_logprob(self) -> bool:
         """Whether the log-probability of the next token is worth computing."""
-        return self._recovery is not None and not self._thinking and self._recovery.curious
+        return self._recovery is not None and not self._parser.thinking and self._recovery.curious
 
     def observe(self, logprob: float) -> None:
         """Take the log-probability, at temperature 1 and without any grammar, of the token whose text comes next."""
@@ -161,10 +134,7 @@ class ChatGuide:
         self._logprob = None
         self._raw = (self._raw + text)[-_REACH:]
         events = self._reading.feed(text)
-        for event in events:
-            if isinstance(event, ReasoningDelta | TextDelta):
-                self._thinking = isinstance(event, ReasoningDelta)
-        if not self._thinking and text.rstrip()[-1:] in ("}", "]", ")", ">", "`") and self._stuck():
+        if not self._parser.thinking and text.rstrip()[-1:] in ("}", "]", ")", ">", "`") and self._stuck():
             self._notes.append("The model wrote the same call again and again, and was stopped.")
             self._repeats = True
             if self._recovery is not None:
@@ -174,7 +144,7 @@ class ChatGuide:
             events = self._brake.take(events)
             if self._brake.stopped:
                 return GuideStep(events=tuple(events), stop=True)
-        return GuideStep(events=tuple(events), arm=self._to_arm(events))
+        return GuideStep(events=tuple(events), arm=self._to_arm())
 
     def _stuck(self) -> bool:
         """Whether the answer ends with the same call, written out three times in a row: a small model can go on so for ever."""
@@ -206,34 +176,15 @@ class ChatGuide:
 
     # --- arming ---------------------------------------------------------------------------------------------------------------
 
-    def _to_arm(self, events: list[ModelEvent]) -> Grammar | None:
+    def _to_arm(self) -> Grammar | None:
         if self._armed or not self._constraint.calls:
             return None
-        if any(isinstance(e, ReasoningDelta) for e in events):
-            self._raw = self._after_reasoning()
         if self._recovery is not None and self._recovery.opened is not None:
-            opened = self._recovery.opened
-            return self._arm(opened.grammar, opened.written)
+            return self._arm(self._recovery.opened.grammar, self._recovery.opened.written)
         begun = self._parser.begun
-        if begun is not None and any(isinstance(e, ToolCallStart) and not e.recovered for e in events):
-            syntax, written = begun
-            return self._arm(self._alternates.get(syntax, self._constraint).calls, written.lstrip())
-        written = self._written()
-        return self._arm(self._constraint.calls, written) if written else None
-
-    def _after_reasoning(self) -> str:
-        """What stands behind the reasoning's end, if that has come; a call mentioned in the reasoning arms nothing."""
-        reasoning = self._parser.setting.reasoning
-        end = reasoning.end.strip() if reasoning is not None else ""
-        return self._raw.rpartition(end)[2] if end and end in self._raw else ""
-
-    def _written(self) -> str:
-        """The text from a call's first marker on, where that marker alone says that a call has begun; else empty."""
-        syntax = self._parser.setting.syntax
-        tag = first_tag(syntax.section_start) or first_tag(syntax.call_start)
-        start = self._raw.rfind(tag) if tag and syntax.blocks is None and tag in self._specials else -1
-        alone = start >= 0 and not self._raw[:start].rpartition("\n")[2].strip()
-        return self._raw[start:] if alone else ""
+        if begun is not None and (begun.named or begun.marker in self._specials):
+            return self._arm(self._alternates.get(begun.syntax, self._constraint).calls, begun.written)
+        return None
 
     def _arm(self, grammar: str, written: str) -> Grammar | None:
         self._armed = True

@@ -147,7 +147,9 @@ class BlockReader:
         """A thought; inline, its header and its end are content too."""
         if self._set.inline:
             self._out.think(header)
+        self._out.thinking = True
         found = yield from self._in.until(scanner_of(self._blocks.ends), self._set.thought, self._out.think)
+        self._out.thinking = False
         if found is None:
             return
         end = self._in.take(found.end, "text" if self._set.inline else "marker")

@@ -47,13 +47,15 @@ class Begun:
     """Where calls have begun in the content.
 
     ``syntax`` is what they are written in, ``left_out`` the tags before the first that the model wrote, ``checkpoint`` the
-    place of that one in the reader, ``stray`` a tag in front of them that is none of the syntax.
+    place of that one in the reader, ``stray`` a tag in front of them that is none of the syntax. ``marker`` is the syntax's
+    first tag, if they begin with it in a line of their own.
     """
 
     syntax: ToolSyntax
     left_out: str
     checkpoint: int
     stray: str = ""
+    marker: str = ""
 
 
 class TextSink(Protocol):
@@ -79,16 +81,17 @@ class Output:
     """What is given out of an answer: content and reasoning, without the layout around markers; calls; notes.
 
     White space waits for what follows it: before a marker it is layout, before anything else it is text. ``said`` and
-    ``thought`` say whether any content and any reasoning have come.
+    ``thought`` say whether any content and any reasoning have come, ``thinking`` whether what comes next is in a thought.
     """
 
-    def __init__(self, calls: Calls, *, inline: bool, sink: TextSink | None) -> None:
+    def __init__(self, calls: Calls, *, inline: bool, thinking: bool, sink: TextSink | None) -> None:
         self.calls = calls
         self.sink = sink
         self.notes: list[str] = []
         self.begun: Begun | None = None
         self.said = False
         self.thought = False
+        self.thinking = thinking
         self._inline = inline
         self._space: list[str] = []
         self._gap = ""

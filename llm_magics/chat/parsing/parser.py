@@ -18,6 +18,7 @@ Parsers pickle: what they keep is how they were made and what they were fed.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from llm_magics.chat.scan.reader import Reader, Reading, Segment
@@ -31,6 +32,20 @@ from .output import Output, Setting, TextSink
 from .phases import PhaseReader
 
 
+@dataclass(frozen=True, slots=True)
+class CallsBegun:
+    """Where the calls of an answer have begun.
+
+    ``written`` is their text so far in ``syntax``, with the outer tags that the model left out. ``marker`` is the tag that says
+    so, if they begin with their outermost in a line of their own; ``named`` says that a call's name has been read, too.
+    """
+
+    syntax: ToolSyntax
+    written: str
+    marker: str
+    named: bool
+
+
 class StreamParser:
     """Reads one answer. Feed it text in any pieces, then finish it; afterwards ``message`` is the answer.
 
@@ -42,11 +57,13 @@ class StreamParser:
         self.calls = Calls(setting.prompt.text)
         self.message = Message("assistant")
         self.finish_reason: FinishReason | None = None
-        self._output = Output(self.calls, inline=setting.inline, sink=sink)
+        opened = setting.reasoning.begun(setting.prompt.generation_prompt) is not None
+        self._output = Output(self.calls, inline=setting.inline, thinking=opened, sink=sink)
         self._reader = Reader()
         self._running = self._answer()
         self._events: list[ModelEvent] = []
         self._fed: list[str] = []
+        self._named = False  # a call in the template's own syntax has a name
 
     @property
     def syntax(self) -> ToolSyntax:
@@ -88,13 +105,19 @@ class StreamParser:
         return [*events, ModelEnd(self.message, reason, notes=self.notes)]
 
     @property
-    def begun(self) -> tuple[ToolSyntax, str] | None:
-        """The calls that have begun in the content: their syntax, and their text so far, the tags before it written out."""
+    def thinking(self) -> bool:
+        """Whether what comes next belongs to a thought."""
+        return self._output.thinking
+
+    @property
+    def begun(self) -> CallsBegun | None:
+        """The calls that have begun in the content."""
         begun = self._output.begun
         if begun is None:
             return None
         text = self._reader.consumed(begun.checkpoint) + self._reader.text[self._reader.at :]
-        return begun.syntax, begun.left_out + text.lstrip().removeprefix(begun.stray)
+        written = (begun.left_out + text.lstrip().removeprefix(begun.stray)).lstrip()
+        return CallsBegun(begun.syntax, written, begun.marker, self._named)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -145,4 +168,5 @@ class StreamParser:
 
     def _kept(self, events: list[ModelEvent]) -> list[ModelEvent]:
         self._events += events
+        self._named = self._named or any(isinstance(e, ToolCallStart) and not e.recovered for e in events)
         return events

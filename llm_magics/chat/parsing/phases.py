@@ -138,7 +138,12 @@ class PhaseReader:
         yield from self._in_reasoning(marker)
 
     def _in_reasoning(self, marker: str) -> Reading[None]:
-        """Read a thought to its end; ``marker`` is what opened it, if that was in the answer."""
+        """Read a thought; ``marker`` is what opened it, if that was in the answer."""
+        self._out.thinking = True
+        yield from self._to_its_end(marker)
+        self._out.thinking = False
+
+    def _to_its_end(self, marker: str) -> Reading[None]:
         out = self._out
         if not (self._set.inline and marker) and (marker or not self._set.prompt.reasoning_prefix):
             yield from self._in.space()
@@ -207,14 +212,18 @@ class PhaseReader:
         """A call may begin: read it, or give its text back."""
         opening = self._in.text[self._in.at : self._in.at + size]
         (calls, own), *others = self._openings[opening]
+        left_out = calls.left_out.get(own, "")
+        marker = "" if left_out or self._out.in_line else own
+        self._out.begun = Begun(calls.syntax, left_out, self._in.checkpoint(), marker=marker)
         empty = yield from calls.empty(calls.openings[own])
         if not empty:
-            self._out.begun = Begun(calls.syntax, calls.left_out.get(own, ""), self._in.checkpoint())
             if others and (yield from self._tried(calls, own)):
                 return
             calls, own = others[-1] if others else (calls, own)
             yield from self._attempt(calls, calls.openings[own], size)
-        elif self._out.in_line and (yield from self._line_goes_on(empty)):
+            return
+        self._out.begun = None
+        if self._out.in_line and (yield from self._line_goes_on(empty)):
             self._out.say(self._in.take(empty, "text"))
         else:
             self._out.layout()
