@@ -1,7 +1,8 @@
 """Notebook files: the conversations that their outputs hold, and taking the records out of them.
 
 What is read here may come from anybody: a file is read whole and checked before anything is done. A new file is written beside
-the old one and put in its place in one step, so that a crash or a full disk leaves the old one.
+the old one and put in its place in one step, so that a crash or a full disk leaves the old one. nbformat is not used: it
+brings what it reads up to date, and a strip may change nothing but our records.
 """
 
 from __future__ import annotations

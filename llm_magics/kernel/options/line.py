@@ -6,6 +6,8 @@ A line is split like a shell's, but for backslashes, which mean themselves (Wind
 ``{{expression}}`` is filled word by word, after the line was split, and once. A value stays inside its word, whatever blanks,
 quotes or braces it holds, and it is data: it cannot become an option's name, and what it holds names no file and no variable.
 
+argparse would end a cell in words of its own, knows no ``{{expression}}``, and tells Tab nothing.
+
 A magic that asks a question takes it on its line, too: behind the options stands the question as it is, quotes and all.
 """
 

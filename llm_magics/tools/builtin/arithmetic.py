@@ -1,6 +1,7 @@
 """Arithmetic from text, evaluated over Python's syntax tree: numbers, operators, a table of functions, and nothing else.
 
 Every operation is bounded before it is carried out: ``9^9^9^9`` is refused by the size its result would have, not by a timer.
+Libraries that evaluate expressions limit time or names, not that size.
 """
 
 from __future__ import annotations

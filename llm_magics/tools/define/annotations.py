@@ -1,4 +1,7 @@
-"""Reading annotations: strings resolved one parameter at a time, old TypedDicts made readable for pydantic."""
+"""Reading annotations: strings resolved one parameter at a time, old TypedDicts made readable for pydantic.
+
+pydantic resolves all annotations of a function or fails for all; here the parameter that cannot be resolved is named.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 The parse is that of :mod:`.markdown`, so what is no link there is none here: its characters are escaped. Code keeps its text
 inside a fence longer than any run of backticks in it. Reading the result back gives the same document (a property test).
+A general renderer such as mdformat keeps raw HTML and links as the author wrote them; here nothing of that may pass.
 """
 
 from __future__ import annotations

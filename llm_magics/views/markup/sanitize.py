@@ -1,7 +1,8 @@
 """HTML that a tool gave, e.g. a DataFrame's table, rebuilt from an allow-list: only text and harmless tags pass.
 
 The output is written from parser events, never copied: allowed tags without attributes (but ``colspan`` and ``rowspan`` as
-small numbers), escaped text, every tag closed. What stands inside a tag that is not for reading (script, svg, ...) is dropped.
+small numbers), escaped text, every tag closed. A library that filters HTML keeps what it knows of the input; here
+nothing of the input is kept but text. What stands inside a tag that is not for reading (script, svg, ...) is dropped.
 """
 
 from __future__ import annotations
