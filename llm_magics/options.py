@@ -46,7 +46,6 @@ class Option:
     free: str = ""
     complete: str = ""
     after: tuple[str, ...] = ()
-    required: bool = False
     many: bool = False
     varies: bool = False
     alone: bool = False

@@ -49,7 +49,7 @@ def _default(one: Option) -> TraitType[Any, Any]:
 
 _POLICY, _PATTERNS = partial(Enum, get_args(Approve)), partial(List, Unicode())
 _WITH_DEFAULT = [one for spec in (LOAD_MODEL, CHAT) for one in (*spec.words, *spec.options) if one.trait]
-_DEFAULTS = {f"default_{'model' if one.required else one.field}": _default(one) for one in _WITH_DEFAULT}
+_DEFAULTS = {f"default_{'model' if one.field == 'name' else one.field}": _default(one) for one in _WITH_DEFAULT}
 DEFAULTS = tuple(_DEFAULTS)
 
 

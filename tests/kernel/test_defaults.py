@@ -41,7 +41,7 @@ def test_a_default_context_holds_for_loads_that_do_not_say(line: str, ctx: Any) 
 
 def test_the_name_default_means_the_configured_model_and_no_other_name_does() -> None:
     held = Defaults(model="lesson-model")
-    assert held.for_load(LOAD_MODEL.parse("Default")).name == "lesson-model"
+    assert held.for_load(LOAD_MODEL.parse("Default")).name == held.for_load(LOAD_MODEL.parse("")).name == "lesson-model"
     assert held.for_load(LOAD_MODEL.parse("other")).name == "other"
     assert Defaults().for_load(LOAD_MODEL.parse("default")).name == "default"
 
@@ -59,7 +59,7 @@ def test_a_kernel_with_defaults_loads_and_answers_by_them(tmp_path: Path, monkey
     (tmp_path / "profile_default").mkdir()
     (tmp_path / "profile_default" / "ipython_config.py").write_text(WITH_DEFAULTS, encoding="utf-8")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
-    with notebook("%load_model default") as opened:
+    with notebook("%load_model") as opened:  # as %load_model default
         assert opened.value("[(n, r.model.context_size) for n, r in get_ipython()._llm_magics_runtime.residents.items()]") == (
             "[('smollm2-135m', 512)]"
         )

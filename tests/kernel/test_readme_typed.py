@@ -330,6 +330,8 @@ COMMAND_CHECKS: dict[str, Callable[[Notebook], None]] = {
     "%tools test": _says('%tools test weather {"city": "Oslo"}', "21.5"),
     "%tools why": _after_a_turn("%tools why", "weather"),
     "%models": _says("%models", "qwen2.5-coder-0.5b", "smollm2-135m"),
+    "%models all": _says("%models all", "gpt-oss-120b"),
+    "--help": _says("%load_model --help", "--dry-run"),
     "%llm status": _says("%llm status", "default max tokens"),
     "%llm doctor": _says("%llm doctor", "extension", "next"),
     "--threads N": _read(LOAD_MODEL, "m --threads 2", threads=2),

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from llm_magics.engine.fit.memory import free_memory
-from llm_magics.store.catalog import catalog
+from llm_magics.kernel.options.specs import SPECS
+from llm_magics.store.catalog import catalog, find
+from llm_magics.store.stores import on_disk, stored_files
 
 from .notebook import Cell, Notebook, notebook
 
@@ -69,7 +71,7 @@ def test_a_map_s_result_is_a_table(book: Notebook) -> None:
 
 
 def test_models_tells_sizes_what_is_here_and_what_fits(book: Notebook, qwen: Path) -> None:
-    loaded, known, *_ = book.must("%models").bundles
+    loaded, known, *_ = book.must("%models all").bundles
     assert "model" in loaded["text/plain"]
     rows = {line.split()[0]: line for line in known["text/plain"].splitlines()[1:] if line.strip()}
     for entry in catalog():
@@ -84,6 +86,47 @@ def test_models_tells_sizes_what_is_here_and_what_fits(book: Notebook, qwen: Pat
     needed = next(entry.expected_size for entry in catalog() if entry.name == "gpt-oss-120b") * 1.2
     on_a_gpu = any(gpu.free >= needed for gpu in free.gpus)
     assert large[fits : fits + 3].strip() == ("yes" if on_a_gpu or free.host >= needed else "no")
+
+
+def models(book: Notebook, line: str) -> list[str]:
+    _, known, *_ = book.must(line).bundles
+    return [line.split()[0] for line in known["text/plain"].splitlines()[1:-1]]
+
+
+def test_models_shows_first_what_is_here_then_a_few_that_fit(book: Notebook, qwen: Path) -> None:
+    shown, every = models(book, "%models"), models(book, "%models all")
+    assert sorted(every) == sorted(entry.name for entry in catalog())
+    here = [name for name in every if on_disk(find(name), stored_files())]
+    others = shown[len(here) :]
+    assert shown[: len(here)] == every[: len(here)] == here
+    assert "qwen2.5-coder-0.5b" in here
+    sizes = {entry.name: entry.expected_size for entry in catalog() if entry.name not in here and entry.expected_size}
+    smallest = sorted(sizes, key=sizes.__getitem__)[:10]
+    assert others == [name for name in smallest if sizes[name] * 1.2 <= free_memory().host][: len(others)]
+    assert 0 < len(others) < len(every) - len(here)
+    assert f"{len(shown)} of {len(every)} models" in book.must("%models").bundles[1]["text/plain"]
+
+
+def test_models_shows_those_with_a_word(book: Notebook) -> None:
+    assert set(models(book, "%models DEVSTRAL")) == {"devstral-small"}
+    assert set(models(book, "%models reasons")) == {entry.name for entry in catalog() if "reasons" in entry.about}
+    ran = book.run("%models nosuchmodel")
+    assert ran.reply["ename"] == "OptionError"
+    assert "%models all" in ran.reply["evalue"]
+
+
+@pytest.mark.parametrize("name", sorted(set(SPECS) - {"chat", "compare", "tool"}))
+def test_each_magic_of_a_line_shows_its_help_when_asked(book: Notebook, name: str) -> None:
+    for ask in ("--help", "-h"):
+        assert book.must(f"%{name} {ask}").printed == f"{SPECS[name].help()}\n"
+
+
+@pytest.mark.parametrize("name", ["chat", "compare", "tool"])
+def test_each_magic_of_a_cell_shows_its_help_when_asked(book: Notebook, name: str) -> None:
+    for cell in (f"%%{name} --help", f"%%{name} --help\nHello?"):
+        ran = book.must(cell)
+        assert ran.printed == f"{SPECS[name].help()}\n"
+        assert not ran.bundles
 
 
 def test_estimated_sizes_are_near_the_verified_ones() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.errors import OptionError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from llm_magics.store.catalog import CatalogEntry
 
 
+_MOST_OTHERS = 10  # models that are not on this disk, in a list that nobody has asked a word of
 _WITH_CONTEXT = 1.2  # of the weights, with a KV cache and buffers
 
 # what a dry run calls the kinds of EngineInfo.buffers
@@ -132,8 +134,8 @@ def estimate_rows(prepared: Prepared) -> list[tuple[str, str]]:
     return [*rows, ("layers on the GPU", str(config.n_gpu_layers))]
 
 
-def show_models(runtime: Runtime) -> None:
-    """Tables of what is loaded, and of what can be."""
+def show_models(runtime: Runtime, search: str = "") -> None:
+    """Tables of what is loaded, and of what can be; with ``search`` "all" of the catalogue, or what has this word."""
     from llm_magics.engine.fit.memory import free_memory
     from llm_magics.store.catalog import catalog
     from llm_magics.store.stores import on_disk, stored_files
@@ -148,16 +150,32 @@ def show_models(runtime: Runtime) -> None:
     publish(table_bundle(["loaded (* answers)", "model", "context"], rows, note))
     room = free_memory()
     stored = list(stored_files())
-    known = [
-        [e.name, _size_text(e), "yes" if on_disk(e, stored) else "", _fit_text(e, room), e.license, e.about]
-        for e in catalog()
-    ]
+    here = {e.name for e in catalog() if on_disk(e, stored)}
+    chosen = _chosen(search, here, room)
+    known = [[e.name, _size_text(e), "yes" if e.name in here else "", _fit_text(e, room), e.license, e.about] for e in chosen]
     note = "%load_model also takes a path, or a hub OWNER/REPO:FILE. A size with ~ is estimated; --dry-run shows the plan."
+    if len(chosen) < len(catalog()):
+        note = f"{len(chosen)} of {len(catalog())} models. %models all shows all, %models qwen those with that word. {note}"
     publish(table_bundle(["name", "size", "on this disk", "fits in memory now", "licence", "about"], known, note))
     others = [f for f in stored if not any(on_disk(e, [f]) for e in catalog())]
     if others:
         found = [[f.names[0], bytes_text(f.path.stat().st_size), f.store] for f in others]
         publish(table_bundle(["also on this disk", "size", "from"], found))
+
+
+def _chosen(search: str, here: Collection[str], room: FreeMemory) -> list[CatalogEntry]:
+    """The entries of the catalogue that are asked for; of a long list what is ``here``, then the smallest of those that fit."""
+    from llm_magics.store.catalog import catalog
+
+    first = sorted(catalog(), key=lambda entry: entry.name not in here)
+    if not search:
+        fit = [e for e in first if e.name not in here and _fit_text(e, room).startswith("yes")]
+        return [e for e in first if e.name in here] + sorted(fit, key=lambda e: e.expected_size)[:_MOST_OTHERS]
+    word = search.lower()
+    found = [e for e in first if word == "all" or word in " ".join((*e.names, e.license, e.about)).lower()]
+    if not found:
+        raise OptionError(f"No model's name, licence or description has {search!r} in it.", "%models all lists every model.")
+    return found
 
 
 def _size_text(entry: CatalogEntry) -> str:

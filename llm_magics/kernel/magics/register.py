@@ -129,8 +129,7 @@ class LanguageModelMagics(Magics):
         from .loads import show_models
 
         with self._plainly():
-            self._read(MODELS, line)
-            show_models(self.runtime)
+            show_models(self.runtime, self._read(MODELS, line).search)
 
     @line_magic
     @documented(THREAD)

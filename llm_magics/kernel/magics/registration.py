@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -10,7 +11,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, no_var_expand
 
 from llm_magics.errors import LLMMagicsError
-from llm_magics.kernel.options.line import Spec
+from llm_magics.kernel.options.line import HelpAsked, Spec
 
 Method = TypeVar("Method", bound=Callable[..., None])
 
@@ -47,11 +48,14 @@ def register(shell: InteractiveShell, magics: Magics) -> Callable[[], None]:
 @contextlib.contextmanager
 def plainly(interrupted: str = "stopped.") -> Iterator[None]:
     """Have IPython show an error of ours, or an interrupt, as one sentence without a traceback. It is raised all the same.
+    A line that asks for help has it printed instead, and nothing else is done.
 
     ``interrupted`` is what an interrupt says. ``_render_traceback_`` is IPython's own way for an exception to say how it looks.
     """
     try:
         yield
+    except HelpAsked as asked:
+        sys.stdout.write(f"{asked.what}\n")
     except (KeyboardInterrupt, LLMMagicsError) as error:
         said = str(error) if isinstance(error, LLMMagicsError) else interrupted
         line = f"\x1b[31m{type(error).__name__}\x1b[0m: {said}"

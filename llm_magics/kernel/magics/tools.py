@@ -54,6 +54,7 @@ class ToolMagics(Magics):
             "": self._list, "list": self._list, "test": self._test, "why": self._why, "set": self._set, "forget": self._forget,
         }  # fmt: skip
         with plainly():
+            TOOLS.parse_question(line)  # --help; all the rest is read as it stands
             TOOLS.action(action, actions)(rest.strip())
 
     def _list(self, rest: str) -> None:

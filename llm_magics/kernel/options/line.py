@@ -13,6 +13,7 @@ A magic that asks a question takes it on its line, too: behind the options stand
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar, cast
@@ -24,7 +25,13 @@ from .braces import Piece, piece_at
 
 Options = TypeVar("Options")
 Action = TypeVar("Action")
+_HELP = ("--help", "-h")
+_WIDTH = 88  # columns of the help: a notebook breaks longer lines in the middle of a word
 Tell: TypeAlias = Callable[[str], None]
+
+
+class HelpAsked(OptionError):
+    """A line that asks for its magic's help, with ``--help`` or ``-h``. It is no fault: the magic shows ``what``."""
 
 
 class Filled(str):
@@ -99,12 +106,12 @@ class Spec(Generic[Options]):
 
     def help(self) -> str:
         """Write what ``magic?`` shows."""
-        words = " ".join(word.metavar if word.required else f"[{word.metavar}]" for word in self.words)
+        words = " ".join(f"[{word.metavar}]" for word in self.words)
         usage = " ".join(part for part in (self.magic, words, "[options]" if self.options else "") if part)
         rows = [(one.usage, one.help or ", ".join(one.choices)) for one in (*self.words, *self.options)]
         width = min(max((len(left) for left, _ in rows), default=0), 34)
-        lines = [f"  {left:<{width}}  {right}" for left, right in rows]
-        parts = [self.summary, usage + (f"\n{self.body}" if self.body else ""), "\n".join(lines), self.notes]
+        lines = "\n".join(_wrapped(f"  {left:<{width}}  {right}", width + 4) for left, right in rows)
+        parts = [_wrapped(self.summary), usage + (f"\n{_wrapped(self.body)}" if self.body else ""), lines, _wrapped(self.notes)]
         return "\n\n".join(part for part in parts if part)
 
     def _read_option(self, given: dict[str, Any], word: str, words: _Words, tell: Tell | None) -> None:
@@ -131,6 +138,8 @@ class Spec(Generic[Options]):
     def _option(self, name: str, tell: Tell | None) -> Option:
         if name in self.by_name:
             return self.by_name[name]
+        if name in _HELP:
+            raise HelpAsked(self.help())
         if name in self.refused:
             raise OptionError(f"{self.magic} has no option {name} any more.", self.refused[name])
         old = next((option for option in self.options if name in option.old), None)
@@ -147,9 +156,6 @@ class Spec(Generic[Options]):
             hint = hint or f"{self.magic}? shows how it is used."
             raise OptionError(f"{self.magic} does not know what to do with {extra!r}.", hint)
         given |= {word.field: value for word, value in zip(self.words, rest, strict=False)}
-        missing = next((word for word in self.words if word.required and word.field not in given), None)
-        if missing is not None:
-            raise OptionError(f"{self.magic} needs {missing.metavar}: {missing.help}.", f"{self.magic}? shows how it is used.")
         return self.make(**given)
 
 
@@ -199,6 +205,12 @@ class _Words:
 def split(line: str) -> list[str]:
     """Split a magic's line into words: quotes hold words together, a backslash is itself."""
     return list(iter(_Words(line).take, None))
+
+
+def _wrapped(text: str, indent: int = 0) -> str:
+    """Break its lines between words, and indent what follows of a line."""
+    wrapper = textwrap.TextWrapper(_WIDTH, subsequent_indent=" " * indent, break_on_hyphens=False)
+    return "\n".join(wrapper.fill(line) for line in text.splitlines())
 
 
 def _is_option(word: str) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from IPython.core.interactiveshell import InteractiveShell
 
-_ASKS = re.compile(r"%%(chat|compare)(\s|$)")
+_ASKS = re.compile(r"%%(chat|compare)(\s|$)|%%tool\s+(--help|-h)\s*$")
 
 
 def start_one_line(shell: InteractiveShell) -> Callable[[], None]:

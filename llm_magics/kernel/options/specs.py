@@ -95,8 +95,9 @@ class CompareOptions:
 class LoadOptions(LoadSettings):
     """What one ``%load_model`` line asks for: the settings of the load, and what the kernel does with the model."""
 
-    name: str = word("NAME", "a catalogue name, a path, hub OWNER/REPO:FILE, or a variable", required=True, complete="catalog",
-        trait='What "%load_model default" loads: a catalogue name, path or hub name; else $LLM_MAGICS_DEFAULT_MODEL.')
+    name: str = word("NAME", "a catalogue name, a path, hub OWNER/REPO:FILE, or a variable; the default model if not said",
+        "default", complete="catalog",
+        trait="What %load_model loads without a name: a catalogue name, path or hub name; else $LLM_MAGICS_DEFAULT_MODEL.")
     alias: str = option("", "--as", "what to call it here", str, "ALIAS")
     ttl: float | None = option(None, "--ttl", "unload when unused for this many seconds", Number(1), "SECONDS")
     dry_run: bool = option(False, "--dry-run", "load nothing; show what it would take")
@@ -122,8 +123,8 @@ class LlmOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class NoOptions:
-    """Of a magic that takes none."""
+class ModelsOptions:
+    search: str = word("WORD", "all, or a word of a model's name, licence or description", choices=("all",))
 
 
 CHAT = Spec(
@@ -161,7 +162,12 @@ LOAD_MODEL = Spec(
 
 UNLOAD_MODEL = Spec("%unload_model", "Free a model's memory.", UnloadOptions)
 
-MODELS = Spec("%models", "Show the models that are loaded, and those that can be.", NoOptions)
+MODELS = Spec(
+    "%models",
+    "Show the models that are loaded, and those that can be.",
+    ModelsOptions,
+    notes="Without WORD: what is on this disk, and the smallest of those that fit in memory now.",
+)
 
 THREAD = Spec(
     "%thread",

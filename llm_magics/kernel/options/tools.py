@@ -76,6 +76,7 @@ def read_header(line: str) -> ToolHeader:
     """Read ``name(parameters) -> type --options``; raises OptionError."""
     match = _NAME.match(line.strip())
     if match is None:
+        TOOL.parse_question(line)  # --help, which stands before any name
         raise OptionError(f"{line.strip()!r} does not begin with a tool's name.", "Write %%tool NAME(city: str, n: int = 3).")
     name, rest = match[0], line.strip()[match.end() :].lstrip()
     parameters: str | None = None

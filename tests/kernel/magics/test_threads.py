@@ -183,7 +183,8 @@ def test_tab_completes_options_values_and_names(book: Notebook) -> None:
 
 def test_tab_offers_no_words_of_python_on_lines_that_have_none(book: Notebook) -> None:
     assert book.complete("%tools ") == ["forget", "list", "set", "test", "why"]
-    for line, word in (("%tools forget nosuch", "nosuch"), ("%models ", ""), ("%thread use nosuch", "nosuch")):
+    assert book.complete("%models ") == ["all"]
+    for line, word in (("%tools forget nosuch", "nosuch"), ("%models nosuch", "nosuch"), ("%thread use nosuch", "nosuch")):
         assert book.complete(line) == [word]  # the word itself: nothing to add
     assert any(name.endswith("test_threads.py") for name in book.complete(f"%thread export {__file__}"[:-5]))
 

@@ -52,6 +52,8 @@ def test_a_line_is_options_and_then_a_question(line: str, options: ChatOptions, 
         ("%%chat?", "%%chat?"),
         ("%%chat reply\nHi", "%%chat reply\n|Hi"),
         ("%%chatter\n", "%%chatter\n"),
+        ("%%tool --help\n", "%%tool --help\n|\n"),
+        ("%%tool area", "%%tool area"),
         ("%%time\n", "%%time\n"),
     ],
 )

@@ -74,7 +74,6 @@ def test_load_lines_take_llama_cpp_s_own_spellings(line: str, expected: LoadOpti
         (CHAT, "--approve perhaps", "auto|ask|deny"),
         (CHAT, "one two", "'two'"),
         (CHAT, "--stop 'open", "quotation mark"),
-        (LOAD_MODEL, "", "needs NAME"),
         (LOAD_MODEL, "m --kv q4_0", "Did you mean q8_0"),
         (LOAD_MODEL, "m --chat-template-kwargs [1]", "JSON object"),
         (LOAD_MODEL, "m --tensor-split a,b", "numbers"),
@@ -93,9 +92,11 @@ def test_one_description_makes_options_help_and_parser(spec) -> None:
     fields -= {"samples", "context", "no_history", "preview"} if spec is COMPARE else set()
     assert {o.field for o in spec.options} | {w.field for w in spec.words} == fields
     text = spec.help()
+    words = " ".join(text.split())
     for option in spec.options:
         assert option.usage in text
-        assert option.help in text
+        assert option.help in words
+    assert all(len(line) <= 88 for line in text.splitlines())
     names = [name for option in spec.options for name in option.names]
     assert len(names) == len(set(names))
 
