@@ -6,13 +6,18 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from llm_magics.version import __version__
 
 from .errors import LLMMagicsError
+
+if TYPE_CHECKING:
+    from llm_magics.store.progress import Progress
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,26 +43,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    pull = commands.add_parser("pull", help="fetch a model into the cache, verified; a no-op if it is there")
+    def command(under: Any, name: str, help: str, run: Callable[[argparse.Namespace], int] | None = None) -> Any:
+        made = under.add_parser(name, help=help)
+        made.set_defaults(run=run)
+        return made
+
+    pull = command(commands, "pull", "fetch a model into the cache, verified; a no-op if it is there", _pull)
     pull.add_argument("name", nargs="*", help="a catalogue name, or a hub OWNER/REPO:FILE (or :QUANTISATION)")
     pull.add_argument("--list", action="store_true", help="print the catalogue")
-    pull.set_defaults(run=_pull)
-
-    doctor = commands.add_parser("doctor", help="what is installed, what the GPU is, what to type next")
-    doctor.set_defaults(run=_doctor)
-
-    lab = commands.add_parser("lab", help="open JupyterLab on a notebook")
+    command(commands, "doctor", "what is installed, what the GPU is, what to type next", _doctor)
+    lab = command(commands, "lab", "open JupyterLab on a notebook", _lab)
     lab.add_argument("notebook", nargs="?", default=".", help="a notebook or a directory (default: here)")
-    lab.set_defaults(run=_lab)
-
-    strip = commands.add_parser("strip", help="take the records of conversations out of notebooks before they are shared")
+    strip = command(commands, "strip", "take the records of conversations out of notebooks before they are shared", _strip)
     strip.add_argument("notebook", nargs="+", help="a notebook; it is replaced in one step")
-    strip.set_defaults(run=_strip)
-
-    formats = commands.add_parser("formats", help="what chat templates imply")
-    show = formats.add_subparsers(required=True, metavar="ACTION").add_parser("show", help="what was read off one template")
+    actions = command(commands, "formats", "what chat templates imply").add_subparsers(required=True, metavar="ACTION")
+    show = command(actions, "show", "what was read off one template", _formats_show)
     show.add_argument("source", metavar="MODEL|TEMPLATE", help="a model (as for %%load_model) or a template file")
-    show.set_defaults(run=_formats_show)
     return parser
 
 
@@ -71,37 +72,31 @@ def _pull(arguments: argparse.Namespace) -> int:
             print(f"{entry.name:28} {size:>10}  {entry.license:24} {entry.about}")
         return 0
     for name in arguments.name:
-        with _Bar() as bar:
+        with _bar() as bar:
             found = pull(name, bar)
         checked = "sha256 verified" if found.verified else f"sha256 {found.sha256[:12]}..." if found.sha256 else "not verified"
         print(f"{found.name}: {found.path} ({found.size / 1e6:,.0f} MB, {checked}, from {found.source})")
     return 0
 
 
-class _Bar:
+@contextmanager
+def _bar() -> Iterator[Progress]:
     """A progress bar on a terminal; elsewhere (CI logs) one line for each thing that is fetched."""
+    from tqdm import tqdm
 
-    def __init__(self) -> None:
-        from tqdm import tqdm
+    told = ""
+    with tqdm(unit="B", unit_scale=True, unit_divisor=1000, disable=None, leave=False) as bar:
 
-        self._bar = tqdm(unit="B", unit_scale=True, unit_divisor=1000, disable=None, leave=False)
-        self._told = ""
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def __call__(self, what: str, done: int, total: int, /) -> None:
-        if self._bar.disable:
-            if what != self._told:
+        def show(what: str, done: int, total: int, /) -> None:
+            nonlocal told
+            if bar.disable and what != told:
                 print(f"fetching {what}", file=sys.stderr)
-            self._told = what
-            return
-        self._bar.set_description(what[-40:], refresh=False)
-        self._bar.total = total or None
-        self._bar.update(done - self._bar.n)
+            told = what
+            bar.set_description(what[-40:], refresh=False)
+            bar.total = total or None
+            bar.update(done - bar.n)
+
+        yield show
 
 
 def _doctor(_: argparse.Namespace) -> int:

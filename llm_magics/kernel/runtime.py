@@ -249,6 +249,12 @@ class Runtime:
 
     # --- the front end --------------------------------------------------------------------------------------------------
 
+    def say(self, text: str) -> None:
+        """Say something below the cell that runs."""
+        from llm_magics.views.card import card_bundle
+
+        self.shell.display_pub.publish(card_bundle(text, ()))
+
     def tell_once(self, what: str) -> None:
         """Say something below the cell that runs, unless it was said before."""
         if what not in self._told:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from llm_magics.errors import OptionError, SchemaError
 from llm_magics.messages import JsonSchema, ToolChoice
 from llm_magics.models.base import Sampling
+from llm_magics.options import near
 from llm_magics.tools.define.tool import Tool, as_tool
 from llm_magics.tools.policy import Approve, Limits, check_approve
 
@@ -49,9 +49,7 @@ class TurnSettings:
             raise OptionError(f"Two tools are called {twice!r}.", "Give one of them another name: @tool(name=...).")
         offered = [tool.name for tool in self.tools]
         if self.tool_choice not in ("auto", "none", "required", *offered):
-            near = difflib.get_close_matches(self.tool_choice, offered, 1)
-            choices = ", ".join(("auto", "none", "required", *offered))
-            hint = f"Did you mean {near[0]!r}?" if near else f"Choose one of {choices}."
+            hint = near(self.tool_choice, offered) or f"Choose one of {', '.join(('auto', 'none', 'required', *offered))}."
             raise OptionError(f"No tool called {self.tool_choice!r} is offered in this turn.", hint)
         if self.tool_choice == "required" and not self.tools:
             raise OptionError("A tool call is required, and no tool is offered.", "Offer at least one tool.")
@@ -61,8 +59,7 @@ class TurnSettings:
         known = {f.name for f in fields(self)}
         for name in given:
             if name not in known | _SHORT.keys():
-                near = difflib.get_close_matches(name, [*known, *_SHORT], 1)
-                raise OptionError(f"A turn has no setting {name!r}.", f"Did you mean {near[0]!r}?" if near else "")
+                raise OptionError(f"A turn has no setting {name!r}.", near(name, [*known, *_SHORT]))
         plain = {name: _READ.get(name, _same)(value) for name, value in given.items() if name in known}
         settings = replace(self, **plain)
         for name, set_in in _SHORT.items():

@@ -121,7 +121,7 @@ class LanguageModelMagics(Magics):
             names = list(self.runtime.residents) if options.all else [self.runtime.resident(options.name).name]
             for name in names:
                 self.runtime.unload(name)
-            self._say(f"Unloaded {', '.join(names) or 'nothing'}.")
+            self.runtime.say(f"Unloaded {', '.join(names) or 'nothing'}.")
 
     @line_magic
     @documented(MODELS)
@@ -196,8 +196,3 @@ class LanguageModelMagics(Magics):
         from .threads import strip
 
         strip(self.runtime, path)
-
-    def _say(self, text: str) -> None:
-        from llm_magics.views.card import card_bundle
-
-        self.runtime.shell.display_pub.publish(card_bundle(text, ()))

@@ -15,7 +15,7 @@ from llm_magics.notebooks import read_notebook, saved_transcripts
 from llm_magics.notebooks import strip as strip_notebook
 from llm_magics.plural import counted
 from llm_magics.transcript import Transcript
-from llm_magics.views.card import card_bundle, table_bundle
+from llm_magics.views.card import table_bundle
 from llm_magics.views.secrets.secrets import masked
 from llm_magics.views.text.lines import ENDINGS
 from llm_magics.views.text.plain import transcript_markdown
@@ -53,7 +53,7 @@ def list_threads(runtime: Runtime, options: ThreadOptions) -> None:
 
 def use(runtime: Runtime, options: ThreadOptions) -> None:
     runtime.current_thread = runtime.known_thread(_needed(options, "thread")).name
-    _say(runtime, f"Now in thread {runtime.current_thread!r}.")
+    runtime.say(f"Now in thread {runtime.current_thread!r}.")
 
 
 def fork(runtime: Runtime, options: ThreadOptions) -> None:
@@ -64,7 +64,7 @@ def fork(runtime: Runtime, options: ThreadOptions) -> None:
     runtime.threads[name] = Thread(name, source.session.fork(name))
     runtime.current_thread = name
     n_turns = counted(len(source.session.turns), "turn")
-    _say(runtime, f"Now in thread {name!r}, which begins with {n_turns} of {source.name!r}.")
+    runtime.say(f"Now in thread {name!r}, which begins with {n_turns} of {source.name!r}.")
 
 
 def pick(runtime: Runtime, options: ThreadOptions) -> None:
@@ -74,13 +74,13 @@ def pick(runtime: Runtime, options: ThreadOptions) -> None:
     if not options.name.isdecimal():
         raise OptionError("%thread pick needs the number of an answer.", "Count from 1.")
     thread.samples.pick(int(options.name))
-    _say(runtime, f"Thread {thread.name!r} goes on with answer {options.name}.")
+    runtime.say(f"Thread {thread.name!r} goes on with answer {options.name}.")
 
 
 def reset(runtime: Runtime, options: ThreadOptions) -> None:
     thread = runtime.known_thread(options.thread or options.name)
     thread.session.reset()
-    _say(runtime, f"Thread {thread.name!r} is empty again.")
+    runtime.say(f"Thread {thread.name!r} is empty again.")
 
 
 def export(runtime: Runtime, options: ThreadOptions) -> None:
@@ -95,7 +95,7 @@ def export(runtime: Runtime, options: ThreadOptions) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise OptionError(f"{path} cannot be written: {error}.") from error
-    _say(runtime, f"Wrote {counted(len(traces), 'turn')} to {path}.")
+    runtime.say(f"Wrote {counted(len(traces), 'turn')} to {path}.")
 
 
 def restore(runtime: Runtime, options: ThreadOptions) -> None:
@@ -116,7 +116,7 @@ def restore(runtime: Runtime, options: ThreadOptions) -> None:
             thread.made(str(trace.settings.get("cell") or ""), trace.turn, -1)
         found[name] = len(turns)
     runtime.current_thread = runtime.latest_thread = saved[-1].thread
-    _say(runtime, "Restored " + ", ".join(f"{counted(n, 'turn')} of thread {name!r}" for name, n in found.items()) + ".")
+    runtime.say("Restored " + ", ".join(f"{counted(n, 'turn')} of thread {name!r}" for name, n in found.items()) + ".")
 
 
 def in_conversation(traces: Iterable[Transcript]) -> list[Transcript]:
@@ -153,7 +153,7 @@ def notebook_path(shell: Any, given: str = "") -> Path:
 
 def strip(runtime: Runtime, path_given: str = "") -> None:
     """Take the records (prompts, settings, token ids) out of a notebook's file; what the reader sees stays."""
-    _say(runtime, str(strip_notebook(notebook_path(runtime.shell, path_given))))
+    runtime.say(str(strip_notebook(notebook_path(runtime.shell, path_given))))
 
 
 def _needed(options: ThreadOptions, what: str) -> str:
@@ -165,7 +165,3 @@ def _needed(options: ThreadOptions, what: str) -> str:
 def _head(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= _HEAD else line[: _HEAD - 1] + "…"
-
-
-def _say(runtime: Runtime, text: str) -> None:
-    runtime.shell.display_pub.publish(card_bundle(text, ()))

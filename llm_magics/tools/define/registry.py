@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from llm_magics.errors import ToolError
+from llm_magics.options import near
 
 if TYPE_CHECKING:
     from .tool import Tool
@@ -30,9 +30,8 @@ class Registry:
 
     def __getitem__(self, name: str) -> Tool:
         if name not in self._tools:
-            near = difflib.get_close_matches(name, self._tools, 1)
             known = ", ".join(self._tools) or "none"
-            raise ToolError(f"There is no tool {name!r}.", f"Did you mean {near[0]!r}?" if near else f"Registered: {known}.")
+            raise ToolError(f"There is no tool {name!r}.", near(name, self._tools) or f"Registered: {known}.")
         return self._tools[name]
 
     @property
