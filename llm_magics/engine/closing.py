@@ -53,22 +53,13 @@ class Allowed:
 
 
 class Closer:
-    """Watches one JSON text under one grammar. ``matcher`` is the grammar's state, which this may take back.
-
-    ``bytes_as_tokens`` maps a byte to the token that is this byte alone; ``tokenize`` spells a text as the model would;
-    ``prelude`` are the tokens of ``text.prelude_end``.
-    """
+    """Watches one JSON text under one grammar. ``matcher`` is the grammar's state, which this may take back; ``prelude`` are
+    the tokens of ``text.prelude_end``. The rest is as for :class:`~llm_magics.engine.wayout.WayOut`."""
 
     def __init__(
-        self,
-        matcher: Any,
-        piece: Callable[[int], bytes],
-        bytes_as_tokens: Mapping[int, int],
-        tokenize: Callable[[str], tuple[int, ...]],
-        text: JsonText,
-        allowed: Allowed,
-        prelude: tuple[int, ...] = (),
-    ) -> None:
+        self, matcher: Any, piece: Callable[[int], bytes], bytes_as_tokens: Mapping[int, int],
+        tokenize: Callable[[str], tuple[int, ...]], text: JsonText, allowed: Allowed, prelude: tuple[int, ...] = (),
+    ) -> None:  # fmt: skip
         self._matcher = matcher
         self._piece = piece
         self._ways = WayOut(text, piece, bytes_as_tokens, tokenize, prelude)

@@ -27,13 +27,11 @@ class EngineConfig:
 
     ``path`` is the first file of a split GGUF. ``n_gpu_layers`` -1 means all. ``n_slots`` sequences share one KV cache of
     ``n_ctx`` tokens. ``deterministic``: no prefix reuse, fixed batch shape, one sequence. ``speculation``: "lookup" guesses
-    that the text repeats itself, and checks every guess, so that only the speed changes; "auto" does so where that was
-    measured to help, with no layer on a GPU, if this model's memory can take a wrong guess back. Greedy text stays that of
-    plain decoding: by the very bits where :mod:`.exact` finds batches that allow it, else because near ties are decided again,
-    unless more than 16 tokens would have to be evaluated anew for one. ``draft`` is the file of a small model of the same
-    vocabulary that guesses too, ``draft_gpu_layers`` of it on the GPU. ``device_sampling`` lets llama.cpp draw where the logits
-    are, so that no row of them is copied to the host, for as long as a request needs no grammar, log-probabilities, penalties
-    or bias; a seed then gives another draw than on the host. It does not go with speculation. ``park_memory`` and
+    that the text repeats itself, and checks every guess, so that only the speed changes (see :mod:`.guess.speculation`);
+    "auto" does so where that was measured to help, with no layer on a GPU, if this model's memory can take a wrong guess back.
+    ``draft`` is the file of a small model of the same vocabulary that guesses too, ``draft_gpu_layers`` of it on the GPU.
+    ``device_sampling`` lets llama.cpp draw where the logits are, as long as a request needs no grammar, log-probabilities,
+    penalties or bias; a seed then gives another draw than on the host. It does not go with speculation. ``park_memory`` and
     ``park_disk`` are the bytes that the states of conversations may take that have lost their slot, on disk in
     ``park_directory`` ("" is one beside the models that were fetched).
     """

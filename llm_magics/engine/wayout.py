@@ -78,13 +78,9 @@ class WayOut:
     """
 
     def __init__(
-        self,
-        text: JsonText,
-        piece: Callable[[int], bytes],
-        bytes_as_tokens: Mapping[int, int],
-        tokenize: Callable[[str], tuple[int, ...]],
-        prelude: tuple[int, ...] = (),
-    ) -> None:
+        self, text: JsonText, piece: Callable[[int], bytes], bytes_as_tokens: Mapping[int, int],
+        tokenize: Callable[[str], tuple[int, ...]], prelude: tuple[int, ...] = (),
+    ) -> None:  # fmt: skip
         self._piece = piece
         self._tokens = bytes_as_tokens
         self._tokenize = tokenize

@@ -3,11 +3,8 @@
 The format (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md): magic, version, counts, metadata (typed key-value
 pairs), one info per tensor, padding, tensor data. llama.cpp aborts the process on some damage that it meets here, so every
 length is checked against the file before it is used. Arrays stay undecoded (a vocabulary has 150,000 strings); the bytes of the
-header are copied out and the file is closed, so nothing stays mapped.
-
-The gguf package believes the lengths that a file states, and maps the whole file.
-
-:func:`read_gguf` checks the container; :func:`llm_magics.engine.fit.gguf_check.check_model` checks what it says of a model.
+header are copied out and the file is closed. The gguf package believes the lengths that a file states, and maps the whole file.
+:mod:`.gguf_check` checks what the header says of a model.
 """
 
 from __future__ import annotations

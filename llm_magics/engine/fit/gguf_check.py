@@ -1,9 +1,7 @@
 """Check that what a GGUF says of its model can be true, and that a configuration respects it, before llama.cpp stakes the
-process on it.
+process on it: several of these conditions are plain assertions there.
 
-Several of these conditions are plain assertions in llama.cpp, which abort the process and take the user's variables along. What
-is only unusual passes: whether llama.cpp can run a sound file is found out by trying, in a child process
-(:mod:`llm_magics.engine.fit.probe`).
+What is only unusual passes: whether llama.cpp can run a sound file is found out by trying, in a child process (:mod:`.probe`).
 """
 
 from __future__ import annotations

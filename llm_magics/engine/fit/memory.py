@@ -3,8 +3,7 @@
 Nothing is computed here that llama.cpp can say itself. A child process (:mod:`llm_magics.engine.fit.probe`) loads the model
 without its weights and plans the context without allocating it; its log then tells, for this very architecture and build: which
 device each layer goes to, which of the CPU's buffer types each tensor goes to (some are repacked into a second copy), the size
-of the KV cache and of recurrent states, and the compute and output buffers. Grouped-query attention, sliding windows, recurrent
-and hybrid layers, experts and latent attention need no formula of their own. The weights' sizes are those of the tensor table.
+of the KV cache and of recurrent states, and the compute and output buffers. The weights' sizes are those of the tensor table.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from llm_magics.engine.native.cpus import control_groups
@@ -200,10 +198,6 @@ class Estimate:
         """Bytes of one kind on all devices: "model", "kv", "recurrent", "compute" or "output"."""
         return sum(size for _, k, size in self.buffers if k == kind)
 
-    @property
-    def total(self) -> int:
-        return sum(size for _, _, size in self.buffers)
-
 
 def estimate(gguf: Gguf, config: EngineConfig) -> Estimate:
     """Say what loading ``config`` would take, without loading it. Raises what a load would, if llama.cpp refuses the model."""
@@ -222,9 +216,10 @@ class Estimator:
     def __enter__(self) -> Estimator:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._child:
-            self._child.__exit__(kind, error, trace)
+            self._child.__exit__()
+            self._child = None
 
     def __call__(self, config: EngineConfig) -> Estimate:
         key = _key(config)
@@ -266,20 +261,11 @@ class Estimator:
         try:
             return self._child.ask(as_request(config, overridden=overridden))
         except ModelError:  # it may have died of this configuration; another one gets a new child
-            self._child.__exit__(None, None, None)
-            self._child = None
+            self.__exit__()
             raise
 
 
-_TAKES_NOTHING = (
-    "path",
-    "n_threads",
-    "deterministic",
-    "draft_gpu_layers",
-    "park_memory",
-    "park_disk",
-    "park_directory",
-)
+_TAKES_NOTHING = ("path", "n_threads", "deterministic", "draft_gpu_layers", "park_memory", "park_disk", "park_directory")
 
 
 def _key(config: EngineConfig) -> str:
@@ -302,23 +288,19 @@ def _from_json(text: str) -> Estimate | None:
 
 def _must_be_understood(types: Sequence[tuple[str, str]], lines: Sequence[Line], *, on_device: bool) -> None:
     """Refuse a log in other words than those that are read here: what is not seen would count as nothing."""
-    missing = [
-        what
-        for what, found in (
-            ("where the weights go", bool(types)),
-            ("which layers a device gets", not on_device or any(_ASSIGNED.search(text) for _, text in lines)),
-            ("which device it uses", not on_device or bool(_devices(lines))),
-            ("how large the KV cache or the state is", bool(_caches(lines))),
-            ("how large the compute buffers are", any(kind == "compute" for _, kind in _planned(lines))),
-        )
-        if not found
-    ]
-    if missing:
-        raise EngineError(
-            f"How much memory this takes is not known: this build of llama.cpp does not say {missing[0]} in words that are "
-            "understood.",
-            f"Install the release that this package stands on: pip install llama-cpp-python=={_UNDERSTOOD}.",
-        )
+    for what, found in (
+        ("where the weights go", bool(types)),
+        ("which layers a device gets", not on_device or any(_ASSIGNED.search(text) for _, text in lines)),
+        ("which device it uses", not on_device or bool(_devices(lines))),
+        ("how large the KV cache or the state is", bool(_caches(lines))),
+        ("how large the compute buffers are", any(kind == "compute" for _, kind in _planned(lines))),
+    ):
+        if not found:
+            raise EngineError(
+                f"How much memory this takes is not known: this build of llama.cpp does not say {what} in words that are "
+                "understood.",
+                f"Install the release that this package stands on: pip install llama-cpp-python=={_UNDERSTOOD}.",
+            )
 
 
 def _devices(lines: Iterable[Line]) -> list[Device]:

@@ -10,7 +10,7 @@ from llm_magics.errors import LLMMagicsError, MemoryFitError
 
 from .gguf import Gguf
 from .gguf_check import trained_context
-from .memory import Device, Estimate, Estimator, FreeMemory, Gpu, free_memory, normal_pci
+from .memory import Device, Estimate, Estimator, FreeMemory, free_memory, normal_pci
 from .probe import DeviceError
 
 AUTO_CONTEXT = 16384  # tokens that "auto" asks for at most: a long conversation, and not yet gigabytes of cache
@@ -62,17 +62,12 @@ def plan(
 
     Raises MemoryFitError naming what is missing where, who holds it, and which options would fit.
     """
-    free = free or free_memory()
-    with Estimator(gguf) as estimator:
-        return _Planner(gguf, free, estimator).plan(config, auto_context, auto_layers and _has_gpu(gpu))
-
-
-def _has_gpu(known: bool | None) -> bool:
-    if known is None:
+    if auto_layers and gpu is None:
         from llm_magics.engine.native.llama import supports_gpu
 
-        return supports_gpu()
-    return known
+        gpu = supports_gpu()
+    with Estimator(gguf) as estimator:
+        return _Planner(gguf, free or free_memory(), estimator).plan(config, auto_context, auto_layers and bool(gpu))
 
 
 class _Planner:
@@ -126,12 +121,9 @@ class _Planner:
 
     def gpu_room(self, device: Device) -> int:
         """What the driver says, and llama.cpp for itself: it may see a part of the GPU only (MIG)."""
-        gpu = self.gpu(device)
+        gpu = self.free.gpu(device.pci)
         rooms = [device.free - _GPU_RESERVE, *([gpu.free - _GPU_RESERVE - _GPU_CONTEXT] if gpu else [])]
         return max(0, min(rooms))
-
-    def gpu(self, device: Device) -> Gpu | None:
-        return self.free.gpu(device.pci)
 
     def refusal(self, config: EngineConfig, auto_layers: bool) -> MemoryFitError:
         try:
@@ -147,7 +139,7 @@ class _Planner:
     def problem(self, estimate: Estimate, device: str, needed: int, has: int) -> str:
         name = "the computer's memory" if device == "host" else device
         parts = ", ".join(f"{what} {_gb(size)}" for kind, what in _KINDS.items() if (size := estimate.needs(device, kind)))
-        holders = [g for d in estimate.devices if d.name == device and (g := self.gpu(d))]
+        holders = [g for d in estimate.devices if d.name == device and (g := self.free.gpu(d.pci))]
         held = "".join(f"; {p.name} (pid {p.pid}) holds {_gb(p.used)} there" for g in holders for p in g.processes if p.used)
         return f"it needs {_gb(needed)} of {name} ({parts}), and {_gb(has)} are to be had{held}"
 

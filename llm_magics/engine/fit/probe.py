@@ -1,9 +1,8 @@
 """Try a model in a child process, where a crash costs nothing, and let llama.cpp say there how much memory it would take.
 
 A file of unknown origin can still kill llama.cpp after every check that we make (it aborts on a failed assertion). So such a
-file is loaded once by a child, with a tiny context on the CPU, and evaluates one token; the outcome is remembered by the file's
-identity. The same child can load a model *without* its weights (``no_alloc``) and plan a context's buffers without allocating
-them, which is how :mod:`llm_magics.engine.fit.memory` knows what a configuration needs, for every architecture there is.
+file is loaded once by a child, with a tiny context on the CPU, and evaluates one token; the outcome is remembered for the file.
+The same child can load a model *without* its weights (``no_alloc``) and plan a context's buffers without allocating them.
 
 The child (``python -m llm_magics.engine.fit.probe``) reads one JSON request a line and answers each with one line; its stderr
 is llama.cpp's log, each line with its level in front, so that the last words of a child that died are known.
@@ -24,7 +23,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import Any, ClassVar
 
 from llm_magics.engine.native.cpus import default_threads
@@ -99,7 +97,7 @@ class Child:
     def __enter__(self) -> Child:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.communicate()
         self._log.close()
@@ -129,7 +127,8 @@ class Child:
         self._read += len(said)
         lines = _parse_log(said.decode("utf-8", "replace"))
         if not answer:
-            raise self._died(lines, on_device=_on_device(request), timed_out=expired.is_set())
+            on_device = request["do"] == "plan" and request["config"]["n_gpu_layers"] != 0
+            raise self._died(lines, on_device=on_device, timed_out=expired.is_set())
         told = json.loads(answer)
         if not told["ok"]:
             raise self._refused(told["why"], lines)
@@ -162,17 +161,10 @@ class Child:
         return error if isinstance(error, ModelError | OptionError) else ModelFileError(str(error))
 
 
-def _on_device(request: dict[str, Any]) -> bool:
-    return request["do"] == "plan" and request["config"]["n_gpu_layers"] != 0
-
-
 def _parse_log(text: str) -> list[Line]:
     """Lines with their level; what did not come through the log (an assertion's text, a Python traceback) counts as errors."""
-    found = []
-    for line in text.splitlines():
-        match = _LEVEL_LINE.match(line)
-        found.append((int(match[1]), match[2]) if match else (4, line))
-    return found
+    lines = ((_LEVEL_LINE.match(line), line) for line in text.splitlines())
+    return [(int(match[1]), match[2]) if match else (4, line) for match, line in lines]
 
 
 def _status(status: int) -> str:
@@ -280,8 +272,7 @@ def _plan_buffers(lib: Any, config: EngineConfig, *, overridden: bool) -> str | 
     model = lib.llama_model_load_from_file(os.fsencode(config.path), params)
     if not model:
         return ""
-    holder = type("Loaded", (), {"pointer": model})()
-    wanted = context_params(holder, config, AbortFlag())
+    wanted = context_params(model, config, AbortFlag())
     chains = Attached(config.n_slots) if config.device_sampling else None
     if chains is not None:
         chains.write_to(wanted)

@@ -1,9 +1,8 @@
 """Draft-model speculation: a small model of the same vocabulary guesses what the large one will say.
 
-The guess is evaluated by the large model in one batch with the token that is due, and every position is then drawn as usual; a
-guess is kept only where the draw gives the same token (https://arxiv.org/abs/2211.17192). The draft guesses its own likeliest
-tokens, so the draws, and with them the sampled distribution and what a seed gives, are those of plain decoding; the price is
-that at high temperatures fewer guesses come true than if the draft's own draws were weighed against the large model's.
+The draft guesses its own likeliest tokens (https://arxiv.org/abs/2211.17192), so the draws, and with them the sampled
+distribution and what a seed gives, are those of plain decoding; the price is that at high temperatures fewer guesses come true
+than if the draft's own draws were weighed against the large model's.
 
 Guessing stops where the draft is unsure, guesses grow while they come true, and a draft that is unsure or mostly wrong rests
 for longer and longer, because asking it costs time too. All of that hangs on what was accepted and on no clock, so that the
@@ -43,11 +42,9 @@ class Draft:
             self._model = Model(own, progress)
             on_failure.callback(self._model.free)
             check_vocabularies(target, self._model, os.path.basename(config.path), os.path.basename(config.draft))
-            if self._model.recurrent or self._model.n_swa:
-                raise UnsupportedModelError(
-                    f"{os.path.basename(config.draft)} cannot draft: its memory cannot take back a wrong guess.",
-                    "Choose a draft model with plain attention.",
-                )
+            if not self._model.cuttable:
+                what = f"{os.path.basename(config.draft)} cannot draft: its memory cannot take back a wrong guess."
+                raise UnsupportedModelError(what, "Choose a draft model with plain attention.")
             self._context = Context(self._model, own)
             on_failure.callback(self._context.free)
             self.description = self._model.description()
@@ -155,12 +152,9 @@ class DraftGuesser:
 
 def check_vocabularies(target: Model, draft: Model, target_name: str, draft_name: str) -> None:
     """Refuse a draft whose token ids do not mean what the large model's mean."""
-    why = _difference(target, draft)
-    if why:
-        raise OptionError(
-            f"{draft_name} cannot draft for {target_name}: {why}.",
-            "Choose a smaller model of the same family, which has the same vocabulary.",
-        )
+    if why := _difference(target, draft):
+        more = "Choose a smaller model of the same family, which has the same vocabulary."
+        raise OptionError(f"{draft_name} cannot draft for {target_name}: {why}.", more)
 
 
 def _difference(target: Model, draft: Model) -> str:
@@ -169,9 +163,6 @@ def _difference(target: Model, draft: Model) -> str:
     for token in range(min(target.n_vocab, draft.n_vocab)):
         theirs, ours = draft.piece(token), target.piece(token)
         if theirs != ours:
-            return f"token {token:,} is {_shown(ours)} to the one and {_shown(theirs)} to the other"
+            one, other = (repr(piece.decode("utf-8", "replace")) for piece in (ours, theirs))
+            return f"token {token:,} is {one} to the one and {other} to the other"
     return ""
-
-
-def _shown(piece: bytes) -> str:
-    return repr(piece.decode("utf-8", "replace"))

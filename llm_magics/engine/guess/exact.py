@@ -8,8 +8,7 @@ foresees it. So it is tried, once per file and configuration: a few tokens are e
 their keys and values and their logits are compared bit by bit.
 
 On the CPU, llama.cpp's attention goes one way for a single token behind more than 256 others and another way for several; only
-with quantised keys and values (``kv_type`` "q8_0") it goes the same way for all. Where nothing wider than one token is exact,
-the scheduler checks guesses in any batch and makes near ties again from single tokens.
+with quantised keys and values (``kv_type`` "q8_0") it goes the same way for all.
 """
 
 from __future__ import annotations

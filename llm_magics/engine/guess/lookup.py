@@ -1,8 +1,7 @@
 """Prompt lookup: guess that what followed the same words before will follow them again.
 
-Text that is copied or edited repeats long runs of the prompt. The guess is evaluated in one batch with the token that is due,
-and every position is then drawn as usual; a guess is kept only where the draw gives the same token, so neither greedy output
-nor a sampled distribution changes (https://arxiv.org/abs/2304.04487, https://github.com/apoorvumang/prompt-lookup-decoding).
+Text that is copied or edited repeats long runs of the prompt
+(https://arxiv.org/abs/2304.04487, https://github.com/apoorvumang/prompt-lookup-decoding).
 
 A wrong guess costs time: on a CPU, four tokens take as long as 2.3 single ones, eight 2.7, seventeen 4.3 (two cores, weights of
 Q4_K; others between are no cheaper, as llama.cpp's kernels go by four and eight rows). So a guess is made only where the run of

@@ -1,9 +1,9 @@
 """Guessing what comes next, and checking it: who guesses, how much may be checked at once, and what rounding may have spoiled.
 
 A guess is evaluated in one batch behind the token that is due, and every position is then drawn as usual; the guess is kept as
-far as the draws say the same. Batches of several tokens may round differently from single ones (see :mod:`.exact`). Where no
-batch is exact, a greedy choice that rounding could flip is made again: the last tokens are evaluated once more, one by one, as
-long as they are few.
+far as the draws say the same, so neither greedy output nor a sampled distribution changes. Batches of several tokens may round
+differently from single ones (see :mod:`.exact`). Where no batch is exact, a greedy choice that rounding could flip is made
+again: the last tokens are evaluated once more, one by one, as long as they are few.
 """
 
 from __future__ import annotations

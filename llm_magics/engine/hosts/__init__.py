@@ -8,7 +8,11 @@ from llm_magics.engine.values import Engine, EngineConfig
 
 
 def open_engine(config: EngineConfig, progress: Callable[[float], bool | None] | None = None) -> Engine:
-    """Load a model in this process; see :func:`llm_magics.engine.hosts.local.open_engine`. Imports llama_cpp."""
-    from .local import open_engine as open_local
+    """Load a model in this process. Imports llama_cpp.
 
-    return open_local(config, progress)
+    ``progress`` is called in the calling thread with the fraction loaded so far; returning False cancels the load. Raises
+    ModelNotFoundError, ModelFileError, UnsupportedModelError, MemoryFitError or OptionError, with llama.cpp's own words.
+    """
+    from .local import LocalEngine
+
+    return LocalEngine(config, progress)

@@ -1,7 +1,6 @@
 """The engine in this process: one thread owns the context, everybody else talks to it through a queue.
 
-Submitting puts a sequence into the engine's inbox; its events come back through the sequence's own channel. The engine runs
-ahead of a slow consumer by a bounded number of events and never waits for a fast one.
+Submitting puts a sequence into the engine's inbox; its events come back through the sequence's own channel.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import Literal
@@ -22,6 +21,7 @@ from llm_magics.engine.fit.gguf_check import check_cache
 from llm_magics.engine.guess.speculation import Speculation
 from llm_magics.engine.native.constraint import ConstraintEngine
 from llm_magics.engine.native.context import Context, buffer_sizes
+from llm_magics.engine.native.library import lib
 from llm_magics.engine.native.llama import give_memory_back
 from llm_magics.engine.native.model import Model, Progress
 from llm_magics.engine.run.parking import Parking
@@ -46,10 +46,7 @@ class _Core:
     def __init__(
         self, model: Model, context: Context, speculation: Speculation, parking: Parking, scheduler: Scheduler
     ) -> None:
-        self.model = model
-        self.context = context
-        self.speculation = speculation
-        self.parking = parking
+        self.model, self.context, self.speculation, self.parking = model, context, speculation, parking
         self.scheduler = scheduler
         self.inbox: SimpleQueue[Sequence | Literal["wake", "close"]] = SimpleQueue()
         self.closing = threading.Event()
@@ -69,9 +66,8 @@ class _Core:
             self.scheduler.end_all(fault)  # after a fault of ours nobody may be left waiting; otherwise nobody waits
             self._refuse_late_comers()
             self.parking.close()
-            self.context.free()
-            self.speculation.free()
-            self.model.free()
+            for part in (self.context, self.speculation, self.model):
+                part.free()
             give_memory_back()
 
     def _serve(self) -> None:
@@ -130,24 +126,18 @@ class LocalGeneration:
         return self
 
     def __next__(self) -> EngineEvent:
-        if self._over:
+        item: EngineEvent | Exception | None = None
+        while item is None and not self._over:
+            with suppress(Empty):
+                item = self._channel.queue.get(timeout=_WAIT)
+        if item is None:
             raise StopIteration
-        item = self._wait()
         if self._channel.caught_up():
             self._core.inbox.put("wake")
+        self._over = self._over or isinstance(item, Exception | Finished)
         if isinstance(item, Exception):
-            self._over = True
             raise item
-        if isinstance(item, Finished):
-            self._over = True
         return item
-
-    def _wait(self) -> EngineEvent | Exception:
-        while True:
-            try:
-                return self._channel.queue.get(timeout=_WAIT)
-            except Empty:
-                continue
 
     def cancel(self) -> None:
         """Ask for the end: iterating goes on to a Finished with reason "interrupted". Any thread may ask."""
@@ -203,27 +193,11 @@ class LocalEngine:
         """Queue a request. Raises ContextFullError, OptionError or EngineError for one that cannot be met, before anything is
         evaluated."""
         self._check_open()
-        prompt, info = request.prompt, self._info
-        if not prompt:
-            raise EngineError("The prompt is empty.", "Give at least one token.")
-        if min(prompt) < 0 or max(prompt) >= info.n_vocab:
-            raise EngineError(f"The prompt has a token id outside 0 to {info.n_vocab - 1}.", "Tokenise it with this engine.")
-        _check_droppable(request, info)
-        least = len(prompt) - sum(end - start for start, end in request.droppable)
-        if least > info.n_ctx:
-            without = ", even without what may be dropped" if request.droppable else ""
-            raise ContextFullError(
-                f"The prompt has {least} tokens{without}, but the context holds {info.n_ctx}.",
-                "Shorten the conversation, or load the model with a larger context.",
-                n_prompt=least,
-                n_ctx=info.n_ctx,
-            )
-        if request.max_tokens is not None and request.max_tokens < 0:
-            raise OptionError(f"max_tokens is {request.max_tokens}, but cannot be negative.")
-        core = self._core
+        _check_request(request, self._info)
+        core, n_ctx = self._core, self._info.n_ctx
         if core.scheduler.n_waiting + core.inbox.qsize() >= MAX_WAITING:
             raise EngineError(f"{MAX_WAITING} requests are waiting already.", "Ask again when some are done.")
-        sequence = Sequence(request, core.model, self._constraints, info.n_ctx, device_sampling=self._device_sampling)
+        sequence = Sequence(request, core.model, self._constraints, n_ctx, device_sampling=self._device_sampling)
         generation = LocalGeneration(core, sequence)
         core.inbox.put(sequence)
         core.scheduler.interrupt(request.priority)
@@ -270,26 +244,11 @@ def _open(config: EngineConfig, progress: Progress | None, interrupts: Held, own
     interrupts.check()
     n_ctx = min(config.n_ctx or context.n_ctx, context.n_ctx)
     scheduler = Scheduler(
-        model,
-        context,
-        n_slots=config.n_slots,
-        n_ctx=n_ctx,
-        reuse=not config.deterministic,
-        speculation=speculation,
-        parking=parking,
-        device_sampling=config.device_sampling,
-    )
+        model, context, n_slots=config.n_slots, n_ctx=n_ctx, reuse=not config.deterministic,
+        speculation=speculation, parking=parking, device_sampling=config.device_sampling,
+    )  # fmt: skip
     info = _describe(config, model, context, speculation, n_ctx, time.perf_counter() - started)
     return _Core(model, context, speculation, parking, scheduler), info
-
-
-def open_engine(config: EngineConfig, progress: Callable[[float], bool | None] | None = None) -> LocalEngine:
-    """Load a model in this process.
-
-    ``progress`` is called in the calling thread with the fraction loaded so far; returning False cancels the load. Raises
-    ModelNotFoundError, ModelFileError, UnsupportedModelError, MemoryFitError or OptionError, with llama.cpp's own words.
-    """
-    return LocalEngine(config, progress)
 
 
 def _closed() -> EngineError:
@@ -298,22 +257,21 @@ def _closed() -> EngineError:
 
 def _check(config: EngineConfig) -> None:
     """Refuse sizes that llama.cpp would change in silence or abort on."""
-    for name in ("n_batch", "n_ubatch", "n_slots"):
-        if getattr(config, name) < 1:
-            raise OptionError(f"{name} is {getattr(config, name)}, but must be at least 1.")
-    for name in ("park_memory", "park_disk"):
-        if getattr(config, name) < 0:
-            raise OptionError(f"{name} is {getattr(config, name)}, but must be 0 (keep nothing there) or more bytes.")
+    for names, least, wanted in (
+        (("n_batch", "n_ubatch", "n_slots", "n_threads"), 1, "at least 1"),
+        (("park_memory", "park_disk"), 0, "0 (keep nothing there) or more bytes"),
+        (("n_ctx",), 0, "0 (the model's own) or more"),
+    ):
+        for name in names:
+            if (value := getattr(config, name)) is not None and value < least:
+                raise OptionError(f"{name} is {value}, but must be {wanted}.")
     check_cache(config.kv_type, config.flash_attention)
-    if config.n_ctx < 0:
-        raise OptionError(f"n_ctx is {config.n_ctx}, but must be 0 (the model's own) or more.")
-    if config.n_threads is not None and config.n_threads < 1:
-        raise OptionError(f"n_threads is {config.n_threads}, but must be at least 1.")
+    guesses = config.speculation == "lookup" or config.draft
     if config.deterministic and config.n_slots > 1:
         raise OptionError("A deterministic engine runs one sequence at a time.", "Leave n_slots at 1.")
-    if config.device_sampling and (config.speculation == "lookup" or config.draft):
+    if config.device_sampling and guesses:
         raise OptionError("Guesses are checked on the host: sampling cannot be the device's.", "Leave one of the two off.")
-    if config.deterministic and (config.speculation == "lookup" or config.draft):
+    if config.deterministic and guesses:
         raise OptionError("A deterministic engine guesses nothing: batches would differ in shape.", "Leave speculation off.")
 
 
@@ -330,6 +288,23 @@ def _check_model(config: EngineConfig, model: Model) -> None:
             f"{os.path.basename(config.path)} cannot be speculated on: its memory cannot take back a wrong guess.",
             'Load it with speculation "auto" or "off", and without a draft model.',
         )
+
+
+def _check_request(request: GenerateRequest, info: EngineInfo) -> None:
+    prompt = request.prompt
+    if not prompt:
+        raise EngineError("The prompt is empty.", "Give at least one token.")
+    if min(prompt) < 0 or max(prompt) >= info.n_vocab:
+        raise EngineError(f"The prompt has a token id outside 0 to {info.n_vocab - 1}.", "Tokenise it with this engine.")
+    _check_droppable(request, info)
+    least = len(prompt) - sum(end - start for start, end in request.droppable)
+    if least > info.n_ctx:
+        without = ", even without what may be dropped" if request.droppable else ""
+        what = f"The prompt has {least} tokens{without}, but the context holds {info.n_ctx}."
+        more = "Shorten the conversation, or load the model with a larger context."
+        raise ContextFullError(what, more, n_prompt=least, n_ctx=info.n_ctx)
+    if request.max_tokens is not None and request.max_tokens < 0:
+        raise OptionError(f"max_tokens is {request.max_tokens}, but cannot be negative.")
 
 
 def _check_droppable(request: GenerateRequest, info: EngineInfo) -> None:
@@ -350,37 +325,18 @@ def _describe(
 ) -> EngineInfo:
     metadata = model.metadata()
     values = dict(metadata)
-    buffers = buffer_sizes([*model.log, *context.log, *(speculation.draft.log if speculation.draft is not None else [])])
-    shape = model.shape()
+    draft = speculation.draft
+    buffers = buffer_sizes([*model.log, *context.log, *(draft.log if draft is not None else [])])
+    every = model.n_layers + 1  # the output layer counts as one
+    bos, eos = (model.piece(token).decode("utf-8", "replace") if token >= 0 else "" for token in (model.bos, model.eos))
     return EngineInfo(
-        path=config.path,
-        architecture=values.get("general.architecture", ""),
-        description=model.description(),
-        n_params=shape.n_params,
-        size=shape.size,
-        n_ctx=n_ctx,
-        n_ctx_train=shape.n_ctx_train,
-        n_vocab=model.n_vocab,
-        n_layers=shape.n_layers,
-        n_gpu_layers=min(config.n_gpu_layers, shape.n_layers + 1) if config.n_gpu_layers >= 0 else shape.n_layers + 1,
-        n_slots=config.n_slots,
-        chat_template=values.get("tokenizer.chat_template", ""),
-        metadata=metadata,
-        bos=model.bos,
-        eos=model.eos,
-        eog=model.eog,
-        adds_bos=model.adds_bos,
-        control_tokens=model.control_tokens,
-        bos_text=_piece_text(model, model.bos),
-        eos_text=_piece_text(model, model.eos),
-        can_shift=context.can_shift and model.cuttable,
-        recurrent=model.recurrent,
+        path=config.path, architecture=values.get("general.architecture", ""), description=model.description(),
+        n_params=model.n_params, size=int(lib.llama_model_size(model.pointer)), n_vocab=model.n_vocab,
+        n_ctx=n_ctx, n_ctx_train=int(lib.llama_model_n_ctx_train(model.pointer)), n_slots=config.n_slots,
+        n_layers=model.n_layers, n_gpu_layers=min(config.n_gpu_layers, every) if config.n_gpu_layers >= 0 else every,
+        chat_template=values.get("tokenizer.chat_template", ""), metadata=metadata,
+        bos=model.bos, eos=model.eos, eog=model.eog, adds_bos=model.adds_bos, bos_text=bos, eos_text=eos,
+        control_tokens=model.control_tokens, can_shift=context.can_shift and model.cuttable, recurrent=model.recurrent,
         devices=tuple(dict.fromkeys(device for device, _, _ in buffers if "_" not in device)),  # e.g. not CPU_Mapped
-        buffers=buffers,
-        load_seconds=seconds,
-        draft=speculation.draft.description if speculation.draft is not None else "",
-    )
-
-
-def _piece_text(model: Model, token: int) -> str:
-    return model.piece(token).decode("utf-8", "replace") if token >= 0 else ""
+        buffers=buffers, load_seconds=seconds, draft=draft.description if draft is not None else "",
+    )  # fmt: skip

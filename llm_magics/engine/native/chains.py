@@ -65,8 +65,7 @@ class Attached:
     """The chains that a context draws by, one per sequence. They stay attached when a request ends.
 
     Attaching one makes llama.cpp plan its graphs anew inside the next evaluation, where a failed allocation ends the process.
-    So the first ones are attached while the context is made, and a request whose settings differ in the seed only takes over
-    the chain that is there.
+    So the first ones are attached while the context is made, and a request that differs in its seed only takes over the chain.
     """
 
     def __init__(self, n_sequences: int) -> None:

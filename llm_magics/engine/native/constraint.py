@@ -1,11 +1,9 @@
 """Holding a generation to a grammar, with llguidance.
 
-The grammar sees the same text as the guide: the bytes of every token, special tokens written out, so that a marker in a
-grammar is written as text whether the vocabulary has a token for it or not. Only end-of-generation tokens are no text: they
-are allowed where the grammar accepts.
-
-The usual token is drawn freely and then checked, which costs microseconds; a mask over the vocabulary is computed only for a
-token that the grammar refuses.
+The grammar sees the same text as the guide: the bytes of every token, special tokens written out, so that a marker is written
+as text whether the vocabulary has a token for it or not. Only end-of-generation tokens are no text: they are allowed where the
+grammar accepts. The usual token is drawn freely and then checked, which costs microseconds; a mask over the vocabulary is
+computed only for a token that the grammar refuses.
 """
 
 from __future__ import annotations
@@ -115,9 +113,8 @@ class ConstraintEngine:
     """Compiles grammars for one vocabulary, and keeps what it compiled, because the same tools come back turn after turn. One
     thread at a time.
 
-    The vocabulary's trie is built at first use: 0.4 s and 50 MB for 150,000 tokens. llguidance cannot write it out (its
-    tokenizer has no form to save, and refuses to pickle), so it cannot be kept on disk; nor is it built ahead in a thread,
-    because llguidance holds the interpreter lock all the while.
+    The vocabulary's trie is built at first use: 0.4 s and 50 MB for 150,000 tokens. llguidance cannot save it, and holds the
+    interpreter lock while it builds, so it is neither kept on disk nor built ahead in a thread.
     """
 
     def __init__(self, model: Model) -> None:
@@ -165,10 +162,8 @@ class ConstraintEngine:
         if matcher is None:
             matcher = LLMatcher(self._tokenizer, text, log_level=0)
             if matcher.is_error():
-                raise SchemaError(
-                    f"The grammar cannot be compiled: {_first_line(matcher.get_error())}.",
-                    "Simplify the schema: a keyword or pattern in it is not supported.",
-                )
+                what = f"The grammar cannot be compiled: {_first_line(matcher.get_error())}."
+                raise SchemaError(what, "Simplify the schema: a keyword or pattern in it is not supported.")
         self._compiled[text] = matcher
         if len(self._compiled) > _CACHED_GRAMMARS:
             self._compiled.popitem(last=False)
@@ -184,14 +179,8 @@ def _build_tokenizer(model: Model) -> Any:
     # llguidance takes a leading 0xff byte as "special, never text".
     tokens = [(b"\xff" if token in eog else b"") + model.piece(token) for token in range(model.n_vocab)]
     build: Callable[..., Any] = LLTokenizer.from_llamacpp  # type: ignore[attr-defined]  # missing from its stub
-    pointer: Any = lib._lib.llama_tokenize
-    return build(
-        tokens=tokens,
-        vocab_ptr=model.vocab,
-        tokenize_fptr=ctypes.cast(pointer, ctypes.c_void_p).value,
-        eos_token=list(model.eog),
-        slices=None,
-    )
+    tokenize = ctypes.cast(lib._lib.llama_tokenize, ctypes.c_void_p).value
+    return build(tokens=tokens, vocab_ptr=model.vocab, tokenize_fptr=tokenize, eos_token=list(model.eog), slices=None)
 
 
 def _first_line(text: str) -> str:

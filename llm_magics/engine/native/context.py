@@ -47,21 +47,12 @@ class Batch:
         self.sequences = (ctypes.c_int32 * capacity)()
         self.outputs = (ctypes.c_int8 * capacity)()
         self._ones = (ctypes.c_int32 * capacity)(*([1] * capacity))
-        first = ctypes.addressof(self.sequences)
-        pointers = ctypes.POINTER(ctypes.c_int32)
-        self._rows = (pointers * capacity)(
-            *(ctypes.cast(first + 4 * i, pointers) for i in range(capacity))
-        )
-        cast = ctypes.cast
-        self.raw = lib.llama_batch(
-            0,
-            cast(self.tokens, pointers),
-            None,
-            cast(self.positions, pointers),
-            cast(self._ones, pointers),
-            cast(self._rows, ctypes.POINTER(pointers)),
-            cast(self.outputs, ctypes.POINTER(ctypes.c_int8)),
-        )
+        first, cast = ctypes.addressof(self.sequences), ctypes.cast
+        ints = ctypes.POINTER(ctypes.c_int32)
+        self._rows = (ints * capacity)(*(cast(first + 4 * i, ints) for i in range(capacity)))
+        counts, rows = cast(self._ones, ints), cast(self._rows, ctypes.POINTER(ints))
+        outputs = cast(self.outputs, ctypes.POINTER(ctypes.c_int8))
+        self.raw = lib.llama_batch(0, cast(self.tokens, ints), None, cast(self.positions, ints), counts, rows, outputs)
         self.n = 0
 
     def clear(self) -> None:
@@ -96,8 +87,8 @@ class Context:
     def __init__(self, model: Model, config: EngineConfig) -> None:
         self._model = model
         self.abort = llama.AbortFlag()
-        self._pointer: Any = None
-        params = context_params(model, config, self.abort)
+        self.pointer: Any = None
+        params = context_params(model.pointer, config, self.abort)
         self._attached = Attached(config.n_slots) if config.device_sampling else None
         if self._attached is not None:
             self._attached.write_to(params)
@@ -105,8 +96,8 @@ class Context:
         self.on_gpu = config.n_gpu_layers != 0
         try:
             with llama.captured_log() as self.log:
-                self._pointer = lib.llama_init_from_model(model.pointer, params)
-            if not self._pointer:
+                self.pointer = lib.llama_init_from_model(model.pointer, params)
+            if not self.pointer:
                 raise load_error(config.path, self.log)
             self._read_sizes()
         except BaseException:
@@ -114,26 +105,22 @@ class Context:
             raise
 
     def _read_sizes(self) -> None:
-        self.memory = llama.must(lib.llama_get_memory(self._pointer), "make a memory for this model")
-        self.n_ctx = int(lib.llama_n_ctx(self._pointer))
-        self.n_batch = int(lib.llama_n_batch(self._pointer))
+        self.memory = llama.must(lib.llama_get_memory(self.pointer), "make a memory for this model")
+        self.n_ctx = int(lib.llama_n_ctx(self.pointer))
+        self.n_batch = int(lib.llama_n_batch(self.pointer))
         self.can_shift = bool(lib.llama_memory_can_shift(self.memory))
-
-    @property
-    def pointer(self) -> Any:
-        return self._pointer
 
     def decode(self, batch: Batch) -> int:
         """Evaluate a batch; return an :class:`Outcome`, or a negative number if it failed."""
         batch.raw.n_tokens = batch.n
-        code = int(lib.llama_decode(self._pointer, batch.raw))
+        code = int(lib.llama_decode(self.pointer, batch.raw))
         if self.on_gpu and code == 0:
-            lib.llama_synchronize(self._pointer)  # here without the interpreter lock, not under it when logits are read
+            lib.llama_synchronize(self.pointer)  # here without the interpreter lock, not under it when logits are read
         return code
 
     def logits(self, row: int) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Return the logits of a batch row as a view that is valid, and may be written to, until the next decode."""
-        address = llama.must(llama.get_logits_ith(self._pointer, row), "return logits")
+        address = llama.must(llama.get_logits_ith(self.pointer, row), "return logits")
         view = self._rows.get(address)
         if view is None:
             if len(self._rows) > 64:  # the buffer moved: old views must not pile up
@@ -145,16 +132,16 @@ class Context:
     def sample_with(self, sequence: int, chain: DeviceChain | None) -> None:
         """Let llama.cpp draw a sequence's tokens by this chain where the logits are; None ends it. Else the host draws."""
         if self._attached is not None:
-            self._attached.draw_by(self._pointer, sequence, chain)
+            self._attached.draw_by(self.pointer, sequence, chain)
 
     def sampled(self, row: int) -> int:
         """The token that llama.cpp has drawn from a batch row by itself; negative where it has not."""
-        return int(llama.get_sampled_token_ith(self._pointer, row))
+        return int(llama.get_sampled_token_ith(self.pointer, row))
 
     def device_logits(self, row: int) -> np.ndarray[Any, np.dtype[np.float32]]:
         """What is left of a batch row's logits behind the filters by which llama.cpp has drawn from it; empty if not known."""
-        n = int(llama.get_sampled_logits_count_ith(self._pointer, row))
-        address = llama.get_sampled_logits_ith(self._pointer, row) if n else None
+        n = int(llama.get_sampled_logits_count_ith(self.pointer, row))
+        address = llama.get_sampled_logits_ith(self.pointer, row) if n else None
         if not address:
             return np.empty(0, np.float32)
         return np.ctypeslib.as_array((ctypes.c_float * n).from_address(address))
@@ -186,25 +173,25 @@ class Context:
 
     def state_size(self, sequence: int) -> int:
         """Bytes that :meth:`save` would return for a whole state."""
-        return int(lib.llama_state_seq_get_size_ext(self._pointer, sequence, 0))
+        return int(lib.llama_state_seq_get_size_ext(self.pointer, sequence, 0))
 
     def save(self, sequence: int, *, partial: bool) -> bytes:
         """Return a sequence's state; ``partial`` leaves out what can be cut back anyway."""
         flags = _STATE_PARTIAL if partial else 0
-        size = lib.llama_state_seq_get_size_ext(self._pointer, sequence, flags)
+        size = lib.llama_state_seq_get_size_ext(self.pointer, sequence, flags)
         buffer = (ctypes.c_uint8 * size)()
-        written = lib.llama_state_seq_get_data_ext(self._pointer, buffer, size, sequence, flags)
+        written = lib.llama_state_seq_get_data_ext(self.pointer, buffer, size, sequence, flags)
         return bytes(memoryview(buffer)[:written])
 
     def restore(self, sequence: int, state: bytes, *, partial: bool) -> bool:
         """Put a saved state back; False where llama.cpp refuses it (the sequence must then be forgotten)."""
         buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
         flags = _STATE_PARTIAL if partial else 0
-        return bool(lib.llama_state_seq_set_data_ext(self._pointer, buffer, len(state), sequence, flags))
+        return bool(lib.llama_state_seq_set_data_ext(self.pointer, buffer, len(state), sequence, flags))
 
     def free(self) -> None:
         """Give the memory back; harmless when called twice."""
-        pointer, self._pointer = self._pointer, None
+        pointer, self.pointer = self.pointer, None
         self._rows.clear()
         if pointer:
             lib.llama_free(pointer)
@@ -212,10 +199,10 @@ class Context:
             self._attached.free()
 
 
-def context_params(model: Model, config: EngineConfig, abort: llama.AbortFlag) -> Any:
+def context_params(model: Any, config: EngineConfig, abort: llama.AbortFlag) -> Any:
     """Return llama.cpp's parameters for a context of ``config``; ``abort`` must live as long as the context."""
     params = lib.llama_context_default_params()
-    params.n_ctx = config.n_ctx or int(lib.llama_model_n_ctx_train(model.pointer))
+    params.n_ctx = config.n_ctx or int(lib.llama_model_n_ctx_train(model))
     params.n_batch = min(config.n_batch, params.n_ctx)
     params.n_ubatch = min(config.n_ubatch, params.n_batch)
     params.n_seq_max = config.n_slots

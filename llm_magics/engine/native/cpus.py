@@ -1,12 +1,10 @@
 """How many threads compute: the physical cores, less what this process may not use.
 
-Two things limit a process on a shared machine. Affinity (``taskset``, cpusets, some batch systems) names the processors that it
-may run on. A quota of its control group (containers, Kubernetes, JupyterHub's spawners) limits the processor time that it gets:
-"2 CPUs" is 200 ms of it in each 100 ms, on however many processors. A process that computes on more threads than that is
-stopped for the rest of each period.
+Affinity (``taskset``, cpusets, some batch systems) names the processors that a process may run on. A quota of its control group
+(containers, Kubernetes, JupyterHub's spawners) limits the processor time that it gets: "2 CPUs" is 200 ms of it in each 100 ms.
+A process that computes on more threads than that is stopped for the rest of each period.
 
-Control groups nest, and each level may have a quota; the least one counts. Version 2 writes ``cpu.max`` ("200000 100000", or
-"max 100000"), version 1 ``cpu.cfs_quota_us`` (-1 is no limit) and ``cpu.cfs_period_us``.
+Control groups nest, and each level may have a limit; the least one counts.
 """
 
 from __future__ import annotations
@@ -45,7 +43,6 @@ def cpus() -> Cpus:
 
 
 def default_threads() -> int:
-    """Return how many threads compute unless an option says otherwise."""
     return cpus().threads
 
 
@@ -115,7 +112,8 @@ def _group_mounts(mounts: str, controller: str) -> Iterator[tuple[int, str, str]
 
 
 def _limit(directory: Path) -> float | None:
-    """The quota that one control group's own files set, in CPUs; None if they set none."""
+    """The quota that one control group's own files set, in CPUs; None if they set none. E.g. "200000 100000" or "max 100000" in
+    ``cpu.max`` (version 2)."""
     try:
         if (directory / "cpu.max").exists():
             quota, period = (directory / "cpu.max").read_text().split()

@@ -77,11 +77,10 @@ def recent_errors() -> str:
 
 
 class AbortFlag:
-    """A flag that llama.cpp itself polls while it computes, without ever entering Python.
+    """A flag that llama.cpp itself polls while it computes, once per graph node, some hundreds per token.
 
-    The abort callback is called once per graph node (some hundreds per token) on a compute thread. A Python function there
-    would wait for the interpreter lock each time, so the callback is the C library's ``strlen`` and its argument these two
-    bytes: the empty string means go on (0, false), a string of one character means stop (1, true).
+    A Python function would wait for the interpreter lock each time, so the callback is the C library's ``strlen`` and its
+    argument these two bytes: the empty string means go on (0, false), a string of one character means stop (1, true).
     """
 
     def __init__(self) -> None:
@@ -138,7 +137,7 @@ def supports_gpu() -> bool:
 
 
 def gpu_advice() -> str:
-    """Return a warning with the command that mends it, where a machine with an NVIDIA GPU has a CPU-only llama.cpp; else ''."""
+    """Return a warning with the command that mends it, if a machine with an NVIDIA GPU has a CPU-only llama.cpp; else ""."""
     has_gpu = os.path.exists("/proc/driver/nvidia/version") or shutil.which("nvidia-smi") is not None
     if not has_gpu or supports_gpu():
         return ""
@@ -150,7 +149,6 @@ def gpu_advice() -> str:
 
 
 def version() -> str:
-    """Return llama-cpp-python's version."""
     from importlib.metadata import version as installed
 
     return installed("llama-cpp-python")

@@ -11,7 +11,7 @@ import os
 import re
 import threading
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from llm_magics.engine.values import EngineConfig
 from llm_magics.errors import EngineError, ModelNotFoundError, OptionError, UnsupportedModelError
@@ -24,14 +24,6 @@ Progress = Callable[[float], "bool | None"]
 _ALL_LAYERS = 10_000
 
 
-class Shape(NamedTuple):
-    """A model's sizes; ``size`` in bytes."""
-
-    n_params: int
-    size: int
-    n_ctx_train: int
-    n_layers: int
-
 _SIZE_LABEL = re.compile(r"[\dx.]+[KMBT][\w.-]{0,12}")  # e.g. "0.5B", "8x7B", "30B-A3B"
 
 
@@ -40,7 +32,6 @@ def parameters_text(n: int) -> str:
     if n < 3e8:
         return f"{n / 1e6:.0f}M"
     return f"{n / 1e9:.1f}B" if n < 9.95e9 else f"{n / 1e9:.0f}B"
-
 
 
 class Model:
@@ -79,6 +70,8 @@ class Model:
         self.adds_bos = bool(lib.llama_vocab_get_add_bos(self._vocab))
         self.recurrent = bool(lib.llama_model_is_recurrent(self._pointer) or lib.llama_model_is_hybrid(self._pointer))
         self.n_swa = int(lib.llama_model_n_swa(self._pointer))
+        self.n_params = int(lib.llama_model_n_params(self._pointer))
+        self.n_layers = int(lib.llama_model_n_layer(self._pointer))
         self._pieces: list[bytes | None] = [None] * self.n_vocab
         control = lib.LLAMA_TOKEN_ATTR_CONTROL
         special = control | lib.LLAMA_TOKEN_ATTR_USER_DEFINED
@@ -149,18 +142,8 @@ class Model:
         lib.llama_model_desc(self.pointer, buffer, len(buffer))
         words = buffer.value.decode("utf-8", "replace").split(" ", 2)
         label = dict(self.metadata()).get("general.size_label", "")
-        size = label if _SIZE_LABEL.fullmatch(label) else parameters_text(self.shape().n_params)
+        size = label if _SIZE_LABEL.fullmatch(label) else parameters_text(self.n_params)
         return " ".join([words[0], size, *words[2:]])
-
-    def shape(self) -> Shape:
-        """Return the model's sizes."""
-        p = self.pointer
-        return Shape(
-            int(lib.llama_model_n_params(p)),
-            int(lib.llama_model_size(p)),
-            int(lib.llama_model_n_ctx_train(p)),
-            int(lib.llama_model_n_layer(p)),
-        )
 
     def free(self) -> None:
         """Give the memory back; harmless when called twice."""
@@ -230,9 +213,7 @@ def hide_devices(params: Any) -> None:
 
 
 def _text(read: Any, pointer: Any, index: int) -> str:
-    buffer = ctypes.create_string_buffer(256)
-    n = read(pointer, index, buffer, len(buffer))
-    if n >= len(buffer):
-        buffer = ctypes.create_string_buffer(n + 1)
-        n = read(pointer, index, buffer, len(buffer))
-    return buffer.raw[: max(n, 0)].decode("utf-8", "replace")
+    room = read(pointer, index, None, 0) + 1
+    buffer = ctypes.create_string_buffer(max(room, 1))
+    read(pointer, index, buffer, len(buffer))
+    return buffer.value.decode("utf-8", "replace")

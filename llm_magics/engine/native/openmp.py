@@ -1,15 +1,13 @@
 """How long OpenMP's threads spin before they sleep, set while the library that they belong to is loaded.
 
-llama.cpp's CPU code runs on the OpenMP library of the compiler. Its threads meet several hundred times in each token, and a
-thread that is early spins. GCC's libgomp spins for milliseconds before it sleeps. On a shared machine the spinning threads keep
-the cores from the threads that they wait for: two kernels on two cores decode 10 to 30 times slower than one. ``SPINS`` rounds
-take some microseconds, which is as long as nearly every wait of a kernel that is alone.
+llama.cpp's threads meet several hundred times in each token, and a thread that is early spins. GCC's libgomp spins for
+milliseconds before it sleeps. On a shared machine the spinning threads keep the cores from the threads that they wait for: two
+kernels on two cores decode 10 to 30 times slower than one. ``SPINS`` rounds take some microseconds, which is as long as nearly
+every wait of a kernel that is alone.
 
-libgomp reads its environment once, when it is loaded. So the setting is in the environment for that moment only: no program
-that the user starts inherits it, and the OpenMP libraries of other packages keep their own. If the library was loaded before
-(by another package that uses the same file), the setting comes too late; :func:`waiting` says so.
-
-Only libgomp is set. LLVM's and Intel's libraries have ``KMP_BLOCKTIME``, Visual C++'s has no such setting.
+libgomp reads its environment once, when it is loaded. So the setting is in the environment for that moment only, and no program
+that the user starts inherits it. If the library was loaded before, by another package, the setting comes too late;
+:func:`waiting` says so. LLVM's and Intel's libraries have ``KMP_BLOCKTIME``, Visual C++'s has no such setting.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Choosing the next token: llama.cpp's own sampler chain, or the highest logit where that is all that is asked.
 
 Looking through a row of 150,000 logits is the main cost beside the model itself. Greedy choice without penalties is one
-vectorised search over llama.cpp's own row, some twenty times faster than its sampler chain, which first copies the row into
-an array of structures. Everything else goes through the chain. Logit bias and grammar masks are written into the row in
-place: llama.cpp overwrites it at the next step.
+vectorised search over llama.cpp's own row, some twenty times faster than its sampler chain. Logit bias and grammar masks are
+written into the row in place: llama.cpp overwrites it at the next step.
 """
 
 from __future__ import annotations
@@ -30,9 +29,7 @@ _SEEDS = 2**32 - 1  # the largest 32-bit number is llama.cpp's "draw one yoursel
 class Sampler:
     """The sampler of one generation. Holds C memory: free it."""
 
-    def __init__(
-        self, settings: SamplerSettings, n_vocab: int, prompt: Sequence[int], *, on_device: bool = False
-    ) -> None:
+    def __init__(self, settings: SamplerSettings, n_vocab: int, prompt: Sequence[int], *, on_device: bool = False) -> None:
         _check(settings, n_vocab)
         self.seed = (secrets.randbelow(_SEEDS) if settings.seed is None else settings.seed) % _SEEDS
         self._bias_ids = np.array([token for token, _ in settings.logit_bias], dtype=np.int64)
@@ -68,7 +65,8 @@ class Sampler:
     def sample(self, context: Context, row: int) -> int:
         """Draw the token that follows a batch row."""
         if self._device is not None and (token := context.sampled(row)) >= 0:
-            _must_be_finite(context.device_logits(row).max(initial=-np.inf))
+            if not isfinite(context.device_logits(row).max(initial=-np.inf)):
+                raise NotANumberError
             return token
         logits = context.logits(row)
         if self._chain is None and not self._bias_ids.size:
@@ -76,7 +74,8 @@ class Sampler:
             if not isfinite(logits.item(best)):  # argmax finds a NaN wherever there is one
                 raise NotANumberError
             return best
-        _must_be_finite(logits.max())  # so does max
+        if not isfinite(logits.max()):  # so does max
+            raise NotANumberError
         if self._bias_ids.size:
             logits[self._bias_ids] += self._bias
         return self._draw(context, row)
@@ -104,10 +103,8 @@ class Sampler:
         np.putmask(logits, ~allowed, -np.inf)
         token = self._draw(context, row)
         if logits[token] == -np.inf:
-            raise EngineError(
-                "No token is left to choose: the grammar allows only tokens that the logit bias bans.",
-                "Remove the bias, or allow more in the schema.",
-            )
+            what = "No token is left to choose: the grammar allows only tokens that the logit bias bans."
+            raise EngineError(what, "Remove the bias, or allow more in the schema.")
         return token
 
     def force(self, token: int) -> None:
@@ -142,11 +139,6 @@ class NotANumberError(EngineError):
             "Ask again; if it repeats, load the model with other settings (--kv f16, --flash-attn off, --gpu-layers 0), "
             "and if it repeats with those too, fetch the file again: its weights are damaged.",
         )
-
-
-def _must_be_finite(highest: np.float32) -> None:
-    if not isfinite(highest):
-        raise NotANumberError
 
 
 def _check(s: SamplerSettings, n_vocab: int) -> None:

@@ -6,8 +6,7 @@ beginning with one that is being evaluated waits for it and then stands on it, s
 While a prompt is read, all that matters less stands back.
 
 While nobody comes or goes, every step has the shape of the one before: as many tokens, of the same sequences in the same order.
-llama.cpp then keeps its graph, and on an NVIDIA GPU the CUDA graph that was recorded of it. A prompt, a forced run of tokens or
-a guess changes the shape, which costs the recording and no more: the second step of one shape is recorded again.
+llama.cpp then keeps its graph, and on an NVIDIA GPU the CUDA graph that was recorded of it.
 """
 
 from __future__ import annotations
@@ -40,31 +39,23 @@ class Phase(Enum):
 class SequenceView(Protocol):
     """What the plan depends on of a sequence. ``rank`` is (priority, order of arrival): smaller numbers go first."""
 
-    @property
-    def tokens(self) -> list[int]: ...
-    @property
-    def n_prompt(self) -> int: ...
-    @property
-    def phase(self) -> Phase: ...
-    @property
-    def rank(self) -> tuple[int, int]: ...
+    tokens: list[int]
+    n_prompt: int
+    phase: Phase
+    rank: tuple[int, int]
 
 
 class SlotView(Protocol):
     """What the plan depends on of a slot; see :class:`~llm_magics.engine.run.slots.Slot`."""
 
-    @property
-    def index(self) -> int: ...
-    @property
-    def cached(self) -> list[int]: ...
+    index: int
+    cached: list[int]
+    conversation: str
+    last_used: int
+    singly: int
+
     @property
     def exact(self) -> list[int]: ...
-    @property
-    def conversation(self) -> str: ...
-    @property
-    def last_used(self) -> int: ...
-    @property
-    def singly(self) -> int: ...
     @property
     def sequence(self) -> SequenceView | None: ...
 
@@ -160,13 +151,8 @@ def _put(
 
 
 def _put_prompt(
-    parts: BatchPlan[S],
-    slot: S,
-    room: int,
-    limits: Limits,
-    occupied: Sequence[S],
-    paused: Collection[int],
-    starts: dict[int, int],
+    parts: BatchPlan[S], slot: S, room: int, limits: Limits,
+    occupied: Sequence[S], paused: Collection[int], starts: dict[int, int],
 ) -> int:
     """Plan a chunk of a prompt, on the longest prefix that older sequences have evaluated; none while one is still at it.
     ``starts`` are those of the slots that stand on another one from this step on."""

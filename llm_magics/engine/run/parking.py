@@ -1,12 +1,11 @@
 """Where the state of a sequence waits while others have its slot: in host memory, then on disk, each within a budget.
 
 What was parked longest goes from memory to disk, and from disk away; it is then evaluated anew. A state is as private as the
-conversation it was computed from, so nothing is written to disk unless a budget for it was given, and then to files without a
-name (``O_TMPFILE``, or unlinked as soon as they are open; deleted on close by Windows): nobody else can open them, and they are
-gone when the engine closes or the process dies, however it dies.
+conversation it was computed from, so it goes to disk only if a budget for that was given, and then to files without a name:
+nobody else can open them, and they are gone when the process ends, however it ends.
 
-A thread of its own writes to disk, so that the engine's need not wait for one. What is on its way counts as on disk already and
-is still given back from memory, where it takes as much as the budget there, or 256 MiB; what would be more is dropped.
+A thread of its own writes to disk. What is on its way counts as on disk already and is still given back from memory, where it
+takes as much as the budget there, or 256 MiB; what would be more is dropped.
 """
 
 from __future__ import annotations
@@ -69,8 +68,7 @@ class Parking:
         return size <= max(self._memory, self._disk)
 
     def put(self, name: str, tokens: list[int], state: bytes, starts: Sequence[int] = ()) -> None:
-        """Keep a state and the tokens that it was computed from, under a name that may be taken again. ``starts`` are where the
-        batches of these tokens began."""
+        """Keep a state, the tokens that it was computed from and where their batches began, under a name that may be reused."""
         self.drop(name)
         with self._lock:
             self._parked[name] = _Parked(name, tokens, starts, len(state), state)
@@ -78,13 +76,11 @@ class Parking:
 
     def tokens(self, name: str) -> list[int] | None:
         """The tokens of what is parked under a name; None where nothing is."""
-        parked = self._parked.get(name)
-        return parked.tokens if parked is not None else None
+        return parked.tokens if (parked := self._parked.get(name)) else None
 
     def starts(self, name: str) -> Sequence[int]:
         """Where the batches began that computed what is parked under a name; empty where nothing is."""
-        parked = self._parked.get(name)
-        return parked.starts if parked is not None else ()
+        return parked.starts if (parked := self._parked.get(name)) else ()
 
     def take(self, name: str) -> bytes | None:
         """Give a state back, and keep it no longer; None where it is not there, or cannot be read back."""

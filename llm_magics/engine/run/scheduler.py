@@ -42,17 +42,9 @@ class Scheduler:
     """Runs sequences over the slots of one context. ``n_ctx`` bounds one sequence."""
 
     def __init__(
-        self,
-        model: Model,
-        context: Context,
-        *,
-        n_slots: int,
-        n_ctx: int,
-        reuse: bool = True,
-        speculation: Speculation | None = None,
-        parking: Parking | None = None,
-        device_sampling: bool = False,
-    ) -> None:
+        self, model: Model, context: Context, *, n_slots: int, n_ctx: int, reuse: bool = True,
+        speculation: Speculation | None = None, parking: Parking | None = None, device_sampling: bool = False,
+    ) -> None:  # fmt: skip
         self._context = context
         self._batch = Batch(context.n_batch)
         self._slots = Slots(model, context, n_slots, reuse=reuse, parking=parking or Parking(0))

@@ -1,7 +1,6 @@
 """One request on its way through the engine: its tokens, its text, its guide and grammar, and what it tells its consumer.
 
-The scheduler decides when a sequence is evaluated; what a new token means is decided here. Tokens reach the consumer through
-a :class:`Channel`, from the engine's thread to any other.
+The scheduler decides when a sequence is evaluated; what a new token means is decided here.
 """
 
 from __future__ import annotations
@@ -65,13 +64,7 @@ class Sequence:
     """What the engine knows of one request. Lives in the engine's thread once it was submitted."""
 
     def __init__(
-        self,
-        request: GenerateRequest,
-        model: Model,
-        constraints: ConstraintEngine,
-        n_ctx: int,
-        *,
-        device_sampling: bool = False,
+        self, request: GenerateRequest, model: Model, constraints: ConstraintEngine, n_ctx: int, device_sampling: bool = False
     ) -> None:
         self.request = request
         self.channel = Channel()
@@ -207,16 +200,12 @@ class Sequence:
         """End: give out what was held back, let the guide finish, send Finished, free C memory."""
         self.reason = reason or self.reason
         guide = self.request.guide
-        events: tuple[object, ...] = ()
-        rest = self._stream.flush()
-        if rest:
+        if rest := self._stream.flush():
             self._new_text.append(rest)
             if guide is not None:
                 self._new_events.extend(guide.feed(rest).events)
         self._emit()
-        if guide is not None:
-            events = guide.finish(self.reason).events
-        self.channel.queue.put(self._finished(events))
+        self.channel.queue.put(self._finished(guide.finish(self.reason).events if guide is not None else ()))
         self.free()
 
     def fail(self, error: Exception) -> None:
@@ -259,9 +248,8 @@ class Sequence:
 
     def _at_its_limit(self) -> bool:
         limit = self.request.max_tokens
-        return (self.overfull and not self._droppable) or (
-            limit is not None and len(self.tokens) - self.n_prompt >= limit
-        )
+        full = self.overfull and not self._droppable
+        return full or (limit is not None and len(self.tokens) - self.n_prompt >= limit)
 
     def _force(self) -> None:
         """Take the tokens that the grammar leaves no choice about; they are evaluated in one batch with what comes next."""
@@ -306,44 +294,27 @@ class Sequence:
         self._text.append(text)
         new = Tokens(tuple(self._new_ids), text, tuple(self._new_events), tuple(self._new_logprobs))
         self.channel.queue.put(new)
-        self._new_ids.clear()
-        self._new_text.clear()
-        self._new_events.clear()
-        self._new_logprobs.clear()
+        for sent in (self._new_ids, self._new_text, self._new_events, self._new_logprobs):
+            sent.clear()
 
     def _finished(self, events: tuple[object, ...]) -> Finished:
         now = time.perf_counter()
         started, first = self._started or now, self._first or now
         return Finished(
             reason=self.reason,  # type: ignore[arg-type]  # "stop", "length" or "interrupted" by construction
-            ids=tuple(self.tokens[self.n_prompt :]),
-            text="".join(self._text),
-            n_prompt=self._n_asked,
-            n_cached=self.n_cached,
-            n_evaluated=self._n_asked - self.n_cached,
-            seed=self._sampler.seed,
-            prompt_seconds=first - started,
-            decode_seconds=now - first,
+            ids=tuple(self.tokens[self.n_prompt :]), text="".join(self._text), events=events, seed=self._sampler.seed,
+            n_prompt=self._n_asked, n_cached=self.n_cached, n_evaluated=self._n_asked - self.n_cached,
+            prompt_seconds=first - started, decode_seconds=now - first,
             time_to_first_token=first - self._submitted if self._first else 0.0,
-            n_past=len(self.tokens),
-            n_ctx=self._n_ctx,
-            events=events,
-            losses=tuple(self.losses),
-            masked=self._n_masked,
-            forced=self._n_forced,
-            drafted=self.guesses.drafted,
-            accepted=self.guesses.accepted,
-            dropped=self.n_dropped,
+            n_past=len(self.tokens), n_ctx=self._n_ctx, dropped=self.n_dropped, losses=tuple(self.losses),
+            masked=self._n_masked, forced=self._n_forced, drafted=self.guesses.drafted, accepted=self.guesses.accepted,
             hurried=self._constraint.hurried if self._constraint is not None else "",
-        )
+        )  # fmt: skip
 
 
 class TextStream:
-    """Turns the bytes of one token after another into text that may be shown.
-
-    Text is held back while it is the start of a UTF-8 character or of a stop string. Bytes that can become no character are
-    replaced by U+FFFD, as Python's decoder does.
-    """
+    """Turns the bytes of one token after another into text that may be shown: held back while it is the start of a UTF-8
+    character or of a stop string. Bytes that can become no character are replaced by U+FFFD."""
 
     def __init__(self, stops: Iterable[str] = ()) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -368,11 +339,10 @@ class TextStream:
 
     def _release(self, text: str, *, final: bool = False) -> str:
         text = self._held + text
-        found = [(at, stop) for stop in self._stops if (at := text.find(stop)) >= 0]
+        found = [at for stop in self._stops if (at := text.find(stop)) >= 0]
         if found:
-            self.stopped = True
-            self._held = ""
-            return text[: min(found)[0]]
+            self.stopped, self._held = True, ""
+            return text[: min(found)]
         keep = 0 if final else max(_overlap(text, stop) for stop in self._stops)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

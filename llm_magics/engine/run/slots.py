@@ -1,10 +1,8 @@
 """What each slot remembers: tokens in the KV cache, and how to come back to them.
 
-A slot is one sequence of the context. Its ``cached`` is exactly the list of tokens whose keys and values that sequence holds,
-whatever happened. There are four ways to stand on what was computed before: cut the slot back to the common prefix; share the
-prefix of another slot (the cells are shared, nothing is copied); go on from a state that was saved in the slot (for memories
-that cannot be cut back: recurrent, hybrid, behind a sliding window); or take back the state of a conversation that was parked
-in host memory or on disk when another one took its slot.
+There are four ways to stand on what was computed before: cut the slot back to the common prefix; share the prefix of another
+slot (the cells are shared, nothing is copied); go on from a state that was saved in the slot (if the memory cannot be cut back:
+recurrent, hybrid, behind a sliding window); or take back the state of a conversation that was parked when it lost its slot.
 """
 
 from __future__ import annotations
@@ -27,16 +25,12 @@ _WORTH_PARKING = 64  # tokens that no other slot holds; fewer are evaluated agai
 
 @dataclass(slots=True)
 class Slot:
-    """One sequence of the context. ``checkpoints`` are (length, state).
+    """One sequence of the context. ``cached`` is exactly the list of tokens whose keys and values it holds, whatever happened.
 
-    ``shifted`` is the length from which on its keys and values were computed behind turns that have been dropped since: what
-    is there still carries something of them, and serves this conversation only. None where there is no such part.
-
-    ``rounded`` is the length from which on they were computed in batches that round otherwise than single tokens, since the
-    running sequence began; None where there is no such part. Up to ``singly`` tokens are evaluated one by one.
-
-    ``starts`` are the lengths at which batches began, in order. Batches of other sizes round differently, so a request that is
-    to give the same text again goes on from a start (see :meth:`start_before`).
+    ``checkpoints`` are (length, state). Behind ``shifted`` tokens, keys and values were computed behind turns that have been
+    dropped since: they carry something of those, and serve this conversation only. Behind ``rounded`` tokens, they come from
+    batches that round otherwise than single tokens, since the running sequence began. None means that there is no such part.
+    Up to ``singly`` tokens are evaluated one by one. ``starts`` are the lengths at which batches began, in order.
     """
 
     index: int
@@ -209,9 +203,8 @@ class Slots:
             self.cut_back(other, end)
         self._context.close_up(slot.index, start, end)
         del slot.cached[start:end]
-        slot.starts[bisect_left(slot.starts, start) :] = [
-            one - (end - start) for one in slot.starts[bisect_left(slot.starts, end) :]
-        ]
+        moved = [one - (end - start) for one in slot.starts[bisect_left(slot.starts, end) :]]
+        slot.starts[bisect_left(slot.starts, start) :] = moved
         slot.rounded, slot.singly = None, 0
         slot.shifted = start if slot.shifted is None else min(slot.shifted, start)
         slot.tell()
@@ -235,13 +228,11 @@ class Slots:
     # --- parking ------------------------------------------------------------------------------------------------------------
 
     def park(self, slot: Slot, name: str) -> None:
-        """Save a slot's whole state under a name, the oldest parked ones giving way. Nothing is saved where most of it stays in
-        other slots anyway."""
+        """Save a slot's whole state under a name, unless most of it is in other slots too, or it is shifted."""
         others = [prefix.common_prefix(slot.cached, other.cached) for other in self.all if other is not slot]
-        if len(slot.cached) - max(others, default=0) < _WORTH_PARKING or not self._reuse:
+        little = len(slot.cached) - max(others, default=0) < _WORTH_PARKING
+        if little or slot.shifted is not None or not self._reuse:
             return
-        if slot.shifted is not None:
-            return  # what carries something of dropped turns is rather computed afresh than kept
         if self._parking.has_room_for(self._context.state_size(slot.index)):
             state = self._context.save(slot.index, partial=False)
             self._parking.put(name, slot.cached.copy(), state, slot.starts.copy())
