@@ -1,9 +1,9 @@
 """The same engine in a child process: what crashes there leaves this process alive.
 
 The child serves an ordinary engine, and both ends speak in tuples over a pipe. To the child:
-``("call", id, method, args, kwargs)``, ``("credit", id)``, ``("cancel", id)``, ``("end",)``. From it: ``("progress", share)``, then
-``("ready", info)`` or ``("failed", error)``, then ``(id, item)``: an answer, event or exception. A generation's events stop
-while its consumer is more than ``_WINDOW`` of them behind.
+``("call", id, method, args, kwargs)``, ``("credit", id)``, ``("cancel", id)``, ``("end",)``. From it:
+``("progress", fraction)``, then ``("ready", info)`` or ``("failed", error)``, then ``(id, item)``: an answer, an event or an
+exception. A generation's events stop while its consumer is more than ``_WINDOW`` of them behind.
 """
 
 from __future__ import annotations
