@@ -86,7 +86,6 @@ class Closer:
 
     @property
     def complete(self) -> bool:
-        """Whether the text may end here."""
         return not self._off and bool(self._matcher.is_accepting())
 
     @property
@@ -149,7 +148,6 @@ class Closer:
         return self._off or (begun != b"" and any(other.startswith(begun) for other in self._others))
 
     def _limit_softly(self) -> None:
-        """Let the soft limit hold for the JSON, which begins here."""
         soft = max(self._allowed.soft, _SHORTEST_TIMES * self._shortest)
         begun = len(self._written)
         if begun + soft < self._limit:
@@ -234,7 +232,6 @@ class Closer:
 
 
 def _too_short(allowed: Allowed, needed: int) -> SchemaError:
-    """The refusal of a limit below the shortest text."""
     about = f"about {needed:,}" if needed else f"more than {_MOST_COUNTED:,}"
     what = f"The shortest JSON that is valid under the schema takes {about} tokens; "
     if allowed.bound == "context":

@@ -153,7 +153,6 @@ class WayOut:
         return self._any(matcher)
 
     def _may_end(self, matcher: Any) -> bool:
-        """Whether an array may be closed here."""
         end = self._tokens.get(0x5D)
         return end is not None and matcher.validate_tokens([end]) == 1
 

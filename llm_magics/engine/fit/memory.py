@@ -78,7 +78,6 @@ class FreeMemory:
 
 
 def free_memory() -> FreeMemory:
-    """Look now."""
     return FreeMemory(free_host_memory(), nvidia_gpus())
 
 
@@ -314,7 +313,6 @@ def _buffer_types(lines: Iterable[Line]) -> list[tuple[str, str]]:
 
 
 def _weights(gguf: Gguf, types: Sequence[tuple[str, str]], lines: Iterable[Line]) -> dict[str, list[TensorInfo]]:
-    """The tensors of each buffer."""
     assigned = {int(m[1]): m[2] for _, text in lines if (m := _ASSIGNED.search(text))}
     cpu, output = "CPU", assigned[max(assigned)] if assigned else "CPU"
     infos = {t.name: t for t in gguf.tensors}

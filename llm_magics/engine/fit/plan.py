@@ -35,7 +35,6 @@ class Plan:
 
     @property
     def rest(self) -> FreeMemory:
-        """What is free when this is loaded."""
         taken = {normal_pci(d.pci): self.estimate.needs(d.name) for d in self.estimate.devices}
         gpus = tuple(replace(gpu, free=max(0, gpu.free - taken.get(normal_pci(gpu.pci), 0))) for gpu in self.free.gpus)
         return FreeMemory(max(0, self.free.host - self.estimate.needs("host")), gpus)
@@ -94,7 +93,6 @@ class _Planner:
         raise self.refusal(config, auto_layers)
 
     def contexts(self, asked: int, auto: bool) -> list[int]:
-        """The contexts to try, the best first."""
         if not auto:
             return [asked]
         largest = min(AUTO_CONTEXT, trained_context(self.gguf) or AUTO_CONTEXT)

@@ -178,7 +178,6 @@ def _status(status: int) -> str:
 
 
 def main() -> None:
-    """Answer requests until stdin ends."""
     from llm_magics.engine.native.library import lib
 
     end_with_parent()

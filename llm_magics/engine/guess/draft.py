@@ -151,7 +151,6 @@ class DraftGuesser:
 
 
 def check_vocabularies(target: Model, draft: Model, target_name: str, draft_name: str) -> None:
-    """Refuse a draft whose token ids do not mean what the large model's mean."""
     if why := _difference(target, draft):
         more = "Choose a smaller model of the same family, which has the same vocabulary."
         raise OptionError(f"{draft_name} cannot draft for {target_name}: {why}.", more)

@@ -59,7 +59,6 @@ class Lookup:
         return n <= at and self._tokens[at - n : at] == self._tokens[-n:]
 
     def learn(self, proposed: int, accepted: int) -> None:
-        """Take note of how many of the proposed tokens came true."""
         if accepted == proposed:
             self._level = min(len(_LENGTHS) - 1, self._level + 1)
             self._run = max(_GRAM, self._run - 1)

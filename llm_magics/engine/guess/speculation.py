@@ -58,7 +58,6 @@ class Guesses:
         return []
 
     def learn(self, proposed: int, accepted: int) -> None:
-        """Take note of how a guess turned out."""
         self.drafted += proposed
         self.accepted += accepted
         if self._guesser is not None:
@@ -169,6 +168,5 @@ def _repair(seat: Seat, sequence: Guessed, drafted: int, right: int) -> int:
 
 
 def _makers(config: EngineConfig, model: Model, draft: Draft | None) -> tuple[Maker, ...]:
-    """What guesses, the cheapest first."""
     lookup = config.speculation != "off" and model.cuttable
     return (*((Lookup,) if lookup else ()), *((draft.guesser,) if draft is not None else ()))

@@ -282,7 +282,6 @@ def _settled(config: EngineConfig) -> EngineConfig:
 
 
 def _check_model(config: EngineConfig, model: Model) -> None:
-    """Refuse what this model's memory cannot do."""
     if not model.cuttable and (config.speculation == "lookup" or config.draft):
         raise OptionError(
             f"{os.path.basename(config.path)} cannot be speculated on: its memory cannot take back a wrong guess.",

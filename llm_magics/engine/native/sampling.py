@@ -108,7 +108,6 @@ class Sampler:
         return token
 
     def force(self, token: int) -> None:
-        """Take note of a token that was not drawn."""
         if self._chain is not None:
             llama.sampler_accept(self._chain, token)
 

@@ -117,7 +117,9 @@ def compose(occupied: Sequence[S], limits: Limits, paused: Collection[int] = ())
     guess = limits.guessing and len(generating) == 1 and not reading
     for slot in generating:
         room -= _put(parts, slot, len(slot.cached), room, limits, guess)
-    if generating and reading:
+    if not reading:
+        return parts
+    if generating:
         room = min(room, _chunk(limits, outranked=min(_of(slot).rank for slot in generating)[0] < urgent))
     starts: dict[int, int] = {}
     for slot in sorted(reading, key=lambda slot: _of(slot).rank):

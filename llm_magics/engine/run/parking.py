@@ -100,7 +100,6 @@ class Parking:
         return state if len(state) == parked.size else None
 
     def drop(self, name: str) -> None:
-        """Keep what was parked under a name no longer."""
         with self._lock:
             self._drop(name)
 
@@ -109,7 +108,6 @@ class Parking:
         self._queue.join()
 
     def close(self) -> None:
-        """Drop everything."""
         for name in list(self._parked):
             self.drop(name)
         if self._writer is not None:
@@ -119,7 +117,6 @@ class Parking:
 
     @property
     def in_memory(self) -> int:
-        """Bytes held in host memory."""
         return sum(parked.size for parked in self._parked.values() if parked.stays_in_memory)
 
     @property

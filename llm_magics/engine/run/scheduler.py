@@ -83,11 +83,9 @@ class Scheduler:
 
     @property
     def n_waiting(self) -> int:
-        """How many sequences wait for a slot."""
         return len(self._waiting)
 
     def end_all(self, error: Exception | None = None) -> None:
-        """End every sequence: as interrupted, or with an error."""
         running = [sequence for _, sequence in self._slots.running()]
         everyone, self._waiting = running + self._waiting, []
         for slot in self._slots.all:
@@ -137,7 +135,6 @@ class Scheduler:
         return code
 
     def _go_on(self, parts: list[_Filled]) -> None:
-        """Take what a batch has brought."""
         tainted = False  # the memory holds what is no number
         for part, sequence, row, draft in parts:
             try:
@@ -245,7 +242,6 @@ class Scheduler:
         return True
 
     def _put(self, part: Part[Slot], sequence: Sequence) -> _Filled:
-        """Put a part into the batch, and a guess behind it."""
         slot, start, n, last, guess, _ = part
         batch, tokens, index = self._batch, sequence.tokens, slot.index
         if last and self._device_sampling:

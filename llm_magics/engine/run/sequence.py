@@ -152,7 +152,6 @@ class Sequence:
 
     @property
     def overfull(self) -> bool:
-        """Whether there are more tokens than the context holds."""
         return len(self.tokens) > self._n_ctx
 
     def drop(self) -> tuple[int, int]:
@@ -287,15 +286,13 @@ class Sequence:
         return Allowed(room, soft, "context") if asked is None or room < asked else Allowed(asked, soft)
 
     def _emit(self) -> None:
-        """Send what is new to the consumer."""
         if not (self._new_ids or self._new_text or self._new_events):
             return
         text = "".join(self._new_text)
         self._text.append(text)
         new = Tokens(tuple(self._new_ids), text, tuple(self._new_events), tuple(self._new_logprobs))
         self.channel.queue.put(new)
-        for sent in (self._new_ids, self._new_text, self._new_events, self._new_logprobs):
-            sent.clear()
+        self._new_ids, self._new_text, self._new_events, self._new_logprobs = [], [], [], []
 
     def _finished(self, events: tuple[object, ...]) -> Finished:
         now = time.perf_counter()

@@ -96,7 +96,6 @@ class Slots:
         return [(slot, slot.sequence) for slot in self.all if slot.sequence is not None]
 
     def choose(self, sequence: Sequence) -> Slot:
-        """Choose the slot that a sequence takes, out of the free ones."""
         return choose_slot(sequence.tokens, sequence.request.conversation, self.free())
 
     def seat(self, slot: Slot, sequence: Sequence) -> int:
@@ -238,7 +237,6 @@ class Slots:
             self._parking.put(name, slot.cached.copy(), state, slot.starts.copy())
 
     def unpark(self, name: str) -> None:
-        """Drop what was parked under a name."""
         self._parking.drop(name)
 
     def _take_back(self, slot: Slot, name: str, sequence: Sequence, have: int) -> bool:
