@@ -102,10 +102,10 @@ class Rules:
 
     def tightened(self, other: Rules) -> Rules:
         """The stricter of both, point by point."""
-        limits = {name: min(found) for name in {**self.limits, **other.limits} if (found := _both(name, self, other))}
+        limits = {name: min(self.limits.get(name, most), most) for name, most in other.limits.items()}
         approve = max(self.approve, other.approve, key=STRICTNESS.__getitem__)
         models, tools = (*self.models, *other.models), (*self.tools, *other.tools)
-        return Rules(approve, models, tools, limits, self.record or other.record)
+        return Rules(approve, models, tools, {**self.limits, **limits}, self.record or other.record)
 
     def check_model(self, names: Iterable[str]) -> None:
         """Raise OptionError unless the model may be used under one of its names."""
@@ -238,10 +238,6 @@ def names_of(name: str) -> tuple[str, ...]:
         return (path.resolve().as_posix(), *(file.entry.names if file.entry is not None and file.verified else ()))
     entry = find(name)
     return tuple(entry.names) if entry is not None else (name,)
-
-
-def _both(name: str, *rules: Rules) -> list[float]:
-    return [one.limits[name] for one in rules if name in one.limits]
 
 
 def _matches(name: str, groups: tuple[Patterns, ...]) -> bool:

@@ -25,8 +25,6 @@ from llm_magics.models.base import PromptPart, Sampling
 from llm_magics.options import configured
 from llm_magics.transcript import Transcript
 
-from .fullcontext import with_ways_out
-
 if TYPE_CHECKING:
     from llm_magics.kernel.page.notebook import NotebookView
     from llm_magics.session.history import Turn
@@ -56,13 +54,27 @@ def chat(runtime: Runtime, options: ChatOptions, body: str) -> Reply | list[Repl
         with runtime.using(asked.resident):
             _drive(turn, events, view)
     except ContextFullError as error:
-        raise with_ways_out(error, bool(asked.session.history), bool(asked.overrides["tools"])) from error
+        raise _with_ways_out(error, bool(asked.session.history), bool(asked.overrides["tools"])) from error
     finally:
         if options.variable and turn.reply is not None:
             runtime.shell.user_ns[options.variable] = turn.reply
         if options.quiet:  # nothing of it is saved
             asked.session.schemas.release([turn.id])
     return turn.reply
+
+
+def _with_ways_out(error: ContextFullError, talked_before: bool, tools: bool) -> ContextFullError:
+    """The same error with the next step of this cell's author: what helps depends on what the prompt holds beside the cell."""
+    shorter = f"Shorten the cell, show it less with --context{', offer fewer tools with --tools' if tools else ''}"
+    if talked_before:
+        advice = (
+            "The cell did not join the conversation. Begin anew with %thread reset, ask aside with --no-history or in a new "
+            "--thread NAME, or load the model with a larger --ctx, or with --context-shift to drop the oldest turns. "
+            f"Or: {shorter[0].lower()}{shorter[1:]}."
+        )
+    else:
+        advice = f"{shorter}, or load the model with a larger --ctx."
+    return ContextFullError(error.what, advice, n_prompt=error.n_prompt, n_ctx=error.n_ctx)
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,8 @@ def _plain_words(spec: Spec[object], words: list[str]) -> int:
 
 def _values(runtime: Runtime, option: Option, word: str) -> Iterable[str]:
     """What an option's value may become; ``word`` is what there is of it, e.g. the list of tools "weather,plo"."""
+    tools = [tool.name for tool in registered]
+    listed = word[: word.rfind(",") + 1]
     match option.complete:
         case "models":
             from llm_magics.models.base import Model
@@ -118,21 +120,11 @@ def _values(runtime: Runtime, option: Option, word: str) -> Iterable[str]:
         case "threads":
             return runtime.threads
         case "tools":
-            return _listed(word, [*_tools(), *(f"@{name}" for name in registered.sets), "@toolbox", "none"])
+            return [listed + name for name in (*tools, *(f"@{name}" for name in registered.sets), "@toolbox", "none")]
         case "tool-names":
-            return _tools()
+            return tools
         case "tool-lists":
-            return _listed(word, _tools())
+            return [listed + name for name in tools]
         case "contexts":
             return ["none", "prev", "above", "all", *(f"tag:{tag}" for run in runtime.cells.runs for tag in run.tags)]
     return (*option.choices, *([option.free] if option.free else []))
-
-
-def _tools() -> list[str]:
-    return [tool.name for tool in registered]
-
-
-def _listed(word: str, names: Iterable[str]) -> list[str]:
-    """The names behind what is listed already, e.g. "weather,plot" for "weather,plo"."""
-    before = word[: word.rfind(",") + 1]
-    return [f"{before}{name}" for name in names]

@@ -99,18 +99,19 @@ def _make_room(runtime: Runtime, options: LoadOptions) -> None:
     from llm_magics.store.catalog import find
 
     entry = find(options.name)
-    for name in {options.alias or (entry.name if entry else options.name)} & runtime.residents.keys():
-        if not options.dry_run:
-            runtime.unload(name)
+    name = options.alias or (entry.name if entry else options.name)
+    if name in runtime.residents and not options.dry_run:
+        runtime.unload(name)
 
 
 def model_rows(resident: Resident) -> list[tuple[str, str]]:
     """What a card says of a model; a model without an engine has little to say."""
     model: Any = resident.model
     rows = [("context", f"{model.context_size:,} tokens" if model.context_size else "")]
+    idle = ("unloaded when idle for", f"{resident.ttl:g} s" if resident.ttl else "")
     info = getattr(getattr(model, "engine", None), "info", None)
     if info is None:
-        return [("kind", type(model).__name__), *rows, ("unloaded when idle for", _seconds(resident.ttl))]
+        return [("kind", type(model).__name__), *rows, idle]
     layers = f"{info.n_gpu_layers} of {info.n_layers + 1} on the GPU" if info.n_gpu_layers else "all on the CPU"
     used = sum(size for _, _, size in info.buffers)
     return [
@@ -119,7 +120,7 @@ def model_rows(resident: Resident) -> list[tuple[str, str]]:
         ("layers", layers),
         ("memory", bytes_text(used) + _free_text() if used else ""),
         ("chat template", _template_text(model)),
-        ("unloaded when idle for", _seconds(resident.ttl)),
+        idle,
         ("loaded in", f"{info.load_seconds:.1f} s" if info.load_seconds else ""),
     ]
 
@@ -191,10 +192,6 @@ def _fit_text(entry: CatalogEntry, room: FreeMemory) -> str:
     if any(gpu.free >= needed for gpu in room.gpus):
         return "yes, on a GPU"
     return "yes" if room.host >= needed else "no"
-
-
-def _seconds(ttl: float | None) -> str:
-    return f"{ttl:g} s" if ttl else ""
 
 
 def _free_text() -> str:

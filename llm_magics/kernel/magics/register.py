@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
 
-from llm_magics.errors import LLMMagicsError
 from llm_magics.kernel.cells.book import CellBook
 from llm_magics.kernel.gauge import start_gauge
 from llm_magics.kernel.options.line import Options, Spec
@@ -30,6 +28,7 @@ _RULES_FROM = {
     "does not answer",
     "none": "this kernel's configuration alone: no page with the llm_magics extension has answered",
 }
+_KEPT = "what came so far is kept."
 _HELD = "_llm_magics_runtime"  # on the shell, so that models outlive %reload_ext
 
 
@@ -94,7 +93,7 @@ class LanguageModelMagics(Magics):
     def chat(self, line: str, cell: str) -> None:
         from .chat import chat
 
-        with self._plainly("what came so far is kept."):
+        with plainly(self.runtime, _KEPT):
             chat(self.runtime, *self._asked(CHAT, line, cell))
 
     @cell_magic
@@ -102,7 +101,7 @@ class LanguageModelMagics(Magics):
     def compare(self, line: str, cell: str) -> None:
         from .compare import compare
 
-        with self._plainly("what came so far is kept."):
+        with plainly(self.runtime, _KEPT):
             compare(self.runtime, *self._asked(COMPARE, line, cell))
 
     @line_magic
@@ -110,13 +109,13 @@ class LanguageModelMagics(Magics):
     def load_model(self, line: str) -> None:
         from .loads import load_model
 
-        with self._plainly():
+        with plainly(self.runtime):
             load_model(self.runtime, self._read(LOAD_MODEL, line))
 
     @line_magic
     @documented(UNLOAD_MODEL)
     def unload_model(self, line: str) -> None:
-        with self._plainly():
+        with plainly(self.runtime):
             options = self._read(UNLOAD_MODEL, line)
             names = list(self.runtime.residents) if options.all else [self.runtime.resident(options.name).name]
             for name in names:
@@ -128,7 +127,7 @@ class LanguageModelMagics(Magics):
     def models(self, line: str) -> None:
         from .loads import show_models
 
-        with self._plainly():
+        with plainly(self.runtime):
             show_models(self.runtime, self._read(MODELS, line).search)
 
     @line_magic
@@ -136,30 +135,15 @@ class LanguageModelMagics(Magics):
     def thread(self, line: str) -> None:
         from .threads import thread_action
 
-        with self._plainly():
+        with plainly(self.runtime):
             thread_action(self.runtime, self._read(THREAD, line))
 
     @line_magic
     @documented(LLM)
     def llm(self, line: str) -> None:
-        with self._plainly():
+        with plainly(self.runtime):
             options = self._read(LLM, line)
-            actions: dict[str, Callable[[], None]] = {
-                "status": self._status,
-                "doctor": self._doctor,
-                "strip": lambda: self._strip(options.path),
-            }
-            LLM.action(options.action, actions)()
-
-    @contextmanager
-    def _plainly(self, interrupted: str = "stopped.") -> Iterator[None]:
-        """Show errors as one sentence, and offer below the cell what mends them."""
-        with plainly(interrupted):
-            try:
-                yield
-            except LLMMagicsError as error:
-                self.runtime.offer = error.action
-                raise
+            LLM.action(options.action, {"status": self._status, "doctor": self._doctor, "strip": self._strip})(options.path)
 
     def _read(self, spec: Spec[Options], line: str) -> Options:
         return spec.parse(line, self.runtime.shell.user_ns, self.runtime.tell_once)
@@ -170,7 +154,7 @@ class LanguageModelMagics(Magics):
             return self._read(spec, line), cell
         return spec.parse_question(line, self.runtime.shell.user_ns, self.runtime.tell_once)
 
-    def _status(self) -> None:
+    def _status(self, _: str) -> None:
         from llm_magics.plural import counted
         from llm_magics.views.card import card_bundle
 
@@ -187,7 +171,7 @@ class LanguageModelMagics(Magics):
         ]
         self.runtime.shell.display_pub.publish(card_bundle("llm_magics", rows))
 
-    def _doctor(self) -> None:
+    def _doctor(self, _: str) -> None:
         from llm_magics.doctor.report import report
 
         self.runtime.shell.display_pub.publish({"text/plain": "\n".join(map(str, report(self.runtime.defaults.model)))})

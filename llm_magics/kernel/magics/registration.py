@@ -12,6 +12,7 @@ from IPython.core.magic import Magics, no_var_expand
 
 from llm_magics.errors import LLMMagicsError
 from llm_magics.kernel.options.line import HelpAsked, Spec
+from llm_magics.kernel.runtime import Runtime
 
 Method = TypeVar("Method", bound=Callable[..., None])
 
@@ -46,8 +47,9 @@ def register(shell: InteractiveShell, magics: Magics) -> Callable[[], None]:
 
 
 @contextlib.contextmanager
-def plainly(interrupted: str = "stopped.") -> Iterator[None]:
-    """Have IPython show an error of ours, or an interrupt, as one sentence without a traceback. It is raised all the same.
+def plainly(runtime: Runtime, interrupted: str = "stopped.") -> Iterator[None]:
+    """Have IPython show an error of ours, or an interrupt, as one sentence without a traceback, and offer below the cell what
+    mends it. It is raised all the same.
     A line that asks for help has it printed instead, and nothing else is done.
 
     ``interrupted`` is what an interrupt says. ``_render_traceback_`` is IPython's own way for an exception to say how it looks.
@@ -57,7 +59,9 @@ def plainly(interrupted: str = "stopped.") -> Iterator[None]:
     except HelpAsked as asked:
         sys.stdout.write(f"{asked.what}\n")
     except (KeyboardInterrupt, LLMMagicsError) as error:
-        said = str(error) if isinstance(error, LLMMagicsError) else interrupted
+        said = interrupted
+        if isinstance(error, LLMMagicsError):
+            said, runtime.offer = str(error), error.action
         line = f"\x1b[31m{type(error).__name__}\x1b[0m: {said}"
         error._render_traceback_ = lambda: [line]  # type: ignore[union-attr]
         raise

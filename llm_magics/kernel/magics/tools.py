@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from html import escape
-from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
@@ -45,7 +44,7 @@ class ToolMagics(Magics):
     @cell_magic
     @documented(TOOL)
     def tool(self, line: str, cell: str) -> None:
-        with plainly():
+        with plainly(self.runtime):
             current = self.book.current
             made = self.book.define(read_header(line), Cell(cell, current.id, current.tags, current.parent))
             self._show([made])
@@ -57,7 +56,7 @@ class ToolMagics(Magics):
         actions: dict[str, Callable[[str], None]] = {
             "": self._list, "list": self._list, "test": self._test, "why": self._why, "set": self._set, "forget": self._forget,
         }  # fmt: skip
-        with plainly():
+        with plainly(self.runtime):
             TOOLS.parse_question(line)  # --help; all the rest is read as it stands
             TOOLS.action(action, actions)(rest.strip())
 
@@ -74,7 +73,7 @@ class ToolMagics(Magics):
         tool = select(registered, name)[0]
         end = test(tool, arguments.strip() or "{}", self.runtime.asker, self._print)
         for bundle in end.outputs:
-            self._publish(masked_data(dict(bundle)))
+            self.runtime.shell.display_pub.publish(masked_data(dict(bundle)))
         self._print(f"{end.state} in {end.seconds:.2f} s; the model reads:\n{end.result.content}\n")
         for warning in end.warnings:
             self._print(f"({warning})\n")
@@ -105,10 +104,7 @@ class ToolMagics(Magics):
             return
         widths = [max(len(row[i]) for row in rows) for i in range(3)]
         plain = "\n".join("  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[3]]) for row in rows)
-        self._publish({"text/plain": plain, "text/html": _table(rows)})
-
-    def _publish(self, bundle: dict[str, Any]) -> None:
-        self.book.shell.display_pub.publish(bundle)
+        self.runtime.shell.display_pub.publish({"text/plain": plain, "text/html": _table(rows)})
 
     def _print(self, text: str) -> None:
         print(masked_text(text), end="")  # noqa: T201 (a magic's own output)
