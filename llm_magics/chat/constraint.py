@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from llm_magics.chat.analysis.reasoning import NO_REASONING, ReasoningSyntax
-from llm_magics.chat.encodings.tagged_grammar import TagWriter, other_name, properties_of, solid_object
+from llm_magics.chat.encodings.tagged_grammar import TagWriter, other_name
 from llm_magics.chat.grammar.text import MAX_CALLS, GrammarWriter, as_regex, quoted
 from llm_magics.chat.grammar.values import JSON, JSON_IN_STRING, PYTHON_CONSTANTS, Notation, ValueWriter
 from llm_magics.chat.syntax.syntax import (
@@ -38,8 +38,8 @@ from llm_magics.chat.syntax.syntax import (
     escape,
 )
 from llm_magics.messages import JsonSchema, ToolSpec
-from llm_magics.schema.algebra import is_never
-from llm_magics.schema.normal import Normalised, normalise, required_keys
+from llm_magics.schema.nodes import Normalised, is_never, properties_of
+from llm_magics.schema.normal import normalise, parameters
 from llm_magics.schema.shortest import shortest_values
 
 ID = r"/[A-Za-z0-9_.:-]{1,64}/"
@@ -112,14 +112,6 @@ def build_constraint(
     return replace(answer, calls=_Calls(syntax, chosen, parallel, frame).alone(), unenforced=unenforced)
 
 
-def parameters_schema(tool: ToolSpec) -> Normalised:
-    """Normalise a tool's parameters, which are an object whether they say so or not."""
-    parameters = dict(tool.parameters) or {"properties": {}}
-    if "type" not in parameters and "$ref" not in parameters:
-        parameters["type"] = "object"
-    return normalise(parameters)
-
-
 def _response(schema: JsonSchema, frame: Frame, calls: _Calls | None) -> Constraint:
     """JSON under a schema, after the reasoning; or calls, where there are any.
 
@@ -139,7 +131,7 @@ def _response(schema: JsonSchema, frame: Frame, calls: _Calls | None) -> Constra
     if calls and not begins:
         return Constraint(start)  # JSON and a call begin alike
     markers = ("" if opened else reasoning.start.strip(), reasoning.end.strip()) if thought else ("", "")
-    json = JsonAnswer(required_keys(normal), markers, (begins,) if begins else (), shortest_values(normal))
+    json = JsonAnswer(normal.required_keys(), markers, (begins,) if begins else (), shortest_values(normal))
     return Constraint(start, json=json)
 
 
@@ -180,7 +172,7 @@ class _Calls:
         self.several = parallel and syntax.parallel
         self.frame = frame
         self.writer = GrammarWriter()
-        self.schemas = {tool.name: parameters_schema(tool) for tool in tools}
+        self.schemas = {tool.name: parameters(tool.parameters) for tool in tools}
 
     def after_reasoning(self) -> str:
         blocks, reasoning = self.syntax.blocks, self.frame.reasoning
@@ -285,7 +277,7 @@ class _Calls:
         """``open key assign VALUE (separator key assign VALUE)* close``."""
         w, schema = self.writer, self.schemas[tool.name]
         values = ValueWriter(w, schema, literal_notation(literal))
-        node = solid_object(schema)
+        node = schema.object()
         assign = literal.assign.strip() or literal.assign
         members = {
             key: f"{quoted(key)} {w.assign(assign)} {values.value(sub)} {w.gap}"
@@ -305,7 +297,7 @@ class _Calls:
         writer = TagWriter(self.writer, self.schemas[tool.name], tags)
         end = self.closing(self.syntax.call_end)
         close = self.writer.rule(f"{self.writer.gap} {end}".strip(), "end") if end else '""'
-        return f"{self.writer.gap} {writer.members(solid_object(self.schemas[tool.name]), close)}"
+        return f"{self.writer.gap} {writer.members(self.schemas[tool.name].object(), close)}"
 
 
 # --- pieces shared with near misses and with the response -------------------------------------------------------------------

@@ -30,7 +30,7 @@ from llm_magics.chat.template.template import Prompt
 from llm_magics.engine.values import Grammar, GuideStep, JsonText
 from llm_magics.events import ModelEnd
 from llm_magics.messages import FinishReason
-from llm_magics.schema.patterns import byte_tokenizer
+from llm_magics.schema.leaves import byte_tokenizer
 from llm_magics.tools.runaway import CallLimit
 
 from .base import Request

@@ -1,109 +1,44 @@
 """The algebra of schema nodes: what two of them admit together, what either admits, and which admit nothing.
 
 ``schema/normal.py`` says what a node is. :class:`Algebra` holds the definitions that nodes refer to. A definition is made when
-it is first needed, never while it is read, so recursion in a schema is not recursion here.
+it is first needed, never while it is read, so recursion in a schema is not recursion here. The last pass (:meth:`Algebra.tidy`)
+drops what admits nothing, e.g. an object that requires itself and all that requires it, and widens what the constraint engine
+cannot take. What is left compiles as a grammar.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import Any
 
 from llm_magics.errors import SchemaError
 
-from .numeric import within
-from .patterns import linear_search
-
-Node: TypeAlias = dict[str, Any]
+from .leaves import enforceable, linear_search, within
+from .nodes import Node, canonical, inside, is_never, json_type, never, property_of, same
 
 MAX_DEPTH = 64  # nesting of the schema as written, and of references through references
 MAX_NODES = 20_000  # nodes made while normalising
 MAX_OPTIONS = 64  # of one union after multiplying out
 
 
-def never() -> Node:
-    """The node that no value satisfies."""
-    return {"enum": []}
-
-
-def is_never(node: Node) -> bool:
-    return node.get("enum") == []
-
-
-def same(a: object, b: object) -> bool:
-    """Compare two JSON values as JSON does: ``1`` is ``1.0`` but not ``true``."""
-    return canonical(a) == canonical(b)
-
-
-def canonical(value: object) -> str:
-    """A text that is the same for equal JSON values."""
-    return json.dumps(_plain(value), sort_keys=True, ensure_ascii=True)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return value
-
-
-def size_of(value: object) -> int:
-    """How many values there are in a JSON value, itself one of them."""
-    stack, size = [value], 0
-    while stack:
-        part = stack.pop()
-        size += 1
-        stack.extend(part.values() if isinstance(part, Mapping) else part if isinstance(part, list | tuple) else ())
-    return size
-
-
-def json_type(value: object) -> str:
-    """Name the JSON type of a Python value; a float without a fraction is an integer."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "boolean"
-    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
-        return "integer"
-    names: tuple[tuple[type | tuple[type, ...], str], ...] = ((float, "number"), (str, "string"), (Mapping, "object"))
-    for kind, name in (*names, ((list, tuple), "array")):
-        if isinstance(value, kind):
-            return name
-    raise SchemaError(f"{type(value).__name__} is no JSON value.", "Use JSON values in const, enum and default.")
-
-
-def property_of(node: Node, key: str) -> Node:
-    """The node for one key of an object node."""
-    properties = node.get("properties", {})
-    if key in properties:
-        return properties[key]
-    for pattern, sub in node.get("patternProperties", {}).items():
-        if linear_search(pattern, key):
-            return sub
-    return node.get("additionalProperties", {})
-
-
 def disjoint(nodes: list[Node]) -> bool:
     """Can no value satisfy two of these? Says so only where the types, or the values of an enum, already show it."""
-    seen: set[str] = set()
+    types: set[str] = set()
+    constants: dict[str, str] = {}  # with their types
     for node in nodes:
         if "enum" in node:
-            marks = {canonical(v) for v in node["enum"]} | {json_type(v) for v in node["enum"]}
+            values = {canonical(v): json_type(v) for v in node["enum"]}
+            if values.keys() & constants.keys() or types.intersection(values.values()):
+                return False
+            constants |= values
         elif "type" in node:
-            marks = {node["type"]} | ({"integer"} if node["type"] == "number" else set())
+            kinds = {node["type"]} | ({"integer"} if node["type"] == "number" else set())
+            if kinds & types or kinds.intersection(constants.values()):
+                return False
+            types |= kinds
         else:
             return False
-        if marks & seen and not ("enum" in node and not {m for m in marks if m not in _TYPE_NAMES} & seen):
-            return False
-        seen |= marks
     return True
-
-
-_TYPE_NAMES = frozenset({"null", "boolean", "integer", "number", "string", "array", "object"})
 
 
 def _fits(node: Node, size: int, what: str) -> bool:
@@ -126,10 +61,12 @@ class Algebra:
         self.unenforced: dict[str, None] = {}
         self.made = 0
 
-    def define(self, make: Callable[[], Node], name: str = "") -> str:
-        name = name or f"d{len(self.definitions) + len(self.pending)}"
-        self.pending[name] = make
-        return name
+    def define(self, key: str, make: Callable[[], Node]) -> Node:
+        """A reference to the definition of this key, which is made later; it may be there already."""
+        if key not in self.names:
+            name = self.names[key] = f"d{len(self.names)}"
+            self.pending[name] = make
+        return {"$ref": self.names[key]}
 
     def resolve(self, name: str, path: tuple[str, ...] = ()) -> Node:
         if name in self.pending:
@@ -175,10 +112,7 @@ class Algebra:
 
     def meet_ref(self, ref: Node, other: Node, path: str) -> Node:
         """Intersecting with a reference is a new definition, made later: the target may not be finished yet."""
-        key = f"{ref['$ref']}&{canonical(other)}"
-        if key not in self.names:
-            self.names[key] = self.define(lambda: self.meet(self.solid(ref), other, path))
-        return {"$ref": self.names[key]}
+        return self.define(f"{ref['$ref']}&{canonical(other)}", lambda: self.meet(self.solid(ref), other, path))
 
     def solid(self, node: Node) -> Node:
         """Follow references until something else comes; a circle of nothing but references admits no value."""
@@ -291,8 +225,100 @@ class Algebra:
         if "anyOf" in node:
             return self.union([self.close(option, path) for option in node["anyOf"]], path)
         if "$ref" in node:
-            key = f"close {node['$ref']}"
-            if key not in self.names:
-                self.names[key] = self.define(lambda: self.close(self.solid(node), path))
-            return {"$ref": self.names[key]}
+            return self.define(f"close {node['$ref']}", lambda: self.close(self.solid(node), path))
         return {**node, "additionalProperties": never()} if node.get("type") == "object" else node
+
+    # --- the last pass --------------------------------------------------------------------------------------------------------
+
+    def prune(self) -> None:
+        """Replace definitions without any finite value, e.g. an object that requires itself, by the empty node."""
+        finite: set[str] = set()
+        grown = True
+        while grown:
+            new = {n for n, node in self.definitions.items() if n not in finite and _finite(node, finite)}
+            grown = bool(new)
+            finite |= new
+        for name in self.definitions:
+            if name not in finite:
+                self.definitions[name] = never()
+        for name in self.definitions:
+            self.refuse_circle(name)
+        for name in self.definitions:
+            self.definitions[name] = self.tidy(self.definitions[name])
+
+    def refuse_circle(self, name: str) -> None:
+        """Refuse a definition that is, without anything between, itself: "a string or this again" never ends a check."""
+        seen, stack = {name}, [self.definitions[name]]
+        while stack:
+            node = stack.pop()
+            stack.extend(node.get("anyOf", []))
+            target = node.get("$ref")
+            if target == name:
+                raise SchemaError("A definition of the JSON schema refers to itself in a circle.", "Put a property between.")
+            if target is not None and target not in seen:
+                seen.add(target)
+                stack.append(self.definitions[target])
+
+    def tidy(self, node: Node) -> Node:
+        """Drop what nothing satisfies from unions, and take empty required parts through to the whole."""
+        if "$ref" in node:
+            target = self.definitions[node["$ref"]]
+            return target if is_never(target) else node
+        if "anyOf" in node:
+            return self.union([self.tidy(option) for option in node["anyOf"]], "#")
+        if node.get("type") == "array":
+            return self.tidy_array(node)
+        if node.get("type") == "object":
+            node = dict(node)
+            for keyword in ("properties", "patternProperties"):
+                if keyword in node:
+                    node[keyword] = {k: self.tidy(v) for k, v in node[keyword].items()}
+            if node.get("additionalProperties"):
+                node["additionalProperties"] = self.tidy(node["additionalProperties"])
+            dead = any(is_never(property_of(node, key)) for key in node.get("required", []))
+            crossed = node.get("minProperties", 0) > node.get("maxProperties", MAX_NODES)
+            return never() if dead or crossed else node
+        return self.tidy_leaf(node) if node.get("type") in ("string", "integer", "number") else node
+
+    def tidy_leaf(self, node: Node) -> Node:
+        """Keep of a string or number node what the constraint engine takes, so that every grammar compiles."""
+        kept, loose = enforceable(node)
+        for keyword in loose:
+            self.loose("#", keyword)
+        return never() if kept is None else kept
+
+    def tidy_array(self, node: Node) -> Node:
+        prefix = [self.tidy(n) for n in node.get("prefixItems", [])]
+        items = self.tidy(node.get("items", {}))
+        empty = [i for i, sub in enumerate([*prefix, items]) if is_never(sub)]
+        room = min([node.get("maxItems", MAX_NODES), *empty])
+        parts = (("prefixItems", prefix[:room]), ("items", {} if is_never(items) else items))
+        kept = {k: v for k, v in node.items() if k in ("type", "minItems")} | {k: v for k, v in parts if v}
+        return never() if node.get("minItems", 0) > room else kept | ({"maxItems": room} if room < MAX_NODES else {})
+
+    def reachable(self, root: Node) -> dict[str, Node]:
+        """The definitions that a node leads to."""
+        found: dict[str, Node] = {}
+        stack = [root]
+        while stack:
+            node = stack.pop()
+            if "$ref" in node and node["$ref"] not in found:
+                found[node["$ref"]] = self.definitions[node["$ref"]]
+                stack.append(found[node["$ref"]])
+            stack += inside(node)
+        return found
+
+
+def _finite(node: Node, known: set[str]) -> bool:
+    """Does a node admit some value that ends, given the definitions known to?"""
+    if "$ref" in node:
+        return node["$ref"] in known
+    if "anyOf" in node:
+        return any(_finite(option, known) for option in node["anyOf"])
+    if node.get("type") == "object":
+        return all(_finite(property_of(node, key), known) for key in node.get("required", []))
+    if node.get("type") == "array":
+        prefix, least = node.get("prefixItems", []), node.get("minItems", 0)
+        needed = prefix[:least] + ([node["items"]] if least > len(prefix) and "items" in node else [])
+        return all(_finite(sub, known) for sub in needed)
+    return not is_never(node)

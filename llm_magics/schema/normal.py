@@ -30,69 +30,53 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from llm_magics.errors import SchemaError
 
-from .algebra import Node, disjoint, is_never, json_type, never, size_of
-from .dialect import plain, pointed, step
-from .patterns import has_linear_regex, linear_search
-from .tidy import Tidy
+from .algebra import Algebra, disjoint
+from .dialect import MAX_KEPT, Plain, plain, step
+from .leaves import NUMBER_BOUNDS, has_linear_regex, linear_search
+from .nodes import TYPES, Node, Normalised, is_never, json_type, never, size_of
 
-__all__ = ["FORMATS", "Node", "Normalised", "normalise", "required_keys"]
-
-TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
 FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"})
-NUMBER_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 MAX_CONSTANTS = 10_000  # values of an enum, with all that is inside them
 MAX_DEPENDENCIES = 3  # each doubles the union
 
 
-@dataclass(frozen=True, slots=True)
-class Normalised:
-    """A schema in normal form: ``root`` and ``definitions`` hold nodes, ``unenforced`` what only validation can check."""
-
-    root: Node
-    definitions: Mapping[str, Node]
-    unenforced: tuple[str, ...] = ()
-
-
 def normalise(schema: Mapping[str, Any] | bool) -> Normalised:
-    """Bring a JSON schema into the normal form that the head of this file describes.
+    """Bring a JSON schema into the normal form that the head of this file describes; equal schemas are read once.
 
     Raises SchemaError for what is no schema, points outside itself, admits no value at all, or is beyond the bounds.
     """
-    return _Normaliser(plain(schema)).run()
+    return _normalise(plain(schema))
 
 
-def required_keys(normal: Normalised) -> tuple[str, ...]:
-    """Return the keys that some object of a schema requires."""
-    found: dict[str, None] = {}
-    nodes: list[Any] = [normal.root, *normal.definitions.values()]
-    while nodes:
-        node = nodes.pop()
-        if isinstance(node, Mapping) and "enum" not in node:
-            found |= dict.fromkeys(node.get("required", [])) if node.get("type") == "object" else {}
-            nodes.extend(node.values())
-        elif isinstance(node, list):
-            nodes.extend(node)
-    return tuple(found)
+def parameters(schema: Mapping[str, Any]) -> Normalised:
+    """Normalise a tool's parameters, which are an object whether they say so or not."""
+    untyped = "type" not in schema and "$ref" not in schema
+    return normalise({**schema, "type": "object"} if untyped else schema)
 
 
-def _types(schema: Mapping[str, Any], path: str) -> list[str]:
+@lru_cache(maxsize=MAX_KEPT)
+def _normalise(read: Plain) -> Normalised:
+    return _Normaliser(read).run()
+
+
+def _types(schema: dict[str, Any], path: str) -> list[str]:
     """The types a schema allows, every one where it names none; "number" stands for integers too."""
     wanted = schema.get("type")
     if wanted is None:
         return [name for name in TYPES if name != "integer"]
     names = [wanted] if isinstance(wanted, str) else wanted
-    if not isinstance(names, list | tuple) or not all(isinstance(n, str) and n in TYPES for n in names):
+    if not isinstance(names, list) or not all(isinstance(n, str) and n in TYPES for n in names):
         raise SchemaError(f"{path}/type is {wanted!r}, which JSON schema does not know.", f"Use one of {', '.join(TYPES)}.")
     names = list(dict.fromkeys(names))
     return [n for n in names if not (n == "integer" and "number" in names)]
 
 
-def _bounds(schema: Mapping[str, Any], path: str) -> Node:
+def _bounds(schema: dict[str, Any], path: str) -> Node:
     node: Node = {}
     for keyword in NUMBER_BOUNDS:
         value = schema.get(keyword)
@@ -105,7 +89,7 @@ def _bounds(schema: Mapping[str, Any], path: str) -> Node:
     return node
 
 
-def _sizes(schema: Mapping[str, Any], keywords: tuple[str, ...], path: str) -> Node:
+def _sizes(schema: dict[str, Any], keywords: tuple[str, ...], path: str) -> Node:
     node: Node = {}
     for keyword in keywords:
         value = schema.get(keyword)
@@ -118,30 +102,29 @@ def _sizes(schema: Mapping[str, Any], keywords: tuple[str, ...], path: str) -> N
     return node
 
 
-def _mapping(schema: Mapping[str, Any], keyword: str, path: str) -> Mapping[str, Any]:
+def _mapping(schema: dict[str, Any], keyword: str, path: str) -> dict[str, Any]:
     value = schema.get(keyword, {})
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         raise SchemaError(f"{path}/{keyword} should be an object.", "Map each name to its schema.")
     return value
 
 
-class _Normaliser(Tidy):
+class _Normaliser(Algebra):
     """One run over one schema. References become definitions, worked off from a list, so that recursion needs no stack."""
 
-    def __init__(self, schema: Mapping[str, Any] | bool) -> None:
+    def __init__(self, read: Plain) -> None:
         super().__init__()
-        self.schema = schema
+        self.read = read
 
     def run(self) -> Normalised:
-        root = self.node(self.schema, "#", 0)
+        root = self.node(self.read.schema, "#", 0)
         while self.pending:
             self.resolve(next(iter(self.pending)))
         self.prune()
         root = self.tidy(root)
         if is_never(root):
             raise SchemaError("No value satisfies this JSON schema.", "Look for contradicting keywords or endless recursion.")
-        used = self.reachable(root)
-        return Normalised(root, {name: self.definitions[name] for name in used}, tuple(self.unenforced))
+        return Normalised(root, self.reachable(root), tuple(self.unenforced))
 
     # --- reading ------------------------------------------------------------------------------------------------------------
 
@@ -152,7 +135,7 @@ class _Normaliser(Tidy):
             return {}
         if schema is False:
             return never()
-        if not isinstance(schema, Mapping):
+        if not isinstance(schema, dict):
             raise SchemaError(f"{path} is no schema but {type(schema).__name__}.", "A schema is an object, true or false.")
         node = self.own(schema, path, depth)
         for part in self.applicators(schema, path, depth):
@@ -161,7 +144,7 @@ class _Normaliser(Tidy):
             node = self.close(node, path)
         return node
 
-    def own(self, schema: Mapping[str, Any], path: str, depth: int) -> Node:
+    def own(self, schema: dict[str, Any], path: str, depth: int) -> Node:
         """The node for a schema's plain keywords: one option per type it allows."""
         types = _types(schema, path)
         for keyword in ("uniqueItems", "not", "contains", "unevaluatedItems"):
@@ -174,9 +157,9 @@ class _Normaliser(Tidy):
             node = self.meet(node, self.values([schema["const"]], path, "const"), path)
         if "enum" in schema:
             values = schema["enum"]
-            if not isinstance(values, list | tuple):
+            if not isinstance(values, list):
                 raise SchemaError(f"{path}/enum should be a list.", "Write the allowed values as a JSON array.")
-            node = self.meet(node, self.values(list(values), path, "enum"), path)
+            node = self.meet(node, self.values(values, path, "enum"), path)
         return node
 
     def values(self, values: list[Any], path: str, keyword: str) -> Node:
@@ -188,7 +171,7 @@ class _Normaliser(Tidy):
         self.loose(path, keyword)
         return self.union([{"type": name} for name in dict.fromkeys(map(json_type, values))], path)
 
-    def typed(self, name: str, schema: Mapping[str, Any], path: str, depth: int) -> Node:
+    def typed(self, name: str, schema: dict[str, Any], path: str, depth: int) -> Node:
         match name:
             case "integer" | "number":
                 return {"type": name, **_bounds(schema, path)}
@@ -200,7 +183,7 @@ class _Normaliser(Tidy):
                 return self.object(schema, path, depth)
         return {"type": name}
 
-    def string(self, schema: Mapping[str, Any], path: str) -> Node:
+    def string(self, schema: dict[str, Any], path: str) -> Node:
         node: Node = {"type": "string", **_sizes(schema, ("minLength", "maxLength"), path)}
         if isinstance(schema.get("format"), str) and schema["format"] in FORMATS:
             node["format"] = schema["format"]
@@ -214,9 +197,9 @@ class _Normaliser(Tidy):
                 self.loose(path, "pattern")
         return node
 
-    def array(self, schema: Mapping[str, Any], path: str, depth: int) -> Node:
+    def array(self, schema: dict[str, Any], path: str, depth: int) -> Node:
         prefix, rest = schema.get("prefixItems", []), schema.get("items", True)
-        if not isinstance(prefix, list | tuple):
+        if not isinstance(prefix, list):
             raise SchemaError(f"{path}/prefixItems should be a list.", "Write one schema per position.")
         node: Node = {"type": "array", **_sizes(schema, ("minItems", "maxItems"), path)}
         if prefix:
@@ -228,14 +211,14 @@ class _Normaliser(Tidy):
             node["minItems"] = max(node.get("minItems", 0), 1)
         return node
 
-    def object(self, schema: Mapping[str, Any], path: str, depth: int) -> Node:
+    def object(self, schema: dict[str, Any], path: str, depth: int) -> Node:
         node: Node = {"type": "object", **_sizes(schema, ("minProperties", "maxProperties"), path)}
         properties = _mapping(schema, "properties", path)
         patterns = _mapping(schema, "patternProperties", path)
         required = schema.get("required", [])
-        if not isinstance(required, list | tuple) or not all(isinstance(k, str) for k in required):
+        if not isinstance(required, list) or not all(isinstance(k, str) for k in required):
             raise SchemaError(f"{path}/required should be a list of names.", "Write the names of the required properties.")
-        props = {str(k): self.node(s, f"{path}/properties/{step(str(k))}", depth + 1) for k, s in properties.items()}
+        props = {k: self.node(s, f"{path}/properties/{step(k)}", depth + 1) for k, s in properties.items()}
         found = {p: self.node(s, f"{path}/patternProperties/{step(p)}", depth + 1) for p, s in patterns.items()}
         extra = self.node(schema.get("additionalProperties", True), f"{path}/additionalProperties", depth + 1)
         counted = node.get("minProperties", 0) > 1 or "maxProperties" in node
@@ -257,14 +240,14 @@ class _Normaliser(Tidy):
             node["additionalProperties"] = extra
         return self.named(node, schema, path)
 
-    def named(self, node: Node, schema: Mapping[str, Any], path: str) -> Node:
+    def named(self, node: Node, schema: dict[str, Any], path: str) -> Node:
         """Apply ``propertyNames`` where it is an enum or one pattern; leave the rest to validation."""
         if "propertyNames" not in schema:
             return node
         names = schema["propertyNames"]
         extra = node.get("additionalProperties", {})
-        allowed = names.get("enum") if isinstance(names, Mapping) and set(names) <= {"enum", "type", "pattern"} else None
-        pattern = names.get("pattern") if isinstance(names, Mapping) and set(names) <= {"pattern", "type"} else None
+        allowed = names.get("enum") if isinstance(names, dict) and set(names) <= {"enum", "type", "pattern"} else None
+        pattern = names.get("pattern") if isinstance(names, dict) and set(names) <= {"pattern", "type"} else None
         if isinstance(allowed, list) and "pattern" not in names and "patternProperties" not in node:
             keys = [k for k in allowed if isinstance(k, str)]
             props = {k: node.get("properties", {}).get(k, extra) for k in keys}
@@ -276,16 +259,17 @@ class _Normaliser(Tidy):
             self.loose(path, "propertyNames")
         return node
 
-    def applicators(self, schema: Mapping[str, Any], path: str, depth: int) -> list[Node]:
+    def applicators(self, schema: dict[str, Any], path: str, depth: int) -> list[Node]:
         """What stands beside a schema's own keywords and must hold as well."""
         parts: list[Node] = []
         if "$ref" in schema:
-            parts.append(self.reference(schema["$ref"]))
+            ref = schema["$ref"]
+            parts.append(self.define(ref, lambda: self.node(self.read.target(ref), ref, 0)))
         for keyword in ("allOf", "anyOf", "oneOf"):
             if keyword not in schema:
                 continue
             subs = schema[keyword]
-            if not isinstance(subs, list | tuple) or not subs:
+            if not isinstance(subs, list) or not subs:
                 raise SchemaError(f"{path}/{keyword} should be a list of schemas.", "Write at least one schema.")
             nodes = [self.node(s, f"{path}/{keyword}/{i}", depth + 1) for i, s in enumerate(subs)]
             if keyword == "allOf":
@@ -299,7 +283,7 @@ class _Normaliser(Tidy):
         parts.extend(self.dependencies(schema, path, depth))
         return parts
 
-    def condition(self, schema: Mapping[str, Any], path: str, depth: int) -> Node:
+    def condition(self, schema: dict[str, Any], path: str, depth: int) -> Node:
         """``if c then t else e`` holds where c and t hold, or where e holds; that e needs "not c" is left to validation."""
         self.loose(path, "if")
         test = self.node(schema["if"], f"{path}/if", depth + 1)
@@ -307,12 +291,12 @@ class _Normaliser(Tidy):
         other = self.node(schema.get("else", True), f"{path}/else", depth + 1)
         return self.union([self.meet(test, then, path), other], path)
 
-    def dependencies(self, schema: Mapping[str, Any], path: str, depth: int) -> list[Node]:
+    def dependencies(self, schema: dict[str, Any], path: str, depth: int) -> list[Node]:
         """Each dependency is a choice: the key is absent, or what it asks for holds."""
         rules: dict[str, Any] = {}
         for keyword in ("dependentRequired", "dependentSchemas"):
             for key, needs in _mapping(schema, keyword, path).items():
-                rules[f"{keyword}/{key}"] = (key, {"required": list(needs)} if isinstance(needs, list | tuple) else needs)
+                rules[f"{keyword}/{key}"] = (key, {"required": needs} if isinstance(needs, list) else needs)
         if len(rules) > MAX_DEPENDENCIES:
             self.loose(path, "dependentRequired")
             return []
@@ -323,11 +307,3 @@ class _Normaliser(Tidy):
             other = [{"type": name} for name in ("null", "boolean", "number", "string", "array")]
             parts.append(self.union([absent, present, *other], path))
         return parts
-
-    # --- references ---------------------------------------------------------------------------------------------------------
-
-    def reference(self, ref: str) -> Node:
-        if ref not in self.names:
-            target = pointed(self.schema, ref)
-            self.names[ref] = self.define(lambda: self.node(target, ref, 0))
-        return {"$ref": self.names[ref]}

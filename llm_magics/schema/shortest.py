@@ -13,9 +13,8 @@ import math
 from collections.abc import Iterator, Mapping
 from itertools import islice
 
-from .algebra import Node, is_never
-from .normal import NUMBER_BOUNDS, Normalised
-from .numeric import EXACT, exact, within
+from .leaves import EXACT, NUMBER_BOUNDS, exact, within
+from .nodes import Node, Normalised, is_never
 
 _MOST_TEXTS = 256
 _LONGEST = 8_000  # characters of one text
@@ -33,23 +32,8 @@ def shortest_values(normal: Normalised) -> tuple[str, ...]:
                 known[name], changed = text, True
         if not changed:
             break
-    texts = {text for node in _nodes(normal) if (text := _shortest(node, known)) is not None}
+    texts = {text for node in normal.nodes() if (text := _shortest(node, known)) is not None}
     return tuple(sorted(texts, key=lambda text: (len(text), text))[:_MOST_TEXTS])
-
-
-def _nodes(normal: Normalised) -> Iterator[Node]:
-    """Every node of a schema, those inside others too."""
-    waiting: list[Node] = [normal.root, *normal.definitions.values()]
-    while waiting:
-        node = waiting.pop()
-        yield node
-        if "enum" in node:
-            continue
-        for keyword in ("properties", "patternProperties"):
-            waiting.extend(node.get(keyword, {}).values())
-        for keyword in ("prefixItems", "anyOf"):
-            waiting.extend(node.get(keyword, []))
-        waiting.extend(node[keyword] for keyword in ("items", "additionalProperties") if keyword in node)
 
 
 def _shortest(node: Node, known: Mapping[str, str]) -> str | None:

@@ -15,13 +15,13 @@ is about 30 microseconds of the validator at its slowest, which is where every v
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any, TypeAlias
 
 from llm_magics.errors import SchemaError
 
-from .dialect import pointed
+from .dialect import Plain, mappings
 
 MAX_STEPS = 50_000
 MAX_BACKTRACKS = 30_000  # in one search for a pattern that needs backtracking
@@ -40,14 +40,14 @@ Edge: TypeAlias = tuple[int, Any, Any]  # how often, schema, value
 _NO_VALUE = object()
 
 
-def check_steps(schema: Any, value: Any) -> set[tuple[str, str]]:
-    """Refuse what takes more than ``MAX_STEPS`` to validate. The schema is plain (see ``dialect.py``).
+def check_steps(schema: Plain, value: Any) -> set[tuple[str, str]]:
+    """Refuse what takes more than ``MAX_STEPS`` to validate.
 
     Returns the searches that backtrack, as pattern and text. Raises SchemaError, also for a schema that applies itself to the
     same value again, e.g. ``{"$ref": "#"}``.
     """
     counted = _Steps(schema)
-    if counted.to_compile() + counted.of(schema, value) > MAX_STEPS:
+    if counted.to_compile() + counted.of(schema.schema, value) > MAX_STEPS:
         raise _too_many()
     return counted.backtracking
 
@@ -73,8 +73,8 @@ def pattern_size(pattern: str) -> int:
 
 
 class _Steps:
-    def __init__(self, root: Any) -> None:
-        self._root = root
+    def __init__(self, read: Plain) -> None:
+        self._read = read
         self._known: dict[Pair, int] = {}
         self._sizes: dict[str, int] = {}  # of patterns
         self._parts: dict[int, int] = {}  # of values
@@ -107,7 +107,7 @@ class _Steps:
     def to_compile(self) -> int:
         """The steps before any value is looked at: patterns, and what unevaluated keywords have to know."""
         total = 0
-        for part in _reachable(self._root):
+        for part in mappings(self._read.schema):
             total += 1 + len(part) // 10
             for pattern in (part.get("pattern"), *_keys(part.get("patternProperties"))):
                 if isinstance(pattern, str):
@@ -120,7 +120,7 @@ class _Steps:
 
     def _own(self, schema: Any, value: Any) -> int:
         """The steps of a schema's own keywords."""
-        if not isinstance(schema, Mapping):
+        if not isinstance(schema, dict):
             return 1
         total = 1 + len(schema) + self._parts_of(value) // _COPIED
         if isinstance(schema.get("enum"), list):
@@ -159,7 +159,7 @@ class _Steps:
 
     def _below(self, schema: Any, value: Any) -> Iterator[Edge]:
         """What a schema applies, to what."""
-        if not isinstance(schema, Mapping):
+        if not isinstance(schema, dict):
             return
         again = _UNEVALUATED if "unevaluatedProperties" in schema or "unevaluatedItems" in schema else 1
         yield from ((again, sub, value) for sub in self._beside(schema, value))
@@ -168,10 +168,10 @@ class _Steps:
         elif isinstance(value, dict):
             yield from self._of_members(schema, value)
 
-    def _beside(self, schema: Mapping[str, Any], value: Any) -> Iterator[Any]:
+    def _beside(self, schema: dict[str, Any], value: Any) -> Iterator[Any]:
         """The schemas that apply to the same value."""
         if "$ref" in schema:
-            yield pointed(self._root, schema["$ref"])
+            yield self._read.target(schema["$ref"])
         for keyword in ("allOf", "anyOf", "oneOf"):
             yield from _items(schema.get(keyword))
         yield from (schema[keyword] for keyword in ("not", "if", "then", "else") if keyword in schema)
@@ -179,18 +179,18 @@ class _Steps:
             if value is _NO_VALUE or (isinstance(value, dict) and key in value):
                 yield sub
 
-    def _of_items(self, schema: Mapping[str, Any], value: list[Any]) -> Iterator[Edge]:
+    def _of_items(self, schema: dict[str, Any], value: list[Any]) -> Iterator[Edge]:
         first = _items(schema.get("prefixItems"))
         yield from ((1, sub, item) for sub, item in zip(first, value, strict=False))
         for keyword, begin in (("items", len(first)), ("contains", 0), ("unevaluatedItems", 0)):
             if keyword in schema:
                 yield from ((1 + (keyword != "items"), schema[keyword], item) for item in value[begin:])
 
-    def _of_members(self, schema: Mapping[str, Any], value: dict[str, Any]) -> Iterator[Edge]:
+    def _of_members(self, schema: dict[str, Any], value: dict[str, Any]) -> Iterator[Edge]:
         if not schema.keys() & _OF_MEMBERS:
             return
         declared = schema.get("properties")
-        declared = declared if isinstance(declared, Mapping) else {}
+        declared = declared if isinstance(declared, dict) else {}
         every = [(1, sub) for _, sub in _pairs(schema.get("patternProperties"))]
         every += [(_UNEVALUATED, schema[k]) for k in ("unevaluatedProperties",) if k in schema]
         for key, item in value.items():
@@ -201,18 +201,6 @@ class _Steps:
             yield from ((times, sub, item) for times, sub in every)
             if "propertyNames" in schema:
                 yield 1, schema["propertyNames"], key
-
-
-def _reachable(root: Any) -> Iterator[Mapping[str, Any]]:
-    """Every mapping of a plain schema; more than its schemas, which does no harm to a bound."""
-    stack = [root]
-    while stack:
-        value = stack.pop()
-        if isinstance(value, dict):
-            yield value
-            stack.extend(value.values())
-        elif isinstance(value, list):
-            stack.extend(value)
 
 
 def _items(value: Any) -> list[Any]:

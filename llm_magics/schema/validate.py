@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from llm_magics.errors import SchemaError
 
-from .dialect import json_copy, plain
+from .dialect import MAX_KEPT, Plain, plain
 from .steps import MAX_BACKTRACKS, check_steps
 
 MAX_VALUE_DEPTH = 200
@@ -34,14 +35,12 @@ def validate(value: Any, schema: Mapping[str, Any] | bool) -> tuple[str, ...]:
     odd = next(_oddities(value), "")
     if odd:
         return (odd,)
-    value = _whole(json_copy(value))
-    if not isinstance(schema, Mapping | bool):
-        raise SchemaError(f"A JSON schema is an object, true or false, not {type(schema).__name__}.", "Correct the schema.")
+    value = _whole(value)
     try:
         read = plain(schema)
         for pattern, text in check_steps(read, value):
             _check_search(pattern, text)
-        errors = list(_validator(read).iter_errors(value))
+        errors = list(_validator_of(read).iter_errors(value))
     except RecursionError as error:
         raise SchemaError("The JSON schema is nested too deeply.", "Simplify it.") from error
     remarks = sorted((_place(found.instance_path), _said(found, value)) for found in errors)
@@ -55,8 +54,13 @@ def _check_search(pattern: str, text: str) -> None:
             raise SchemaError(f"The pattern {pattern[:80]!r} takes too many steps to check.", "Simplify the pattern.")
 
 
+@lru_cache(maxsize=MAX_KEPT)
+def _validator_of(read: Plain) -> Any:
+    return _validator(read.schema)
+
+
 def _validator(schema: Any) -> Any:
-    """Compile a plain schema. Raises SchemaError where it is none."""
+    """Compile a schema in the dialect. Raises SchemaError where it is none."""
     import jsonschema_rs
 
     patterns = jsonschema_rs.FancyRegexOptions(backtrack_limit=MAX_BACKTRACKS)
@@ -98,12 +102,12 @@ def _oddities(value: Any) -> Iterator[str]:
 
 
 def _whole(value: Any) -> Any:
-    """Half a surrogate pair, which JSON text can spell and UTF-8 cannot, as one character of unknown meaning."""
+    """A copy in plain dicts and lists, where half a surrogate pair, which UTF-8 cannot spell, is one character, U+FFFD."""
     if isinstance(value, str):
         return value if value.isascii() else "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in value)
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {_whole(k): _whole(v) for k, v in value.items()}
-    return [_whole(v) for v in value] if isinstance(value, list) else value
+    return [_whole(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 # --- remarks ----------------------------------------------------------------------------------------------------------------

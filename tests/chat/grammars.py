@@ -8,8 +8,8 @@ from typing import Any
 
 from llm_magics.chat.grammar.text import GrammarWriter
 from llm_magics.chat.grammar.values import ValueWriter
+from llm_magics.schema.leaves import byte_tokenizer
 from llm_magics.schema.normal import normalise
-from llm_magics.schema.patterns import byte_tokenizer
 
 
 def grammar_of(schema: Mapping[str, Any] | bool) -> str:

@@ -15,7 +15,7 @@ from llm_magics.chat.constraint import Frame, build_constraint
 from llm_magics.engine.closing import END, SOFT_LIMIT, Allowed, Closer
 from llm_magics.engine.values import JsonText
 from llm_magics.errors import SchemaError
-from llm_magics.schema.patterns import byte_tokenizer
+from llm_magics.schema.leaves import byte_tokenizer
 from llm_magics.schema.validate import validate
 
 WORDS = {"type": "string"}

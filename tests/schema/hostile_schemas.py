@@ -242,7 +242,7 @@ VALUES: list[Any] = [
 def tasks(schema: Any) -> Iterator[tuple[str, Callable[[], object]]]:
     """What is done with a tool's schema: grammars in three syntaxes, for near misses and answers, types, validation."""
     from llm_magics.chat.constraint import build_constraint
-    from llm_magics.chat.encodings.typed import Typing
+    from llm_magics.chat.encodings.typed import typed_arguments
     from llm_magics.chat.recovery.wrappers import near_miss_grammar
     from llm_magics.messages import ToolSpec
     from llm_magics.models.guide import takes
@@ -256,8 +256,8 @@ def tasks(schema: Any) -> Iterator[tuple[str, Callable[[], object]]]:
     begun = '{"name": "f", "arguments": {"v": {"a'
     yield "near misses", lambda: takes(near_miss_grammar(syntax, [tool], "strict"), begun)
     yield "an answer", lambda: takes(build_constraint(None, [], response_schema=schema).start, '{"a": [1, "')
-    typing = Typing(tool.parameters)
-    yield "types", lambda: typing.types(typing.property(typing.property(None, "v"), "a" * 40))
+    read = typed_arguments(tool)
+    yield "types", lambda: read.types(read.member(read.member(read.root, "v"), "a" * 40))
     for i, value in enumerate(VALUES):
         yield f"value {i}", lambda value=value: validate(value, schema)
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from llm_magics.errors import SchemaError
+from llm_magics.schema.leaves import has_linear_regex, linear_search
 from llm_magics.schema.normal import normalise
-from llm_magics.schema.patterns import has_linear_regex, linear_search
 from llm_magics.schema.validate import validate
 from tests.chat.grammars import accepts, grammar_of
 from tests.chat.values import random_object, random_value

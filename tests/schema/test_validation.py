@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from llm_magics.chat.encodings.typed import Typing
 from llm_magics.errors import SchemaError
 from llm_magics.schema.dialect import plain
-from llm_magics.schema.normal import normalise
+from llm_magics.schema.normal import normalise, parameters
 from llm_magics.schema.steps import MAX_STEPS, pattern_size
 from llm_magics.schema.validate import MAX_VALUE_DEPTH, validate
 from llm_magics.session.settings import TurnSettings, schema_of, value_of
@@ -120,8 +119,8 @@ REFERENCES: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize("schema", [s for _, s in REFERENCES], ids=[name for name, _ in REFERENCES])
 def test_grammar_types_and_validation_agree_where_a_reference_leads(schema: dict[str, Any]) -> None:
     schema = {"type": "object", **schema}
-    typing = Typing(schema)
-    assert typing.types(typing.property(None, "v")) == {"string"}
+    read = parameters(schema)
+    assert read.types(read.member(read.root, "v")) == {"string"}
     assert validate({"v": "12345"}, schema) == ()
     assert validate({"v": 12345}, schema) != ()
     assert accepts(grammar_of(schema), '{"v": "12345"}')
@@ -286,4 +285,5 @@ def test_pythons_names_of_types_are_understood(named: str, good: object, bad: ob
     assert validate({"a": good, "b": None}, schema) == ()
     assert validate({"a": bad}, schema)
     assert accepts(grammar_of(schema), json.dumps({"a": good}))
-    assert Typing(schema).types(Typing(schema).property(None, "a")) == Typing({}).types(plain({"type": named}))
+    read, alone = parameters(schema), normalise({"type": named})
+    assert read.types(read.member(read.root, "a")) == alone.types(alone.root)

@@ -7,9 +7,10 @@ import re
 
 from llm_magics.chat.scan.reader import Malformed, Reader, Reading, Truncated, decoded, scanner_of
 from llm_magics.chat.syntax.syntax import LiteralArguments
+from llm_magics.schema.nodes import Normalised
 
 from .tagged import MAX_KEY, Emit, escaped, quoted
-from .typed import Typing, json_of
+from .typed import json_of
 
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "a": "\a", "v": "\v", "0": "\0", "\n": ""}
 _HEX = {"x": 2, "u": 4, "U": 8}
@@ -21,10 +22,10 @@ class LiteralReader:
     """Reads ``(a=1, b='x')`` or ``{a:1,b:<|"|>x<|"|>}``: keys bare on top, values in Python's, JSON's or the template's own
     spelling. Both quotes and both spellings of constants are taken, whichever the template writes."""
 
-    def __init__(self, reader: Reader, syntax: LiteralArguments, typing: Typing) -> None:
+    def __init__(self, reader: Reader, syntax: LiteralArguments, schema: Normalised) -> None:
         self._in = reader
         self._syntax = syntax
-        self._typing = typing
+        self._schema = schema
         self._quotes = {syntax.quote_start: syntax.quote_end}
         if syntax.escapes:
             self._quotes |= {'"': '"', "'": "'"}
@@ -57,7 +58,7 @@ class LiteralReader:
             yield from self._in.exactly(assign, "call")
             emit((", " if started else "{") + quoted(key) + ": ")
             started = True
-            types = frozenset() if depth else self._typing.types(self._typing.property(None, key))
+            types = frozenset() if depth else self._schema.types(self._schema.member(self._schema.root, key))
             if not (types and self._syntax.quotes_all and (yield from self._typed(types, emit))):
                 yield from self._value(emit, depth + 1, close if types == {"string"} else "")
 

@@ -7,14 +7,15 @@ object that the arguments spell. Strings stream; other values come out whole, be
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from llm_magics.chat.scan.reader import Malformed, Reader, Reading, Truncated, decoded, scanner_of
 from llm_magics.chat.syntax.syntax import TaggedArguments, escape, unescape
 from llm_magics.chat.syntax.tags import marks, told_apart
+from llm_magics.schema.nodes import Node, Normalised, properties_of
 
-from .typed import Typing, json_of
+from .typed import json_of
 
 Emit = Callable[[str], None]
 MAX_KEY = 256
@@ -34,16 +35,12 @@ def escaped(text: str) -> str:
 
 
 class TagReader:
-    """Reads ``start KEY key_end VALUE end`` until something else comes. ``closers`` are what may follow the last value,
-    ``declared`` the arguments that the tool has."""
+    """Reads ``start KEY key_end VALUE end`` until something else comes. ``closers`` are what may follow the last value."""
 
-    def __init__(
-        self, reader: Reader, tags: TaggedArguments, typing: Typing, closers: tuple[str, ...], declared: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, reader: Reader, tags: TaggedArguments, schema: Normalised, closers: tuple[str, ...]) -> None:
         self._in = reader
-        self._declared = declared
         self._tags = tags
-        self._typing = typing
+        self._schema = schema
         self._start = tags.start.strip()
         (self._first,) = told_apart(self._start, closers)[:1]
         follow = [told_apart(c, (self._start,))[0] for c in closers if c.strip()]
@@ -60,9 +57,9 @@ class TagReader:
         elements: list[str] = []  # of a list that may come one element at a time, until another argument comes
         while (yield from self._another(bool(seen))):
             key = yield from self._key()
-            schema = self._typing.property(None, key)
+            node = self._schema.member(self._schema.root, key)
             if elements and key == seen[-1]:
-                yield from self._value(key, schema, elements.append)
+                yield from self._value(key, node, elements.append)
                 continue
             emit(_list_of(elements))
             elements = []
@@ -70,8 +67,8 @@ class TagReader:
                 raise Malformed(f"the argument {key!r} comes twice")
             emit((", " if seen else "{") + quoted(key) + ": ")
             seen.append(key)
-            listed = "array" in (types := self._typing.types(schema)) and "string" not in types
-            yield from self._value(key, schema, elements.append if listed else emit)
+            listed = "array" in (types := self._schema.types(node)) and "string" not in types
+            yield from self._value(key, node, elements.append if listed else emit)
         emit(_list_of(elements))
         emit("}" if seen else "{}")
 
@@ -120,8 +117,8 @@ class TagReader:
             raise Truncated("the text ends in an argument's type")
         return "".join(pieces)
 
-    def _value(self, key: str, schema: Mapping[str, Any], emit: Emit) -> Reading[None]:
-        types = self._typing.types(schema)
+    def _value(self, key: str, node: Node, emit: Emit) -> Reading[None]:
+        types = self._schema.types(node)
         if self._type:
             named = {name: kind for kind, name in reversed(self._tags.type_names)}
             if named.get(self._type) == "string" or self._type == dict(self._tags.type_names).get("string"):
@@ -137,7 +134,7 @@ class TagReader:
             yield from self._raw(key, lambda piece: emit(escaped(piece)))
             emit('"')
         elif self._tags.nested and "string" not in types:
-            emit(json.dumps((yield from self._nested(key, schema, 0)), ensure_ascii=False))
+            emit(json.dumps((yield from self._nested(key, node, 0)), ensure_ascii=False))
         else:
             pieces: list[str] = []
             yield from self._raw(key, pieces.append)
@@ -177,7 +174,7 @@ class TagReader:
         """What ends a value whose closing tag the model left out: at a line's start, another argument's tag."""
         if self._tags.start[:1] != "\n" or self._tags.type_start:
             return []
-        others = [k for k in self._declared if k != key]
+        others = [k for k in properties_of(self._schema.object()) if k != key]
         shut = [self._shut] if self._shut else []
         return [*(f"\n{self._start}{k}{self._tags.key_end.strip()}" for k in others), *shut]
 
@@ -199,7 +196,7 @@ class TagReader:
             return True
         return (yield from self._in.which(self._follows, ahead)) is not None
 
-    def _nested(self, key: str, schema: Mapping[str, Any], depth: int) -> Reading[Any]:
+    def _nested(self, key: str, node: Node, depth: int) -> Reading[Any]:
         """A value whose objects and arrays are tags again."""
         if depth > 50:
             raise Malformed("arguments nest too deeply")
@@ -217,9 +214,9 @@ class TagReader:
             yield from self._in.expect(self._start)
             inner = yield from self._key()
             listed = inner == self._tags.item
-            of = self._typing.items(schema) if listed else self._typing.property(schema, inner)
+            of = self._schema.items(node) if listed else self._schema.member(node, inner)
             members.append((inner, (yield from self._member(inner, of, depth + 1))))
-        types = self._typing.types(schema)
+        types = self._schema.types(node)
         if not members:
             text = "".join(pieces)
             if not text.strip() and not types & {"string"}:
@@ -229,9 +226,9 @@ class TagReader:
             return [v for _, v in members]
         return dict(members)
 
-    def _member(self, key: str, schema: Mapping[str, Any], depth: int) -> Reading[Any]:
-        if self._typing.types(schema) != {"string"}:
-            return (yield from self._nested(key, schema, depth))
+    def _member(self, key: str, node: Node, depth: int) -> Reading[Any]:
+        if self._schema.types(node) != {"string"}:
+            return (yield from self._nested(key, node, depth))
         pieces: list[str] = []
         end = scanner_of([self._end(key)])
         if (found := (yield from self._in.until(end, "call", pieces.append))) is None:

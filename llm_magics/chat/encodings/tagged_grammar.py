@@ -8,14 +8,13 @@ up to its closing tag, an enum of strings is one of those texts, and what may be
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from llm_magics.chat.grammar.text import GrammarWriter, as_regex, quoted
 from llm_magics.chat.grammar.values import JSON, PYTHON, ValueWriter, raw_regex
 from llm_magics.chat.syntax.syntax import TaggedArguments, escape
-from llm_magics.schema.algebra import is_never, json_type, never
-from llm_magics.schema.normal import TYPES, Node, Normalised
+from llm_magics.schema.nodes import Node, Normalised, is_never, properties_of
 
 
 class TagWriter:
@@ -68,7 +67,7 @@ class TagWriter:
             return [self.recursive(node, end)] if self.tags.nested else self.options(self.schema.definitions[node["$ref"]], end)
         if "anyOf" in node and self.tags.type_start:
             return [option for sub in node["anyOf"] for option in self.options(sub, end)]
-        types = node_types(node, self.schema)
+        types = self.schema.types(node)
         if not node and self.tags.type_start:
             return [(("string",), self.string({"type": "string"}, end)), (tuple(types - {"string"}), self.json(node, end))]
         if "string" in types:
@@ -83,7 +82,7 @@ class TagWriter:
 
     def json(self, node: Node, end: str) -> str:
         value = self.values.choice([values.value(node) for values in self.notations])
-        empty = "?" if self.tags.nested and "null" in node_types(node, self.schema) else ""  # nothing between the tags is null
+        empty = "?" if self.tags.nested and "null" in self.schema.types(node) else ""  # nothing between the tags is null
         return f"{self.writer.gap} ({value}){empty} {self.writer.gap} {quoted(end)}"
 
     def string(self, node: Node, end: str) -> str:
@@ -113,50 +112,7 @@ class TagWriter:
         if key not in self.nested:
             self.nested[key] = rule = self.writer.name("n")
             self.writer.rules.append(f"{rule}: {' | '.join(value for _, value in self.options(target, end))}")
-        return tuple(node_types(target, self.schema)), self.nested[key]
-
-
-# --- what arguments look like from outside ---------------------------------------------------------------------------------
-
-
-def solid_object(schema: Normalised) -> Node:
-    """The object node at a schema's root; of a union, one that admits what any of them admits."""
-    node = schema.root
-    while "$ref" in node:
-        node = schema.definitions[node["$ref"]]
-    if node.get("type") == "object":
-        return node
-    options = [o for o in node.get("anyOf", []) if o.get("type") == "object"]
-    if not options:
-        return {"type": "object"}
-    properties = {key: _either(options, key) for option in options for key in properties_of(option)}
-    required = [k for k in options[0].get("required", []) if all(k in o.get("required", []) for o in options)]
-    closed = all(is_never(o.get("additionalProperties", {})) for o in options)
-    rest: Node = {"additionalProperties": never()} if closed else {}
-    return {"type": "object", "properties": properties, "required": required, **rest}
-
-
-def _either(options: Sequence[Node], key: str) -> Node:
-    found: list[Node] = [p[key] for o in options if key in (p := properties_of(o))]
-    return found[0] if all(f == found[0] for f in found) else {"anyOf": found}
-
-
-def properties_of(node: Node) -> dict[str, Node]:
-    """An object's declared properties, with those that are only required."""
-    extra = node.get("additionalProperties", {})
-    found = {k: v for k, v in node.get("properties", {}).items() if not is_never(v)}
-    return found | {k: extra for k in node.get("required", []) if k not in found}
-
-
-def node_types(node: Node, schema: Normalised) -> frozenset[str]:
-    """The JSON types that a node admits; an integer is not named beside "number"."""
-    if "$ref" in node:
-        return node_types(schema.definitions[node["$ref"]], schema)
-    if "anyOf" in node:
-        return frozenset().union(*(node_types(option, schema) for option in node["anyOf"]))
-    if "enum" in node:
-        return frozenset(json_type(value) for value in node["enum"])
-    return frozenset([node["type"]]) if node else frozenset(TYPES)
+        return tuple(self.schema.types(target)), self.nested[key]
 
 
 def other_name(writer: GrammarWriter, declared: Mapping[str, Any]) -> str:

@@ -8,97 +8,21 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from llm_magics.chat.scan.reader import Malformed, decoded
 from llm_magics.errors import SchemaError
-from llm_magics.schema.dialect import plain, pointed
-from llm_magics.schema.patterns import has_linear_regex, linear_search
-
-from .writer import json_type
-
-ALL_TYPES = frozenset({"string", "integer", "number", "boolean", "null", "array", "object"})
-_MAX_DEPTH = 20
+from llm_magics.messages import ToolSpec
+from llm_magics.schema.nodes import Normalised, json_type
+from llm_magics.schema.normal import parameters
 
 
-class Typing:
-    """A tool's parameter schema, asked for the types of its parts.
-
-    A schema that cannot be used says nothing here; the grammar and validation say what is wrong with it.
-    """
-
-    def __init__(self, root: Mapping[str, Any] | None) -> None:
-        try:
-            self._root = plain(root or {})
-        except SchemaError:
-            self._root = {}
-
-    def property(self, schema: Mapping[str, Any] | None, key: str) -> Mapping[str, Any]:
-        """The schema of one member of an object; {} where nothing is said."""
-        for part in self._parts(self._root if schema is None else schema):
-            found = (part.get("properties") or {}).get(key)
-            if isinstance(found, Mapping):
-                return found
-        for part in self._parts(self._root if schema is None else schema):
-            for pattern, found in (part.get("patternProperties") or {}).items():
-                if isinstance(found, Mapping) and has_linear_regex(pattern) and linear_search(pattern, key):
-                    return found
-        for part in self._parts(self._root if schema is None else schema):
-            if isinstance(part.get("additionalProperties"), Mapping):
-                return part["additionalProperties"]
-        return {}
-
-    def items(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The schema of an array's elements; {} where nothing is said."""
-        found = (part.get("items") for part in self._parts(schema))
-        return next((items for items in found if isinstance(items, Mapping)), {})
-
-    def types(self, schema: Mapping[str, Any], depth: int = 0) -> frozenset[str]:
-        """The JSON types that a schema admits; all of them where it says nothing."""
-        schema = self._resolved(schema)
-        if depth > _MAX_DEPTH:
-            return ALL_TYPES
-        admitted = ALL_TYPES
-        named = schema.get("type")
-        if named is not None:
-            admitted = frozenset([named] if isinstance(named, str) else named)
-        elif "enum" in schema:
-            admitted = frozenset(json_type(v) for v in schema["enum"])
-        elif "const" in schema:
-            admitted = frozenset([json_type(schema["const"])])
-        for keyword in ("anyOf", "oneOf"):
-            options = [o for o in schema.get(keyword) or () if isinstance(o, Mapping)]
-            if options:
-                admitted &= frozenset().union(*(self.types(o, depth + 1) for o in options))
-        for option in schema.get("allOf") or ():
-            if isinstance(option, Mapping):
-                admitted &= self.types(option, depth + 1)
-        return admitted
-
-    def _resolved(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
-        for _ in range(_MAX_DEPTH):
-            if "$ref" not in schema:
-                return schema
-            try:
-                target = pointed(self._root, schema["$ref"])
-            except SchemaError:
-                return {}
-            if not isinstance(target, Mapping):
-                return {}
-            schema = target
-        return {}
-
-    def _parts(self, schema: Mapping[str, Any], depth: int = 0) -> list[Mapping[str, Any]]:
-        """A schema and the alternatives inside it."""
-        schema = self._resolved(schema)
-        parts = [schema]
-        if depth < 5:
-            for keyword in ("anyOf", "oneOf", "allOf"):
-                for option in schema.get(keyword) or ():
-                    if isinstance(option, Mapping):
-                        parts += self._parts(option, depth + 1)
-        return parts
+def typed_arguments(tool: ToolSpec | None) -> Normalised:
+    """The schema of a tool's arguments. One that cannot be used says nothing here; the grammar tells what is wrong."""
+    try:
+        return parameters(tool.parameters if tool else {})
+    except SchemaError:
+        return parameters({})
 
 
 def json_of(text: str, types: frozenset[str]) -> str:
@@ -131,9 +55,7 @@ def _escaped(text: str, types: frozenset[str]) -> tuple[str, Any] | None:
 
 def _admits(types: frozenset[str], value: Any) -> bool:
     kind = json_type(value)
-    if kind == "integer":
-        return bool(types & {"integer", "number"})
-    return kind in types or (kind == "number" and "integer" in types and value % 1 == 0)
+    return kind in types or (kind == "integer" and "number" in types)
 
 
 def _as_json(text: str) -> tuple[str, Any] | None:

@@ -25,9 +25,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llm_magics.schema.algebra import is_never, json_type
-from llm_magics.schema.normal import Node, Normalised
-from llm_magics.schema.patterns import leaf_problem, leaf_schema
+from llm_magics.schema.leaves import leaf_schema
+from llm_magics.schema.nodes import Node, Normalised, is_never, json_type
 
 from .text import MAX_COUNT, GrammarWriter, as_regex, inside_slashes, quoted, repeat, when
 
@@ -166,7 +165,7 @@ class ValueWriter:
         w = self.writer
         if len(node) == 1:
             return self.any_string()
-        if self.notation.is_json and not leaf_problem(node):
+        if self.notation.is_json:
             return self.leaf(node)
         body = raw_regex(node)
         if body is None or self.notation.escape > 1:

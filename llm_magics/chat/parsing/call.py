@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from llm_magics.chat.encodings.literals import LiteralReader
 from llm_magics.chat.encodings.tagged import TagReader
-from llm_magics.chat.encodings.typed import Typing
+from llm_magics.chat.encodings.typed import typed_arguments
 from llm_magics.chat.scan.reader import NAME, Malformed, Reader, Reading, Truncated, scanner_of
 from llm_magics.chat.syntax.syntax import Shape, ToolSyntax, escape
 from llm_magics.chat.syntax.tags import marks, tags, told_apart
@@ -333,16 +333,16 @@ class CallReader:
     def arguments(self, one: OneCall) -> Reading[None]:
         """Read the arguments of a call whose name is known."""
         syntax, tool = self._syntax, self._tools.get(one.name)
-        typing = Typing(tool.parameters if tool else None)
+        schema = typed_arguments(tool)
         if syntax.tagged and not syntax.tagged.start.strip().startswith("{") and (yield from self._json_instead()):
             yield from self._objects.arguments(one)
             yield from self._closed()
         elif syntax.tagged:
             closers = (syntax.call_end, *marks(syntax.call_end), syntax.section_end, *self.openings)
-            yield from TagReader(self._in, syntax.tagged, typing, closers, self._objects.declared(one.name)).read(one.emit)
+            yield from TagReader(self._in, syntax.tagged, schema, closers).read(one.emit)
             yield from self._closed()
         elif syntax.literal:
-            yield from LiteralReader(self._in, syntax.literal, typing).read(one.emit)
+            yield from LiteralReader(self._in, syntax.literal, schema).read(one.emit)
         elif not (syntax.call_end.strip() and (yield from self._in.ahead(marks(syntax.call_end)[:1]))):
             yield from self._objects.arguments(one)
 

@@ -6,9 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from llm_magics.chat.encodings.typed import typed_arguments
 from llm_magics.chat.scan.reader import Malformed, Reader, Reading, decoded
 from llm_magics.chat.syntax.syntax import JsonFields, ToolSyntax
 from llm_magics.messages import ToolSpec
+from llm_magics.schema.nodes import properties_of
 
 from .callevents import OneCall
 
@@ -143,8 +145,7 @@ class ObjectReader:
 
     def declared(self, name: str) -> list[str]:
         """The arguments that a tool declares."""
-        tool = self._tools.get(name)
-        return list(tool.parameters.get("properties") or ()) if tool else []
+        return list(properties_of(typed_arguments(self._tools.get(name)).object()))
 
 
 def _ignore(_: Any) -> None:

@@ -12,12 +12,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from llm_magics.chat.constraint import json_value, parameters_schema
-from llm_magics.chat.encodings.tagged_grammar import properties_of, solid_object
+from llm_magics.chat.constraint import json_value
 from llm_magics.chat.grammar.text import GrammarWriter, quoted
 from llm_magics.chat.grammar.values import PYTHON, ValueWriter
 from llm_magics.chat.syntax.syntax import JsonFields, Shape, ToolSyntax
 from llm_magics.messages import ToolSpec
+from llm_magics.schema.nodes import properties_of
+from llm_magics.schema.normal import parameters
 
 Reading = Literal["any", "opened", "strict"]
 _ID_KEYS = ("id", "tool_call_id", "call_id", "index")
@@ -46,8 +47,8 @@ class Scope:
             return f'"{{" {self.writer.terminal("TEXT")}'
         known = ("arguments", tool.name if self.reading == "strict" else "")
         if known not in self.writer.known:
-            of = tool if self.reading == "strict" else ToolSpec("")
-            self.writer.known[known] = json_value(self.writer, parameters_schema(of))
+            schema = parameters(tool.parameters if self.reading == "strict" else {})
+            self.writer.known[known] = json_value(self.writer, schema)
         return self.writer.known[known]
 
 
@@ -191,8 +192,8 @@ class Keywords:
 
     def rules(self, scope: Scope, tool: ToolSpec) -> list[str]:
         w, gap, strict = scope.writer, scope.writer.gap, scope.reading == "strict"
-        schema = parameters_schema(tool)
-        values, node = ValueWriter(w, schema, PYTHON), solid_object(schema)
+        schema = parameters(tool.parameters)
+        values, node = ValueWriter(w, schema, PYTHON), schema.object()
         known = properties_of(node)
         start = f'{quoted(tool.name)} "(" {gap}'
         if scope.reading == "opened":

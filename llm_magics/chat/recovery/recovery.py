@@ -33,7 +33,7 @@ from llm_magics.chat.syntax.syntax import ToolSyntax
 from llm_magics.errors import SchemaError
 from llm_magics.events import ModelEvent, TextDelta, ToolCallDelta, ToolCallEnd, ToolCallStart
 from llm_magics.messages import Message, ToolCall, ToolSpec
-from llm_magics.schema.patterns import byte_tokenizer
+from llm_magics.schema.leaves import byte_tokenizer
 from llm_magics.schema.validate import validate
 
 from .bodies import FoundCall, Reading

@@ -72,7 +72,7 @@ class CellTool(Tool):
     @property
     def names(self) -> Names:
         """The names that the cell reads and writes, its parameters aside."""
-        return names_of(self.shell.transform_cell(self.cell.source), self.signature.parameters.get("properties", {}))
+        return names_of(self.shell.transform_cell(self.cell.source), self.signature.names)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         bound = inspect.signature(self.function).bind(*args, **kwargs)
@@ -95,7 +95,7 @@ class CellTool(Tool):
         """The source to run: a cell that is its own ``parameters`` cell does not set them again."""
         if "parameters" not in self.cell.tags:
             return self.cell.source
-        return without_parameters(self.cell.source, self.signature.parameters.get("properties", {}))
+        return without_parameters(self.cell.source, self.signature.names)
 
     def invoke(self, arguments: dict[str, Any]) -> Generator[Any, None, Any]:
         if self.options.mocked:

@@ -37,6 +37,10 @@ class Signature:
     defaults: Mapping[str, Any]
     positional: tuple[str, ...] = ()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.parameters["properties"])
+
     def bind(self, arguments: str) -> dict[str, Any]:
         """Read the JSON text of a call's arguments; raises ToolError, worded for a model."""
         import pydantic

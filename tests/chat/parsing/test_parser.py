@@ -144,10 +144,11 @@ def test_ids_are_made_where_the_template_has_none_and_differ_between_prompts() -
     ],
 )
 def test_untyped_tags_are_read_as_the_schema_says(schema: dict[str, object], text: str, value: object) -> None:
-    from llm_magics.chat.encodings.typed import Typing, json_of
+    from llm_magics.chat.encodings.typed import json_of
+    from llm_magics.schema.normal import parameters
 
-    typing = Typing({"properties": {"x": schema}, "$defs": {"n": {"type": "integer"}}})
-    assert json.loads(json_of(text, typing.types(typing.property(None, "x")))) == value
+    read = parameters({"properties": {"x": schema}, "$defs": {"n": {"type": "integer"}}})
+    assert json.loads(json_of(text, read.types(read.member(read.root, "x")))) == value
 
 
 def test_a_finished_parser_takes_no_more() -> None:

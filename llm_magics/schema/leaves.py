@@ -1,0 +1,184 @@
+"""Strings and numbers: what the constraint engine takes of their limits, worked out exactly and in linear time.
+
+**Numbers.** The engine computes bounds in 64 bits. What lies beyond its reach is widened for it (:func:`widened`), and whether
+any number is left at all is decided in fractions of the decimals that the schema writes, not by what the engine makes of them.
+
+**Patterns.** Anybody may have written them, and Python's ``re`` backtracks, so a hostile one can hang a validator. The
+engine's regular expressions work with derivatives and cannot; what enforces a ``pattern`` therefore also checks it. It has
+no look-around and no back-references: :func:`has_linear_regex` says whether it can express a pattern at all.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+from llm_magics.errors import SchemaError
+
+EXACT = 2**53  # up to here every integer has a 64-bit float of its own
+NUMBER_BOUNDS = ("multipleOf", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+STRING_LIMITS = ("format", "patterns", "maxLength", "minLength")  # the first is the first to go if all are too much
+MAX_PATTERN = 2_000  # characters
+_EMPTY = re.compile(r"at \d+\(\d+\): failed to compile JSON schema: Unsatisfiable schema: ")  # its head: it repeats the schema
+
+
+def enforceable(node: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[str]]:
+    """What the constraint engine takes of a string or number node, and the keywords it does not take.
+
+    None in place of the node if nothing satisfies it. Bounds are widened, so that no right value is refused.
+    """
+    if node["type"] != "string":
+        return (None, []) if is_empty(node) else _enforceable_number(node)
+    kept, loose = dict(node), list[str]()
+    for keyword in STRING_LIMITS:
+        problem = _problem(kept)
+        if _EMPTY.match(problem):
+            return None, loose
+        if problem and kept.pop(keyword, None) is not None:
+            loose.append(keyword)
+    return kept, loose
+
+
+def _enforceable_number(node: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    kept = widened(node)
+    loose = [keyword for keyword in node if kept.get(keyword) != node[keyword]]
+    refused = [k for k in NUMBER_BOUNDS if k in kept and _problem({"type": node["type"], k: kept[k]})]
+    kept = {keyword: value for keyword, value in kept.items() if keyword not in refused}
+    if _problem(kept):  # each alone would do
+        return {"type": node["type"]}, [*loose, *refused, *(kept.keys() - {"type"})]
+    return kept, [*loose, *refused]
+
+
+def leaf_schema(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a string or number node of the normal form as the JSON schema that the constraint engine takes."""
+    schema = {k: v for k, v in node.items() if k != "patterns"}
+    patterns = node.get("patterns", [])
+    if len(patterns) == 1:
+        schema["pattern"] = patterns[0]
+    elif patterns:
+        schema["allOf"] = [{"type": "string", "pattern": p} for p in patterns]
+    return {**schema, "x-guidance": {"whitespace_flexible": False}}
+
+
+def _grammar(node: Mapping[str, Any]) -> str:
+    return f"%llguidance {{}}\nstart: %json {json.dumps(leaf_schema(node), ensure_ascii=False)}\n"
+
+
+def _problem(node: Mapping[str, Any]) -> str:
+    """Why the constraint engine refuses a string or number node; empty if it takes it."""
+    return _problem_of(_grammar(node))
+
+
+@lru_cache(maxsize=1024)
+def _problem_of(grammar: str) -> str:
+    from llguidance import LLMatcher
+
+    return str(LLMatcher.validate_grammar(grammar))
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------------------
+
+
+def exact(number: float) -> Fraction:
+    """The number as it is written: 0.1 is a tenth."""
+    return Fraction(number) if isinstance(number, int) else Fraction(repr(number))
+
+
+def is_empty(node: Mapping[str, Any]) -> bool:
+    """Does no number satisfy this node?"""
+    low, high = ends(node)
+    step = _step(node)
+    if low is None or high is None:
+        return False
+    if step is None:
+        return low[0] > high[0] or (low[0] == high[0] and (low[1] or high[1]))
+    first, last = low[0] / step, high[0] / step
+    least, most = math.ceil(first), math.floor(last)
+    return least + (low[1] and least == first) > most - (high[1] and most == last)
+
+
+def within(node: Mapping[str, Any], number: float) -> bool:
+    """Check a constant against a number node's bounds."""
+    low, high = ends(node)
+    value, step = exact(number), node.get("multipleOf")
+    if step is not None and (value / exact(step)).denominator != 1:
+        return False
+    over = low is None or value > low[0] or (value == low[0] and not low[1])
+    return over and (high is None or value < high[0] or (value == high[0] and not high[1]))
+
+
+def widened(node: Mapping[str, Any]) -> dict[str, Any]:
+    """The node with bounds that 64-bit floats hold exactly; none is narrower, e.g. ``minimum: 10**20`` becomes 2**53."""
+    kept = dict(node)
+    for keyword, side in (("minimum", 1), ("exclusiveMinimum", 1), ("maximum", -1), ("exclusiveMaximum", -1)):
+        bound = kept.get(keyword)
+        if bound is None or abs(bound) <= EXACT:
+            continue
+        del kept[keyword]
+        if bound * side > 0 and node["type"] == "integer":  # it still says of small numbers that they are out
+            kept["minimum" if side > 0 else "maximum"] = side * EXACT
+    return kept
+
+
+def ends(node: Mapping[str, Any]) -> tuple[tuple[Fraction, bool] | None, tuple[Fraction, bool] | None]:
+    """The lower and the upper bound, each with whether it is itself out."""
+    lows = [(exact(node[k]), out) for k, out in (("minimum", False), ("exclusiveMinimum", True)) if k in node]
+    highs = [(exact(node[k]), out) for k, out in (("maximum", False), ("exclusiveMaximum", True)) if k in node]
+    return max(lows, default=None), min(highs, key=lambda end: (end[0], not end[1]), default=None)
+
+
+def _step(node: Mapping[str, Any]) -> Fraction | None:
+    """The distance of the numbers that a node admits; None if they lie as close as they like."""
+    step = exact(node["multipleOf"]) if "multipleOf" in node else None
+    if node["type"] != "integer":
+        return step
+    return Fraction(1) if step is None else Fraction(step.numerator)  # the least common multiple with 1, in lowest terms
+
+
+# --- patterns ---------------------------------------------------------------------------------------------------------------
+
+
+def has_linear_regex(pattern: str) -> bool:
+    """Can the constraint engine express this pattern?"""
+    return len(pattern) <= MAX_PATTERN and not _problem({"type": "string", "patterns": [pattern]})
+
+
+def linear_search(pattern: str, text: str) -> bool:
+    """Is ``pattern`` found anywhere in ``text``? Raises SchemaError if the pattern is beyond the linear engine."""
+    matcher = _matcher(pattern).deep_copy()
+    quoted = json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return bool(matcher.consume_tokens(list(quoted.encode("utf-8", "replace"))) and matcher.is_accepting())
+
+
+@lru_cache(maxsize=256)
+def _matcher(pattern: str) -> Any:
+    from llguidance import LLMatcher
+
+    if not has_linear_regex(pattern):
+        raise SchemaError(f"The pattern {pattern[:80]!r} cannot be checked in linear time.", "Drop look-around from it.")
+    return LLMatcher(byte_tokenizer(), _grammar({"type": "string", "patterns": [pattern]}), log_level=0)
+
+
+class _Bytes:
+    """A vocabulary of the 256 bytes and one end token: enough to run a grammar over text without any model."""
+
+    eos_token_id = 256
+    bos_token_id = None
+    special_token_ids = (256,)
+    tokens = (*(bytes([i]) for i in range(256)), b"<|end|>")
+
+    def __call__(self, text: bytes | str) -> list[int]:
+        return list(text.encode() if isinstance(text, str) else text)
+
+
+@lru_cache(maxsize=1)
+def byte_tokenizer() -> Any:
+    """The constraint engine's tokenizer over single bytes."""
+    from llguidance import LLTokenizer, TokenizerWrapper
+
+    return LLTokenizer(TokenizerWrapper(_Bytes()), n_vocab=257, slices=[])
