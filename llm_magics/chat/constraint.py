@@ -289,7 +289,7 @@ class _Calls:
             value = values.value(node.get("additionalProperties", {}))
             extra = w.rule(f"{key} {w.assign(assign)} {value} {w.gap}")
         comma = f"{quoted(literal.separator.strip())} {w.gap}"
-        body = values.members(members, node.get("required", []), extra, w.marker(literal.close), comma, node)
+        body = values.members(members, extra, w.marker(literal.close), comma, node)
         return f"{w.marker(literal.open)} {w.gap} {body}"
 
     def tagged(self, tool: ToolSpec, tags: TaggedArguments) -> str:

@@ -192,8 +192,13 @@ def _renamed(schema: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     for exclusive, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
         if isinstance(words.get(exclusive), bool) and words.pop(exclusive) and bound in words:
             words[exclusive] = words.pop(bound)
-    if isinstance(words.get("required"), bool):  # draft-03 put it on the property; many tool definitions still do
+    required = words.get("required")
+    if isinstance(required, bool):  # draft-03 put it on the property; many tool definitions still do
         del words["required"]
+    elif isinstance(required, list) and all(isinstance(key, str) for key in required):
+        words["required"] = list(dict.fromkeys(required))
+    if words.get("prefixItems") == []:
+        del words["prefixItems"]
     if isinstance(words.get("dependencies"), dict):
         for key, needs in words.pop("dependencies").items():
             keyword = "dependentRequired" if isinstance(needs, list) else "dependentSchemas"

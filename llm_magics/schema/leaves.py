@@ -14,6 +14,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -49,6 +50,8 @@ def _enforceable_number(node: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
     loose = [keyword for keyword in node if kept.get(keyword) != node[keyword]]
     refused = [k for k in NUMBER_BOUNDS if k in kept and _problem({"type": node["type"], k: kept[k]})]
     kept = {keyword: value for keyword, value in kept.items() if keyword not in refused}
+    if "multipleOf" in kept and beside_whole({k: v for k, v in kept.items() if k != "multipleOf"}):
+        refused += [keyword for keyword in kept if keyword.startswith("exclusive")]
     if _problem(kept):  # each alone would do
         return {"type": node["type"]}, [*loose, *refused, *(kept.keys() - {"type"})]
     return kept, [*loose, *refused]
@@ -130,6 +133,24 @@ def ends(node: Mapping[str, Any]) -> tuple[tuple[Fraction, bool] | None, tuple[F
     lows = [(exact(node[k]), out) for k, out in (("minimum", False), ("exclusiveMinimum", True)) if k in node]
     highs = [(exact(node[k]), out) for k, out in (("maximum", False), ("exclusiveMaximum", True)) if k in node]
     return max(lows, default=None), min(highs, key=lambda end: (end[0], not end[1]), default=None)
+
+
+def beside_whole(node: Mapping[str, Any]) -> str:
+    """A terminal for the numbers between a whole one, which is out, and a bound less than one away; empty for other nodes.
+
+    The constraint engine lets such a number be the whole one. e.g. above 0 and up to 0.25: 0.1 and 0.25, but not 0 or 0.26.
+    """
+    low, high = ends(node)
+    if node["type"] != "number" or "multipleOf" in node or low is None or high is None:
+        return ""
+    sign, (near, out), (far, far_out) = ("", low, high) if low[0] >= 0 else ("-", (-high[0], high[1]), (-low[0], low[1]))
+    rest = far - near
+    digits = format(Decimal(rest.numerator) / rest.denominator, "f")[2:]
+    if not out or near.denominator != 1 or near < 0 or not 0 < rest < 1 or exact(float(f"0.{digits}")) != rest:
+        return ""
+    less = [f"{digits[:i]}[0-{int(d) - 1}][0-9]{{0,30}}" for i, d in enumerate(digits) if d != "0"]
+    less += [digits[:i] for i in range(1, len(digits))] + ([] if far_out else [f"{digits}0{{0,30}}"])
+    return rf"/{sign}{near}\.({'|'.join(less)})/ & ~/{sign}{near}\.0*/"
 
 
 def _step(node: Mapping[str, Any]) -> Fraction | None:

@@ -123,9 +123,8 @@ def property_of(node: Node, key: str) -> Node:
 
 def properties_of(node: Node) -> dict[str, Node]:
     """An object's declared properties, with those that are only required."""
-    extra = node.get("additionalProperties", {})
     found = {key: sub for key, sub in node.get("properties", {}).items() if not is_never(sub)}
-    return found | {key: extra for key in node.get("required", []) if key not in found}
+    return found | {key: property_of(node, key) for key in node.get("required", []) if key not in found}
 
 
 def never() -> Node:

@@ -36,7 +36,7 @@ class TagWriter:
         if not is_never(node.get("additionalProperties", {})):
             extra = w.rule(self.tag("", {}, name=other_name(w, members)), "x")
         separator = w.marker(self.tags.separator) or w.gap
-        return self.values.members(members, node.get("required", []), extra, close, separator, node)
+        return self.values.members(members, extra, close, separator, node)
 
     def tag(self, key: str, node: Node, name: str = "") -> str:
         """``start KEY [type_start TYPE] key_end VALUE end [KEY end_tail]``, layout free between."""

@@ -25,8 +25,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llm_magics.schema.leaves import leaf_schema
-from llm_magics.schema.nodes import Node, Normalised, is_never, json_type
+from llm_magics.schema.leaves import beside_whole, leaf_schema
+from llm_magics.schema.nodes import Node, Normalised, is_never, json_type, properties_of
 
 from .text import MAX_COUNT, GrammarWriter, as_regex, inside_slashes, quoted, repeat, when
 
@@ -149,8 +149,10 @@ class ValueWriter:
         return text
 
     def number(self, node: Node) -> str:
-        plain = "INT" if node["type"] == "integer" else "NUMBER"
-        return self.writer.terminal(plain) if len(node) == 1 else self.leaf(node)
+        if len(node) == 1:
+            return self.writer.terminal("INT" if node["type"] == "integer" else "NUMBER")
+        own = beside_whole(node)
+        return self.writer.new_terminal(own, "N") if own else self.leaf(node)
 
     def leaf(self, node: Node) -> str:
         """A restricted string or number, left to llguidance."""
@@ -197,17 +199,9 @@ class ValueWriter:
         """An object, its properties in any order."""
         w, n, gap = self.writer, self.notation, self.writer.gap
         members = {
-            key: f"{self.key(key)} {w.assign(n.assign)} {self.value(sub)} {gap}"
-            for key, sub in node.get("properties", {}).items()
-            if not is_never(sub)
+            key: f"{self.key(key)} {w.assign(n.assign)} {self.value(sub)} {gap}" for key, sub in properties_of(node).items()
         }
-        extra = self.extra_member(node)
-        for key in node.get("required", []):  # required, but described nowhere: any value will do
-            if key not in members:
-                value = self.value(node.get("additionalProperties", {}))
-                members[key] = f"{self.key(key)} {w.assign(n.assign)} {value} {gap}"
-        separator = f"{quoted(n.separator.strip())} {gap}"
-        body = self.members(members, node.get("required", []), extra, '"}"', separator, node)
+        body = self.members(members, self.extra_member(node), '"}"', f"{quoted(n.separator.strip())} {gap}", node)
         return w.rule(f'"{{" {gap} {body}', "o")
 
     def key(self, key: str) -> str:
@@ -245,17 +239,15 @@ class ValueWriter:
         w.terminal(base)
         return w.new_terminal(f"{base} & ~({' | '.join(taken)})", "K") if taken else base
 
-    def members(
-        self, members: Mapping[str, str], required: Sequence[str], extra: str, close: str, separator: str, limits: Node
-    ) -> str:
-        """Members in any order, each declared one at most once, then ``close``. Returns the expression to start with."""
+    def members(self, members: Mapping[str, str], extra: str, close: str, separator: str, node: Node) -> str:
+        """An object's members in any order, each declared one at most once, then ``close``: the expression to start with."""
         if not members and not extra:
             return close
+        required = node.get("required", [])
         if len(members) > MAX_FREE_ORDER:
             return self.members_in_order(members, required, extra, close, separator)
-        keys = [k for k in required if k in members]
-        keys = list(dict.fromkeys([*keys, *members]))
-        least, most = limits.get("minProperties", 0), limits.get("maxProperties", len(keys) + 1)
+        keys = list(dict.fromkeys([*(k for k in required if k in members), *members]))
+        least, most = node.get("minProperties", 0), node.get("maxProperties", len(keys) + 1)
         done = [f"is_ones([0:{len(set(required))}])"] if required else []
         if not extra and least > len(required):
             done.append(f"bit_count_ge([0:64], {least})")

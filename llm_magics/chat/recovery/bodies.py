@@ -200,8 +200,7 @@ class Keywords:
             keys = " | ".join(quoted(key) for key in known)
             return [f'{start} (")" | ({keys}) {gap} "=" {w.terminal("TEXT")})' if keys else f'{start} ")"']
         members = {k: f'{quoted(k)} {gap} "=" {gap} {values.value(sub if strict else {})} {gap}' for k, sub in known.items()}
-        required = node.get("required", []) if strict else []
-        body = values.members(members, required, "", quoted(")"), f'"," {gap}', node if strict else {})
+        body = values.members(members, "", quoted(")"), f'"," {gap}', node if strict else {})
         return [f"{start} {body}"]
 
     def read(self, text: str, syntax: ToolSyntax, names: Sequence[str], wrapper: str) -> Iterator[FoundCall]:

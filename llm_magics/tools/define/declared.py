@@ -1,22 +1,31 @@
-"""The JSON schema of a Python type, as a model is held to it: objects have their declared members and no others.
+"""The JSON schema of a Python type, as a model is held to it and as it reads it best.
 
-A pydantic model ignores members that it does not know, so its own schema allows them, and a small model then invents one after
-the other. What is *read* stays as open as the type is; what is *generated* is not. Types that ask for further members keep
-them: ``extra="allow"``, ``dict[...]``, and raw JSON schemas, which never come here.
+Objects have their declared members and no others: a pydantic model ignores members that it does not know, so its own schema
+allows them, and a small model then invents one after the other. What is *read* stays as open as the type is; what is
+*generated* is not. Types that ask for further members keep them: ``extra="allow"``, ``dict[...]``, and raw JSON schemas, which
+never come here. A tool's schema is also tidied: no generated titles, and definitions stand where they are used.
 """
 
 from __future__ import annotations
 
+import json
+import re
+import warnings
 from typing import Any
 
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+_DATA = frozenset({"default", "enum", "const", "examples", "required"})  # keywords whose values are data, not schemas
+_REFERENCE = re.compile(r'"#/\$defs/([^"]+)"')  # e.g. {"$ref": "#/$defs/Point"}
+
 
 def declared_schema(adapter: TypeAdapter[Any]) -> dict[str, Any]:
     """Make the JSON schema of a type, its models, dataclasses and TypedDicts closed. Raises pydantic's own errors."""
-    return adapter.json_schema(schema_generator=_Declared)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a default that JSON cannot spell
+        return adapter.json_schema(schema_generator=_Declared)
 
 
 class _Declared(GenerateJsonSchema):
@@ -37,3 +46,37 @@ def _closed(schema: JsonSchemaValue) -> JsonSchemaValue:
         return schema
     merged = {"allOf", "anyOf", "oneOf", "$ref"} & schema.keys()
     return {**schema, "unevaluatedProperties" if merged else "additionalProperties": False}
+
+
+def tidy(schema: dict[str, Any]) -> dict[str, Any]:
+    """Take generated titles out and write definitions where they are used; only recursive ones stay apart."""
+    definitions = schema.get("$defs", {})
+
+    def reached(node: Any) -> set[str]:
+        found: set[str] = set()
+        todo = [node]
+        while todo:
+            new = set(_REFERENCE.findall(json.dumps(todo.pop()))) & definitions.keys() - found
+            found |= new
+            todo += [definitions[name] for name in new]
+        return found
+
+    recursive = {name for name, node in definitions.items() if name in reached(node)}
+
+    def clean(node: Any, names: bool = False) -> Any:
+        if isinstance(node, list):
+            return [clean(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        reference = str(node.get("$ref", "")).removeprefix("#/$defs/")
+        if not names and reference in definitions.keys() - recursive:
+            return clean({**definitions[reference], **{key: value for key, value in node.items() if key != "$ref"}})
+        return {
+            key: value if key in _DATA and not names else clean(value, names=key == "properties" and not names)
+            for key, value in node.items()
+            if names or key not in ("title", "$defs")
+        }
+
+    plain: dict[str, Any] = clean(schema)
+    apart = {name: clean(definitions[name]) for name in sorted(reached(plain) & recursive)}
+    return {**plain, "$defs": apart} if apart else plain

@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 import json
 import re
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args, get_origin
@@ -19,7 +18,6 @@ from llm_magics.errors import ToolError
 
 from .annotations import modern, resolve, typed_dict
 from .docstring import Documentation, read_docstring
-from .tidy import tidy
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")  # what the OpenAI API and every template allow, e.g. get_weather
 MAX_ARGUMENTS = 1_000_000  # characters of JSON; more is no call but a flood
@@ -148,6 +146,8 @@ def describe(
 
     from pydantic import ConfigDict, TypeAdapter
 
+    from .declared import declared_schema, tidy
+
     fields: dict[str, Any] = {}
     defaults: dict[str, Any] = {}
     for parameter in parameters:
@@ -160,8 +160,7 @@ def describe(
         extra="forbid", coerce_numbers_to_str=True, arbitrary_types_allowed=False, regex_engine="python-re"
     )
     adapter = TypeAdapter(arguments)
-    schema = tidy(_schema_of(adapter))
-    return Described(adapter, schema, defaults)
+    return Described(adapter, tidy(declared_schema(adapter)), defaults)
 
 
 def _annotate(
@@ -172,6 +171,10 @@ def _annotate(
     defaults: dict[str, Any],
 ) -> Any:
     """Give a parameter's annotation, description and default included, tried alone; a Field's default goes to ``defaults``."""
+    from pydantic import TypeAdapter
+
+    from .declared import declared_schema
+
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
         spelled = str(parameter).split(":")[0]
         raise ToolError(f"{name}: the parameter {spelled} cannot be described to a model.", "Name each parameter.")
@@ -180,7 +183,7 @@ def _annotate(
         if annotation is parameter.empty:
             annotation = documentation.types.get(parameter.name, Any)
         annotation = _with_facts(modern(annotation), parameter, documentation.parameters.get(parameter.name, ""), defaults)
-        _try_alone(annotation)
+        declared_schema(TypeAdapter(annotation))  # tried alone
     except Exception as error:  # pydantic, typing and the annotation's own code raise many kinds; here all mean the same
         spelled = "no annotation" if parameter.annotation is parameter.empty else inspect.formatannotation(parameter.annotation)
         first = (str(error).splitlines() or [type(error).__name__])[0]
@@ -213,20 +216,6 @@ def _with_facts(annotation: Any, parameter: inspect.Parameter, description: str,
         except ValueError:
             pass  # a default that JSON cannot spell is Python's business alone: the parameter is simply optional
     return Annotated[(annotation, *facts)] if facts else annotation
-
-
-def _try_alone(annotation: Any) -> None:
-    from pydantic import TypeAdapter
-
-    _schema_of(TypeAdapter(annotation))
-
-
-def _schema_of(adapter: Any) -> dict[str, Any]:
-    from .declared import declared_schema
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a default that JSON cannot spell
-        return declared_schema(adapter)
 
 
 def _is_self(function: Callable[..., Any], parameter: inspect.Parameter) -> bool:

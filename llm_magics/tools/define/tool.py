@@ -18,8 +18,8 @@ from llm_magics.errors import ToolError
 from llm_magics.messages import ToolCall, ToolSpec
 from llm_magics.tools.policy import Approve, check_approve
 
-from .progress import collect
 from .registry import registered
+from .running import collect, drive
 from .signature import Signature, read_signature
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -128,8 +128,6 @@ class Tool:
         """Run with bound arguments, in the calling thread: yield progress, return the value."""
         value = self._start(arguments)
         if inspect.isawaitable(value) or isinstance(value, AsyncIterator):
-            from .asynchronous import drive
-
             return (yield from drive(value))
         if isinstance(value, Generator):
             return (yield from collect(value))

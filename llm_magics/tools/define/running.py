@@ -1,4 +1,4 @@
-"""Running coroutines and async generators to their end from synchronous code.
+"""Running generators, coroutines and async generators to their end from synchronous code; what they yield is progress.
 
 The kernel's event loop runs the cell and is busy until the cell ends, so the coroutine gets a loop and a thread of its own; the
 main thread waits on a queue, which an interrupt and a deadline can break, and then cancels the task. What is bound to the
@@ -18,9 +18,29 @@ from typing import Any
 
 from llm_magics.errors import ToolError
 
-from .progress import yielded
-
 _GRACE = 2.0  # seconds a cancelled coroutine has to clean up
+
+
+def collect(steps: Generator[Any, None, Any]) -> Generator[Any, None, Any]:
+    """Pass a generator's progress on; its value is what it returns, or else all it yielded."""
+    seen: list[Any] = []
+    try:
+        while True:
+            try:
+                item = next(steps)
+            except StopIteration as stop:
+                return yielded(seen) if stop.value is None else stop.value
+            seen.append(item)
+            yield item
+    finally:
+        steps.close()
+
+
+def yielded(items: list[Any]) -> Any:
+    """The value of a tool that only yielded: text as lines, anything else as a list."""
+    if not items:
+        return None
+    return "\n".join(items) if all(isinstance(item, str) for item in items) else items
 
 
 def drive(work: Any) -> Generator[Any, None, Any]:
