@@ -9,6 +9,7 @@ cannot take. What is left compiles as a grammar.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import zip_longest
 from typing import Any
 
 from llm_magics.errors import SchemaError
@@ -19,6 +20,10 @@ from .nodes import Node, canonical, inside, is_never, json_type, never, property
 MAX_DEPTH = 64  # nesting of the schema as written, and of references through references
 MAX_NODES = 20_000  # nodes made while normalising
 MAX_OPTIONS = 64  # of one union after multiplying out
+_LIMITS: dict[str, Callable[[list[Any]], Any]] = {
+    **dict.fromkeys(("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"), max),
+    **dict.fromkeys(("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"), min),
+}  # the stricter of two
 
 
 def disjoint(nodes: list[Node]) -> bool:
@@ -45,10 +50,9 @@ def _fits(node: Node, size: int, what: str) -> bool:
     return bool(node.get(f"min{what}", 0) <= size <= node.get(f"max{what}", size))
 
 
-def _pick(best: Callable[..., Any], keyword: str, a: Node, b: Node) -> Node:
-    """The stricter of two limits, where either has one."""
-    values = [x[keyword] for x in (a, b) if keyword in x]
-    return {keyword: best(values)} if values else {}
+def _rank(node: Node) -> int:
+    """References first, then unions, then constants: what a node of another kind is met with option by option."""
+    return next((i for i, keyword in enumerate(("$ref", "anyOf", "enum")) if keyword in node), 3)
 
 
 class Algebra:
@@ -94,25 +98,19 @@ class Algebra:
             return b
         if not b or is_never(a) or a == b:
             return a
-        for x, y in ((a, b), (b, a)):
-            if "$ref" in x:
-                return self.meet_ref(x, y, path)
-        for x, y in ((a, b), (b, a)):
-            if "anyOf" in x:
-                return self.union([self.meet(option, y, path) for option in x["anyOf"]], path)
+        a, b = sorted((a, b), key=_rank)
+        if "$ref" in a:  # a new definition, made later: the target may not be finished yet
+            return self.define(f"{a['$ref']}&{canonical(b)}", lambda: self.meet(self.solid(a), b, path))
+        if "anyOf" in a:
+            return self.union([self.meet(option, b, path) for option in a["anyOf"]], path)
         if "enum" in a and "enum" in b:
             common = {canonical(value) for value in b["enum"]}
             return {"enum": [value for value in a["enum"] if canonical(value) in common]}
-        for x, y in ((a, b), (b, a)):
-            if "enum" in x:
-                return {"enum": [value for value in x["enum"] if self.admits(y, value, path)]}
+        if "enum" in a:
+            return {"enum": [value for value in a["enum"] if self.admits(b, value, path)]}
         if a["type"] == b["type"] or {a["type"], b["type"]} == {"integer", "number"}:
             return self.meet_typed(a, b, path)
         return never()
-
-    def meet_ref(self, ref: Node, other: Node, path: str) -> Node:
-        """Intersecting with a reference is a new definition, made later: the target may not be finished yet."""
-        return self.define(f"{ref['$ref']}&{canonical(other)}", lambda: self.meet(self.solid(ref), other, path))
 
     def solid(self, node: Node) -> Node:
         """Follow references until something else comes; a circle of nothing but references admits no value."""
@@ -126,42 +124,27 @@ class Algebra:
 
     def meet_typed(self, a: Node, b: Node, path: str) -> Node:
         node: Node = {"type": "integer" if "integer" in (a["type"], b["type"]) else a["type"]}
-        for keyword in ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"):
-            node |= _pick(max, keyword, a, b)
-        for keyword in ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"):
-            node |= _pick(min, keyword, a, b)
-        if node["type"] in ("integer", "number"):
-            return self.meet_multiples(node, a, b, path)
-        if node["type"] == "string":
-            return self.meet_strings(node, a, b, path)
+        for keyword, stricter in _LIMITS.items():
+            if limits := [x[keyword] for x in (a, b) if keyword in x]:
+                node[keyword] = stricter(limits)
         if node["type"] == "array":
             return self.meet_arrays(node, a, b, path)
         if node["type"] == "object":
             return self.meet_objects(node, a, b, path)
-        return node
-
-    def meet_multiples(self, node: Node, a: Node, b: Node, path: str) -> Node:
-        steps = [x["multipleOf"] for x in (a, b) if "multipleOf" in x]
-        if len(steps) == 2 and not same(*steps):
+        once = {keyword: [x[keyword] for x in (a, b) if keyword in x] for keyword in ("multipleOf", "format")}
+        if len(once["multipleOf"]) == 2 and not same(*once["multipleOf"]):
             self.loose(path, "multipleOf")
-        return node | ({"multipleOf": steps[0]} if steps else {})
-
-    def meet_strings(self, node: Node, a: Node, b: Node, path: str) -> Node:
-        formats = list(dict.fromkeys(x["format"] for x in (a, b) if "format" in x))
-        if len(formats) == 2:
+        if len(set(once["format"])) == 2:
             return never()
+        node |= {keyword: found[0] for keyword, found in once.items() if found}
         patterns = list(dict.fromkeys(a.get("patterns", []) + b.get("patterns", [])))
-        return node | ({"format": formats[0]} if formats else {}) | ({"patterns": patterns} if patterns else {})
+        return node | ({"patterns": patterns} if patterns else {})
 
     def meet_arrays(self, node: Node, a: Node, b: Node, path: str) -> Node:
-        heads = [x.get("prefixItems", []) for x in (a, b)]
-        rests = [x.get("items", {}) for x in (a, b)]
-        length = max(len(h) for h in heads)
-        prefix = []
-        for i in range(length):
-            left, right = (head[i] if i < len(head) else rest for head, rest in zip(heads, rests, strict=True))
-            prefix.append(self.meet(left, right, path))
-        items = self.meet(rests[0], rests[1], path)
+        rest_a, rest_b = a.get("items", {}), b.get("items", {})
+        pairs = zip_longest(a.get("prefixItems", []), b.get("prefixItems", []))
+        prefix = [self.meet(rest_a if x is None else x, rest_b if y is None else y, path) for x, y in pairs]
+        items = self.meet(rest_a, rest_b, path)
         return node | ({"prefixItems": prefix} if prefix else {}) | ({"items": items} if items else {})
 
     def meet_objects(self, node: Node, a: Node, b: Node, path: str) -> Node:

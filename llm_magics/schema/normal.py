@@ -77,29 +77,23 @@ def _types(schema: dict[str, Any], path: str) -> list[str]:
 
 
 def _bounds(schema: dict[str, Any], path: str) -> Node:
-    node: Node = {}
-    for keyword in NUMBER_BOUNDS:
-        value = schema.get(keyword)
-        if value is None:
-            continue
-        finite = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
-        if isinstance(value, bool) or not finite or (keyword == "multipleOf" and value <= 0):
+    node = {keyword: schema[keyword] for keyword in NUMBER_BOUNDS if schema.get(keyword) is not None}
+    for keyword, value in node.items():
+        if not _finite(value) or (keyword == "multipleOf" and value <= 0):
             raise SchemaError(f"{path}/{keyword} should be a number, not {value!r}.", "Correct the bound.")
-        node[keyword] = value
     return node
 
 
-def _sizes(schema: dict[str, Any], keywords: tuple[str, ...], path: str) -> Node:
-    node: Node = {}
-    for keyword in keywords:
-        value = schema.get(keyword)
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != value or value < 0 or value % 1:
+def _sizes(schema: dict[str, Any], what: str, path: str) -> Node:
+    node = {keyword: schema[keyword] for keyword in (f"min{what}", f"max{what}") if schema.get(keyword) is not None}
+    for keyword, value in node.items():
+        if not _finite(value) or value < 0 or value % 1:
             raise SchemaError(f"{path}/{keyword} should be a whole number, not {value!r}.", "Correct the limit.")
-        if value or keyword.startswith("max"):
-            node[keyword] = int(value)
-    return node
+    return {keyword: int(value) for keyword, value in node.items() if value or keyword.startswith("max")}
+
+
+def _finite(value: Any) -> bool:
+    return type(value) is int or (isinstance(value, float) and math.isfinite(value))
 
 
 def _mapping(schema: dict[str, Any], keyword: str, path: str) -> dict[str, Any]:
@@ -180,39 +174,35 @@ class _Normaliser(Algebra):
             case "array":
                 return self.array(schema, path, depth)
             case "object":
-                return self.object(schema, path, depth)
+                return self.named(self.object(schema, path, depth), schema, path)
         return {"type": name}
 
     def string(self, schema: dict[str, Any], path: str) -> Node:
-        node: Node = {"type": "string", **_sizes(schema, ("minLength", "maxLength"), path)}
+        node: Node = {"type": "string", **_sizes(schema, "Length", path)}
         if isinstance(schema.get("format"), str) and schema["format"] in FORMATS:
             node["format"] = schema["format"]
-        if "pattern" in schema:
-            pattern = schema["pattern"]
-            if not isinstance(pattern, str):
-                raise SchemaError(f"{path}/pattern should be a string.", "Write a regular expression.")
-            if has_linear_regex(pattern):
-                node["patterns"] = [pattern]
-            else:
-                self.loose(path, "pattern")
+        pattern = schema.get("pattern", "")
+        if not isinstance(pattern, str):
+            raise SchemaError(f"{path}/pattern should be a string.", "Write a regular expression.")
+        if pattern and not has_linear_regex(pattern):
+            self.loose(path, "pattern")
+        elif pattern:
+            node["patterns"] = [pattern]
         return node
 
     def array(self, schema: dict[str, Any], path: str, depth: int) -> Node:
         prefix, rest = schema.get("prefixItems", []), schema.get("items", True)
         if not isinstance(prefix, list):
             raise SchemaError(f"{path}/prefixItems should be a list.", "Write one schema per position.")
-        node: Node = {"type": "array", **_sizes(schema, ("minItems", "maxItems"), path)}
-        if prefix:
-            node["prefixItems"] = [self.node(s, f"{path}/prefixItems/{i}", depth + 1) for i, s in enumerate(prefix)]
+        node: Node = {"type": "array", **_sizes(schema, "Items", path)}
+        first = [self.node(s, f"{path}/prefixItems/{i}", depth + 1) for i, s in enumerate(prefix)]
         items = self.node(rest, f"{path}/items", depth + 1)
-        if items:
-            node["items"] = items
         if "contains" in schema and schema.get("minContains", 1) != 0:
             node["minItems"] = max(node.get("minItems", 0), 1)
-        return node
+        return node | {k: v for k, v in (("prefixItems", first), ("items", items)) if v}
 
     def object(self, schema: dict[str, Any], path: str, depth: int) -> Node:
-        node: Node = {"type": "object", **_sizes(schema, ("minProperties", "maxProperties"), path)}
+        node: Node = {"type": "object", **_sizes(schema, "Properties", path)}
         properties = _mapping(schema, "properties", path)
         patterns = _mapping(schema, "patternProperties", path)
         required = schema.get("required", [])
@@ -233,27 +223,20 @@ class _Normaliser(Algebra):
             for pattern, sub in found.items():
                 if linear_search(pattern, key):
                     props[key] = self.meet(props[key], sub, path)
-        node |= {k: v for k, v in (("properties", props), ("patternProperties", found)) if v}
-        if required:
-            node["required"] = list(dict.fromkeys(required))
-        if extra:
-            node["additionalProperties"] = extra
-        return self.named(node, schema, path)
+        parts = {"properties": props, "patternProperties": found, "required": list(dict.fromkeys(required))}
+        return node | {k: v for k, v in (*parts.items(), ("additionalProperties", extra)) if v}
 
     def named(self, node: Node, schema: dict[str, Any], path: str) -> Node:
         """Apply ``propertyNames`` where it is an enum or one pattern; leave the rest to validation."""
-        if "propertyNames" not in schema:
-            return node
-        names = schema["propertyNames"]
-        extra = node.get("additionalProperties", {})
-        allowed = names.get("enum") if isinstance(names, dict) and set(names) <= {"enum", "type", "pattern"} else None
-        pattern = names.get("pattern") if isinstance(names, dict) and set(names) <= {"pattern", "type"} else None
-        if isinstance(allowed, list) and "pattern" not in names and "patternProperties" not in node:
-            keys = [k for k in allowed if isinstance(k, str)]
-            props = {k: node.get("properties", {}).get(k, extra) for k in keys}
+        names = schema.get("propertyNames", True)
+        declared, extra = node.get("properties", {}), node.get("additionalProperties", {})
+        said = names if isinstance(names, dict) and "patternProperties" not in node else {}
+        allowed, pattern = (said.get(keyword) if said.keys() <= {keyword, "type"} else None for keyword in ("enum", "pattern"))
+        if isinstance(allowed, list):
+            props = {k: declared.get(k, extra) for k in allowed if isinstance(k, str)}
             return {**node, "properties": props, "additionalProperties": never()}
-        if isinstance(pattern, str) and has_linear_regex(pattern) and "patternProperties" not in node:
-            props = {k: v for k, v in node.get("properties", {}).items() if linear_search(pattern, k)}
+        if isinstance(pattern, str) and has_linear_regex(pattern):
+            props = {k: v for k, v in declared.items() if linear_search(pattern, k)}
             return {**node, "properties": props, "patternProperties": {pattern: extra}, "additionalProperties": never()}
         if names is not True:
             self.loose(path, "propertyNames")
@@ -265,19 +248,14 @@ class _Normaliser(Algebra):
         if "$ref" in schema:
             ref = schema["$ref"]
             parts.append(self.define(ref, lambda: self.node(self.read.target(ref), ref, 0)))
-        for keyword in ("allOf", "anyOf", "oneOf"):
-            if keyword not in schema:
-                continue
+        for keyword in [word for word in ("allOf", "anyOf", "oneOf") if word in schema]:
             subs = schema[keyword]
             if not isinstance(subs, list) or not subs:
                 raise SchemaError(f"{path}/{keyword} should be a list of schemas.", "Write at least one schema.")
             nodes = [self.node(s, f"{path}/{keyword}/{i}", depth + 1) for i, s in enumerate(subs)]
-            if keyword == "allOf":
-                parts.extend(nodes)
-                continue
             if keyword == "oneOf" and not disjoint(nodes):
                 self.loose(path, "oneOf")
-            parts.append(self.union(nodes, path))
+            parts += nodes if keyword == "allOf" else [self.union(nodes, path)]
         if "if" in schema:
             parts.append(self.condition(schema, path, depth))
         parts.extend(self.dependencies(schema, path, depth))

@@ -11,29 +11,30 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from itertools import islice
 
+from .dialect import MAX_KEPT
 from .leaves import EXACT, NUMBER_BOUNDS, exact, within
-from .nodes import Node, Normalised, is_never
+from .nodes import Node, Normalised, properties_of
 
 _MOST_TEXTS = 256
 _LONGEST = 8_000  # characters of one text
-_MOST_ROUNDS = 8  # over the definitions
+_MOST_ROUNDS = 16  # over the definitions
 
 
+@lru_cache(maxsize=MAX_KEPT)
 def shortest_values(normal: Normalised) -> tuple[str, ...]:
     """Return the shortest text of every node of a schema that has one, the shortest first."""
     known: dict[str, str] = {}
     for _ in range(_MOST_ROUNDS):
-        changed = False
-        for name, node in normal.definitions.items():
-            text = _shortest(node, known)
-            if text is not None and (name not in known or len(text) < len(known[name])):
-                known[name], changed = text, True
-        if not changed:
+        texts = {name: _shortest(node, known) for name, node in normal.definitions.items()}
+        shorter = {name: text for name, text in texts.items() if text and len(text) < len(known.get(name, text + " "))}
+        if not shorter:
             break
-    texts = {text for node in normal.nodes() if (text := _shortest(node, known)) is not None}
-    return tuple(sorted(texts, key=lambda text: (len(text), text))[:_MOST_TEXTS])
+        known |= shorter
+    found = {text for node in normal.nodes() if (text := _shortest(node, known)) is not None}
+    return tuple(sorted(found, key=lambda text: (len(text), text))[:_MOST_TEXTS])
 
 
 def _shortest(node: Node, known: Mapping[str, str]) -> str | None:
@@ -92,18 +93,11 @@ def _array(node: Node, known: Mapping[str, str]) -> str | None:
 def _object(node: Node, known: Mapping[str, str]) -> str | None:
     """The members that are required, and as many more as must be; all in the order in which they are declared."""
     required = node.get("required", [])
-    nodes: dict[str, Node] = {key: sub for key, sub in node.get("properties", {}).items() if not is_never(sub)}
-    nodes |= {key: node.get("additionalProperties", {}) for key in required if key not in nodes}
-    members: dict[str, str] = {}
-    for key, sub in nodes.items():
-        text = _shortest(sub, known)
-        if text is not None:
-            members[key] = f"{json.dumps(key, ensure_ascii=False)}:{text}"
-    if any(key not in members for key in required):
-        return None
+    texts = {key: _shortest(sub, known) for key, sub in properties_of(node).items()}
+    members = {key: f"{json.dumps(key, ensure_ascii=False)}:{text}" for key, text in texts.items() if text is not None}
     free = sorted((key for key in members if key not in required), key=lambda key: len(members[key]))
     more = max(node.get("minProperties", 0) - len(set(required)), 0)
-    if more > len(free):
+    if more > len(free) or not members.keys() >= set(required):
         return None
     kept = {*required, *islice(free, more)}
     return _within_reach("{" + ",".join(text for key, text in members.items() if key in kept) + "}")

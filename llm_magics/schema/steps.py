@@ -109,7 +109,7 @@ class _Steps:
         total = 0
         for part in mappings(self._read.schema):
             total += 1 + len(part) // 10
-            for pattern in (part.get("pattern"), *_keys(part.get("patternProperties"))):
+            for pattern in (part.get("pattern"), *_dict(part.get("patternProperties"))):
                 if isinstance(pattern, str):
                     total += len(pattern) // 2 + self._size(pattern) // 2
             if "unevaluatedProperties" in part or "unevaluatedItems" in part:
@@ -128,7 +128,7 @@ class _Steps:
         if isinstance(value, str) and isinstance(schema.get("pattern"), str):
             total += self._search(schema["pattern"], value)
         if isinstance(value, dict):
-            total += sum(self._search(p, key) for p in _keys(schema.get("patternProperties")) for key in value)
+            total += sum(self._search(p, key) for p in _dict(schema.get("patternProperties")) for key in value)
         return total
 
     def _parts_of(self, value: Any) -> int:
@@ -173,14 +173,14 @@ class _Steps:
         if "$ref" in schema:
             yield self._read.target(schema["$ref"])
         for keyword in ("allOf", "anyOf", "oneOf"):
-            yield from _items(schema.get(keyword))
+            yield from _list(schema.get(keyword))
         yield from (schema[keyword] for keyword in ("not", "if", "then", "else") if keyword in schema)
-        for key, sub in _pairs(schema.get("dependentSchemas")):
+        for key, sub in _dict(schema.get("dependentSchemas")).items():
             if value is _NO_VALUE or (isinstance(value, dict) and key in value):
                 yield sub
 
     def _of_items(self, schema: dict[str, Any], value: list[Any]) -> Iterator[Edge]:
-        first = _items(schema.get("prefixItems"))
+        first = _list(schema.get("prefixItems"))
         yield from ((1, sub, item) for sub, item in zip(first, value, strict=False))
         for keyword, begin in (("items", len(first)), ("contains", 0), ("unevaluatedItems", 0)):
             if keyword in schema:
@@ -189,10 +189,10 @@ class _Steps:
     def _of_members(self, schema: dict[str, Any], value: dict[str, Any]) -> Iterator[Edge]:
         if not schema.keys() & _OF_MEMBERS:
             return
-        declared = schema.get("properties")
-        declared = declared if isinstance(declared, dict) else {}
-        every = [(1, sub) for _, sub in _pairs(schema.get("patternProperties"))]
-        every += [(_UNEVALUATED, schema[k]) for k in ("unevaluatedProperties",) if k in schema]
+        declared = _dict(schema.get("properties"))
+        every = [(1, sub) for sub in _dict(schema.get("patternProperties")).values()]
+        if "unevaluatedProperties" in schema:
+            every.append((_UNEVALUATED, schema["unevaluatedProperties"]))
         for key, item in value.items():
             if key in declared:
                 yield 1, declared[key], item
@@ -203,16 +203,12 @@ class _Steps:
                 yield 1, schema["propertyNames"], key
 
 
-def _items(value: Any) -> list[Any]:
+def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _pairs(value: Any) -> list[tuple[str, Any]]:
-    return list(value.items()) if isinstance(value, dict) else []
-
-
-def _keys(value: Any) -> list[str]:
-    return list(value) if isinstance(value, dict) else []
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _too_many() -> SchemaError:
