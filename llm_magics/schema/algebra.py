@@ -186,8 +186,8 @@ class Algebra:
             return any(self.admits(option, value, path) for option in node["anyOf"])
         if "$ref" in node:
             return self.admits(self.solid(node), value, path)
-        kind, wanted = json_type(value), node["type"]
-        if kind != wanted and (kind, wanted) != ("integer", "number"):
+        kind = json_type(value)
+        if kind != node["type"] and (kind, node["type"]) != ("integer", "number"):
             return False
         if kind == "string":
             return _fits(node, len(value), "Length") and all(linear_search(p, value) for p in node.get("patterns", []))
@@ -216,14 +216,9 @@ class Algebra:
     def prune(self) -> None:
         """Replace definitions without any finite value, e.g. an object that requires itself, by the empty node."""
         finite: set[str] = set()
-        grown = True
-        while grown:
-            new = {n for n, node in self.definitions.items() if n not in finite and _finite(node, finite)}
-            grown = bool(new)
+        while new := {n for n, node in self.definitions.items() if n not in finite and _finite(node, finite)}:
             finite |= new
-        for name in self.definitions:
-            if name not in finite:
-                self.definitions[name] = never()
+        self.definitions = {name: node if name in finite else never() for name, node in self.definitions.items()}
         for name in self.definitions:
             self.refuse_circle(name)
         for name in self.definitions:
@@ -252,12 +247,10 @@ class Algebra:
         if node.get("type") == "array":
             return self.tidy_array(node)
         if node.get("type") == "object":
-            node = dict(node)
-            for keyword in ("properties", "patternProperties"):
-                if keyword in node:
-                    node[keyword] = {k: self.tidy(v) for k, v in node[keyword].items()}
-            if node.get("additionalProperties"):
-                node["additionalProperties"] = self.tidy(node["additionalProperties"])
+            for keyword in node.keys() & {"properties", "patternProperties"}:
+                node = {**node, keyword: {k: self.tidy(v) for k, v in node[keyword].items()}}
+            if "additionalProperties" in node:
+                node = {**node, "additionalProperties": self.tidy(node["additionalProperties"])}
             dead = any(is_never(property_of(node, key)) for key in node.get("required", []))
             crossed = node.get("minProperties", 0) > node.get("maxProperties", MAX_NODES)
             return never() if dead or crossed else node

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from functools import lru_cache, reduce
+from operator import getitem
 from typing import Any
 
 from llm_magics.errors import SchemaError
@@ -68,11 +69,12 @@ def _validator(schema: Any) -> Any:
     try:
         return jsonschema_rs.Draft202012Validator(schema, **options)
     except jsonschema_rs.ValidationError as error:
-        place = "#" + "".join(f"/{step}" for step in error.instance_path)
+        what = "#" + "".join(f"/{step}" for step in error.instance_path)
         if type(error.kind).__name__ == "Format":  # the only format of a schema itself that is checked
-            what = f"{place} is no regular expression, or too large a one: {_shown(error.instance)}"
-            raise SchemaError(f"The JSON schema is not valid: {what}.", "Correct the pattern.") from error
-        raise SchemaError(f"The JSON schema is not valid: {place}: {_said(error)}.", "Correct the schema.") from error
+            what += f" is no regular expression, or too large a one: {_shown(error.instance)}"
+        else:
+            what += f": {_said(error)}"
+        raise SchemaError(f"The JSON schema is not valid: {what}.", "Correct it.") from error
     except (ValueError, TypeError, OverflowError, jsonschema_rs.ReferencingError) as error:
         raise SchemaError(f"The JSON schema cannot be used: {str(error).splitlines()[0][:200]}.", "Correct it.") from error
 
@@ -119,7 +121,7 @@ def _said(error: Any, value: Any = None) -> str:
     if error.kind.name in ("additionalProperties", "unevaluatedProperties"):
         unexpected = list(error.kind.unexpected)
     elif error.kind.name == "falseSchema":
-        place = _at(value, error.instance_path)
+        place = reduce(getitem, error.instance_path, value)
         if error.schema_path[-1:] != ["additionalProperties"] or not isinstance(place, dict):
             return "nothing is allowed here"
         unexpected = list(place)  # the schema declares no property at all
@@ -137,12 +139,3 @@ def _place(path: Any) -> str:
     """A place in a value as JSONPath writes it, e.g. ``$.days[0]``."""
     steps = (f"[{s}]" if isinstance(s, int) else f".{s}" if s.isidentifier() else f"[{s!r}]" for s in path)
     return "$" + "".join(steps)
-
-
-def _at(whole: Any, path: Any) -> Any:
-    """The part of a schema or a value at a path; empty where the path leads through references."""
-    for step in path:
-        if not isinstance(whole, dict | list) or (isinstance(whole, dict) and step not in whole):
-            return ""
-        whole = whole[step]
-    return whole

@@ -129,7 +129,7 @@ class ValueWriter:
             case "boolean":
                 return self.choice([quoted(c) for c in (true if value else false)])
             case "string":
-                return self.choice([quoted(q[0] + self.escaped(value, q[1]) + q[1]) for q in self.notation.quotes])
+                return self.choice(self.spelled(value))
             case "array":
                 items = [{"enum": [v]} for v in value]
                 return self.array({"type": "array", "prefixItems": items, "minItems": len(items), "maxItems": len(items)})
@@ -138,6 +138,10 @@ class ValueWriter:
                 closed: Node = {"additionalProperties": {"enum": []}}
                 return self.object({"type": "object", "properties": properties, "required": list(value), **closed})
         return quoted(json.dumps(value))
+
+    def spelled(self, text: str) -> list[str]:
+        """A string in each of the quotes that it may have."""
+        return [quoted(opening + self.escaped(text, closing) + closing) for opening, closing in self.notation.quotes]
 
     def escaped(self, text: str, quote: str) -> str:
         if self.notation.escape == 0:
@@ -205,38 +209,28 @@ class ValueWriter:
         return w.rule(f'"{{" {gap} {body}', "o")
 
     def key(self, key: str) -> str:
-        if self.notation.bare_keys:
-            return quoted(key)
-        return self.choice([quoted(a + self.escaped(key, b) + b) for a, b in self.notation.quotes])
+        return quoted(key) if self.notation.bare_keys else self.choice(self.spelled(key))
 
     def extra_member(self, node: Node) -> str:
         """A member whose key is not declared; empty where there can be none."""
         n, w = self.notation, self.writer
+        keys: dict[str | None, Node] = {None: node.get("additionalProperties", {}), **node.get("patternProperties", {})}
         options = []
-        extra = node.get("additionalProperties", {})
-        if not is_never(extra):
-            options.append((self.free_key(node), self.value(extra)))
-        for pattern, sub in node.get("patternProperties", {}).items():
-            if is_never(sub):
-                continue
-            leaf: Node = {"type": "string", "patterns": [pattern]}
-            options.append((self.leaf(leaf) if n.is_json else self.free_key(node), self.value(sub)))
-        if not options:
-            return ""
-        return self.choice([f"{key} {w.assign(n.assign)} {value} {w.gap}" for key, value in options])
+        for pattern, sub in keys.items():
+            if not is_never(sub):
+                leaf: Node = {"type": "string", "patterns": [pattern]}
+                key = self.leaf(leaf) if pattern is not None and n.is_json else self.free_key(node)
+                options.append(f"{key} {w.assign(n.assign)} {self.value(sub)} {w.gap}")
+        return self.choice(options) if options else ""
 
     def free_key(self, node: Node) -> str:
         """Any key but the declared ones, which are matched on their own."""
         n, w = self.notation, self.writer
         declared = dict.fromkeys([*node.get("properties", {}), *node.get("required", [])])
-        if n.bare_keys:
-            base, taken = "WORD", [quoted(key) for key in declared]
-        elif not n.key:
+        if not (n.bare_keys or n.key):
             return self.any_string()
-        else:
-            base = n.key
-            taken = [quoted(a + self.escaped(key, b) + b) for key in declared for a, b in n.quotes]
-        w.terminal(base)
+        base = w.terminal("WORD" if n.bare_keys else n.key)
+        taken = [one for key in declared for one in ([quoted(key)] if n.bare_keys else self.spelled(key))]
         return w.new_terminal(f"{base} & ~({' | '.join(taken)})", "K") if taken else base
 
     def members(self, members: Mapping[str, str], extra: str, close: str, separator: str, node: Node) -> str:
