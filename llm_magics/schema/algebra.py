@@ -152,9 +152,12 @@ class Algebra:
         props = {key: self.meet(property_of(a, key), property_of(b, key), path) for key in keys}
         found: Node = {}
         for x, y in ((a, b), (b, a)):
+            theirs = y.get("patternProperties", {})
+            rest = {} if theirs else y.get("additionalProperties", {})  # keys may match patterns of both
             for pattern, sub in x.get("patternProperties", {}).items():
-                other = y.get("patternProperties", {}).get(pattern, y.get("additionalProperties", {}))
-                found[pattern] = self.meet(sub, other, path)
+                found[pattern] = self.meet(sub, theirs.get(pattern, rest), path)
+        if len(found) > 1:
+            self.loose(path, "patternProperties")
         extra = self.meet(a.get("additionalProperties", {}), b.get("additionalProperties", {}), path)
         required = list(dict.fromkeys(a.get("required", []) + b.get("required", [])))
         parts = (("properties", props), ("patternProperties", found), ("required", required), ("additionalProperties", extra))

@@ -217,7 +217,7 @@ class _Normaliser(Algebra):
         if any(not has_linear_regex(p) for p in found):
             self.loose(path, "patternProperties")
             found, extra = {}, {}
-        if found and not is_never(extra):
+        if found and not (is_never(extra) and len(found) == 1):
             self.loose(path, "patternProperties")
         for key in props:
             for pattern, sub in found.items():

@@ -12,7 +12,7 @@ from llm_magics.chat.recovery.wrappers import Wrapper, near_miss_grammar, read_c
 from llm_magics.events import assemble
 from llm_magics.messages import Message
 from tests.chat.grammars import accepts, refused_at
-from tests.chat.test_recover import HERMES, TOOLS
+from tests.chat.recovery.test_recover import HERMES, TOOLS
 
 # --- a near-miss wrapper: one entry -----------------------------------------------------------------------------------------
 

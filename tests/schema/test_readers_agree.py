@@ -68,7 +68,7 @@ def nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
     })  # fmt: skip
     objects = some({
         "properties": members, "required": st.lists(st.sampled_from(KEYS), max_size=2), "additionalProperties": inner,
-        "patternProperties": st.dictionaries(st.just("^x_"), inner, max_size=1),
+        "patternProperties": st.dictionaries(st.sampled_from(["^x_", "a$"]), inner, max_size=2),
         "minProperties": st.integers(0, 2), "maxProperties": st.integers(0, 3),
         "propertyNames": st.just({"enum": KEYS[:3]}),
     })  # fmt: skip

@@ -107,6 +107,10 @@ LOOSE: list[tuple[Any, Any, Any, str]] = [
     ({"oneOf": [{"type": "integer"}, {"type": "integer", "minimum": 5}]}, 1, 6, "oneOf"),
     ({"oneOf": [{"type": "string"}, {"enum": ["a"]}]}, "b", "a", "oneOf"),
     ({"type": "number", "exclusiveMinimum": 0, "maximum": 0.5, "multipleOf": 0.25}, 0.25, 0, "exclusiveMinimum"),
+    ({"type": "object", "patternProperties": {"^x": {"type": "integer"}, "a$": {"minimum": 5}}, "additionalProperties": False},
+     {"xa": 5}, {"xa": 1}, "patternProperties"),
+    ({"allOf": [{"type": "object", "patternProperties": {p: {"type": "integer"}}, "additionalProperties": False}
+                for p in ("^x_", "^x_a")]}, {"x_a": 1}, {"x_b": 1}, "patternProperties"),
     ({"type": "string", "pattern": "^(?=.*[0-9]).{3,}$"}, "ab1", "abc", "pattern"),
     ({"type": "object", "if": {"required": ["a"]}, "then": {"required": ["b"]}}, {"a": 1, "b": 2}, {"a": 1}, "if"),
     ({"type": "object", "minProperties": 2}, {"a": 1, "b": 2}, {"a": 1}, "minProperties"),
