@@ -75,6 +75,8 @@ def parse_arguments(name: str, arguments: str) -> dict[str, Any]:
 
 def read_signature(function: Callable[..., Any], name: str | None = None, description: str | None = None) -> Signature:
     """Describe ``function``; raises ToolError naming the parameter that cannot be expressed."""
+    from .declared import declared_schema, tidy
+
     name = str(name or getattr(function, "__name__", type(function).__name__))
     if not _NAME.fullmatch(name):
         raise ToolError(f"{name!r} cannot be a tool's name.", "Use letters, digits, _ and -: @tool(name='look_up').")
@@ -84,14 +86,14 @@ def read_signature(function: Callable[..., Any], name: str | None = None, descri
         raise ToolError(f"Python knows no signature of {name}.", "Wrap it in a function with annotations.") from error
     documentation = read_docstring(inspect.getdoc(function) or "")
     parameters = [p for i, p in enumerate(signature.parameters.values()) if not (i == 0 and _is_self(function, p))]
-    described = describe(name, parameters, documentation, lambda p: resolve(function, p.annotation))
+    adapter, defaults = _reader(name, function, parameters, documentation)
     return Signature(
         name=name,
         description=documentation.summary if description is None else description,
-        parameters=described.schema,
+        parameters=tidy(declared_schema(adapter)),
         text=_spell(function, signature.replace(parameters=parameters)),
-        adapter=described.adapter,
-        defaults=described.defaults,
+        adapter=adapter,
+        defaults=defaults,
         positional=tuple(p.name for p in parameters if p.kind is p.POSITIONAL_ONLY),
     )
 
@@ -128,30 +130,18 @@ class _Verbatim:
         return self.text
 
 
-@dataclass(frozen=True, slots=True)
-class Described:
-    adapter: Any
-    schema: Mapping[str, Any]
-    defaults: Mapping[str, Any]
-
-
-def describe(
-    name: str,
-    parameters: list[inspect.Parameter],
-    documentation: Documentation,
-    annotation_of: Callable[[inspect.Parameter], Any],
-) -> Described:
-    """Make one TypedDict of the parameters, and of that the reader and the JSON schema."""
+def _reader(
+    name: str, function: Callable[..., Any], parameters: list[inspect.Parameter], documentation: Documentation
+) -> tuple[Any, dict[str, Any]]:
+    """pydantic's reader of the arguments, a TypedDict made of the parameters, and the defaults that their Fields give."""
     from typing import NotRequired
 
     from pydantic import ConfigDict, TypeAdapter
 
-    from .declared import declared_schema, tidy
-
     fields: dict[str, Any] = {}
     defaults: dict[str, Any] = {}
     for parameter in parameters:
-        annotation = _annotate(name, parameter, documentation, annotation_of, defaults)
+        annotation = _annotate(name, function, parameter, documentation, defaults)
         required = parameter.default is parameter.empty and parameter.name not in defaults
         fields[parameter.name] = annotation if required else NotRequired[annotation]
     arguments = typed_dict("arguments", fields)
@@ -159,15 +149,14 @@ def describe(
     arguments.__pydantic_config__ = ConfigDict(
         extra="forbid", coerce_numbers_to_str=True, arbitrary_types_allowed=False, regex_engine="python-re"
     )
-    adapter = TypeAdapter(arguments)
-    return Described(adapter, tidy(declared_schema(adapter)), defaults)
+    return TypeAdapter(arguments), defaults
 
 
 def _annotate(
     name: str,
+    function: Callable[..., Any],
     parameter: inspect.Parameter,
     documentation: Documentation,
-    annotation_of: Callable[[inspect.Parameter], Any],
     defaults: dict[str, Any],
 ) -> Any:
     """Give a parameter's annotation, description and default included, tried alone; a Field's default goes to ``defaults``."""
@@ -179,7 +168,7 @@ def _annotate(
         spelled = str(parameter).split(":")[0]
         raise ToolError(f"{name}: the parameter {spelled} cannot be described to a model.", "Name each parameter.")
     try:
-        annotation = annotation_of(parameter)
+        annotation = resolve(function, parameter.annotation)
         if annotation is parameter.empty:
             annotation = documentation.types.get(parameter.name, Any)
         annotation = _with_facts(modern(annotation), parameter, documentation.parameters.get(parameter.name, ""), defaults)
