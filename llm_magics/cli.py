@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from llm_magics.version import __version__
 
-from .errors import LLMMagicsError
+from .errors import LLMMagicsError, OptionError
 
 if TYPE_CHECKING:
     from llm_magics.store.progress import Progress
@@ -110,12 +110,9 @@ def _doctor(_: argparse.Namespace) -> int:
 def _lab(arguments: argparse.Namespace) -> int:
     target = Path(arguments.notebook)
     if not target.exists():
-        print(f"llm-magics: there is no {target}.", file=sys.stderr)
-        return 1
+        raise OptionError(f"there is no {target}.")
     if find_spec("jupyterlab") is None:
-        advice = f"{sys.executable} -m pip install 'llm_magics[lab]'"
-        print(f"llm-magics: JupyterLab is not in this environment. {advice}", file=sys.stderr)
-        return 1
+        raise OptionError("JupyterLab is not in this environment.", f"{sys.executable} -m pip install 'llm_magics[lab]'")
     return subprocess.run([sys.executable, "-m", "jupyter", "lab", str(target)], check=False).returncode
 
 

@@ -92,13 +92,8 @@ class Rules:
     def in_traits(cls, traits: LLMMagics) -> Rules:
         """The rules among the traits."""
         limits = {name: getattr(traits, f"max_{name}") for name in ("steps", "calls", "tokens", "seconds", "result_chars")}
-        return cls(
-            traits.approve,
-            (tuple(traits.allowed_models),) if traits.allowed_models else (),
-            (tuple(traits.allowed_tools),) if traits.allowed_tools else (),
-            {name: most for name, most in limits.items() if most},
-            traits.record,
-        )
+        models, tools = ((tuple(names),) if names else () for names in (traits.allowed_models, traits.allowed_tools))
+        return cls(traits.approve, models, tools, {name: most for name, most in limits.items() if most}, traits.record)
 
     def tightened(self, other: Rules) -> Rules:
         """The stricter of both, point by point."""
@@ -214,8 +209,7 @@ def traits_of(shell: Any) -> LLMMagics:
 
 def _read(said: Mapping[str, Any], where: str, known: Iterable[str]) -> LLMMagics:
     known = list(known)
-    unknown = [name for name in said if name not in known]
-    if unknown:
+    if unknown := [name for name in said if name not in known]:
         raise OptionError(f"{where} has no setting {unknown[0]!r}.", f"There are {', '.join(known)}.")
     try:
         return LLMMagics(config=Config({"LLMMagics": dict(said)}))
@@ -241,9 +235,6 @@ def names_of(name: str) -> tuple[str, ...]:
 
 
 def _matches(name: str, groups: tuple[Patterns, ...]) -> bool:
-    return all(any(_fits(name, pattern) for pattern in group) for group in groups)
-
-
-def _fits(name: str, pattern: str) -> bool:
-    """Whether a pattern means a name. One without a slash means no path: "*-135m" is not any file that ends like that."""
-    return pattern == "*" or (("/" in pattern or "/" not in name) and fnmatchcase(name, pattern))
+    """Whether each group has a pattern for the name. One without a slash means no path: "*-135m" matches no file's path."""
+    paths = "/" in name
+    return all(any(fnmatchcase(name, one) for one in group if one == "*" or "/" in one or not paths) for group in groups)

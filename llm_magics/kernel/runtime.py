@@ -304,15 +304,6 @@ class Runtime:
 
         return notebook_cells(link, cell, timeout=0.5)
 
-    def status(self) -> dict[str, Any]:
-        """What there is, by name."""
-        return {
-            "models": list(self.residents),
-            "current_model": self.current_model,
-            "threads": {name: len(thread.session.turns) for name, thread in self.threads.items()},
-            "current_thread": self.current_thread,
-        }
-
 
 def _close(runtime: weakref.ref[Runtime]) -> None:
     alive = runtime()

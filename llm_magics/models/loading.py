@@ -144,9 +144,8 @@ def open_prepared(prepared: Prepared, alias: str = "", loading: Callable[[float]
 def _telling(config: EngineConfig) -> dict[str, Any]:
     """What a record says of how a model was loaded: settings that are not the usual ones, and no folder of this machine."""
     usual = {f.name: f.default for f in fields(EngineConfig)}
-    told = {name: value for name, value in asdict(config).items() if value != usual[name]}
-    for name in ("path", "park_directory"):
-        told.pop(name, None)
+    here = ("path", "park_directory")
+    told = {name: value for name, value in asdict(config).items() if value != usual[name] and name not in here}
     return told | ({"draft": PurePath(config.draft).name} if config.draft else {})
 
 
@@ -158,14 +157,12 @@ def _template(prepared: Prepared) -> str:
         except (OSError, UnicodeDecodeError) as error:
             raise OptionError(f"The chat template {chosen} cannot be read: {error}.") from error
     source = prepared.gguf.metadata.get("tokenizer.chat_template", "")
+    name = prepared.file.path.name
     if not isinstance(source, str):
-        name = prepared.file.path.name
         raise ModelFileError(f"{name} has a chat template that is no text.", "Give one with --template FILE.")
     if not source.strip():
-        raise TemplateError(
-            f"{prepared.file.path.name} has no chat template: it is a base model, not one made for chat.",
-            "Load its Instruct variant, or give a template with --template FILE.",
-        )
+        what = f"{name} has no chat template: it is a base model, not one made for chat."
+        raise TemplateError(what, "Load its Instruct variant, or give a template with --template FILE.")
     return source
 
 

@@ -54,18 +54,15 @@ def on_disk(entry: CatalogEntry, stored: Iterable[StoredFile]) -> bool:
     return any(entry.may_be(file.path) or (entry.sha256 is not None and file.sha256 == entry.sha256) for file in stored)
 
 
-def _is_first(name: str) -> bool:
-    """Whether this is a model's file to open: a GGUF, and of a split one the first part; not a vision projector."""
-    return name.endswith(".gguf") and part_number(name) == 1 and not name.startswith("mmproj")
-
-
 def _file_names(name: str) -> tuple[str, ...]:
     return (name, name.removesuffix(".gguf"))
 
 
 def _ggufs(root: Path, pattern: str) -> list[Path]:
+    """The models' files to open: of a split one the first part, and no vision projector."""
     try:
-        return sorted(p for p in root.glob(pattern) if _is_first(p.name) and p.is_file())
+        named = (p for p in root.glob(pattern) if p.suffix == ".gguf" and not p.name.startswith("mmproj"))
+        return sorted(p for p in named if part_number(p.name) == 1 and p.is_file())
     except OSError:  # e.g. another user's directory
         return []
 

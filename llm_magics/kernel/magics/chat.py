@@ -7,7 +7,7 @@ import sys
 import uuid
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -323,5 +323,4 @@ def _system(given: str) -> str:
 
 def _given(options: ChatOptions) -> dict[str, Any]:
     """The options that were given, for the record."""
-    plain = asdict(ChatOptions())
-    return {name: value for name, value in asdict(options).items() if value != plain[name]}
+    return {f.name: value for f in fields(options) if (value := getattr(options, f.name)) != f.default}

@@ -63,12 +63,7 @@ def _heading(own: Mapping[str, Any]) -> str:
     """E.g. ``qwen2.5-coder-0.5b · temp 0``."""
     parts = []
     for name, value in own.items():
-        match value:
-            case bool():
-                shown = "on" if value else "off"
-            case float():
-                shown = f"{value:g}"
-            case _:
-                shown = str(value) if len(str(value)) <= 40 else f"{str(value)[:39]}…"
+        shown = ("off", "on")[value] if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+        shown = shown if len(shown) <= 40 else f"{shown[:39]}…"
         parts.append(shown if name == "model" else f"{_SHORT.get(name, name.replace('_', ' '))} {shown}")
     return " · ".join(parts)

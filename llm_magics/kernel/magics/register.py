@@ -11,14 +11,13 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
 from llm_magics.kernel.cells.book import CellBook
 from llm_magics.kernel.gauge import start_gauge
 from llm_magics.kernel.options.line import Options, Spec
-from llm_magics.kernel.options.oneline import start_one_line
 from llm_magics.kernel.options.specs import CHAT, COMPARE, LLM, LOAD_MODEL, MODELS, THREAD, UNLOAD_MODEL
 from llm_magics.kernel.page.live import link_of
 from llm_magics.kernel.page.shown import start_shown
 from llm_magics.kernel.runtime import Runtime
 
 from .completion import start_completion
-from .registration import documented, plainly, register
+from .registration import documented, plainly, register, start_one_line
 from .tools import ToolMagics, start_tools
 
 _RULES_FROM = {
@@ -158,13 +157,13 @@ class LanguageModelMagics(Magics):
         from llm_magics.plural import counted
         from llm_magics.views.card import card_bundle
 
-        status = self.runtime.status()
-        threads = ", ".join(f"{name} ({counted(n, 'turn')})" for name, n in status["threads"].items())
+        runtime = self.runtime
+        threads = (f"{name} ({counted(len(thread.session.turns), 'turn')})" for name, thread in runtime.threads.items())
         rows = [
-            ("models", ", ".join(status["models"]) or "none: %load_model NAME"),
-            ("answers", status["current_model"]),
-            ("threads", threads),
-            ("current thread", status["current_thread"]),
+            ("models", ", ".join(runtime.residents) or "none: %load_model NAME"),
+            ("answers", runtime.current_model),
+            ("threads", ", ".join(threads)),
+            ("current thread", runtime.current_thread),
             *self.runtime.defaults.rows(),
             *self.runtime.rules.rows(),
             ("rules from", _RULES_FROM[said.standing if (said := self.runtime.page_rules) else "kernel"]),

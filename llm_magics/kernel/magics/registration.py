@@ -1,8 +1,9 @@
-"""What all magics share: how they get onto a shell and off again, for which IPython has no call, and how they fail."""
+"""What all magics share: how they get onto a shell and off it, how they fail, and how a cell of one line asks."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from llm_magics.errors import LLMMagicsError
 from llm_magics.kernel.options.line import HelpAsked, Spec
 from llm_magics.kernel.runtime import Runtime
 
+_ASKS = re.compile(r"%%(chat|compare)(\s|$)|%%tool\s+(--help|-h)\s*$")
 Method = TypeVar("Method", bound=Callable[..., None])
 
 
@@ -65,3 +67,21 @@ def plainly(runtime: Runtime, interrupted: str = "stopped.") -> Iterator[None]:
         line = f"\x1b[31m{type(error).__name__}\x1b[0m: {said}"
         error._render_traceback_ = lambda: [line]  # type: ignore[union-attr]
         raise
+
+
+def start_one_line(shell: InteractiveShell) -> Callable[[], None]:
+    """Let cells of one line reach the magics that ask, e.g. ``%%chat What is a notebook?``. Gives what ends it.
+
+    IPython refuses a cell magic whose body is empty before the magic hears of it. An input transformer, which sees the cell
+    first, gives such a cell a body of one empty line; the magic then looks for the question on its line.
+    """
+    transformers = shell.input_transformers_cleanup
+    transformers.append(with_body)
+    return lambda: transformers.remove(with_body)
+
+
+def with_body(lines: list[str]) -> list[str]:
+    """The cell's lines, with an empty one behind the first where that is a magic which asks and nothing follows it."""
+    if not lines or not _ASKS.match(lines[0]) or any(line.strip() for line in lines[1:]):
+        return lines
+    return [lines[0].rstrip("\n") + "\n", "\n"]

@@ -129,11 +129,8 @@ def in_conversation(traces: Iterable[Transcript]) -> list[Transcript]:
         return traces
     following = {str(trace.settings["after"]): trace for trace in traces}
     ordered: list[Transcript] = []
-    at = ""
-    while at in following:
-        trace = following.pop(at)
+    while (trace := following.pop(ordered[-1].turn if ordered else "", None)) is not None:
         ordered.append(trace)
-        at = trace.turn
     return ordered
 
 

@@ -96,9 +96,9 @@ class ToolMagics(Magics):
         registered.discard(registered[rest])
 
     def _show(self, tools: Collection[Tool]) -> None:
-        rules = self.runtime.rules
-        barred = {tool.name: "" if rules.allows_tool(tool.name) else ", barred by the rules of this kernel" for tool in tools}
-        rows = [(tool.name, tool.signature.text, origin(tool), policy(tool) + barred[tool.name]) for tool in tools]
+        rules, barred = self.runtime.rules, ", barred by the rules of this kernel"
+        policies = [policy(tool) + ("" if rules.allows_tool(tool.name) else barred) for tool in tools]
+        rows = [(tool.name, tool.signature.text, origin(tool), how) for tool, how in zip(tools, policies, strict=True)]
         if not rows:
             self._print("No tool is registered. Decorate a function with @tool, or begin a cell with %%tool NAME(...).\n")
             return

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llm_magics.errors import OptionError
-from llm_magics.kernel.options.oneline import with_body
+from llm_magics.kernel.magics.registration import with_body
 from llm_magics.kernel.options.specs import CHAT, LOAD_MODEL, SPECS, ChatOptions
 from llm_magics.views.action import MIME_TYPE as ACTION
 from tests.kernel.notebook import Cell, Notebook, notebook
