@@ -108,6 +108,11 @@ def options_of(table: type) -> tuple[Option, ...]:
     return tuple(replace(f.metadata[_KEY], field=f.name, default=f.default) for f in fields(table) if _KEY in f.metadata)
 
 
+def described(table: type) -> str:
+    """A line for each option, by the name of its field, for the docstring of the dataclass."""
+    return "\n".join(f"    {one.field}: {one.help}" for one in options_of(table))
+
+
 def configured(given: Any) -> dict[str, Any]:
     """What the options of a dataclass's instance set below, e.g. ``park_memory`` of 1 MiB as 2**20; nothing of what is free."""
     below: dict[str, Any] = {}

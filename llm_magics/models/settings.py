@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from llm_magics.engine.values import EngineConfig, FlashAttention, KVType, Speculation
-from llm_magics.options import configured, json_object, numbers, option, options_of, whole
+from llm_magics.options import configured, described, json_object, numbers, option, options_of, whole
 
 Auto: TypeAlias = Literal["auto"]
 
@@ -22,7 +22,7 @@ SEED: Any = ("--seed", "a cell that is run again gives the same answer", whole(0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadSettings:
-    """How to load a model; counts in tokens or layers. ``"auto"``: as much as fits. The help of each option says what it is.
+    """How to load a model; counts in tokens or layers. ``"auto"``: as much as fits. See also each option's line below.
 
     ``ctx`` None is "auto" too, unless a kernel's configuration has a default. ``slots`` "auto" is 8, or 1 for a deterministic
     model. ``speculation`` "auto" guesses where that was measured to help, which is on a CPU, and where the model's memory can
@@ -79,3 +79,6 @@ class LoadSettings:
         if self.slots == "auto" and not self.deterministic:
             given["n_slots"] = _SLOTS
         return EngineConfig(path=str(path), **given, **configured(self))
+
+
+LoadSettings.__doc__ = f"{LoadSettings.__doc__}\n{described(LoadSettings)}\n"

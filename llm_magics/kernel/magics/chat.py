@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import uuid
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,17 +50,26 @@ def chat(runtime: Runtime, options: ChatOptions, body: str) -> Reply | list[Repl
     _enter(runtime, asked, turn)
     view = None if options.quiet else make_view(runtime, options, turn.id, asked.cell)
     asked.thread.shows(turn.id, view)
-    try:
-        with runtime.using(asked.resident):
+    with keeping(runtime, options, asked.session, [turn.id], lambda: turn.reply), runtime.using(asked.resident):
+        try:
             _drive(turn, events, view)
-    except ContextFullError as error:
-        raise _with_ways_out(error, bool(asked.session.history), bool(asked.overrides["tools"])) from error
-    finally:
-        if options.variable and turn.reply is not None:
-            runtime.shell.user_ns[options.variable] = turn.reply
-        if options.quiet:  # nothing of it is saved
-            asked.session.schemas.release([turn.id])
+        except ContextFullError as error:
+            raise _with_ways_out(error, bool(asked.session.history), bool(asked.overrides["tools"])) from error
     return turn.reply
+
+
+@contextmanager
+def keeping(
+    runtime: Runtime, options: ChatOptions, session: Session, turns: Iterable[str], came: Callable[[], object]
+) -> Iterator[None]:
+    """Put what came into the cell's variable, whatever ends the turns; of those of a quiet cell nothing is saved."""
+    try:
+        yield
+    finally:
+        if options.variable and (value := came()) is not None:
+            runtime.shell.user_ns[options.variable] = value
+        if options.quiet:
+            session.schemas.release(turns)
 
 
 def _with_ways_out(error: ContextFullError, talked_before: bool, tools: bool) -> ContextFullError:
@@ -149,14 +158,8 @@ def _chat_samples(runtime: Runtime, asked: Asked, turn: _Turn) -> list[Reply]:
     samples = Samples(asked.session, answers, None if asked.options.quiet else columns_view(runtime, asked.options, asked.cell))
     _enter(runtime, asked, turn, samples)
     asked.thread.shows(turn.id, samples.view)
-    try:
-        with runtime.using(asked.resident):
-            return samples.run(asked.text)
-    finally:
-        if asked.options.variable:
-            runtime.shell.user_ns[asked.options.variable] = samples.replies
-        if asked.options.quiet:
-            asked.session.schemas.release([turn.id])
+    with keeping(runtime, asked.options, asked.session, [turn.id], lambda: samples.replies), runtime.using(asked.resident):
+        return samples.run(asked.text)
 
 
 def turns_before(session: Session, replaced: str | None) -> tuple[Turn, ...]:

@@ -13,7 +13,7 @@ from llm_magics.kernel.options.braces import fill
 from llm_magics.kernel.options.specs import CompareOptions
 from llm_magics.kernel.runtime import Runtime, Thread
 
-from .chat import Asked, prepare
+from .chat import Asked, keeping, prepare
 from .sidebyside import Answer, columns_view, run
 
 if TYPE_CHECKING:
@@ -38,17 +38,11 @@ def compare(runtime: Runtime, options: CompareOptions, body: str) -> list[Reply]
     note = "" if len(seeds) > 1 else f"All with seed {seed}. "
     runtime.made_aside(asked[0].cell, [answer.turn for answer in answers], answers[0].session)
     view = None if common.quiet else columns_view(runtime, asked[0].options, asked[0].cell)
-    try:
-        with ExitStack() as in_use:
-            for one in asked:
-                in_use.enter_context(runtime.using(one.resident))
-            return run(answers, asked[0].text, view, f"{note}Nothing of this joined a conversation.")
-    finally:
-        if common.variable:
-            replies = [reply for answer in answers if (reply := answer.reply) is not None]
-            runtime.shell.user_ns[common.variable] = replies
-        if common.quiet:
-            answers[0].session.schemas.release(answer.turn for answer in answers)
+    came = lambda: [reply for answer in answers if (reply := answer.reply) is not None]  # noqa: E731
+    with keeping(runtime, common, answers[0].session, [answer.turn for answer in answers], came), ExitStack() as in_use:
+        for one in asked:
+            in_use.enter_context(runtime.using(one.resident))
+        return run(answers, asked[0].text, view, f"{note}Nothing of this joined a conversation.")
 
 
 def _answer(own: Mapping[str, Any], asked: Asked, thread: Thread, seed: int, on_top: bool) -> Answer:

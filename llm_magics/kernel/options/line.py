@@ -110,7 +110,10 @@ class Spec(Generic[Options]):
         usage = " ".join(part for part in (self.magic, words, "[options]" if self.options else "") if part)
         rows = [(one.usage, one.help or ", ".join(one.choices)) for one in (*self.words, *self.options)]
         width = min(max((len(left) for left, _ in rows), default=0), 34)
-        lines = "\n".join(_wrapped(f"  {left:<{width}}  {right}", width + 4) for left, right in rows)
+        below = "\n" + " " * (width + 2)  # behind a usage that is wider than the column
+        lines = "\n".join(
+            _wrapped(f"  {left:<{width}}{below if len(left) > width else ''}  {right}", width + 4) for left, right in rows
+        )
         parts = [_wrapped(self.summary), usage + (f"\n{_wrapped(self.body)}" if self.body else ""), lines, _wrapped(self.notes)]
         return "\n\n".join(part for part in parts if part)
 

@@ -72,6 +72,19 @@ def test_every_option_configures_something_that_there_is() -> None:
     assert configured(CHAT.parse("")) == {}
 
 
+def test_python_s_help_lists_the_options_too() -> None:
+    told = LoadSettings.__doc__ or ""
+    for one in options_of(LoadSettings):
+        assert f"    {one.field}: {one.help}\n" in told
+
+
+def test_help_stands_below_a_usage_that_is_wider_than_its_column() -> None:
+    lines = LOAD_MODEL.help().splitlines()
+    at = lines.index("  --gpu-layers, -ngl, --n-gpu-layers N|auto")
+    assert lines[at + 1] == " " * 38 + "layers on the GPU; -1 is all"
+    assert lines[at + 2] == f"  {'--tensor-split, -ts A,B':<34}  share of each GPU, e.g. 3,1"
+
+
 def test_what_is_free_is_left_to_the_plan() -> None:
     usual = EngineConfig("m.gguf", n_slots=8, speculation="auto")
     for settings in (LoadSettings(), LoadSettings(ctx="auto"), LOAD_MODEL.parse("m --ctx auto --gpu-layers auto --slots auto")):
