@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import shutil
 import sys
@@ -17,9 +18,8 @@ from llm_magics.store.catalog import catalog, default_model, find
 from llm_magics.store.locate import file_at
 from llm_magics.store.stores import StoredFile, models_dir, stored_files
 
-from . import frontend
-
 _PACKAGES = ("llm_magics", "llama-cpp-python", "llguidance", "ipykernel", "huggingface-hub")
+_EXTENSION = "llm-magics"  # as JupyterLab knows it
 _LAB = "'llm_magics[lab]'"  # quoted: some shells read the brackets
 
 
@@ -68,18 +68,40 @@ def _front_end() -> Iterator[Finding]:
 
 def _extension(*, needed: bool) -> Finding:
     """Whether this environment's JupyterLab would find our extension. ``needed``: there is a JupyterLab here."""
-    found, ours = frontend.installed(), _version("llm_magics")
+    found, ours = _installed(), _version("llm_magics")
     without = "answers are static HTML, and approvals are asked by ipywidgets' buttons or by a prompt"
-    if found is not None and frontend.version(found) in (ours, ""):
-        return Finding("extension", f"{frontend.NAME} {frontend.version(found)} in {found}")
+    if found is not None and _bundle_version(found) in (ours, ""):
+        return Finding("extension", f"{_EXTENSION} {_bundle_version(found)} in {found}")
     if found is not None:
-        said = f"{found} has version {frontend.version(found)}, but llm_magics is {ours}"
+        said = f"{found} has version {_bundle_version(found)}, but llm_magics is {ours}"
         return Finding("extension", said, "Install llm_magics again, then reload the page.")
-    if frontend.bundle() is not None:
+    if _bundle() is not None:
         said = f"not among this environment's JupyterLab extensions: {without}"
         return Finding("extension", said, "Install llm_magics into JupyterLab's own environment, too." if needed else "")
     said = f"missing: this llm_magics was built without Node, so {without}"
     return Finding("extension", said, "Install Node 20 or newer, then build and install llm_magics again.")
+
+
+def _bundle() -> Path | None:
+    """The extension's bundle inside the package; None if the package's wheel was built without Node."""
+    directory = Path(__file__).parents[1] / "labextension"
+    return directory if (directory / "package.json").exists() else None
+
+
+def _installed() -> Path | None:
+    """Where a JupyterLab of this environment finds the extension; one of another environment cannot be seen."""
+    from jupyter_core.paths import jupyter_path
+
+    found = (Path(directory, _EXTENSION) for directory in jupyter_path("labextensions"))
+    return next((directory for directory in found if (directory / "package.json").exists()), None)
+
+
+def _bundle_version(directory: Path) -> str:
+    """The version that a bundle says it has; empty if it does not say."""
+    try:
+        return str(json.loads((directory / "package.json").read_text(encoding="utf-8"))["version"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _version(package: str) -> str:

@@ -49,7 +49,7 @@ def prepare(name: str | Path, progress: Progress = silent, **settings: Any) -> P
     Args:
         name: catalogue name, path, hub ``repo:file``, or a model of another program's cache.
         progress: told how the download is going.
-        settings: the fields of :class:`LoadSettings`.
+        settings: the fields of :class:`LoadSettings`, e.g. ``ctx=8192, gpu_layers="auto", kv="q8_0"``.
 
     Raises OptionError, ModelNotFoundError, DownloadError, ModelFileError, UnsupportedModelError, MemoryFitError; EngineError
     where llama.cpp or a GPU fails.
@@ -99,14 +99,12 @@ def load_model(
     loading: Callable[[float], bool | None] | None = None,
     **settings: Any,
 ) -> LocalModel:
-    """Load a model into this process and keep it until ``close()``.
+    """Load a model into this process and keep it until ``close()``. ``name`` and ``settings`` are as for :func:`prepare`.
 
     Args:
-        name: see :func:`prepare`.
         alias: what to call it; the catalogue's or the file's name if empty.
         progress: told how the download is going, in bytes.
         loading: told how the load is going, from 0 to 1; returning False cancels it.
-        settings: the fields of :class:`LoadSettings`, e.g. ``ctx=8192, gpu_layers="auto", kv="q8_0"``.
 
     Raises what :func:`prepare` raises, and TemplateError where the model has no chat template that works.
     """

@@ -105,7 +105,7 @@ def test_an_extension_of_another_version_is_told(stored: list[StoredFile], jupyt
 def test_a_package_that_was_built_without_node_says_so(
     stored: list[StoredFile], jupyter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor.frontend, "bundle", lambda: None)
+    monkeypatch.setattr(doctor, "_bundle", lambda: None)
     (found,) = findings("extension")
     assert found.found.startswith("missing: this llm_magics was built without Node")
     assert "Install Node" in found.advice
@@ -114,7 +114,7 @@ def test_a_package_that_was_built_without_node_says_so(
 def test_an_extension_that_no_jupyterlab_of_this_environment_finds_is_told(
     stored: list[StoredFile], jupyter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor.frontend, "bundle", lambda: jupyter)
+    monkeypatch.setattr(doctor, "_bundle", lambda: jupyter)
     (found,) = findings("extension")
     assert found.found.startswith("not among this environment's JupyterLab extensions")
     assert "JupyterLab's own environment" in found.advice

@@ -14,7 +14,7 @@ from llm_magics.kernel.options.specs import CompareOptions
 from llm_magics.kernel.runtime import Runtime, Thread
 
 from .chat import Asked, keeping, prepare
-from .sidebyside import Answer, columns_view, run
+from .sidebyside import Answer, columns_view, replies_of, run
 
 if TYPE_CHECKING:
     from llm_magics.session.session import Reply
@@ -36,10 +36,10 @@ def compare(runtime: Runtime, options: CompareOptions, body: str) -> list[Reply]
     thread = runtime.enter(asked[0].thread, asked[-1].resident.model)
     answers = [_answer(own, one, thread, seed, bool(common.thread)) for (own, _), one in zip(columns, asked, strict=True)]
     note = "" if len(seeds) > 1 else f"All with seed {seed}. "
-    runtime.made_aside(asked[0].cell, [answer.turn for answer in answers], answers[0].session)
+    turns = [answer.turn for answer in answers]
+    runtime.made_aside(asked[0].cell, turns, answers[0].session)
     view = None if common.quiet else columns_view(runtime, asked[0].options, asked[0].cell)
-    came = lambda: [reply for answer in answers if (reply := answer.reply) is not None]  # noqa: E731
-    with keeping(runtime, common, answers[0].session, [answer.turn for answer in answers], came), ExitStack() as in_use:
+    with keeping(runtime, common, answers[0].session, turns, lambda: replies_of(answers)), ExitStack() as in_use:
         for one in asked:
             in_use.enter_context(runtime.using(one.resident))
         return run(answers, asked[0].text, view, f"{note}Nothing of this joined a conversation.")

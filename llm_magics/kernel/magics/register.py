@@ -6,18 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
-from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
+from IPython.core.magic import Magics, magics_class
 
 from llm_magics.kernel.cells.book import CellBook
 from llm_magics.kernel.gauge import start_gauge
-from llm_magics.kernel.options.line import Options, Spec
-from llm_magics.kernel.options.specs import CHAT, COMPARE, LLM, LOAD_MODEL, MODELS, THREAD, UNLOAD_MODEL
+from llm_magics.kernel.options import specs
 from llm_magics.kernel.page.live import link_of
 from llm_magics.kernel.page.shown import start_shown
 from llm_magics.kernel.runtime import Runtime
 
 from .completion import start_completion
-from .registration import documented, plainly, register, start_one_line
+from .registration import magic, register, start_one_line
 from .tools import ToolMagics, start_tools
 
 _RULES_FROM = {
@@ -87,71 +86,46 @@ class LanguageModelMagics(Magics):
         super().__init__(shell)
         self.runtime = runtime
 
-    @cell_magic
-    @documented(CHAT)
-    def chat(self, line: str, cell: str) -> None:
+    @magic(specs.CHAT, _KEPT)
+    def chat(self, options: specs.ChatOptions, text: str) -> None:
         from .chat import chat
 
-        with plainly(self.runtime, _KEPT):
-            chat(self.runtime, *self._asked(CHAT, line, cell))
+        chat(self.runtime, options, text)
 
-    @cell_magic
-    @documented(COMPARE)
-    def compare(self, line: str, cell: str) -> None:
+    @magic(specs.COMPARE, _KEPT)
+    def compare(self, options: specs.CompareOptions, text: str) -> None:
         from .compare import compare
 
-        with plainly(self.runtime, _KEPT):
-            compare(self.runtime, *self._asked(COMPARE, line, cell))
+        compare(self.runtime, options, text)
 
-    @line_magic
-    @documented(LOAD_MODEL)
-    def load_model(self, line: str) -> None:
+    @magic(specs.LOAD_MODEL)
+    def load_model(self, options: specs.LoadOptions) -> None:
         from .loads import load_model
 
-        with plainly(self.runtime):
-            load_model(self.runtime, self._read(LOAD_MODEL, line))
+        load_model(self.runtime, options)
 
-    @line_magic
-    @documented(UNLOAD_MODEL)
-    def unload_model(self, line: str) -> None:
-        with plainly(self.runtime):
-            options = self._read(UNLOAD_MODEL, line)
-            names = list(self.runtime.residents) if options.all else [self.runtime.resident(options.name).name]
-            for name in names:
-                self.runtime.unload(name)
-            self.runtime.say(f"Unloaded {', '.join(names) or 'nothing'}.")
+    @magic(specs.UNLOAD_MODEL)
+    def unload_model(self, options: specs.UnloadOptions) -> None:
+        names = list(self.runtime.residents) if options.all else [self.runtime.resident(options.name).name]
+        for name in names:
+            self.runtime.unload(name)
+        self.runtime.say(f"Unloaded {', '.join(names) or 'nothing'}.")
 
-    @line_magic
-    @documented(MODELS)
-    def models(self, line: str) -> None:
+    @magic(specs.MODELS)
+    def models(self, options: specs.ModelsOptions) -> None:
         from .loads import show_models
 
-        with plainly(self.runtime):
-            show_models(self.runtime, self._read(MODELS, line).search)
+        show_models(self.runtime, options.search)
 
-    @line_magic
-    @documented(THREAD)
-    def thread(self, line: str) -> None:
+    @magic(specs.THREAD)
+    def thread(self, options: specs.ThreadOptions) -> None:
         from .threads import thread_action
 
-        with plainly(self.runtime):
-            thread_action(self.runtime, self._read(THREAD, line))
+        thread_action(self.runtime, options)
 
-    @line_magic
-    @documented(LLM)
-    def llm(self, line: str) -> None:
-        with plainly(self.runtime):
-            options = self._read(LLM, line)
-            LLM.action(options.action, {"status": self._status, "doctor": self._doctor, "strip": self._strip})(options.path)
-
-    def _read(self, spec: Spec[Options], line: str) -> Options:
-        return spec.parse(line, self.runtime.shell.user_ns, self.runtime.tell_once)
-
-    def _asked(self, spec: Spec[Options], line: str, cell: str) -> tuple[Options, str]:
-        """A cell's options and its question, which stands below the line, or on it where nothing stands below."""
-        if cell.strip():
-            return self._read(spec, line), cell
-        return spec.parse_question(line, self.runtime.shell.user_ns, self.runtime.tell_once)
+    @magic(specs.LLM)
+    def llm(self, options: specs.LlmOptions) -> None:
+        specs.LLM.action(options.action, {"status": self._status, "doctor": self._doctor, "strip": self._strip})(options.path)
 
     def _status(self, _: str) -> None:
         from llm_magics.plural import counted

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from IPython.core.interactiveshell import InteractiveShell
-from IPython.core.magic import Magics, no_var_expand
+from IPython.core.magic import Magics, cell_magic, line_magic, no_var_expand
 
 from llm_magics.errors import LLMMagicsError
 from llm_magics.kernel.options.line import HelpAsked, Spec
@@ -25,6 +25,26 @@ def documented(spec: Spec[Any]) -> Callable[[Method], Method]:
     def decorate(method: Method) -> Method:
         method.__doc__ = spec.help()
         return no_var_expand(method)
+
+    return decorate
+
+
+def magic(spec: Spec[Any], interrupted: str = "stopped.") -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a magic of a method that takes what its line says, and of a cell its text: the question, below the line or on it."""
+
+    def decorate(method: Callable[..., None]) -> Callable[..., None]:
+        def run(self: Any, line: str, cell: str | None = None) -> None:
+            with plainly(self.runtime, interrupted):
+                namespace, tell = self.runtime.shell.user_ns, self.runtime.tell_once
+                if cell is not None and not cell.strip():
+                    method(self, *spec.parse_question(line, namespace, tell))
+                else:
+                    method(self, spec.parse(line, namespace, tell), *([] if cell is None else [cell]))
+
+        run.__name__ = method.__name__
+        kind = cell_magic if spec.magic.startswith("%%") else line_magic
+        made: Callable[..., None] = kind(documented(spec)(run))
+        return made
 
     return decorate
 

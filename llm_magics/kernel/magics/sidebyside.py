@@ -102,7 +102,7 @@ class Samples:
     @property
     def replies(self) -> list[Reply]:
         """What came of each, the conversation's own first."""
-        return [reply for answer in self.answers if (reply := answer.reply) is not None]
+        return replies_of(self.answers)
 
     def run(self, text: str) -> list[Reply]:
         """Have them written; the conversation goes on with the first."""
@@ -143,6 +143,11 @@ def run(answers: Sequence[Answer], text: str, view: ColumnsView | None, note: st
         errors = [answer.error for answer in answers if answer.error is not None]
         if len(errors) == len(answers):
             raise errors[0]
+    return replies_of(answers)
+
+
+def replies_of(answers: Iterable[Answer]) -> list[Reply]:
+    """What came of those that were begun."""
     return [reply for answer in answers if (reply := answer.reply) is not None]
 
 
