@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from llm_magics.kernel.cells.context import parent_metadata
+from llm_magics.kernel.page.request import parent_metadata
 
 from .runtime import Resident, Runtime
 

@@ -6,13 +6,14 @@ import atexit
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from llm_magics.errors import Action, NoModelError, OptionError
-from llm_magics.kernel.cells.context import CellLog, parent_header, parent_metadata
+from llm_magics.kernel.cells.book import CellBook
+from llm_magics.kernel.page.request import parent_header, parent_metadata
 from llm_magics.models.base import Model
 from llm_magics.options import near
 from llm_magics.store.catalog import default_model
@@ -103,7 +104,7 @@ class Runtime:
         self.shell = shell
         self.configured = configured(shell)
         self.defaults = defaults(shell)
-        self.cells = CellLog(shell)
+        self.cells = CellBook(shell)
         self.residents: dict[str, Resident] = {}
         self.threads: dict[str, Thread] = {}
         self.current_model = ""
@@ -287,22 +288,12 @@ class Runtime:
     @property
     def link(self) -> Link | None:
         """The way to pages that have our extension; None where there can be none."""
-        from llm_magics.kernel.page.live import link_of
-
-        return link_of(getattr(self.shell, "kernel", None))
+        return self.cells.link
 
     @property
     def execution(self) -> int:
         return int(self.shell.execution_count)
 
-    def page_cells(self, cell: str) -> list[Mapping[str, Any]] | None:
-        """The notebook's cells as the page has them; None where nobody says."""
-        link = self.link if cell else None
-        if link is None:
-            return None
-        from llm_magics.kernel.page.live import notebook_cells
-
-        return notebook_cells(link, cell, timeout=0.5)
 
 
 def _close(runtime: weakref.ref[Runtime]) -> None:

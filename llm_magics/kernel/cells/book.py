@@ -1,7 +1,7 @@
-"""What this kernel knows of the notebook's cells: their sources, which of them are tools, what their runs made.
+"""What this kernel knows of the notebook's cells: their sources, which of them are tools, what their runs gave and made.
 
-The book listens to IPython's ``pre_run_cell`` and ``post_run_cell``. Cells that were never run are known to the page alone and
-come through the JupyterLab extension, where there is one (:meth:`CellBook.refresh`).
+The book listens to IPython's ``pre_run_cell`` and ``post_run_cell``, and to what goes out while a cell runs. Cells that were
+never run are known to the page alone and come through the JupyterLab extension, where there is one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import contextlib
 import copy
 import re
 import sys
-from collections.abc import Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
@@ -18,15 +20,18 @@ from IPython.core.interactiveshell import InteractiveShell
 from llm_magics.errors import LLMMagicsError
 from llm_magics.kernel.options.tools import CellOptions, ToolHeader, read_header
 from llm_magics.kernel.page.live import Link, link_of, notebook_cells
+from llm_magics.kernel.page.request import parent_metadata
 from llm_magics.tools.define.registry import registered
 from llm_magics.tools.results import ToolOutput
 
 from .celltool import Cell, CellTool, cell_tool, description_of, parameters_of
+from .context import Run, uncoloured
 from .names import Ledger, names_of
 
 _TOOL_LINE = re.compile(r"\s*#\s*%tool\b[ \t]*(.*)")  # e.g. "# %tool plot(city: str)"
 _TAGGED = re.compile(r"tool(?::(\w+))?")  # e.g. the tags "tool" and "tool:plot_rain"
 _MAX_NAME = 40
+_KEPT = 500  # runs
 
 
 class CellBook:
@@ -37,21 +42,37 @@ class CellBook:
         self.ledger = Ledger()
         self.cells: dict[str, Cell] = {}
         self.current = Cell("")
+        self.parameters: dict[str, Any] = {}
         self._told: dict[str, str] = {}  # cell -> what it said when it was read last, e.g. of being a tool
         self._made: dict[str, CellTool] = {}  # cell -> the tool that it was made by its text, tag or metadata
-        self.parameters: dict[str, Any] = {}
-        self.page = False
+        self._runs: dict[str, Run] = {}
+        self._running: list[Run] = []  # the cell that runs, and those that it runs itself
         self._depth = 0
+        self._undo: list[Callable[[], None]] = []
+        self._unhear: list[Callable[[], None]] = []
+
+    @property
+    def runs(self) -> list[Run]:
+        """Finished runs, oldest first, the latest of each cell."""
+        return list(self._runs.values())
 
     def attach(self) -> None:
         """Begin to listen."""
-        self.shell.events.register("pre_run_cell", self._before)
-        self.shell.events.register("post_run_cell", self._after)
+        events = self.shell.events
+        publisher: Any = self.shell.display_pub
+        for name, heard in (("pre_run_cell", self._before), ("post_run_cell", self._after)):
+            events.register(name, heard)
+            self._undo.append(partial(events.unregister, name, heard))
+        if hasattr(publisher, "register_hook"):
+            publisher.register_hook(self._displayed)
+            self._undo.append(lambda: publisher.unregister_hook(self._displayed))
 
     def detach(self) -> None:
         """Listen no more."""
-        self.shell.events.unregister("pre_run_cell", self._before)
-        self.shell.events.unregister("post_run_cell", self._after)
+        for undo in (*reversed(self._unhear), *reversed(self._undo)):
+            undo()
+        for forgotten in (self._unhear, self._undo, self._running):
+            forgotten.clear()
 
     @contextlib.contextmanager
     def nested(self) -> Iterator[None]:
@@ -76,21 +97,66 @@ class CellBook:
     # --- cells that run -------------------------------------------------------------------------------------------------
 
     def _before(self, info: Any) -> None:
+        metadata, cell = parent_metadata(self.shell), getattr(info, "cell_id", None) or ""
+        source, tags = str(info.raw_cell or ""), tuple(str(tag) for tag in metadata.get("tags") or ())
+        if not self._running:
+            for stream in (sys.stdout, sys.stderr):
+                self._listen(stream)
+        self._running.append(Run(cell or str(metadata.get("cellId") or ""), source, tags))
         if self._depth or info.silent:
             return
-        parent: dict[str, Any] = copy.deepcopy(getattr(self.shell, "get_parent", dict)() or {})
-        tags = tuple(str(tag) for tag in (parent.get("metadata") or {}).get("tags") or ())
-        self.current = Cell(info.raw_cell or "", getattr(info, "cell_id", None) or "", tags, parent)
-        self._hear(self.current, _tool_of(parent.get("metadata")), "")
-        chats = self.current.id and self.current.source.lstrip().startswith("%%chat")
-        if chats and self._link is not None and self._link.heard:
+        self.current = Cell(source, cell, tags, copy.deepcopy(getattr(self.shell, "get_parent", dict)() or {}))
+        self._hear(self.current, _tool_of(metadata), "")
+        chats = cell and source.lstrip().startswith("%%chat")
+        if chats and self.link is not None and self.link.heard:
             self.refresh(2.0)  # cells that were made tools on the page, and never ran, are offered too
 
     def _after(self, result: Any) -> None:
+        if self._running:
+            self._ended(self._running.pop(), result)
         if self._depth or result is None or result.info is None or result.info.silent:
             return
         if result.success and not result.info.raw_cell.lstrip().startswith("%%"):
             self.ledger.ran(names_of(self.shell.transform_cell(result.info.raw_cell)))
+
+    def _ended(self, run: Run, result: Any) -> None:
+        """Keep a run with what came of it; one that another cell made is part of that one's output."""
+        error = result.error_before_exec or result.error_in_exec
+        if error is not None:
+            run.error = error_text(error)
+        elif result.result is not None:
+            run.wrote(_shown(self.shell, result.result))
+        if self._running:
+            return
+        while self._unhear:
+            self._unhear.pop()()
+        key = run.id or f"{len(self._runs)}: {run.source}"
+        self._runs.pop(key, None)
+        self._runs[key] = run
+        while len(self._runs) > _KEPT:
+            del self._runs[next(iter(self._runs))]
+
+    def _listen(self, stream: Any) -> None:
+        """Hear what is written to a kernel's stream while cells run; a terminal's own stream cannot be listened to."""
+        write, before = stream.write, getattr(stream, "__dict__", {}).get("write")
+
+        def heard(text: str) -> Any:
+            if self._running:
+                self._running[-1].wrote(text)
+            return write(text)
+
+        try:
+            stream.write = heard
+        except AttributeError:
+            return
+        self._unhear.append(lambda: stream.__dict__.pop("write", None) if before is None else setattr(stream, "write", before))
+
+    def _displayed(self, message: Any) -> Any:
+        if self._running and message.get("msg_type") == "display_data":
+            self._running[-1].wrote(f"{message['content']['data'].get('text/plain', '')}\n")
+        return message
+
+    # --- cells that are tools -------------------------------------------------------------------------------------------
 
     def _hear(self, cell: Cell, metadata: Mapping[str, Any] | None, above: str) -> None:
         """Read a cell that says something else than last time; what it was before, e.g. a tool of another name, is taken back.
@@ -142,14 +208,18 @@ class CellBook:
     # --- the page -------------------------------------------------------------------------------------------------------
 
     @property
-    def _link(self) -> Link | None:
+    def link(self) -> Link | None:
+        """The way to pages that have our extension; None where there can be none."""
         return link_of(getattr(self.shell, "kernel", None))
 
-    def refresh(self, timeout: float = 0.5) -> bool:
-        """Read all cells off the page, also those never run; False where no page with the extension replied."""
-        link = self._link
-        found = notebook_cells(link, self.current.id, timeout) if link is not None else None
-        self.page = found is not None
+    def page_cells(self, beside: str, timeout: float = 0.5) -> list[Mapping[str, Any]] | None:
+        """The cells of the notebook that holds the cell ``beside``, as the page has them; None where no page says."""
+        link = self.link
+        return None if link is None else notebook_cells(link, beside, timeout)
+
+    def refresh(self, timeout: float = 0.5) -> None:
+        """Read all cells off the page, also those never run."""
+        found = self.page_cells(self.current.id, timeout)
         above = ""
         for one in found or ():
             source, known = str(one.get("source", "")), self.cells.get(str(one.get("id", "")))
@@ -162,7 +232,6 @@ class CellBook:
             if cell.id and cell.id != self.current.id:
                 self._hear(cell, metadata, _plain(above if "tool" in tags else ""))
             above = ""
-        return self.page
 
 
 def _tool_of(metadata: Any) -> Mapping[str, Any] | None:
@@ -170,6 +239,23 @@ def _tool_of(metadata: Any) -> Mapping[str, Any] | None:
     ours = metadata.get("llm_magics") if isinstance(metadata, Mapping) else None
     tool = ours.get("tool") if isinstance(ours, Mapping) else None
     return tool if isinstance(tool, Mapping) else None
+
+
+def error_text(error: BaseException) -> str:
+    """A traceback as the model may read it: the user's frames, not IPython's."""
+    written = traceback.TracebackException.from_exception(error)
+    kept = [frame for frame in written.stack if "IPython" not in frame.filename and "/llm_magics/" not in frame.filename]
+    written.stack = traceback.StackSummary.from_list(kept[-8:])
+    return uncoloured("".join(written.format()))
+
+
+def _shown(shell: Any, value: Any) -> str:
+    """A result as text/plain; a failing repr is the cell's own affair."""
+    try:
+        data, _ = shell.display_formatter.format(value, include={"text/plain"})
+    except Exception as error:
+        return f"<{type(value).__name__}: its repr raised {type(error).__name__}>"
+    return str(data.get("text/plain", ""))
 
 
 def _first_line(source: str) -> str:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from llm_magics.errors import ContextFullError, OptionError
 from llm_magics.events import Event
-from llm_magics.kernel.cells.context import parent_header, parent_metadata, select, written
+from llm_magics.kernel.cells.context import select, written
 from llm_magics.kernel.interrupts import Interrupts
 from llm_magics.kernel.options.braces import fill
 from llm_magics.kernel.options.line import Filled
 from llm_magics.kernel.options.specs import ChatOptions
+from llm_magics.kernel.page.request import parent_header, parent_metadata
 from llm_magics.kernel.rules import Rules
 from llm_magics.kernel.runtime import Resident, Runtime, Thread
 from llm_magics.messages import FinishReason
@@ -278,7 +279,7 @@ def make_view(runtime: Runtime, options: ChatOptions, turn: str, cell: str) -> N
 def _with_context(runtime: Runtime, options: ChatOptions, text: str, cell: str, resident: Resident) -> str:
     if not options.context or options.context == ("none",):
         return text
-    runs = select(options.context, runtime.cells.runs, runtime.page_cells(cell), cell)
+    runs = select(options.context, runtime.cells.runs, runtime.cells.page_cells(cell) if cell else None, cell)
     half = resident.model.context_size * 3 // 2  # in characters, about half of the context
     context = written(runs, min(16_000, half) if half else 16_000)
     return f"{context}\n\n{text}" if context else text

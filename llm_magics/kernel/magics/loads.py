@@ -7,8 +7,8 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.errors import OptionError
-from llm_magics.kernel.cells.context import parent_metadata
 from llm_magics.kernel.options.specs import LoadOptions
+from llm_magics.kernel.page.request import parent_metadata
 from llm_magics.kernel.rules import names_of
 from llm_magics.kernel.runtime import Resident, Runtime
 from llm_magics.models.base import Model

@@ -8,7 +8,6 @@ from typing import Any
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, magics_class
 
-from llm_magics.kernel.cells.book import CellBook
 from llm_magics.kernel.gauge import start_gauge
 from llm_magics.kernel.options import specs
 from llm_magics.kernel.page.live import link_of
@@ -35,16 +34,13 @@ def load(shell: InteractiveShell) -> None:
     unload(shell)
     runtime = runtime_of(shell)
     link_of(getattr(shell, "kernel", None))  # now, while it can see which cell runs
-    book = CellBook(shell)
-    runtime.cells.start()
-    runtime.undo.append(runtime.cells.stop)
-    runtime.undo.append(start_tools(shell, runtime, book))
+    runtime.undo.append(start_tools(shell, runtime))
     runtime.undo.append(start_gauge(runtime))
     runtime.undo.append(start_completion(runtime))
     runtime.undo.append(start_one_line(shell))
     runtime.undo.append(start_shown(shell))
     runtime.undo.append(start_offers(runtime))
-    for magics in (LanguageModelMagics(shell, runtime), ToolMagics(shell, runtime, book)):
+    for magics in (LanguageModelMagics(shell, runtime), ToolMagics(shell, runtime)):
         runtime.undo.append(register(shell, magics))
 
 

@@ -10,7 +10,6 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
 
 from llm_magics.errors import OptionError
 from llm_magics.events import ToolEnd, ToolProgress
-from llm_magics.kernel.cells.book import CellBook
 from llm_magics.kernel.cells.celltool import Cell, CellTool
 from llm_magics.kernel.cells.surroundings import displays_into
 from llm_magics.kernel.options.tools import TOOL, TOOLS, read_header
@@ -34,12 +33,12 @@ _RAW = 2_000  # characters of what a model wrote that %tools why shows
 
 @magics_class
 class ToolMagics(Magics):
-    """The magics about tools. They need the ``book`` to be attached, see :func:`start_tools`."""
+    """The magics about tools. They need the book of cells to be attached, see :func:`start_tools`."""
 
-    def __init__(self, shell: InteractiveShell, runtime: Runtime, book: CellBook) -> None:
+    def __init__(self, shell: InteractiveShell, runtime: Runtime) -> None:
         super().__init__(shell)
         self.runtime = runtime
-        self.book = book
+        self.book = runtime.cells
 
     @cell_magic
     @documented(TOOL)
@@ -152,14 +151,14 @@ def _table(rows: list[tuple[str, str, str, str]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def start_tools(shell: InteractiveShell, runtime: Runtime, book: CellBook) -> Callable[[], None]:
-    """Have the book listen, and the shell's sessions ask for approval; gives what ends that."""
-    book.attach()
+def start_tools(shell: InteractiveShell, runtime: Runtime) -> Callable[[], None]:
+    """Have the book of cells listen, and the shell's sessions ask for approval; gives what ends that."""
+    runtime.cells.attach()
     runtime.asker = ShellAsker(shell)
     stop_displays = displays_into(shell)
 
     def stop() -> None:
-        book.detach()
+        runtime.cells.detach()
         stop_displays()
 
     return stop
