@@ -22,6 +22,7 @@ from llm_magics.views.columns import MIME_TYPE as COLUMNS_TYPE
 from llm_magics.views.pictures import resolved
 
 from .errors import OptionError, TranscriptError
+from .plural import counted
 from .transcript import MIME_TYPE, Transcript
 
 _FORMAT = 4
@@ -94,10 +95,10 @@ class Stripped:
     def __str__(self) -> str:
         if not (self.turns or self.unreadable):
             return f"{self.name} holds no record of a conversation. The file was not changed."
-        parts = [f"the messages as they were sent and the settings of {_count(self.turns, 'turn')}"]
-        parts += [f"hashes and notes of {_count(self.steps, 'step')}"] if self.steps else []
-        parts += [f"what --record kept of {_count(self.recorded, 'turn')}"] if self.recorded else []
-        parts += [f"{_count(self.unreadable, 'record')} that cannot be read"] if self.unreadable else []
+        parts = [f"the messages as they were sent and the settings of {counted(self.turns, 'turn')}"]
+        parts += [f"hashes and notes of {counted(self.steps, 'step')}"] if self.steps else []
+        parts += [f"what --record kept of {counted(self.recorded, 'turn')}"] if self.recorded else []
+        parts += [f"{counted(self.unreadable, 'record')} that cannot be read"] if self.unreadable else []
         taken = f"Took out of {self.name}: {', '.join(parts)} ({self.n_bytes:,} bytes)."
         return f"{taken} Cells, answers and tool rows stay. If the notebook is open, reload it from disk before you save it."
 
@@ -206,7 +207,3 @@ def _put(temporary: str, path: Path) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"

@@ -42,29 +42,14 @@ its answers are kept in memory.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast, get_args
 
+from . import events
 from .errors import TranscriptError
-from .events import (
-    Event,
-    ModelEnd,
-    Notice,
-    PromptProgress,
-    ReasoningDelta,
-    TextDelta,
-    ToolAsk,
-    ToolCallDelta,
-    ToolCallEnd,
-    ToolCallStart,
-    ToolEnd,
-    ToolProgress,
-    ToolStart,
-    TurnEnd,
-    TurnStart,
-    Usage,
-)
+from .events import Event, Usage
 from .messages import FinishReason, Message, ToolResult, tool_message, user
 from .segments import (
     Ask,
@@ -86,21 +71,6 @@ from .segments import (
     take,
     usage_from_json,
 )
-
-__all__ = [
-    "INTERRUPTED_RESULT",
-    "MIME_TYPE",
-    "VERSION",
-    "Ask",
-    "NoticeSegment",
-    "ReasoningSegment",
-    "Segment",
-    "Step",
-    "TextSegment",
-    "ToolSegment",
-    "Transcript",
-    "TurnState",
-]
 
 MIME_TYPE = "application/vnd.llm-magics.transcript+json"
 VERSION = 2
@@ -129,29 +99,26 @@ class Transcript:
     recorded: bool = False
 
     @classmethod
-    def of(cls, events: Iterable[Event]) -> Transcript:
-        """Fold all of ``events``."""
-        transcript = cls()
-        for event in events:
-            transcript = transcript.fold(event)
-        return transcript
+    def of(cls, flow: Iterable[Event]) -> Transcript:
+        """Fold all of these events."""
+        return functools.reduce(cls.fold, flow, cls())
 
     def fold(self, event: Event) -> Transcript:
         """Take one event; cost is that of copying the segment it touches."""
         match event:
-            case TextDelta(text):
+            case events.TextDelta(text):
                 return self._said(TextSegment, text)
-            case ReasoningDelta(text):
+            case events.ReasoningDelta(text):
                 return self._said(ReasoningSegment, text)
-            case PromptProgress(done, total):
+            case events.PromptProgress(done, total):
                 return replace(self, progress=(done, total))
-            case TurnStart(turn, thread, model, prompt, recorded):
+            case events.TurnStart(turn, thread, model, prompt, recorded):
                 return replace(self, turn=turn, thread=thread, model=model, prompt=prompt, recorded=recorded)
-            case Notice(text, level):
+            case events.Notice(text, level):
                 return self._with(NoticeSegment(text, level, len(self.steps)))
-            case ModelEnd():
+            case events.ModelEnd():
                 return self._end_step(event)
-            case TurnEnd(reason, usage, seconds):
+            case events.TurnEnd(reason, usage, seconds):
                 return replace(self._close_calls(), state=reason, usage=usage, seconds=seconds, progress=None)
             case _:
                 return _fold_tool(self, event)
@@ -256,7 +223,7 @@ class Transcript:
             break
         return transcript._with(kind(text, step))
 
-    def _end_step(self, end: ModelEnd) -> Transcript:
+    def _end_step(self, end: events.ModelEnd) -> Transcript:
         step = Step(
             end.finish_reason, end.usage, end.message.token_ids, end.notes, end.record, end.recording, end.doubted, end.stopped
         )
@@ -291,7 +258,7 @@ def _version(data: Any) -> int:
 
 def _fold_tool(transcript: Transcript, event: Event) -> Transcript:
     """Fold the events of one call: they carry the call's index, and mean the latest call that has it."""
-    if isinstance(event, ToolCallStart):
+    if isinstance(event, events.ToolCallStart):
         segment = ToolSegment(event.index, event.name, event.id, recovered=event.recovered, step=len(transcript.steps))
         return replace(transcript, progress=None)._with(segment)
     index = cast(int, getattr(event, "index", None))
@@ -308,18 +275,18 @@ def _fold_tool(transcript: Transcript, event: Event) -> Transcript:
 
 def _advance(segment: ToolSegment, event: Event) -> ToolSegment:
     match event:
-        case ToolCallDelta(text=text):
+        case events.ToolCallDelta(text=text):
             return replace(segment, arguments=segment.arguments + text)
-        case ToolCallEnd(call=call):
+        case events.ToolCallEnd(call=call):
             return replace(segment, state="ready", **asdict(call))
-        case ToolAsk(call=call, shown=shown, digest=digest, reason=reason):
+        case events.ToolAsk(call=call, shown=shown, digest=digest, reason=reason):
             return replace(segment, state="asking", ask=Ask(shown, digest, reason), **asdict(call))
-        case ToolStart(call=call, source=source):
+        case events.ToolStart(call=call, source=source):
             return replace(segment, state="running", source=source, **asdict(call))
-        case ToolProgress(text=text, data=data):
+        case events.ToolProgress(text=text, data=data):
             outputs = (*segment.outputs, data) if data else segment.outputs
             return replace(segment, printed=segment.printed + text, outputs=outputs)
-        case ToolEnd(result=result, state=state, seconds=seconds, outputs=outputs, warnings=warnings):
+        case events.ToolEnd(result=result, state=state, seconds=seconds, outputs=outputs, warnings=warnings):
             return replace(
                 segment,
                 id=segment.id or result.call_id,

@@ -18,7 +18,8 @@ from llm_magics.errors import OptionError
 from llm_magics.kernel.magics.threads import in_conversation
 from llm_magics.kernel.page.notebook import bundle_of
 from llm_magics.notebooks import read_notebook, saved_transcripts, strip, transcript_holders
-from llm_magics.transcript import MIME_TYPE, TextSegment, ToolSegment, Transcript
+from llm_magics.segments import TextSegment, ToolSegment
+from llm_magics.transcript import MIME_TYPE, Transcript
 from llm_magics.views.html import transcript_html
 
 RECORDS = Path(__file__).parent / "records"

@@ -22,7 +22,8 @@ from llm_magics.events import (
     assemble,
 )
 from llm_magics.messages import Message, ToolCall, ToolResult
-from llm_magics.transcript import NoticeSegment, TextSegment, Transcript
+from llm_magics.segments import NoticeSegment, TextSegment
+from llm_magics.transcript import Transcript
 
 from .turns import Turn, turns
 

@@ -295,7 +295,6 @@ class Runtime:
         return int(self.shell.execution_count)
 
 
-
 def _close(runtime: weakref.ref[Runtime]) -> None:
     alive = runtime()
     if alive is not None:

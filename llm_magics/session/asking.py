@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 from llm_magics.messages import Message
 from llm_magics.models.base import Model, Request, room_for
+from llm_magics.segments import ToolSegment
 from llm_magics.tools.results import shorten
 from llm_magics.tools.run.execute import ANSWER, GO_ON
-from llm_magics.transcript import ToolSegment
 
 _CUTS = (2_000, 500, 120)  # characters of each result, where not all of them fit
 _LEAST_ROOM = 256  # tokens that an answer should find, or an eighth of a small context

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from llm_magics.events import Event, TurnEnd
+from llm_magics.events import Event
 from llm_magics.messages import FinishReason, Message, assistant
-from llm_magics.transcript import NoticeSegment, Transcript
+from llm_magics.segments import NoticeSegment
+from llm_magics.transcript import Transcript
 
 from .settings import TurnSettings
 
@@ -54,16 +55,7 @@ class Turn:
 
     @property
     def over(self) -> bool:
-        return self.finish_reason is not None
-
-    @property
-    def finish_reason(self) -> FinishReason | None:
-        """Why the turn ended; None while it runs."""
-        fresh = self._state[1]
-        if fresh and isinstance(fresh[-1], TurnEnd):
-            return fresh[-1].finish_reason
-        state = self.trace.state
-        return None if state == "running" else state
+        return self.trace.state != "running"
 
     def cut(self) -> None:
         """Mark a turn that nobody will continue; one that ended by itself stays as it is."""

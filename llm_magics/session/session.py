@@ -203,10 +203,8 @@ class Session:
 
     def request(self, text: str, *, replaces: str | None = None, **overrides: Any) -> Request:
         """The first request that such a turn would send; nothing is sent, and the conversation stays as it is."""
-        ids = [one.id for one in self._turns]
-        before = messages_of(self._turns[: ids.index(replaces)] if replaces in ids else self._turns)
-        turn = Turn("", Transcript(prompt=text))
-        return TurnLoop(self.model, self.settings.override(**overrides), before, turn, self.thread, self.asker).request(0)
+        before, settings = messages_of(self.parted(replaces)[0]), self.settings.override(**overrides)
+        return TurnLoop(self.model, settings, before, Turn("", Transcript(prompt=text)), self.thread, self.asker).request(0)
 
     def _run(
         self, text: str, turn: Turn, replaces: str | None, settings: TurnSettings
@@ -267,14 +265,16 @@ class Session:
         """The turns so far, the running one included."""
         return self._turns
 
+    def parted(self, turn: str | None) -> tuple[tuple[Turn, ...], tuple[Turn, ...]]:
+        """The turns before the one of that name, and those from it on; all are before it if there is none."""
+        at = next((at for at, one in enumerate(self._turns) if one.id == turn), len(self._turns))
+        return self._turns[:at], self._turns[at:]
+
     def rewind(self, turn: str) -> tuple[Turn, ...]:
-        """Drop the turn of that name and all behind it; gives what was dropped, nothing where there is none."""
-        for at, one in enumerate(self._turns):
-            if one.id == turn:
-                dropped, self._turns = self._turns[at:], self._turns[:at]
-                self.schemas.release(one.id for one in dropped)
-                return dropped
-        return ()
+        """Drop the turn of that name and all behind it; gives what was dropped, nothing if there is none."""
+        self._turns, dropped = self.parted(turn)
+        self.schemas.release(one.id for one in dropped)
+        return dropped
 
     def reset(self) -> None:
         """Forget the conversation; model, tools and settings stay."""

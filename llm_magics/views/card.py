@@ -1,15 +1,17 @@
-"""Small cards: a loaded model, what a load would take, what is loaded, how a conversation stands."""
+"""Small cards: a loaded model, what a load would take, what is loaded, how a conversation stands, what mends an error."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from typing import Any
 
 from llm_magics.views.markup.markdown import NO_MATHS, printable
 from llm_magics.views.markup.remark import escaped, fenced
 
 from .style import STYLE
 
+ACTION_TYPE = "application/vnd.llm-magics.action+json"
 _SHORT = 24  # characters
 Rows = Sequence[tuple[str, str]]
 
@@ -42,6 +44,21 @@ def table_bundle(columns: Sequence[str], rows: Sequence[Sequence[str]], note: st
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (columns, *rows)]
     html = f'{STYLE}<div class="llm-magics {NO_MATHS}">{table}{_note(note)}</div>'
     return _bundle(html, "\n".join((*(lines if rows else ()), *([note] if note else []))))
+
+
+def action_bundle(label: str, code: str) -> dict[str, Any]:
+    """Every form of an offer to run ``code``, which mends an error: a line to type, and a button on a page with our extension.
+
+    The page runs e.g. ``%load_model smollm2-135m`` in a cell above the one that failed, and then that one again.
+    """
+    line = f"To go on, run {printable(code)} and then this cell again."
+    html = f"To go on, run <code>{escape(printable(code))}</code> and then this cell again."
+    return {
+        "text/html": f'{STYLE}<div class="llm-magics {NO_MATHS}"><div class="lm-notice">{html}</div></div>',
+        "text/markdown": escaped(line),
+        "text/plain": line,
+        ACTION_TYPE: {"label": label, "code": code},
+    }
 
 
 def bytes_text(size: int) -> str:

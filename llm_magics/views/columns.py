@@ -152,14 +152,20 @@ def _marked(html: str, other: str) -> str:
     theirs = _PIECE.findall(other)
     words = [pieces[at] for at in places]
     others = [theirs[at] for at in _word_places(theirs)]
-    if max(len(words), len(others), 0) > _MANY_WORDS or words == others:
-        return html
-    matcher = difflib.SequenceMatcher(None, words, others, autojunk=False)
-    for kind, begin, end, _, _ in matcher.get_opcodes() if matcher.ratio() >= _ALIKE else ():
-        if kind in ("replace", "delete"):
-            for at in places[begin:end]:
-                pieces[at] = f'<u class="lm-differs">{pieces[at]}</u>'
+    for begin, end in _differing(words, others):
+        for at in places[begin:end]:
+            pieces[at] = f'<u class="lm-differs">{pieces[at]}</u>'
     return "".join(pieces)
+
+
+def _differing(words: Sequence[str], others: Sequence[str]) -> list[tuple[int, int]]:
+    """The stretches of ``words`` that ``others`` does not have at their place; none where the two are not much alike."""
+    if max(len(words), len(others)) > _MANY_WORDS:
+        return []
+    matcher = difflib.SequenceMatcher(None, words, others, autojunk=False)
+    if matcher.ratio() < _ALIKE:
+        return []
+    return [(begin, end) for kind, begin, end, _, _ in matcher.get_opcodes() if kind in ("replace", "delete")]
 
 
 def _word_places(pieces: Sequence[str]) -> list[int]:
@@ -181,16 +187,11 @@ def _word_places(pieces: Sequence[str]) -> list[int]:
 
 def _plain_marked(text: str, first: str) -> str:
     """Mark words in plain text as wdiff does, ``{+these are new+}``, if the two are much alike."""
-    if max(len(text.split()), len(first.split())) > _MANY_WORDS:
-        return text
     pieces = re.findall(r"\S+|\s+", text)
     places = [at for at, piece in enumerate(pieces) if not piece.isspace()]
-    words = [pieces[at] for at in places]
-    matcher = difflib.SequenceMatcher(None, first.split(), words, autojunk=False)
-    for kind, _, _, begin, end in matcher.get_opcodes() if matcher.ratio() >= _ALIKE else ():
-        if kind in ("replace", "insert"):
-            pieces[places[begin]] = "{+" + pieces[places[begin]]
-            pieces[places[end - 1]] += "+}"
+    for begin, end in _differing(text.split(), first.split()):
+        pieces[places[begin]] = "{+" + pieces[places[begin]]
+        pieces[places[end - 1]] += "+}"
     return "".join(pieces)
 
 

@@ -15,8 +15,7 @@ import pytest
 from llm_magics.kernel.page.notebook import bundle_of
 from llm_magics.segments import TextSegment, ToolSegment
 from llm_magics.transcript import Transcript
-from llm_magics.views.action import action_bundle
-from llm_magics.views.card import card_bundle, note_bundle, table_bundle
+from llm_magics.views.card import action_bundle, card_bundle, note_bundle, table_bundle
 from llm_magics.views.preview import preview_bundle
 
 ROOT = Path(__file__).parents[2]

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import sys
+import threading
 import types
 import warnings
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,10 +21,12 @@ from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 
 from llm_magics.tools.results import describe_figure
+from llm_magics.tools.run.capture import Sink, surroundings
 from llm_magics.tools.run.deadline import ToolTimeout
 from llm_magics.tools.run.interrupts import Held
 
-_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # e.g. "\x1b[0;31m"
+from .context import uncoloured
+
 _HISTORY = ("_", "__", "___", "_exit_code")
 
 
@@ -51,7 +53,8 @@ def run_source(
     run = CellRun()
     with Held() as held, contextlib.ExitStack() as stack:
         stack.enter_context(_scratch(shell) if scratch else _history_kept(shell))
-        stack.enter_context(_variables(shell, parameters))
+        stack.enter_context(_kept(shell.user_ns, parameters))
+        shell.user_ns.update(parameters)
         stack.enter_context(put(shell, "display_pub", Displayed(run.displayed)))
         stack.enter_context(put(shell, "_showtraceback", _traceback_into(run)))
         stack.enter_context(put(shell, "ask_exit", _exit))
@@ -85,18 +88,25 @@ def put(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _history_kept(shell: InteractiveShell) -> Iterator[None]:
-    """Leave ``_``, ``Out`` and the execution count as they were."""
-    before = {name: shell.user_ns[name] for name in _HISTORY if name in shell.user_ns}
-    count = shell.execution_count
+def _kept(namespace: dict[str, Any], names: Iterable[str]) -> Iterator[None]:
+    """Have these names mean afterwards what they mean now, or nothing."""
+    before = {name: namespace[name] for name in names if name in namespace}
     try:
         yield
     finally:
-        for name in _HISTORY:
-            if name in before:
-                shell.user_ns[name] = before[name]
-            else:
-                shell.user_ns.pop(name, None)
+        for name in names:
+            namespace.pop(name, None)
+        namespace.update(before)
+
+
+@contextlib.contextmanager
+def _history_kept(shell: InteractiveShell) -> Iterator[None]:
+    """Leave ``_``, ``Out`` and the execution count as they were."""
+    count = shell.execution_count
+    try:
+        with _kept(shell.user_ns, _HISTORY):
+            yield
+    finally:
         shell.execution_count = count
 
 
@@ -111,22 +121,6 @@ def _scratch(shell: InteractiveShell) -> Iterator[None]:
         yield
     finally:
         shell.user_module, shell.user_ns = module, namespace
-
-
-@contextlib.contextmanager
-def _variables(shell: InteractiveShell, parameters: Mapping[str, Any]) -> Iterator[None]:
-    """Make the parameters variables; afterwards the names mean again what they meant before, or nothing."""
-    namespace = shell.user_ns
-    before = {name: namespace[name] for name in parameters if name in namespace}
-    namespace.update(parameters)
-    try:
-        yield
-    finally:
-        for name in parameters:
-            if name in before:
-                namespace[name] = before[name]
-            else:
-                namespace.pop(name, None)
 
 
 class Displayed(DisplayPublisher):
@@ -153,6 +147,21 @@ class Displayed(DisplayPublisher):
         self._ids.clear()
 
 
+def displays_into(shell: InteractiveShell) -> Callable[[], None]:
+    """Have what function tools display (``display(...)``, inline figures) go to their call's outputs; gives what ends that."""
+
+    @contextlib.contextmanager
+    def caught(sink: Sink) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield  # the shell's publisher is one for all threads: swapping it would catch others' displays
+            return
+        with put(shell, "display_pub", Displayed(sink.outputs)):
+            yield
+
+    surroundings.append(caught)
+    return lambda: surroundings.remove(caught)
+
+
 @contextlib.contextmanager
 def _values_into(shell: InteractiveShell, run: CellRun, quiet: bool) -> Iterator[None]:
     """Take the last expression's value instead of showing and remembering it; a final semicolon means there is none."""
@@ -172,7 +181,7 @@ def _values_into(shell: InteractiveShell, run: CellRun, quiet: bool) -> Iterator
 
 def _traceback_into(run: CellRun) -> Any:
     def take(kind: Any, value: Any, lines: list[str]) -> None:
-        run.traceback = _ANSI.sub("", "\n".join(lines))
+        run.traceback = uncoloured("\n".join(lines))
 
     return take
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from llm_magics.errors import OptionError
 from llm_magics.options import near
+from llm_magics.tools.results import shorten
 
 _KEPT_CHARS = 20_000  # of one cell's output: as much as a prompt could use
 _CELL_CHARS = 4_000  # of one cell's source, and of its output, in a prompt
@@ -102,25 +103,17 @@ def written(runs: Iterable[Run], limit: int = _ALL_CHARS) -> str:
     if not blocks:
         return ""
     note = f" ({dropped} earlier ones left out)" if dropped else ""
-    return f"Cells of my notebook{note}:\n\n" + "\n\n".join(_cut(block, limit) for block in blocks)
+    return f"Cells of my notebook{note}:\n\n" + "\n\n".join(shorten(block, limit) for block in blocks)
 
 
 def _written(run: Run) -> str:
     from llm_magics.views.markup.remark import fenced
 
     if run.kind == "markdown":
-        return _cut(run.source)
-    parts = [fenced(_cut(run.source), "python")]
+        return shorten(run.source, _CELL_CHARS)
+    parts = [fenced(shorten(run.source, _CELL_CHARS), "python")]
     if run.output:
-        parts.append("Output:\n" + fenced(_cut(run.output)))
+        parts.append("Output:\n" + fenced(shorten(run.output, _CELL_CHARS)))
     if run.error:
-        parts.append("Error:\n" + fenced(_cut(run.error)))
+        parts.append("Error:\n" + fenced(shorten(run.error, _CELL_CHARS)))
     return "\n".join(parts)
-
-
-def _cut(text: str, limit: int = _CELL_CHARS) -> str:
-    """Cut the middle out of a long text: the start says what it is, the end how it came out."""
-    if len(text) <= limit:
-        return text
-    half = limit // 2
-    return f"{text[:half]}\n[... {len(text) - 2 * half:,} characters left out ...]\n{text[-half:]}"

@@ -135,7 +135,7 @@ def _enter(runtime: Runtime, asked: Asked, turn: _Turn, samples: Samples | None 
         asked.session.configure(system=_system_of(asked))
         if "system" in turn.settings and not asked.options.quiet:
             asked.thread.systems[turn.id] = turn.settings["system"]
-        asked.thread.leave(turns_behind(asked.session, asked.replaced))
+        asked.thread.leave(asked.session.parted(asked.replaced)[1][1:])
         asked.thread.made(asked.cell, turn.id, runtime.execution)
         asked.thread.samples = samples
         runtime.latest_thread = asked.thread.name
@@ -149,7 +149,7 @@ def _chat_samples(runtime: Runtime, asked: Asked, turn: _Turn) -> list[Reply]:
 
     settings = asked.session.settings.override(**asked.overrides)
     first = seed_of(asked.resident.model, settings)
-    before = turns_before(asked.session, asked.replaced)
+    before, _ = asked.session.parted(asked.replaced)
     answers = []
     for at in range(asked.options.samples):
         seed = row_seed(first, at) if at else first  # so that the first one is what the cell says without --n
@@ -161,18 +161,6 @@ def _chat_samples(runtime: Runtime, asked: Asked, turn: _Turn) -> list[Reply]:
     asked.thread.shows(turn.id, samples.view)
     with keeping(runtime, asked.options, asked.session, [turn.id], lambda: samples.replies), runtime.using(asked.resident):
         return samples.run(asked.text)
-
-
-def turns_before(session: Session, replaced: str | None) -> tuple[Turn, ...]:
-    """The turns that a new turn stands behind, if it takes the place of ``replaced``."""
-    ids = [turn.id for turn in session.turns]
-    return session.turns[: ids.index(replaced)] if replaced in ids else session.turns
-
-
-def turns_behind(session: Session, replaced: str | None) -> tuple[Turn, ...]:
-    """The turns that leave the conversation with ``replaced``, because they were asked after it."""
-    ids = [turn.id for turn in session.turns]
-    return session.turns[ids.index(replaced) + 1 :] if replaced in ids else ()
 
 
 @dataclass(frozen=True)
@@ -229,7 +217,7 @@ def _settings(asked: Asked) -> dict[str, Any]:
     """
     from llm_magics.views.secrets.secrets import masked_data
 
-    before = turns_before(asked.session, asked.replaced)
+    before, _ = asked.session.parted(asked.replaced)
     said = "" if asked.options.no_history else asked.thread.system_at(before)
     return {
         "cell": asked.cell,

@@ -66,7 +66,7 @@ def start_offers(runtime: Runtime) -> Callable[[], None]:
     def offer(_: Any) -> None:
         action, runtime.offer = runtime.offer, None
         if action is not None and getattr(runtime.shell, "kernel", None) is not None:  # a terminal has shown it in words
-            from llm_magics.views.action import action_bundle
+            from llm_magics.views.card import action_bundle
 
             runtime.shell.display_pub.publish(action_bundle(action.label, action.code))
 

@@ -10,8 +10,8 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
 
 from llm_magics.errors import OptionError
 from llm_magics.events import ToolEnd, ToolProgress
+from llm_magics.kernel.cells.cellrun import displays_into
 from llm_magics.kernel.cells.celltool import Cell, CellTool
-from llm_magics.kernel.cells.surroundings import displays_into
 from llm_magics.kernel.options.tools import TOOL, TOOLS, read_header
 from llm_magics.kernel.page.widgets import ShellAsker
 from llm_magics.kernel.runtime import Runtime

@@ -89,10 +89,8 @@ class Link:
         self._hellos: set[str] = set()
         self._finished: dict[str, Mapping[str, Any]] = {}
         self._standing: dict[str, Mapping[str, Any]] = {}  # what was told last, by kind, and holds for pages that come later
-        self._questions: dict[str, str] = {}  # open ones, with the digest of what they show
-        self._decisions: dict[str, str] = {}  # on them
-        self._replies: dict[str, Any] = {}
-        self._expected: set[str] = set()
+        self._questions: dict[str, str] = {}  # open ones, with the digest that a decision must name
+        self._answers: dict[str, Any] = {}  # to them
         kernel.control_handlers[CONTROL_TYPE] = self._take
         self.send("here")
 
@@ -155,32 +153,31 @@ class Link:
 
     def ask(self, what: str, timeout: float = 2.0, **data: Any) -> Any:
         """Ask the page a question and wait for its reply, while the cell is busy; None where nobody replied in time."""
+        question = self.open_question()
+        try:
+            self.send("ask", id=question, what=what, **data)
+            return self.answer(question, timeout)
+        finally:
+            self.close_question(question)
+
+    def open_question(self, digest: str = "") -> str:
+        """Take an answer from now on, for what has a digest a decision; gives the question's id, which is new each time."""
         question = uuid.uuid4().hex
         with self._changed:
-            self._expected.add(question)
-            self.send("ask", id=question, what=what, **data)
-            self._changed.wait_for(lambda: question in self._replies, timeout)
-            self._expected.discard(question)
-            return self._replies.pop(question, None)
-
-    def open_question(self, digest: str) -> str:
-        """Take a decision on what has this digest from now on; gives the question's id, which is new each time."""
-        with self._changed:
-            question = uuid.uuid4().hex
             self._questions[question] = digest
-            return question
+        return question
 
-    def decision(self, question: str, timeout: float = 0.1) -> str | None:
-        """Wait a little for the person's decision, the text that the page sent ("approve", "deny", "always")."""
+    def answer(self, question: str, timeout: float) -> Any:
+        """Wait a little for the answer: a reply, or what a person decided ("approve", "deny", "always")."""
         with self._changed:
-            self._changed.wait_for(lambda: question in self._decisions, timeout)
-            return self._decisions.get(question)
+            self._changed.wait_for(lambda: question in self._answers, timeout)
+            return self._answers.get(question)
 
     def close_question(self, question: str) -> None:
-        """Take no more decisions on it."""
+        """Take no more answers to it."""
         with self._changed:
             self._questions.pop(question, None)
-            self._decisions.pop(question, None)
+            self._answers.pop(question, None)
 
     def _receive(self, message: Mapping[str, Any]) -> None:
         """Note what a page said; runs on ipykernel's control thread. What is malformed or unasked for is ignored."""
@@ -201,10 +198,10 @@ class Link:
                 self._hellos.add(key)
             elif kind == "saved":
                 self._finished.pop(key, None)
-            elif kind == "decision" and key in self._questions and content.get("digest") == self._questions[key]:
-                self._decisions.setdefault(key, str(content.get("decision")))  # the first one counts
-            elif kind == "reply" and key in self._expected:
-                self._replies[key] = content.get("data")
+            elif kind == "decision" and self._questions.get(key) and content.get("digest") == self._questions[key]:
+                self._answers.setdefault(key, str(content.get("decision")))  # the first one counts
+            elif kind == "reply" and self._questions.get(key) == "":
+                self._answers[key] = content.get("data")
             self._changed.notify_all()
         for turn, finished in missed.items():
             self.send("finished", turn=turn, **finished)
@@ -270,11 +267,11 @@ class LiveTurn:
         shown = {"id": question, "at": self._place(ask), "digest": ask.digest, "shown": ask.shown, "reason": ask.reason}
         self._send("question", **shown)
         try:
-            while (said := self._link.decision(question, _WAIT)) is None:
+            while (said := self._link.answer(question, _WAIT)) is None:
                 if self._sent is not None and self._link.hello(self._turn):
                     self._snapshot(self._sent)
                     self._send("question", **shown)
-            return said
+            return str(said)
         finally:
             self._link.close_question(question)
             self._send("answered", id=question)

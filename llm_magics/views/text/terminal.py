@@ -9,21 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llm_magics.events import (
-    Event,
-    ModelEnd,
-    Notice,
-    PromptProgress,
-    ReasoningDelta,
-    TextDelta,
-    ToolAsk,
-    ToolCallDelta,
-    ToolCallEnd,
-    ToolCallStart,
-    ToolEnd,
-    ToolProgress,
-    ToolStart,
-)
+from llm_magics import events
 from llm_magics.messages import FinishReason
 from llm_magics.segments import ToolSegment
 from llm_magics.transcript import Transcript
@@ -40,7 +26,8 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 _LEVELS = {"info": "dim", "warning": "yellow", "error": "red"}
-_SILENT = (ModelEnd, PromptProgress, ToolCallStart, ToolCallDelta, ToolCallEnd)  # they print nothing themselves
+# they print nothing themselves
+_SILENT = (events.ModelEnd, events.PromptProgress, events.ToolCallStart, events.ToolCallDelta, events.ToolCallEnd)
 _TAIL = 8  # lines of an unfinished block
 
 
@@ -105,36 +92,36 @@ class TerminalView:
         self._told: set[tuple[int, int]] = set()  # the calls whose line is there, by step and index
         self._prose = Prose(self._console) if self._console.is_terminal else None
 
-    def handle(self, trace: Transcript, event: Event) -> None:
+    def handle(self, trace: Transcript, event: events.Event) -> None:
         """Print what ``event`` adds to a turn; ``trace`` is the turn as it stands after it."""
         self.transcript = trace
-        if self._prose is not None and not isinstance(event, TextDelta):
+        if self._prose is not None and not isinstance(event, events.TextDelta):
             self._prose.end()
-        if self._unrun and not isinstance(event, (*_SILENT, ToolEnd)):
-            if isinstance(event, TextDelta) and not event.text.strip():
+        if self._unrun and not isinstance(event, (*_SILENT, events.ToolEnd)):
+            if isinstance(event, events.TextDelta) and not event.text.strip():
                 self._blank += event.text
                 return
             self._tell_unrun()
         match event:
-            case TextDelta(text) if self._prose is not None:
+            case events.TextDelta(text) if self._prose is not None:
                 self._line("")
                 self._prose.add(text)
-            case TextDelta(text):
+            case events.TextDelta(text):
                 self._write(text)
-            case ReasoningDelta(text) if self._reasoning != "hide":
+            case events.ReasoningDelta(text) if self._reasoning != "hide":
                 self._write(text, "dim italic")
-            case ToolProgress(text=text) if text:
+            case events.ToolProgress(text=text) if text:
                 self._write(masked_text(text), "dim")
-            case Notice(text, level):
+            case events.Notice(text, level):
                 self._line(text, _LEVELS[level])
-            case ToolStart(index=index):
+            case events.ToolStart(index=index):
                 self._call(index)
-            case ToolAsk(index=index):
+            case events.ToolAsk(index=index):
                 self._call(index)
                 self._line("waits for approval", "yellow")  # whoever asks shows what would run, as it is
-            case ToolEnd(index=index) if did_not_run(self._segment(index)):
+            case events.ToolEnd(index=index) if did_not_run(self._segment(index)):
                 self._unrun = True
-            case ToolEnd(index=index, result=result):
+            case events.ToolEnd(index=index, result=result):
                 self._tell_unrun()
                 segment = self._call(index)
                 style = {"done": "dim", "refused": "yellow"}.get(segment.state, "red")

@@ -10,7 +10,7 @@ import pytest
 from llm_magics.errors import OptionError
 from llm_magics.kernel.magics.registration import with_body
 from llm_magics.kernel.options.specs import CHAT, LOAD_MODEL, SPECS, ChatOptions
-from llm_magics.views.action import MIME_TYPE as ACTION
+from llm_magics.views.card import ACTION_TYPE as ACTION
 from tests.kernel.notebook import Cell, Notebook, notebook
 
 ECHO = '''

@@ -248,9 +248,9 @@ def test_the_first_decision_counts_and_only_once(kernel: FakeKernel) -> None:
     question = link.open_question("d1")
     for decision in ("deny", "approve"):
         kernel.receive(kind="decision", id=question, digest="d1", decision=decision)
-    assert link.decision(question, 0.0) == "deny"
+    assert link.answer(question, 0.0) == "deny"
     link.close_question(question)
-    assert link.decision(question, 0.0) is None
+    assert link.answer(question, 0.0) is None
 
 
 def test_an_interrupt_closes_the_question(kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,7 +261,7 @@ def test_an_interrupt_closes_the_question(kernel: FakeKernel, monkeypatch: pytes
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(link_of(kernel), "decision", interrupt)
+    monkeypatch.setattr(link_of(kernel), "answer", interrupt)
     with pytest.raises(KeyboardInterrupt):
         turn.ask(QUESTION)
     assert kernel.kinds()[-2:] == ["question", "answered"]
