@@ -15,7 +15,7 @@ from typing import Any
 from llm_magics.errors import SchemaError
 
 from .leaves import enforceable, linear_search, within
-from .nodes import Node, canonical, inside, is_never, json_type, never, property_of, same
+from .nodes import Node, canonical, inside, is_never, json_type, never, property_of
 
 MAX_DEPTH = 64  # nesting of the schema as written, and of references through references
 MAX_NODES = 20_000  # nodes made while normalising
@@ -132,7 +132,7 @@ class Algebra:
         if node["type"] == "object":
             return self.meet_objects(node, a, b, path)
         once = {keyword: [x[keyword] for x in (a, b) if keyword in x] for keyword in ("multipleOf", "format")}
-        if len(once["multipleOf"]) == 2 and not same(*once["multipleOf"]):
+        if len(set(once["multipleOf"])) == 2:
             self.loose(path, "multipleOf")
         if len(set(once["format"])) == 2:
             return never()
@@ -184,7 +184,7 @@ class Algebra:
         if not node:
             return True
         if "enum" in node:
-            return any(same(value, v) for v in node["enum"])
+            return canonical(value) in map(canonical, node["enum"])
         if "anyOf" in node:
             return any(self.admits(option, value, path) for option in node["anyOf"])
         if "$ref" in node:

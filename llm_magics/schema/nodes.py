@@ -150,13 +150,8 @@ def json_type(value: object) -> str:
     return {float: "number", str: "string", dict: "object", list: "array"}[type(value)]
 
 
-def same(a: object, b: object) -> bool:
-    """Compare two JSON values as JSON does: ``1`` is ``1.0`` but not ``true``."""
-    return canonical(a) == canonical(b)
-
-
 def canonical(value: object) -> str:
-    """A text that is the same for equal JSON values."""
+    """A text that is the same for equal JSON values: ``1`` is ``1.0`` but not ``true``."""
     return json.dumps(_plain(value), sort_keys=True, ensure_ascii=True)
 
 

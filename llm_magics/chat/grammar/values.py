@@ -144,9 +144,7 @@ class ValueWriter:
         return [quoted(opening + self.escaped(text, closing) + closing) for opening, closing in self.notation.quotes]
 
     def escaped(self, text: str, quote: str) -> str:
-        if self.notation.escape == 0:
-            return text
-        if quote == "'":
+        if quote == "'" and self.notation.escape:
             return json.dumps(text, ensure_ascii=False)[1:-1].replace('\\"', '"').replace("'", "\\'")
         for _ in range(self.notation.escape):
             text = json.dumps(text, ensure_ascii=False)[1:-1]
