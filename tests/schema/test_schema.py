@@ -46,6 +46,7 @@ ENFORCED: list[tuple[Any, list[Any], list[Any]]] = [
     ({"type": "string", "minLength": 2, "maxLength": 3}, ["ab", "é😀"], ["a", "abcd"]),
     ({"type": "string", "pattern": "^[a-z]+$"}, ["abc"], ["Abc", ""]),
     ({"allOf": [{"type": "string", "pattern": "^a"}, {"pattern": "z$"}]}, ["az", "a z"], ["a", "z", "za"]),
+    ({"const": 3.0}, [3, 3.0], [2, 3.5]),
     ({"const": {"k": [1, None]}}, [{"k": [1, None]}], [{"k": [1]}, {}]),
     ({"enum": [1, "a", None, []]}, [1, "a", None, []], [2, "b", False, [1]]),
     ({"type": "string", "enum": ["x", 1]}, ["x"], [1, "y"]),

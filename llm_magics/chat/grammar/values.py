@@ -137,7 +137,7 @@ class ValueWriter:
                 properties = {k: {"enum": [v]} for k, v in value.items()}
                 closed: Node = {"additionalProperties": {"enum": []}}
                 return self.object({"type": "object", "properties": properties, "required": list(value), **closed})
-        return quoted(json.dumps(value))
+        return self.choice([quoted(json.dumps(n)) for n in ([value, int(value)] if value == value // 1 else [value])])
 
     def spelled(self, text: str) -> list[str]:
         """A string in each of the quotes that it may have."""
