@@ -15,7 +15,7 @@ from typing import Any
 from llm_magics.errors import SchemaError
 
 from .leaves import enforceable, linear_search, within
-from .nodes import Node, canonical, inside, is_never, json_type, never, property_of
+from .nodes import Node, canonical, inside, is_never, json_type, never, properties_of, property_of
 
 MAX_DEPTH = 64  # nesting of the schema as written, and of references through references
 MAX_NODES = 20_000  # nodes made while normalising
@@ -224,8 +224,11 @@ class Algebra:
         self.definitions = {name: node if name in finite else never() for name, node in self.definitions.items()}
         for name in self.definitions:
             self.refuse_circle(name)
-        for name in self.definitions:
-            self.definitions[name] = self.tidy(self.definitions[name])
+        empty, known = set[str](), None
+        while empty != known:  # a definition may be empty because one behind it is
+            known = empty
+            self.definitions |= {name: self.tidy(node) for name, node in self.definitions.items()}
+            empty = {name for name, node in self.definitions.items() if is_never(node)}
 
     def refuse_circle(self, name: str) -> None:
         """Refuse a definition that is, without anything between, itself: "a string or this again" never ends a check."""
@@ -255,8 +258,9 @@ class Algebra:
             if "additionalProperties" in node:
                 node = {**node, "additionalProperties": self.tidy(node["additionalProperties"])}
             dead = any(is_never(property_of(node, key)) for key in node.get("required", []))
-            crossed = node.get("minProperties", 0) > node.get("maxProperties", MAX_NODES)
-            return never() if dead or crossed else node
+            closed = all(map(is_never, [node.get("additionalProperties", {}), *node.get("patternProperties", {}).values()]))
+            room = min(node.get("maxProperties", MAX_NODES), len(properties_of(node)) if closed else MAX_NODES)
+            return never() if dead or max(node.get("minProperties", 0), len(node.get("required", []))) > room else node
         return self.tidy_leaf(node) if node.get("type") in ("string", "integer", "number") else node
 
     def tidy_leaf(self, node: Node) -> Node:

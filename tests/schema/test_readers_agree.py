@@ -72,7 +72,13 @@ def nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
         "minProperties": st.integers(0, 2), "maxProperties": st.integers(0, 3),
         "propertyNames": st.just({"enum": KEYS[:3]}),
     })  # fmt: skip
+    others = some({
+        "not": inner, "if": inner, "then": inner, "else": inner, "contains": inner, "uniqueItems": st.booleans(),
+        "dependentRequired": st.dictionaries(st.sampled_from(KEYS), st.lists(st.sampled_from(KEYS), max_size=2), max_size=2),
+        "unevaluatedProperties": st.booleans(), "allOf": st.lists(inner, min_size=1, max_size=2), "properties": members,
+    })  # fmt: skip
     return st.one_of(
+        others,
         arrays.map(lambda words: {"type": "array", **words}),
         objects.map(lambda words: {"type": "object", **words}),
         objects,

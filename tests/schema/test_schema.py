@@ -30,6 +30,8 @@ TREE = {
     "$ref": "#/$defs/tree",
 }
 
+EMPTY_BEHIND = {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"minimum": 5, "maximum": 3, "type": "integer"}}}
+
 # schema, values that are valid, values that are not; all of it enforced by the grammar
 ENFORCED: list[tuple[Any, list[Any], list[Any]]] = [
     (True, [1, None, "x", [1, {"a": []}]], []),
@@ -47,6 +49,7 @@ ENFORCED: list[tuple[Any, list[Any], list[Any]]] = [
     ({"type": "string", "pattern": "^[a-z]+$"}, ["abc"], ["Abc", ""]),
     ({"allOf": [{"type": "string", "pattern": "^a"}, {"pattern": "z$"}]}, ["az", "a z"], ["a", "z", "za"]),
     ({"const": 3.0}, [3, 3.0], [2, 3.5]),
+    ({**EMPTY_BEHIND, "items": {"$ref": "#/$defs/a"}, "type": "array"}, [[]], [[1], [None]]),
     ({"const": {"k": [1, None]}}, [{"k": [1, None]}], [{"k": [1]}, {}]),
     ({"enum": [1, "a", None, []]}, [1, "a", None, []], [2, "b", False, [1]]),
     ({"type": "string", "enum": ["x", 1]}, ["x"], [1, "y"]),
@@ -146,6 +149,9 @@ REFUSED: list[Any] = [
     {"allOf": [{"type": "string"}, {"type": "integer"}]},
     {"type": "integer", "minimum": 5, "maximum": 3},
     {"type": "array", "minItems": 3, "maxItems": 1},
+    {"type": "object", "minProperties": 1, "additionalProperties": False},
+    {"type": "object", "required": ["a", "b"], "maxProperties": 1},
+    {**EMPTY_BEHIND, "items": {"$ref": "#/$defs/a"}, "type": "array", "minItems": 1},
     False,
 ]
 
