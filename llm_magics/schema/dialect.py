@@ -175,8 +175,12 @@ _PYTHON_TYPES = {
 
 def _typed(named: Any) -> Any:
     if isinstance(named, list):
-        return list(dict.fromkeys(map(_typed, named))) if all(isinstance(n, str) for n in named) else named
+        return _once(list(map(_typed, named)))
     return _PYTHON_TYPES.get(named, named) if isinstance(named, str) else named
+
+
+def _once(names: Any) -> Any:
+    return list(dict.fromkeys(names)) if isinstance(names, list) and all(isinstance(n, str) for n in names) else names
 
 
 def _renamed(schema: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -192,17 +196,18 @@ def _renamed(schema: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     for exclusive, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
         if isinstance(words.get(exclusive), bool) and words.pop(exclusive) and bound in words:
             words[exclusive] = words.pop(bound)
-    required = words.get("required")
-    if isinstance(required, bool):  # draft-03 put it on the property; many tool definitions still do
+    if isinstance(words.get("required"), bool):  # draft-03 put it on the property; many tool definitions still do
         del words["required"]
-    elif isinstance(required, list) and all(isinstance(key, str) for key in required):
-        words["required"] = list(dict.fromkeys(required))
+    elif "required" in words:
+        words["required"] = _once(words["required"])
     if words.get("prefixItems") == []:
         del words["prefixItems"]
     if isinstance(words.get("dependencies"), dict):
         for key, needs in words.pop("dependencies").items():
             keyword = "dependentRequired" if isinstance(needs, list) else "dependentSchemas"
             words[keyword] = {key: needs, **(words.get(keyword) or {})}
+    if isinstance(words.get("dependentRequired"), dict):
+        words["dependentRequired"] = {key: _once(needs) for key, needs in words["dependentRequired"].items()}
     for key, value in words.items():
         absent = value is None and key.endswith(_LIMITS)  # some programs write null for a limit that there is not
         if not absent and key not in ANNOTATIONS:

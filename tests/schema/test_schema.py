@@ -63,6 +63,8 @@ ENFORCED: list[tuple[Any, list[Any], list[Any]]] = [
      [{"a": 1}, {"x": 2, "a": 1}], [{}, {"a": "1"}]),
     ({"type": "object", "required": ["z"]}, [{"z": 1}, {"a": 0, "z": 1}], [{}, {"a": 1}]),
     ({"type": "object", "required": ["z", "z"]}, [{"z": 1}], [{}]),
+    ({"type": "object", "dependentRequired": {"z": ["a", "a"]}, "properties": {"z": True, "a": True}},
+     [{}, {"z": 1, "a": 1}], [{"z": 1}]),
     ({"type": "array", "prefixItems": [], "items": {"type": "integer"}}, [[1]], [["a"]]),
     ({"type": "object", "properties": {"a": True}, "additionalProperties": False}, [{}, {"a": 1}], [{"b": 1}]),
     ({"type": "object", "additionalProperties": {"type": "integer"}, "minProperties": 1}, [{"a": 1}], [{}, {"a": "x"}]),
