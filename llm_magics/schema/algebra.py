@@ -96,7 +96,7 @@ class Algebra:
         self.count(0, path)
         if not a or is_never(b):
             return b
-        if not b or is_never(a) or a == b:
+        if not b or is_never(a) or (a == b and canonical(a) == canonical(b)):  # to Python, 1 is true
             return a
         a, b = sorted((a, b), key=_rank)
         if "$ref" in a:  # a new definition, made later: the target may not be finished yet

@@ -105,7 +105,7 @@ def inside(node: Node) -> list[Node]:
 def _either(nodes: Sequence[Node]) -> Node:
     """The node that admits what any of these admits; {} if that is nothing."""
     some = [node for node in nodes if not is_never(node)]
-    if not some or all(node == some[0] for node in some):
+    if len(set(map(canonical, some))) < 2:
         return some[0] if some else {}
     return {"anyOf": some}
 

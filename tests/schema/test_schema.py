@@ -149,6 +149,7 @@ REFUSED: list[Any] = [
     {"$defs": {"a": {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/a"}]}}, "$ref": "#/$defs/a"},
     {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]},
     {"allOf": [{"type": "string"}, {"type": "integer"}]},
+    {"allOf": [{"const": False}, {"const": 0}]},
     {"type": "integer", "minimum": 5, "maximum": 3},
     {"type": "array", "minItems": 3, "maxItems": 1},
     {"type": "object", "minProperties": 1, "additionalProperties": False},
