@@ -142,7 +142,7 @@ class _Normaliser(Algebra):
         """The node for a schema's plain keywords: one option per type it allows."""
         types = _types(schema, path)
         for keyword in ("uniqueItems", "not", "contains", "unevaluatedItems"):
-            if schema.get(keyword) not in (None, False) or (keyword == "not" and keyword in schema):
+            if schema.get(keyword) if keyword == "uniqueItems" else keyword in schema:
                 self.loose(path, keyword)
         options = [self.typed(name, schema, path, depth) for name in types]
         restricted = any(len(option) > 1 for option in options)

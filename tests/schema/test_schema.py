@@ -110,6 +110,8 @@ LOOSE: list[tuple[Any, Any, Any, str]] = [
     ({"type": "array", "uniqueItems": True}, [1, 2], [1, 1], "uniqueItems"),
     ({"type": "integer", "not": {"const": 3}}, 4, 3, "not"),
     ({"type": "array", "contains": {"const": 1}}, [2, 1], [2], "contains"),
+    ({"contains": False}, 1, [1], "contains"),
+    ({"type": "array", "prefixItems": [True], "unevaluatedItems": False}, [1], [1, 2], "unevaluatedItems"),
     ({"oneOf": [{"type": "integer"}, {"type": "integer", "minimum": 5}]}, 1, 6, "oneOf"),
     ({"oneOf": [{"type": "string"}, {"enum": ["a"]}]}, "b", "a", "oneOf"),
     ({"type": "number", "exclusiveMinimum": 0, "maximum": 0.5, "multipleOf": 0.25}, 0.25, 0, "exclusiveMinimum"),
