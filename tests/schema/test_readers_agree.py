@@ -75,7 +75,7 @@ def nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
     others = some({
         "not": inner, "if": inner, "then": inner, "else": inner, "contains": inner, "uniqueItems": st.booleans(),
         "dependentRequired": st.dictionaries(st.sampled_from(KEYS), st.lists(st.sampled_from(KEYS), max_size=2), max_size=2),
-        "unevaluatedProperties": st.booleans(), "allOf": st.lists(inner, min_size=1, max_size=2), "properties": members,
+        "allOf": st.lists(inner, min_size=1, max_size=2), "properties": members,
     })  # fmt: skip
     return st.one_of(
         others,
