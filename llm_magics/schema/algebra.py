@@ -15,7 +15,7 @@ from typing import Any
 from llm_magics.errors import SchemaError
 
 from .leaves import enforceable, linear_search, within
-from .nodes import Node, canonical, inside, is_never, json_type, never, properties_of, property_of
+from .nodes import TYPES, Node, canonical, inside, is_never, json_type, never, properties_of, property_of
 
 MAX_DEPTH = 64  # nesting of the schema as written, and of references through references
 MAX_NODES = 20_000  # nodes made while normalising
@@ -207,12 +207,28 @@ class Algebra:
         return True
 
     def close(self, node: Node, path: str) -> Node:
-        """Forbid further properties, after everything beside them has been merged in."""
-        if "anyOf" in node:
-            return self.union([self.close(option, path) for option in node["anyOf"]], path)
+        """Forbid further properties, after all that stands beside is merged in.
+
+        Each of several objects may have the keys of all of them, because a value may satisfy more than one.
+        """
         if "$ref" in node:
             return self.define(f"close {node['$ref']}", lambda: self.close(self.solid(node), path))
-        return {**node, "additionalProperties": never()} if node.get("type") == "object" else node
+        options: list[Node] = node.get("anyOf", [node] if node else [{"type": n} for n in TYPES if n != "integer"])
+        objects = [option for option in options if option.get("type") == "object"]
+        said = any(o.get("additionalProperties") and not is_never(o["additionalProperties"]) for o in objects)
+        unknown = said or any("$ref" in option for option in options)
+        if unknown or len(objects) > 1:
+            self.loose(path, "unevaluatedProperties")
+        if unknown:
+            return node
+        closed = [dict(option) for option in options]
+        for option in closed:
+            if option.get("type") == "object":
+                option["additionalProperties"] = never()
+                for keyword in ("properties", "patternProperties"):
+                    keys: Node = {key: {} for other in objects for key in other.get(keyword, {})}
+                    option |= {keyword: keys | option.get(keyword, {})} if keys else {}
+        return self.union(closed, path)
 
     # --- the last pass --------------------------------------------------------------------------------------------------------
 

@@ -134,9 +134,26 @@ class _Normaliser(Algebra):
         node = self.own(schema, path, depth)
         for part in self.applicators(schema, path, depth):
             node = self.meet(node, part, path)
-        if schema.get("unevaluatedProperties") is False:
+        if schema.get("unevaluatedProperties") is False and not self.evaluates_all(schema):
             node = self.close(node, path)
         return node
+
+    def evaluates_all(self, schema: dict[str, Any]) -> bool:
+        """Does a schema, or one beside it, say something of every property? Then none is left unevaluated."""
+        waiting, seen = [schema], list[Any]()
+        while waiting:
+            part = waiting.pop()
+            if not isinstance(part, dict) or any(part is other for other in seen):
+                continue
+            seen.append(part)
+            if part.get("additionalProperties", False) is not False or part.get("unevaluatedProperties", False) is not False:
+                return True
+            waiting += [part[word] for word in ("if", "then", "else") if word in part]
+            waiting += [self.read.target(part["$ref"])] if "$ref" in part else []
+            for word in ("allOf", "anyOf", "oneOf"):
+                waiting += part[word] if isinstance(part.get(word), list) else []
+            waiting += _mapping(part, "dependentSchemas", "#").values()
+        return False
 
     def own(self, schema: dict[str, Any], path: str, depth: int) -> Node:
         """The node for a schema's plain keywords: one option per type it allows."""
@@ -144,6 +161,8 @@ class _Normaliser(Algebra):
         for keyword in ("uniqueItems", "not", "contains", "unevaluatedItems"):
             if schema.get(keyword) if keyword == "uniqueItems" else keyword in schema:
                 self.loose(path, keyword)
+        if isinstance(schema.get("unevaluatedProperties"), dict):
+            self.loose(path, "unevaluatedProperties")
         options = [self.typed(name, schema, path, depth) for name in types]
         restricted = any(len(option) > 1 for option in options)
         node: Node = {} if set(types) == set(TYPES) - {"integer"} and not restricted else self.union(options, path)

@@ -74,6 +74,7 @@ def nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
     })  # fmt: skip
     others = some({
         "not": inner, "if": inner, "then": inner, "else": inner, "contains": inner, "uniqueItems": st.booleans(),
+        "unevaluatedProperties": st.one_of(st.booleans(), inner),
         "dependentRequired": st.dictionaries(st.sampled_from(KEYS), st.lists(st.sampled_from(KEYS), max_size=2), max_size=2),
         "allOf": st.lists(inner, min_size=1, max_size=2), "properties": members,
     })  # fmt: skip
