@@ -6,8 +6,9 @@ turn reads as the regular expression::
     TurnStart ( PromptProgress* (TextDelta | ReasoningDelta | ToolCallStart ToolCallDelta* ToolCallEnd)* ModelEnd
                 ( ToolAsk? ToolStart ToolProgress* ToolEnd | ToolAsk? ToolEnd )* )* TurnEnd          with Notice anywhere
 
-Every view, the wire format and the session itself use :func:`assemble` to fold a step's events back into its Message
-(law 3: ``assemble(events) == ModelEnd.message``, up to ``token_ids``). All events pickle.
+Models and the wire format use :func:`assemble` to fold a step's events back into its Message (law 3: ``assemble(events) ==
+ModelEnd.message``, up to ``token_ids``). A session folds a whole turn into its trace (:mod:`.transcript`), which views draw.
+All events pickle.
 """
 
 from __future__ import annotations

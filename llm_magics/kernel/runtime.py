@@ -201,7 +201,6 @@ class Runtime:
                 self._timer.start()
 
     def close(self) -> None:
-        """Free every model and forget every conversation."""
         with self._lock:
             if self._timer is not None:
                 self._timer.cancel()

@@ -40,7 +40,6 @@ class Turn:
         self._state: tuple[Transcript, list[Event]] = (transcript or Transcript(turn=id), [])
 
     def record(self, event: Event) -> None:
-        """Add what just happened."""
         self._state[1].append(event)
 
     @property
@@ -84,5 +83,4 @@ class Turn:
 
 
 def messages_of(turns: Iterable[Turn]) -> tuple[Message, ...]:
-    """Concatenate the messages of turns."""
     return tuple(message for turn in turns for message in turn.messages)

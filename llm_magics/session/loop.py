@@ -162,7 +162,6 @@ class TurnLoop:
         return _chained(first, events)
 
     def request(self, number: int) -> Request:
-        """What the model is asked in the step of that number."""
         settings = self.settings
         opening = (system(settings.system),) if settings.system else ()
         forced = settings.tool_choice not in ("auto", "none")

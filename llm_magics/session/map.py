@@ -129,7 +129,6 @@ def map_prompts(
     """Ask the model one question per row; ``model.map(...)`` is the same.
 
     Args:
-        model: any Model.
         prompts: a Series, a DataFrame (with a template), or an iterable of texts or mappings.
         template: the question, with the row's fields in braces, e.g. ``"Sort this letter: {}"``; see ``session/rows.py``.
         schema: what each answer has to be: a JSON schema, or a type or model that pydantic understands.

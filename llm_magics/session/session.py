@@ -48,7 +48,6 @@ class Reply:
 
     @classmethod
     def of(cls, turn: Turn) -> Reply:
-        """Read a reply off a turn."""
         return cls(turn.messages, turn.trace, turn.settings.response_schema if turn.settings else None)
 
     def __repr__(self) -> str:

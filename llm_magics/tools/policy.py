@@ -50,7 +50,6 @@ class Limits:
 
     @property
     def of_calls(self) -> CallLimit:
-        """The limit of one answer's calls."""
         return CallLimit(self.calls, self.recovered_calls)
 
 

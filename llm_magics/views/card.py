@@ -30,7 +30,6 @@ def card_bundle(title: str, rows: Rows, note: str = "") -> dict[str, str]:
 
 
 def note_bundle(note: str) -> dict[str, str]:
-    """The MIME bundle of one quiet sentence."""
     html = f'{STYLE}<div class="llm-magics {NO_MATHS}">{_note(note)}</div>'
     return {**_bundle(html, note), "text/markdown": escaped(printable(note))}
 

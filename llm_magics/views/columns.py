@@ -94,7 +94,6 @@ class ColumnsView:
 
     @property
     def due(self) -> bool:
-        """Whether it is time to draw again."""
         return self._updates and self._pace.due()
 
     def draw(self, columns: Sequence[Column], note: str) -> None:

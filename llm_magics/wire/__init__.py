@@ -13,34 +13,19 @@ Source: https://platform.openai.com/docs/api-reference/chat
 
 from __future__ import annotations
 
-from .chunks import ChunkDecoder, ChunkEncoder, chunks_from_openai, chunks_to_openai
-from .completions import Envelope, completion_from_openai, completion_to_openai, usage_to_openai
-from .conversation import (
-    messages_from_openai,
-    messages_to_openai,
-    response_format_from_openai,
-    response_format_to_openai,
-    tool_choice_from_openai,
-    tool_choice_to_openai,
-    tools_from_openai,
-    tools_to_openai,
-)
-
-__all__ = [
-    "ChunkDecoder",
-    "ChunkEncoder",
-    "Envelope",
-    "chunks_from_openai",
-    "chunks_to_openai",
-    "completion_from_openai",
-    "completion_to_openai",
-    "messages_from_openai",
-    "messages_to_openai",
-    "response_format_from_openai",
-    "response_format_to_openai",
-    "tool_choice_from_openai",
-    "tool_choice_to_openai",
-    "tools_from_openai",
-    "tools_to_openai",
-    "usage_to_openai",
-]
+from .chunks import ChunkDecoder as ChunkDecoder
+from .chunks import ChunkEncoder as ChunkEncoder
+from .chunks import chunks_from_openai as chunks_from_openai
+from .chunks import chunks_to_openai as chunks_to_openai
+from .completions import Envelope as Envelope
+from .completions import completion_from_openai as completion_from_openai
+from .completions import completion_to_openai as completion_to_openai
+from .completions import usage_to_openai as usage_to_openai
+from .conversation import messages_from_openai as messages_from_openai
+from .conversation import messages_to_openai as messages_to_openai
+from .conversation import response_format_from_openai as response_format_from_openai
+from .conversation import response_format_to_openai as response_format_to_openai
+from .conversation import tool_choice_from_openai as tool_choice_from_openai
+from .conversation import tool_choice_to_openai as tool_choice_to_openai
+from .conversation import tools_from_openai as tools_from_openai
+from .conversation import tools_to_openai as tools_to_openai

@@ -71,7 +71,6 @@ class ChunkEncoder:
 
 
 def chunks_to_openai(events: Iterable[ModelEvent], envelope: Envelope | None = None) -> list[Json]:
-    """Write a step's events as chunks."""
     encoder = ChunkEncoder(envelope or Envelope())
     return [chunk for event in events for chunk in encoder.encode(event)]
 
@@ -177,7 +176,6 @@ class ChunkDecoder:
 
 
 def chunks_from_openai(chunks: Iterable[object]) -> list[ModelEvent]:
-    """Read a whole stream of chunks."""
     decoder = ChunkDecoder()
     events = [event for i, chunk in enumerate(chunks) for event in decoder.feed(chunk, f"chunks[{i}]")]
     return events + decoder.finish()

@@ -28,7 +28,6 @@ class Envelope:
 
 
 def completion_to_openai(end: ModelEnd, envelope: Envelope | None = None) -> Json:
-    """Write a finished step as a ``chat.completion``."""
     choice = {"index": 0, "message": message_to(end.message), "logprobs": None, "finish_reason": finish_to(end.finish_reason)}
     body: Json = {"choices": [choice], "usage": usage_to_openai(end.usage)}
     return (envelope or Envelope()).wrap("chat.completion", **body, **end_extension(end))
@@ -48,7 +47,6 @@ def completion_from_openai(value: object, path: str = "completion") -> ModelEnd:
 
 
 def usage_to_openai(usage: Usage) -> Json:
-    """Write token counts as OpenAI does."""
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,

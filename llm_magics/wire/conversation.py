@@ -139,7 +139,6 @@ def tools_from_openai(value: object, path: str = "tools") -> tuple[ToolSpec, ...
 
 
 def tools_to_openai(tools: Iterable[ToolSpec]) -> list[Json]:
-    """Write tools as OpenAI's function tools."""
     return [
         {"type": "function", "function": {"name": t.name, "description": t.description, "parameters": dict(t.parameters)}}
         for t in tools
@@ -177,7 +176,6 @@ def tool_choice_from_openai(value: object, tools: Sequence[ToolSpec] = (), path:
 
 
 def tool_choice_to_openai(choice: ToolChoice) -> str | Json:
-    """Write a tool choice."""
     return choice if choice in ("auto", "none", "required") else {"type": "function", "function": {"name": choice}}
 
 
@@ -199,7 +197,6 @@ def response_format_from_openai(value: object, path: str = "response_format") ->
 
 
 def response_format_to_openai(schema: JsonSchema | None, name: str = "answer") -> Json:
-    """Write a response format."""
     if schema is None:
         return {"type": "text"}
     return {"type": "json_schema", "json_schema": {"name": name, "strict": True, "schema": dict(schema)}}

@@ -45,7 +45,7 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from typing import Any, Protocol
+from typing import Any
 
 from llm_magics.events import ToolAsk
 from llm_magics.segments import Segment, ToolSegment, listed, segment_to_json
@@ -64,14 +64,6 @@ _PATIENCE = 2.0  # seconds in which a page that is there answers, also a busy on
 _APPENDED = ("text", "arguments", "printed")
 
 
-class Kernel(Protocol):
-    """What is used of an ipykernel."""
-
-    session: Any
-    iopub_socket: Any
-    control_handlers: dict[str, Any]
-
-
 class Link:
     """The link of one kernel to whatever pages have the extension. Make it with :func:`link_of`.
 
@@ -79,7 +71,7 @@ class Link:
     the control thread for each message that a page sends.
     """
 
-    def __init__(self, kernel: Kernel, answered: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, kernel: Any, answered: Callable[[], None] = lambda: None) -> None:
         self._kernel = kernel
         self._answered = answered
         self.heard = False
@@ -119,7 +111,6 @@ class Link:
             return self._pages.rules(session, self.heard)
 
     def begin(self, turn: str, cell: str, session: str) -> None:
-        """Announce a turn."""
         with self._changed:
             self._running.add(turn)
         self.send("begin", turn=turn, cell=cell, session=session)

@@ -118,7 +118,6 @@ def routed() -> Iterator[None]:
 
 @contextlib.contextmanager
 def into(sink: Sink) -> Iterator[None]:
-    """Send what this context writes to ``sink``."""
     with routed(), contextlib.ExitStack() as stack:
         token = _sink.set(sink)
         try:

@@ -147,7 +147,6 @@ class Runner:
         return max(min(limits), 0.001) if limits else None
 
     def _here(self, ready: _Ready, cancel: Cancel | None = None) -> Iterator[ToolEvent]:
-        """Run one call in this thread."""
         yield ToolStart(ready.index, ready.call, ready.tool.source)
         started = time.monotonic()
         timeout = self._timeout(ready.tool)

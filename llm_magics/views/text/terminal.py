@@ -137,7 +137,6 @@ class TerminalView:
         self._line(status_line(self.transcript), "dim")
 
     def _segment(self, index: int) -> ToolSegment:
-        """The latest call of that index."""
         return next(segment for segment in reversed(self.transcript.tools) if segment.index == index)
 
     def _call(self, index: int) -> ToolSegment:
@@ -149,7 +148,6 @@ class TerminalView:
         return segment
 
     def _tell_unrun(self) -> None:
-        """Tell of the calls that did not run, in one line."""
         if self._unrun:
             self._unrun = False
             unrun = [item for item in folded(self.transcript.segments) if isinstance(item, NotRun)]

@@ -91,6 +91,15 @@ def test_one_display_is_updated_and_ends_complete() -> None:
     assert Transcript.from_json(last[MIME_TYPE]) == Transcript.of(TURN)
 
 
+def test_a_view_draws_the_trace_that_it_is_given_and_adds_nothing_to_it() -> None:
+    front = Front()
+    view, trace = front.view(), Transcript.of(TURN[:3])
+    view.handle(trace, Notice("not in the trace"))
+    assert "Let me look." in front.sent[-1][0]["text/html"]
+    assert "not in the trace" not in front.sent[-1][0]["text/html"]
+    assert view.transcript is trace
+
+
 def test_deltas_are_drawn_at_the_pace_and_changes_of_state_at_once() -> None:
     front = Front()
     view = front.view()
