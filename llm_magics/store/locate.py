@@ -159,10 +159,8 @@ def _stored_under(name: str) -> StoredFile | None:
 
 
 def _found(path: Path, source: str, entry: CatalogEntry | None) -> ModelFile:
-    if entry is not None and entry.sha256 is not None and path.stat().st_size <= _HASH_AT_MOST:
-        sha256: str | None = sha256_of(path)
-    else:
-        sha256 = recall([path]).get("sha256")
+    compared = entry is not None and entry.sha256 is not None and path.stat().st_size <= _HASH_AT_MOST
+    sha256 = sha256_of(path) if compared else recall([path]).get("sha256")
     return ModelFile(path, whole(path), sha256, entry, source)
 
 

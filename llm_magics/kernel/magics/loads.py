@@ -106,6 +106,8 @@ def _make_room(runtime: Runtime, options: LoadOptions) -> None:
 
 def model_rows(resident: Resident) -> list[tuple[str, str]]:
     """What a card says of a model; a model without an engine has little to say."""
+    from psutil import virtual_memory
+
     model: Any = resident.model
     rows = [("context", f"{model.context_size:,} tokens" if model.context_size else "")]
     idle = ("unloaded when idle for", f"{resident.ttl:g} s" if resident.ttl else "")
@@ -118,7 +120,7 @@ def model_rows(resident: Resident) -> list[tuple[str, str]]:
         ("model", f"{info.description}, {bytes_text(info.size)}"),
         ("context", f"{info.n_ctx:,} tokens" + (f" (trained for {info.n_ctx_train:,})" if info.n_ctx_train else "")),
         ("layers", layers),
-        ("memory", bytes_text(used) + _free_text() if used else ""),
+        ("memory", f"{bytes_text(used)}, {bytes_text(virtual_memory().available)} of host memory free" if used else ""),
         ("chat template", _template_text(model)),
         idle,
         ("loaded in", f"{info.load_seconds:.1f} s" if info.load_seconds else ""),
@@ -180,8 +182,8 @@ def _chosen(search: str, here: Collection[str], room: FreeMemory) -> list[Catalo
 
 
 def _size_text(entry: CatalogEntry) -> str:
-    estimated = "~ " if entry.size is None else ""
-    return f"{estimated}{bytes_text(entry.expected_size)}" if entry.expected_size else ""
+    size = entry.expected_size
+    return f"{'~ ' if entry.size is None else ''}{bytes_text(size)}" if size else ""
 
 
 def _fit_text(entry: CatalogEntry, room: FreeMemory) -> str:
@@ -192,12 +194,6 @@ def _fit_text(entry: CatalogEntry, room: FreeMemory) -> str:
     if any(gpu.free >= needed for gpu in room.gpus):
         return "yes, on a GPU"
     return "yes" if room.host >= needed else "no"
-
-
-def _free_text() -> str:
-    import psutil
-
-    return f", {bytes_text(psutil.virtual_memory().available)} of host memory free"
 
 
 def _template_text(model: Any) -> str:
