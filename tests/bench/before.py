@@ -3,8 +3,8 @@
     python -m tests.bench.before CHECKOUT [--pairs 15] [--model NAME] [SUITE ...]
 
 ``CHECKOUT`` has an environment of its own in ``.venv``. Of each suite (host, single, streams, constrained and chat if none is
-named) only our own side is measured; its peers are not run. A pair runs each checkout once, in an order that changes from pair to
-pair; the first pair warms up. A ratio above 1 says that this checkout is faster.
+named) only our own side is measured; its peers are not run. A pair runs each checkout once, in an order that changes from pair
+to pair; the first pair warms up. A ratio above 1 says that this checkout is faster.
 """
 
 from __future__ import annotations

@@ -345,6 +345,7 @@ COMMAND_CHECKS: dict[str, Callable[[Notebook], None]] = {
     "%%compare -m one -m other": _compared,
     'session.turn("...")': _iterated,
     "c.LLMMagics.record = True": lambda _: _contains(" ".join(LLMMagics.class_trait_names()), "record"),
+    "c.LLMMagics": lambda _: _contains(" ".join(LLMMagics.class_trait_names()), "default_model"),
     "@tool(repeats=True)": _repeating,
 }
 
