@@ -4,6 +4,9 @@ import type { Cell } from '@jupyterlab/cells';
 import { NotebookActions, type NotebookPanel } from '@jupyterlab/notebook';
 import { isChat } from './chatlanguage';
 
+/** e.g. "%%chat --context prev", the first line of what the buttons ask. */
+const ABOUT_ABOVE = /^%%chat --context prev\b/;
+
 /** Run a question in a cell below `cell`: in a new one, or in the one that asks the same there already. */
 export async function askBelow(
   panel: NotebookPanel,
@@ -23,6 +26,9 @@ export async function askBelow(
   }
   if (sourceAt(below) !== source) {
     below = at + 1;
+    while (ABOUT_ABOVE.test(sourceAt(below))) {
+      below++; // what was asked about the cell before stays next to it, in the order of asking
+    }
     notebook.model!.sharedModel.insertCell(below, { cell_type: 'code', source, metadata });
   }
   await run(panel, below);

@@ -34,8 +34,11 @@ export function drawChange(change: IChange, deciding: IDeciding, trans: Translat
   if (source === null) {
     node.append(said(trans.__('The cell that this answer is about is no longer in the notebook.')));
   } else if (verdict) {
-    const what =
-      verdict === 'accepted' ? trans.__('You accepted this change.') : trans.__('You rejected this change.');
+    const changed = proposed !== null && proposed !== source.trimEnd();
+    const accepted = changed
+      ? trans.__('You accepted this change. The cell was changed since.')
+      : trans.__('You accepted this change.');
+    const what = verdict === 'accepted' ? accepted : trans.__('You rejected this change.');
     const again = button(trans.__('Compare again'), trans.__('Compare this answer with the cell again'), () =>
       deciding.again()
     );

@@ -11,9 +11,12 @@ const OURS = 'chat|compare|tool|tools|load_model|unload_model|models|thread|llm'
 /** Cells that talk with a model are no code to be mended, e.g. `%%chat`, `%load_model smollm2-135m`. */
 const OWN = new RegExp(`^\\s*%%?(?:${OURS}|load_ext|reload_ext)\\b`);
 
-/** e.g. "UsageError: Cell magic `%%chat` not found." and "UsageError: Line magic function `%load_model` not found." */
+/**
+ * e.g. "UsageError: Cell magic `%%chat` not found." and "UsageError: Line magic function `%load_model` not found.", but not
+ * "... `%chat` not found (But cell magic `%%chat` exists, ...": there they are loaded, and the line is to be corrected.
+ */
 const UNKNOWN_MAGIC = new RegExp(
-  `^UsageError: (?:Cell|Line) magic (?:function )?\`%%?(?:${OURS})\` not found`
+  `^UsageError: (?:Cell|Line) magic (?:function )?\`%%?(?:${OURS})\` not found(?! \\(But )`
 );
 
 // eslint-disable-next-line no-control-regex

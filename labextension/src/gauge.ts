@@ -86,7 +86,8 @@ export function bytesText(bytes: number, trans: TranslationBundle): string {
     : trans.__('%1 MB', Math.round(bytes / 1e6));
 }
 
-function count(n: number): string {
+/** A number as every view writes it, e.g. 16,384. */
+export function count(n: number): string {
   return n.toLocaleString('en');
 }
 

@@ -20,6 +20,7 @@ import { canExplain, explain, fix, followErrors } from './cellbar';
 import { editTool, followTools, runTool } from './celltool';
 import { followChatCells, magicLines, registerChatLanguage } from './chatlanguage';
 import { COLUMNS_TYPE, ColumnsRenderer } from './columns';
+import { watchReader } from './following';
 import { toolIcon } from './icons';
 import { LiveTurns } from './live';
 import { Gauges, ModelCard } from './modelcard';
@@ -76,6 +77,7 @@ const transcripts: JupyterFrontEndPlugin<void> = {
     translator: ITranslator | null
   ) => {
     ignoreStatusOfOurMessages();
+    watchReader(document);
     const live = new LiveTurns();
     const bridges = new Map<NotebookPanel['context'], NotebookBridge>();
     const host = new PageHost(rendermime, notebooks, languages, bridges, preferences, ours(translator));

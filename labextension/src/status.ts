@@ -1,6 +1,7 @@
 /** The status line of a turn in words. */
 
 import type { TranslationBundle } from '@jupyterlab/translation';
+import { count } from './gauge';
 import type { ITranscript } from './transcript';
 
 /** What the status line says; `live` tells a turn that runs from one that was running when the notebook was saved. */
@@ -14,7 +15,7 @@ export function statusText(transcript: ITranscript, live: boolean, trans: Transl
       return trans.__('Waiting for your answer');
     }
     return progress
-      ? trans.__('Reading the prompt: %1 of %2 tokens', progress.done, progress.total)
+      ? trans.__('Reading the prompt: %1 of %2 tokens', count(progress.done), count(progress.total))
       : trans.__('Answering');
   }
   const tokens = usage.completion_tokens;
@@ -22,10 +23,12 @@ export function statusText(transcript: ITranscript, live: boolean, trans: Transl
   const first = usage.time_to_first_token;
   return [
     ending(state, trans),
-    tokens ? trans._n('%1 token', '%1 tokens', tokens) : '',
+    tokens ? trans._n('%2 token', '%2 tokens', tokens, count(tokens)) : '',
     speed ? trans.__('%1 tokens/s', speed.toFixed(1)) : '',
     first ? trans.__('first token after %1 s', first.toFixed(2)) : '',
-    usage.context_size ? trans.__('context %1 of %2', usage.context_used, usage.context_size) : '',
+    usage.context_size
+      ? trans.__('context %1 of %2', count(usage.context_used), count(usage.context_size))
+      : '',
     transcript.recorded ? trans.__('recorded') : ''
   ]
     .filter(Boolean)

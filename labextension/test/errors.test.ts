@@ -23,6 +23,8 @@ const SYNTAX = error(
 );
 const OURS = error('NoModelError', 'No model is loaded.', '\x1b[31mNoModelError\x1b[0m: No model is loaded.');
 
+const EXISTS = (magic: string) => `(But magic \`${magic}\` exists, did you mean that instead?).\n`;
+
 describe('below a cell', () => {
   it.each([
     ['x', [TRACEBACK], 'explain'],
@@ -37,6 +39,8 @@ describe('below a cell', () => {
     ['%%chat\nx', [{ ...said(''), text: ['UsageError: Cell magic `%%chat`', ' not found.'] }], 'load'],
     ['%%bigquery\nx', [said('UsageError: Cell magic `%%bigquery` not found.\n')], null],
     ['print()', [said('UsageError: Cell magic `%%chat` not found.\n')], null],
+    ['%chat x', [said(`UsageError: Line magic function \`%chat\` not found ${EXISTS('%%chat')}`)], null],
+    ['%%models\nx', [said(`UsageError: Cell magic \`%%models\` not found ${EXISTS('%models')}`)], null],
     ['x', [], null]
   ])('%j with %j there is the offer %s', (source, outputs, offer) => {
     expect(offerFor(source, outputs)).toBe(offer);

@@ -282,6 +282,7 @@ export const DRAWN: Record<string, Draw> = {
       { proposed: 'α' },
       { source: null },
       { verdict: 'accepted' as const },
+      { verdict: 'accepted' as const, proposed: 'α' },
       { verdict: 'rejected' as const }
     ].map(change => {
       const whole: IChange = { source: 'α', proposed: 'β', finished: true, verdict: '', ...change };

@@ -83,6 +83,9 @@ describe('a change', () => {
   it('can be looked at again after a verdict', () => {
     const { node, done } = drawn({ verdict: 'rejected' });
     expect(node.textContent).toContain('You rejected this change.');
+    const accepted = (source: string) => drawn({ verdict: 'accepted', source }).node.textContent;
+    expect(accepted(MENDED)).not.toContain('changed since');
+    expect(accepted(CELL)).toContain('The cell was changed since.');
     node.querySelector('button')!.click();
     expect(done).toEqual(['again']);
   });

@@ -27,9 +27,9 @@ class Marking {
       .join('');
   }
 
-  _n(one: string, many: string, n: number): string {
+  _n(one: string, many: string, n: number, ...args: unknown[]): string {
     this.asked.add(one);
-    return this.__(n === 1 ? one : many, n);
+    return this.__(n === 1 ? one : many, n, ...args);
   }
 }
 

@@ -243,7 +243,7 @@ describe('a turn that runs', () => {
   });
 
   it.each([
-    ['stop', '11 tokens · 5.5 tokens/s · first token after 0.20 s · context 99 of 4096'],
+    ['stop', '11 tokens · 5.5 tokens/s · first token after 0.20 s · context 99 of 4,096'],
     ['interrupted', 'interrupted · 11 tokens'],
     ['length', 'cut off · 11 tokens']
   ])('ends with a quiet line: %s', (state, line) => {
