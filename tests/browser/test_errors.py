@@ -49,6 +49,9 @@ def test_an_error_is_explained_in_a_cell_below(open_notebook: Open, app: str) ->
     press(notebook, 1, "Explain this error")  # again: in the same cell
     notebook.idle()
     assert notebook.page.evaluate(f"{PANEL}.content.widgets.length") == 4
+    press(notebook, 1, "Fix this cell")
+    notebook.wait_for_text(3, "It works now.")
+    assert notebook.source(2).endswith("Explain this error")  # which was asked before, and stands before
 
 
 def test_a_fix_is_a_difference_that_the_person_accepts(open_notebook: Open) -> None:
@@ -75,6 +78,7 @@ def test_a_fix_is_a_difference_that_the_person_accepts(open_notebook: Open) -> N
     notebook.cell(1).locator(".cm-content").click()
     page.keyboard.press("Control+z")
     notebook.wait(f"{PANEL}.content.widgets[1].model.sharedModel.getSource() === a", BROKEN)
+    change.get_by_text("The cell was changed since.").wait_for()
     notebook.save()
     notebook.open()
     change.get_by_role("button", name="Compare this answer with the cell again").click()

@@ -90,6 +90,27 @@ def test_stop_and_the_end_of_a_growing_answer_stay_in_sight_unless_the_reader_sc
     notebook.wait_for_text(1, "interrupted")
 
 
+def test_an_answer_that_begins_below_the_edge_comes_into_sight_unless_the_reader_scrolls(open_notebook: Open) -> None:
+    tall = "\n".join(f"Line {n} of a long question." for n in range(90))
+    notebook = open_notebook([SETUP, f"%%chat -m long\n{tall}"])
+    page = notebook.page
+    notebook.run(0)
+    notebook.cell(1).locator(".cm-line").first.click()
+    page.keyboard.press("Control+Enter")
+    notebook.wait_for_text(1, "Paragraph 5")
+    assert below_the_edge(notebook, 1) <= SLACK_PX
+    assert in_sight(notebook, 1, ".llm-Status button")
+    scroller = page.locator(".jp-WindowedPanel-outer")
+    scroller.hover()
+    page.mouse.wheel(0, -900)
+    page.wait_for_timeout(300)
+    left = scroller.evaluate("node => node.scrollTop")
+    notebook.wait_for_text(1, "Paragraph 15")
+    assert scroller.evaluate("node => node.scrollTop") == left
+    notebook.interrupt()
+    notebook.wait_for_text(1, "interrupted")
+
+
 def test_long_code_follows_and_is_coloured_when_its_fence_closes(open_notebook: Open) -> None:
     notebook = open_notebook([SETUP, "%%chat -m code\nWrite."])
     notebook.run(0)
