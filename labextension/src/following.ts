@@ -1,6 +1,6 @@
 /** Keeping the end of what grows in sight. */
 
-import { NotebookActions } from '@jupyterlab/notebook';
+import type { ISignal } from '@lumino/signaling';
 
 /** The end of an answer may lie so far below the notebook's edge and still be followed. */
 const SLACK_PX = 48;
@@ -13,8 +13,8 @@ const MODIFIERS = ['Shift', 'Control', 'Alt', 'Meta'];
 const ran = new WeakMap<Element, number>();
 let acted = 0;
 
-/** Note from now on which cells are run from this page, and what the reader does. Gives what ends it. */
-export function watchReader(page: Document): () => void {
+/** Note from now on which cells this page runs, which `runs` tells, and what the reader does. Gives what ends it. */
+export function watchReader(page: Document, runs: ISignal<any, { cell: { node: Element } }>): () => void {
   const onRun = (_: unknown, { cell }: { cell: { node: Element } }) => {
     ran.set(cell.node, performance.now());
   };
@@ -23,10 +23,10 @@ export function watchReader(page: Document): () => void {
       acted = performance.now();
     }
   };
-  NotebookActions.executionScheduled.connect(onRun);
+  runs.connect(onRun);
   ACTS.forEach(kind => page.addEventListener(kind, onAct, { capture: true, passive: true }));
   return () => {
-    NotebookActions.executionScheduled.disconnect(onRun);
+    runs.disconnect(onRun);
     ACTS.forEach(kind => page.removeEventListener(kind, onAct, { capture: true }));
   };
 }

@@ -8,7 +8,7 @@ import {
   IEditorLanguageRegistry
 } from '@jupyterlab/codemirror';
 import { PageConfig } from '@jupyterlab/coreutils';
-import { INotebookTracker, type NotebookPanel } from '@jupyterlab/notebook';
+import { INotebookTracker, NotebookActions, type NotebookPanel } from '@jupyterlab/notebook';
 import { IRenderMimeRegistry } from '@jupyterlab/rendermime';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { IStatusBar } from '@jupyterlab/statusbar';
@@ -77,7 +77,7 @@ const transcripts: JupyterFrontEndPlugin<void> = {
     translator: ITranslator | null
   ) => {
     ignoreStatusOfOurMessages();
-    watchReader(document);
+    watchReader(document, NotebookActions.executionScheduled);
     const live = new LiveTurns();
     const bridges = new Map<NotebookPanel['context'], NotebookBridge>();
     const host = new PageHost(rendermime, notebooks, languages, bridges, preferences, ours(translator));

@@ -1,13 +1,5 @@
-import { NotebookActions } from '@jupyterlab/notebook';
+import { Signal } from '@lumino/signaling';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
-
-vi.hoisted(() => {
-  // jsdom has none of these, and JupyterLab's widgets want them
-  (globalThis as any).DragEvent ??= class extends MouseEvent {};
-  (globalThis as any).IntersectionObserver ??= class {};
-  (globalThis as any).ResizeObserver ??= class {};
-  window.matchMedia ??= () => ({ matches: false, addEventListener: () => undefined }) as any;
-});
 
 import { following, watchReader } from '../src/following';
 
@@ -25,8 +17,8 @@ function page(end: number, active: number) {
   return { scroller, answer, cell: cells[0] };
 }
 
-const run = (node: Element) =>
-  (NotebookActions.executionScheduled as any).emit({ notebook: {}, cell: { node } });
+const runs = new Signal<object, { cell: { node: Element } }>({});
+const run = (node: Element) => runs.emit({ cell: { node } });
 const act = (event: Event) => {
   vi.advanceTimersByTime(10);
   document.body.dispatchEvent(event);
@@ -35,7 +27,7 @@ let end: () => void;
 
 beforeEach(() => {
   vi.useFakeTimers();
-  end = watchReader(document);
+  end = watchReader(document, runs);
 });
 afterEach(() => {
   end();
