@@ -15,9 +15,9 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from llm_magics.chat.analysis.overrides import Override
+from llm_magics.chat.encodings.syntax import JsonCall
 from llm_magics.chat.encodings.writer import write_calls
 from llm_magics.chat.format import ChatFormat
-from llm_magics.chat.syntax.syntax import Shape
 from llm_magics.chat.syntax.tags import tags
 from llm_magics.errors import TemplateError
 from llm_magics.messages import Message, ToolCall, ToolSpec, user
@@ -117,7 +117,7 @@ class Brackets:
 
 def other_brackets(fmt: ChatFormat, pair: str) -> Brackets:
     """Other brackets for one template; markers that are ours and not the template's keep theirs."""
-    return Brackets(pair, fmt.tools.markers if fmt.tools.shape is Shape.GENERIC else ())
+    return Brackets(pair, fmt.tools.markers if fmt.tools.shape == "generic" else ())
 
 
 class BareWords(Brackets):
@@ -146,7 +146,7 @@ def bare_words(fmt: ChatFormat, cases: Iterable[Case], overrides: Iterable[Overr
     """
     dice, cases, source = random.Random(seed), list(cases), fmt.template.source
     known = [source, *_strings(tuple(overrides))]
-    markers = list(fmt.tools.markers) if fmt.tools.shape is not Shape.GENERIC else []
+    markers = list(fmt.tools.markers) if fmt.tools.shape != "generic" else []
     markers += [fmt.reasoning.start, fmt.reasoning.end] if fmt.reasoning is not None and fmt.reasoning.field else []
     written = dict.fromkeys(tag for marker in markers for tag in tags(marker) if any(tag in text for text in known))
     said = [text for case in cases for text in (case["model_output"], *_strings(tuple(case["expected"].values())))]
@@ -236,10 +236,11 @@ def _fresh(dice: random.Random, word: str) -> str:
 
 def _without_foreign_keys(fmt: ChatFormat, named: Renaming) -> Renaming:
     """Leave out keys that the template does not write itself, but takes over from the messages (``tool_call|tojson``)."""
-    if fmt.tools.fields is None:
+    call = fmt.tools.call
+    if not isinstance(call, JsonCall):
         return named
     renamed = ChatFormat.from_template(named.template(fmt.template.source)).tools
-    keys = {k for path in (fmt.tools.fields.name, fmt.tools.fields.arguments, fmt.tools.fields.id) for k in path}
-    found = set(_strings(renamed.fields)) if renamed.fields is not None else set()
+    keys = {k for path in (call.name, call.arguments, call.id) for k in path}
+    found = set(_strings(renamed.call)) if isinstance(renamed.call, JsonCall) else set()
     foreign = {k for k in keys if k in named.words and named.words[k] not in found}
     return Renaming({w: n for w, n in named.words.items() if w not in foreign})

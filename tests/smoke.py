@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llm_magics.chat.encodings.tagged import TaggedArguments
 from llm_magics.chat.encodings.writer import write_calls
 from llm_magics.chat.format import ChatFormat
 from llm_magics.chat.parsing.parser import StreamParser
 from llm_magics.chat.syntax.compare import common_prefix, loose_prefix, safe_suffix
-from llm_magics.chat.syntax.syntax import Shape
 from llm_magics.chat.syntax.tags import whole_tags
 from llm_magics.chat.template.template import Prompt
 from llm_magics.errors import LLMMagicsError
@@ -114,7 +114,7 @@ def random_calls(dice: random.Random, most: int, letters: str) -> tuple[list[Too
 
 def proof_of_loss(fmt: ChatFormat) -> str:
     """Two different calls that the template writes alike, or ""; not of arguments in tags, which only odd text could forge."""
-    if fmt.tools.tagged is not None:
+    if isinstance(fmt.tools.arguments, TaggedArguments):
         return ""
     kinds = {"p": "string", "q": "string", "0q": "string"}
     tool = ToolSpec("f", "", {"type": "object", "properties": {key: {"type": kind} for key, kind in kinds.items()}})
@@ -167,9 +167,9 @@ def _kept(said: Message, text: str) -> Message:
 
 def _messages(fmt: ChatFormat, dice: random.Random, count: int) -> Iterator[tuple[list[ToolSpec], Message]]:
     """What is said: calls, plain text, a thought and an answer, and text or a thought before a call."""
-    letters = _LETTERS if fmt.tools.shape is Shape.PYTHONIC else _LETTERS + _QUOTES
+    letters = _LETTERS if fmt.tools.shape == "pythonic" else _LETTERS + _QUOTES
     most = 3 if fmt.tools.parallel else 1
-    own = fmt.tools.shape is not Shape.GENERIC
+    own = fmt.tools.shape != "generic"
     for _ in range(count if own else 0):
         tools, calls = random_calls(dice, most, letters)
         yield tools, Message("assistant", tool_calls=tuple(calls))

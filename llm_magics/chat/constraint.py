@@ -22,23 +22,15 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from llm_magics.chat.analysis.reasoning import NO_REASONING, ReasoningSyntax
-from llm_magics.chat.encodings.tagged_grammar import TagWriter, other_name
+from llm_magics.chat.encodings.syntax import JsonCall, KeyedCall, NamedCall, ToolSyntax
 from llm_magics.chat.grammar.text import MAX_CALLS, GrammarWriter, as_regex, quoted
-from llm_magics.chat.grammar.values import JSON, JSON_IN_STRING, PYTHON_CONSTANTS, Notation, ValueWriter
-from llm_magics.chat.syntax.syntax import (
-    JsonFields,
-    LiteralArguments,
-    Shape,
-    TaggedArguments,
-    ToolSyntax,
-    TurnSyntax,
-    escape,
-)
+from llm_magics.chat.grammar.values import ValueWriter
+from llm_magics.chat.syntax.syntax import BlockSyntax, TurnSyntax, escape
 from llm_magics.messages import JsonSchema, ToolSpec
-from llm_magics.schema.nodes import Normalised, is_never, properties_of
 from llm_magics.schema.normal import normalise, parameters
 from llm_magics.schema.shortest import shortest_values
 
@@ -137,7 +129,7 @@ def _response(schema: JsonSchema, frame: Frame, calls: _Calls | None) -> Constra
 
 def _no_calls(syntax: ToolSyntax, frame: Frame) -> str:
     """Any text without the marker that begins a call. Reasoning may mention it."""
-    if syntax.shape is Shape.GENERIC:
+    if syntax.ours:
         return ""  # such a model knows calls from our instructions only, and under "none" it is not given them
     openings = {first_tag(m) for m in (syntax.section_start, syntax.call_start) if m.strip()}
     if syntax.blocks is not None:
@@ -146,10 +138,11 @@ def _no_calls(syntax: ToolSyntax, frame: Frame) -> str:
         forbidden = "|".join(as_regex(o) for o in sorted(openings))
         text = f"/(?s:.*)/ & ~/(?s:.*)({forbidden})(?s:.*)/"
     else:  # no marker: a call can only be how the text begins
-        first = {Shape.JSON: r"\[?\s*\{", Shape.KEYED: r"\[?\s*\{", Shape.PYTHONIC: r"\[?\s*[A-Za-z_.]+\("}.get(syntax.shape)
-        if first is None:
+        bracket = as_regex(syntax.arguments.opening)
+        if syntax.blocks is not None or (isinstance(syntax.call, NamedCall) and not bracket):
             return ""
-        text = rf"/(?s:.*)/ & ~/\s*{first}(?s:.*)/"
+        first = f"[A-Za-z_.]+{bracket}" if isinstance(syntax.call, NamedCall) else r"\{"
+        text = rf"/(?s:.*)/ & ~/\s*\[?\s*{first}(?s:.*)/"
     writer = GrammarWriter()
     return writer.text(writer.new_terminal(f"{frame.reasoning.terminal(opened=frame.reasoning_open)} ({text})"))
 
@@ -217,115 +210,49 @@ class _Calls:
 
     def call(self, tool: ToolSpec) -> str:
         s, w = self.syntax, self.writer
-        start = self.block_header() if s.blocks is not None else w.marker(s.call_start)
-        if s.shape in (Shape.JSON, Shape.GENERIC):
-            body = fields_object(w, s.fields or JsonFields(), tool.name, self.schemas[tool.name])
-        elif s.shape is Shape.KEYED:
-            arguments = self.json_arguments(tool)
-            body = f'"{{" {w.gap} {quoted(json.dumps(tool.name))} {w.assign(":")} {arguments} {w.gap} "}}"'
-        elif s.tagged is not None:
-            return w.rule(f"{start} {self.header(tool)} {self.tagged(tool, s.tagged)}", "call")
-        elif s.literal is not None:
-            body = f"{self.header(tool)} {self.literal(tool, s.literal)}"
-        else:
-            body = f"{self.header(tool)} {self.json_arguments(tool)}"
-        return w.rule(f"{start} {body} {self.closing(s.call_end)}", "call")
+        arguments, end = partial(s.arguments.constrain, w, self.schemas[tool.name]), self.closing(s.call_end)
+        start = self.block_header(s.blocks) if s.blocks is not None else w.marker(s.call_start)
+        match s.call:
+            case JsonCall() as how:
+                body = f"{json_call(w, how, tool.name, arguments(''))} {end}"
+            case KeyedCall():
+                body = f'"{{" {w.gap} {quoted(json.dumps(tool.name))} {w.assign(":")} {arguments("")} {w.gap} "}}" {end}'
+            case NamedCall() as how:
+                body = f"{self.header(tool, how)} {arguments(end)}"
+        return w.rule(f"{start} {body}", "call")
 
-    def json_arguments(self, tool: ToolSpec) -> str:
-        return json_value(self.writer, self.schemas[tool.name], as_text=self.syntax.arguments_as_text)
-
-    def header(self, tool: ToolSpec) -> str:
+    def header(self, tool: ToolSpec, how: NamedCall) -> str:
         """The call's name with whatever stands around it: its id, its index, itself again."""
-        s, w = self.syntax, self.writer
-        name = quoted(escape(tool.name, s.escapes))
-        if s.id_place == "carries":
-            before, _, after = s.id_form.format(name="\0", index="\1").partition("\0")
-            number = " ".join(w.terminal("INT") if part == "\1" else quoted(part) for part in _split(after, "\1"))
-            name_end = self.after_recipient() if s.blocks is not None else w.marker(s.name_end)
-            return f"{quoted(before) if before else ''} {name} {number} {name_end}"
+        w, blocks = self.writer, self.syntax.blocks
+        name = quoted(escape(tool.name, how.escapes))
+        recipient = self.writer.header_until(blocks.header_end) if blocks is not None and blocks.call.strip() else ""
+        name_end = w.marker(how.name_end)
+        if how.id_place == "carries":
+            before, _, after = how.id_form.format(name="\0", index="\1").partition("\0")
+            number = " ".join(w.terminal("INT") if part == "\1" else quoted(part) for part in re.findall("\1|[^\1]+", after))
+            return f"{quoted(before) if before else ''} {name} {number} {recipient or name_end}"
         call_id = w.new_terminal(ID, "ID")
-        pieces = [call_id, w.marker(s.id_end)] if s.id_place == "before" else []
+        pieces = [call_id, w.marker(how.id_end)] if how.id_place == "before" else []
         pieces.append(name)
-        if s.index_start:
-            pieces += [w.marker(s.index_start), w.terminal("INT")]
-        if s.name_again:
-            pieces += [w.marker(s.name_again), name]
-        in_header = s.blocks is not None and not s.name_again
-        pieces.append(self.after_recipient() if in_header else w.marker(s.name_end))
-        if s.id_place == "after":
-            pieces += [call_id, w.marker(s.id_end)]
+        if how.index_start:
+            pieces += [w.marker(how.index_start), w.terminal("INT")]
+        if how.name_again:
+            pieces += [w.marker(how.name_again), name]
+        pieces.append(name_end if how.name_again else recipient or name_end)
+        if how.id_place == "after":
+            pieces += [call_id, w.marker(how.id_end)]
         return " ".join(p for p in pieces if p)
 
     # --- blocks with headers --------------------------------------------------------------------------------------------------
 
-    def block_header(self) -> str:
-        blocks = self.syntax.blocks
-        assert blocks is not None
-        if not blocks.call.strip():
-            return self.writer.marker(self.syntax.call_start)
-        return self.writer.header_until(blocks.call)
-
-    def after_recipient(self) -> str:
-        """From the recipient to the body."""
-        blocks = self.syntax.blocks
-        assert blocks is not None
-        return self.writer.header_until(blocks.header_end) if blocks.call.strip() else self.writer.marker(self.syntax.name_end)
-
-    # --- arguments that are not JSON ------------------------------------------------------------------------------------------
-
-    def literal(self, tool: ToolSpec, literal: LiteralArguments) -> str:
-        """``open key assign VALUE (separator key assign VALUE)* close``."""
-        w, schema = self.writer, self.schemas[tool.name]
-        values = ValueWriter(w, schema, literal_notation(literal))
-        node = schema.object()
-        assign = literal.assign.strip() or literal.assign
-        members = {
-            key: f"{quoted(key)} {w.assign(assign)} {values.value(sub)} {w.gap}"
-            for key, sub in properties_of(node).items()
-        }
-        extra = ""
-        if not is_never(node.get("additionalProperties", {})):
-            key = other_name(w, members)
-            value = values.value(node.get("additionalProperties", {}))
-            extra = w.rule(f"{key} {w.assign(assign)} {value} {w.gap}")
-        comma = f"{quoted(literal.separator.strip())} {w.gap}"
-        body = values.members(members, extra, w.marker(literal.close), comma, node)
-        return f"{w.marker(literal.open)} {w.gap} {body}"
-
-    def tagged(self, tool: ToolSpec, tags: TaggedArguments) -> str:
-        """Arguments as tags, in any order, up to and with the call's end."""
-        writer = TagWriter(self.writer, self.schemas[tool.name], tags)
-        end = self.closing(self.syntax.call_end)
-        close = self.writer.rule(f"{self.writer.gap} {end}".strip(), "end") if end else '""'
-        return f"{self.writer.gap} {writer.members(self.schemas[tool.name].object(), close)}"
+    def block_header(self, blocks: BlockSyntax) -> str:
+        return self.writer.header_until(blocks.call) if blocks.call.strip() else self.writer.marker(self.syntax.call_start)
 
 
-# --- pieces shared with near misses and with the response -------------------------------------------------------------------
-
-
-def json_value(writer: GrammarWriter, schema: Normalised, *, as_text: bool = False) -> str:
-    """Any JSON value of a schema; ``as_text``: as a JSON string that holds it."""
-    values = ValueWriter(writer, schema, JSON_IN_STRING if as_text else JSON)
-    value = values.value(schema.root)
-    return f'"\\"" {value} "\\""' if as_text else value
-
-
-def fields_object(writer: GrammarWriter, fields: JsonFields, name: str, schema: Normalised) -> str:
+def json_call(writer: GrammarWriter, how: JsonCall, name: str, arguments: str) -> str:
     """One call as a JSON object with fields for its name, its arguments and its id, in the template's order."""
-    parts: dict[str, tuple[tuple[str, ...], str]] = {
-        "name": (fields.name, quoted(json.dumps(name, ensure_ascii=False))),
-        "arguments": (fields.arguments, json_value(writer, schema, as_text=fields.arguments_as_text)),
-        "id": (fields.id, writer.terminal("STRING")),
-    }
-    members: dict[str, Any] = {}
-    pairs = [(path, quoted(text)) for path, text in fields.constants]
-    pairs += [parts[key] for key in fields.order if parts[key][0]]
-    for path, expression in pairs:
-        at = members
-        for key in path[:-1]:
-            at = at.setdefault(key, {})
-        at[path[-1]] = expression
-    return _object(writer, members)
+    parts = {"name": quoted(json.dumps(name, ensure_ascii=False)), "arguments": arguments, "id": writer.terminal("STRING")}
+    return _object(writer, how.members(parts, {path: quoted(text) for path, text in how.constants}))
 
 
 def _object(writer: GrammarWriter, members: Mapping[str, Any]) -> str:
@@ -336,30 +263,3 @@ def _object(writer: GrammarWriter, members: Mapping[str, Any]) -> str:
         parts.append(f'{quoted(json.dumps(key, ensure_ascii=False))} {writer.assign(":")} {expression} {gap}')
     joined = f' "," {gap} '.join(parts)
     return f'"{{" {gap} {joined} "}}"'
-
-
-def literal_notation(literal: LiteralArguments) -> Notation:
-    """The notation of pythonic and other literals. A model that uses one plain quote may use the other as well."""
-    opening, closing = literal.quote_start, literal.quote_end
-    assign = literal.assign if literal.bare_keys else ":"
-    more: dict[str, Any] = {"bare_keys": literal.bare_keys, "assign": assign.strip() or assign}
-    more["separator"] = literal.separator.strip()
-    escape = 1 if literal.escapes else 0
-    if opening in ("'", '"') and opening == closing:
-        names = ("DOUBLE", "SINGLE") if literal.escapes else ("DOUBLE_RAW", "SINGLE_RAW")
-        quotes: tuple[tuple[str, str], ...] = (('"', '"'), ("'", "'"))
-        if opening == "'":
-            names, quotes = (names[1], names[0]), (quotes[1], quotes[0])
-        return Notation(PYTHON_CONSTANTS, quotes, names, names[0], **more, escape=escape)
-    return Notation(PYTHON_CONSTANTS, ((opening, closing),), (), "", **more, escape=escape)
-
-
-def _split(text: str, mark: str) -> list[str]:
-    """Cut a text at a mark, which stays as a piece of its own."""
-    pieces: list[str] = []
-    for i, part in enumerate(text.split(mark)):
-        pieces += [mark] if i else []
-        pieces += [part] if part else []
-    return pieces
-
-

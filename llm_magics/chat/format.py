@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from llm_magics.chat.analysis.analysis import Analysis, analyse
 from llm_magics.chat.analysis.overrides import OVERRIDES, Override
 from llm_magics.chat.analysis.reasoning import ReasoningSyntax
+from llm_magics.chat.encodings.syntax import ToolSyntax
 from llm_magics.chat.parsing.output import Setting
 from llm_magics.chat.syntax.compare import common_prefix
 from llm_magics.chat.syntax.origin import OriginText, concat, mark, runs_of
-from llm_magics.chat.syntax.syntax import ToolSyntax, TurnSyntax
+from llm_magics.chat.syntax.syntax import TurnSyntax
 from llm_magics.chat.syntax.tags import whole_tags
 from llm_magics.chat.template.inputs import AnyMessage, AnyTool, messages_from, tools_from
 from llm_magics.chat.template.shaping import Repairs, marked, template_variables

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
+from llm_magics.chat.encodings.syntax import JsonCall, ToolSyntax
 from llm_magics.chat.encodings.writer import write_calls
-from llm_magics.chat.syntax.syntax import Shape, ToolSyntax
 from llm_magics.chat.syntax.tags import tags
 from llm_magics.chat.template.template import Prompt
 from llm_magics.messages import Message, ToolCall, ToolSpec
@@ -84,24 +84,23 @@ def _turn(fmt: ChatFormat) -> list[str]:
 
 
 def _calls(syntax: ToolSyntax) -> list[str]:
+    named = syntax.named
     parts = {
         "section": (syntax.section_start, syntax.section_end),
         "call": (syntax.call_start, syntax.call_end),
         "between calls": (syntax.separator,),
-        "behind the name": (syntax.index_start, syntax.name_again, syntax.name_end),
-        "behind the id": (syntax.id_end,),
-        "argument": (syntax.tagged.start, syntax.tagged.key_end, syntax.tagged.end) if syntax.tagged else (),
-        "string": (syntax.literal.quote_start, syntax.literal.quote_end) if syntax.literal else (),
+        "behind the name": (named.index_start, named.name_again, named.name_end),
+        "behind the id": (named.id_end,),
+        syntax.arguments.label: syntax.arguments.markers,
         "block": (syntax.blocks.start, syntax.blocks.header_end, *syntax.blocks.ends) if syntax.blocks else (),
     }
-    lines = [f"{'shape':18} {syntax.shape.value}{', in one list' if syntax.array else ''}"]
-    if syntax.fields is not None:
-        keys = {"name": syntax.fields.name, "arguments": syntax.fields.arguments, "id": syntax.fields.id}
-        lines += _line("keys", *(".".join(keys[part]) for part in syntax.fields.order))
+    lines = [f"{'shape':18} {syntax.shape}{', in one list' if syntax.array else ''}"]
+    if isinstance(syntax.call, JsonCall):
+        lines += _line("keys", *(".".join(getattr(syntax.call, part)) for part in syntax.call.order))
     for name, texts in parts.items():
         lines += _line(name, *texts)
     lines.append(f"{'parallel calls':18} {'yes' if syntax.parallel else 'one per message'}")
-    if syntax.shape is not Shape.RECIPIENT:
+    if syntax.blocks is None:
         lines += _line("looks like", str.__str__(write_calls(syntax, [_CALL])))
     return lines
 

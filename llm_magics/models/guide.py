@@ -22,10 +22,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 from llm_magics.chat.constraint import Constraint
+from llm_magics.chat.encodings.syntax import ToolSyntax
 from llm_magics.chat.format import ChatFormat
 from llm_magics.chat.parsing.safe import SafeParser
 from llm_magics.chat.recovery.recovery import Recovery, quotable
-from llm_magics.chat.syntax.syntax import ToolSyntax
 from llm_magics.chat.template.template import Prompt
 from llm_magics.engine.values import Grammar, GuideStep, JsonText
 from llm_magics.events import ModelEnd

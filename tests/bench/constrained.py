@@ -12,7 +12,7 @@ from __future__ import annotations
 from contextlib import closing
 
 from llm_magics.chat.constraint import build_constraint
-from llm_magics.chat.syntax.syntax import JsonFields, Shape, ToolSyntax
+from llm_magics.chat.encodings.syntax import ToolSyntax
 from llm_magics.engine.hosts import open_engine
 from llm_magics.engine.values import Engine, Finished, GenerateRequest, Guide, SamplerSettings
 from llm_magics.messages import ToolSpec
@@ -29,7 +29,7 @@ RIVER = {
 }
 RIVERS = {"type": "object", "properties": {"rivers": {"type": "array", "items": RIVER, "minItems": 20}}, "required": ["rivers"]}
 TOOL = ToolSpec("record", "Record rivers.", RIVERS)
-SYNTAX = ToolSyntax(Shape.JSON, call_start="<tool_call>\n", call_end="\n</tool_call>", fields=JsonFields())
+SYNTAX = ToolSyntax(call_start="<tool_call>\n", call_end="\n</tool_call>")
 GRAMMAR = build_constraint(SYNTAX, [TOOL], tool_choice="required").start
 QUESTION = "<|im_start|>user\nRecord twenty rivers: name, country, length_km.<|im_end|>\n<|im_start|>assistant\n"
 

@@ -11,9 +11,10 @@ import pytest
 
 from llm_magics.chat.analysis.reasoning import ReasoningSyntax
 from llm_magics.chat.constraint import Frame, build_constraint, first_tag
+from llm_magics.chat.encodings.syntax import NamedCall, ToolSyntax
+from llm_magics.chat.encodings.tagged import TaggedArguments
 from llm_magics.chat.encodings.writer import write_calls
 from llm_magics.chat.format import ChatFormat
-from llm_magics.chat.syntax.syntax import JsonFields, Shape, TaggedArguments, ToolSyntax
 from llm_magics.errors import SchemaError
 from llm_magics.messages import Message, ToolCall, ToolSpec, user
 from llm_magics.models.base import Request
@@ -27,15 +28,14 @@ from .values import random_object, random_value
 
 each_template = pytest.mark.parametrize("path", TEMPLATES, ids=NAMES)
 
-HERMES = ToolSyntax(Shape.JSON, call_start="<tool_call>\n", call_end="\n</tool_call>", separator="\n", fields=JsonFields())
+HERMES = ToolSyntax(call_start="<tool_call>\n", call_end="\n</tool_call>", separator="\n")
 TAGS = TaggedArguments("<parameter=", ">\n", "\n</parameter>", "\n", constants="python")
 CODER = ToolSyntax(
-    Shape.TAGGED,
+    NamedCall(">\n"),
+    TAGS,
     call_start="<tool_call>\n<function=",
-    name_end=">\n",
     call_end="\n</function>\n</tool_call>",
     separator="\n",
-    tagged=TAGS,
 )
 THINK = ReasoningSyntax("<think>\n", "\n</think>\n\n")
 WEATHER = ToolSpec(
@@ -89,9 +89,9 @@ def test_two_hundred_random_calls_are_accepted_and_read_back_equal(path: Path) -
 def _can_be_said(fmt: ChatFormat, calls: list[ToolCall]) -> bool:
     """Has the template a way to write these values? Some write Python strings without escapes, some leave a nested null out."""
     written = "".join(call.arguments for call in calls)
-    if fmt.tools.tagged is not None and fmt.tools.tagged.nested:
+    if isinstance(fmt.tools.arguments, TaggedArguments) and fmt.tools.arguments.nested:
         return "null" not in written
-    return fmt.tools.shape is not Shape.PYTHONIC or not any(c in written for c in "'\\")
+    return fmt.tools.shape != "pythonic" or not any(c in written for c in "'\\")
 
 
 def _without_end(fmt: ChatFormat, text: str) -> str:
@@ -148,7 +148,7 @@ def test_no_call_can_start_under_none(path: Path) -> None:
     fmt = format_of(path)
     prompt = fmt.render([user("hi")])
     grammar = constraint_for(fmt, prompt, Request((user("hi"),), (WEATHER,), "none")).start
-    if fmt.tools.shape is Shape.GENERIC:
+    if fmt.tools.shape == "generic":
         assert not grammar  # such a model is told of calls by us, and here it is not
         return
     call = str(write_calls(fmt.tools, [ToolCall("get_weather", '{"city": "Rome"}', "abcdefgh1")]))
@@ -228,7 +228,7 @@ def test_a_response_schema_is_json_after_the_reasoning_or_a_call_instead() -> No
 
 
 def test_a_closing_marker_that_ends_the_generation_need_not_be_written() -> None:
-    syntax = ToolSyntax(Shape.NAME_JSON, call_start="<|call|>", name_end="<|args|>", call_end="<|eom|>")
+    syntax = ToolSyntax(NamedCall("<|args|>"), call_start="<|call|>", call_end="<|eom|>")
     grammar = build_constraint(syntax, [NOW], frame=Frame(ends=frozenset({"<|eom|>"}))).calls
     assert accepts(grammar, "<|call|>now<|args|>{}")
     assert accepts(grammar, "<|call|>now<|args|>{}<|eom|>")

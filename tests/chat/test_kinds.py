@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import pytest
 
+from llm_magics.chat.encodings.literal import LiteralArguments
 from llm_magics.chat.encodings.writer import write_calls
 from llm_magics.chat.format import ChatFormat
-from llm_magics.chat.syntax.syntax import Shape
 from llm_magics.messages import Message, ToolCall, ToolSpec, assistant, user
 
 from .small import LOOK_UP, TOOLS, calls_of, read, template
@@ -56,7 +56,7 @@ NAMED_BY_ID = template("{{ '<do>' ~ c.id ~ '<args>' ~ a | tojson ~ '</do>' }}")
 
 def test_an_id_that_is_written_alone_carries_the_name() -> None:
     fmt = ChatFormat.from_template(NAMED_BY_ID)
-    assert (fmt.tools.shape, fmt.tools.id_place) == (Shape.NAME_JSON, "carries")
+    assert (fmt.tools.shape, fmt.tools.named.id_place) == ("name + json", "carries")
     parser = read(NAMED_BY_ID, '<do>any.look_up:7<args>{"word": "ash"}</do>')
     assert calls_of(parser) == [("look_up", {"word": "ash"})]
     assert parser.message.tool_calls[0].id == "any.look_up:7"
@@ -105,7 +105,7 @@ ALL_IN_QUOTES = template(
 )
 def test_arguments_that_a_template_writes_alike_whatever_their_type_are_read(source: str, text: str) -> None:
     fmt = ChatFormat.from_template(source)
-    assert fmt.tools.literal is not None
+    assert isinstance(fmt.tools.arguments, LiteralArguments)
     assert calls_of(read(source, text, (LOOK_UP,))) == [("look_up", {"word": "ash", "n": 3})]
 
 
@@ -184,7 +184,7 @@ RECIPIENTS = (
 
 def test_blocks_are_found_behind_an_empty_block_of_content() -> None:
     fmt = ChatFormat.from_template(RECIPIENTS)
-    assert fmt.tools.shape is Shape.RECIPIENT
+    assert fmt.tools.shape == "recipient"
     parser = read(RECIPIENTS, 'look_up\n<|text|>{"word": "ash"}\n<|stop|>')
     assert calls_of(parser) == [("look_up", {"word": "ash"})]
     said = read(RECIPIENTS, 'all\n<|text|>Wait.\n<|from|>assistant\n<|to|>now\n<|text|>{}<|stop|>')
@@ -200,7 +200,7 @@ ESCAPED = template(
 def test_escaping_of_names_and_keys_is_undone_and_values_stay() -> None:
     tool = ToolSpec("a&b", "", {"type": "object", "properties": {"c&d": {"type": "string"}}})
     fmt = ChatFormat.from_template(ESCAPED)
-    assert dict(fmt.tools.escapes) == {"&": "&amp;", '"': "&quot;"}
+    assert dict(fmt.tools.named.escapes) == {"&": "&amp;", '"': "&quot;"}
     parser = read(ESCAPED, '<do name="a&amp;b"><p key="c&amp;d">e &amp; f</p></do>', (tool,))
     assert calls_of(parser) == [("a&b", {"c&d": "e &amp; f"})]
     assert write_calls(fmt.tools, [ToolCall("a&b", '{"c&d": "e &amp; f"}')]) == '<do name="a&amp;b"><p key="c&amp;d">e &amp; f</p></do>'

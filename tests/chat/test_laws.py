@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from llm_magics.chat.encodings.writer import write_calls
 from llm_magics.chat.format import ChatFormat
 from llm_magics.chat.parsing.parser import StreamParser
-from llm_magics.chat.syntax.syntax import Shape
 from llm_magics.events import ModelEnd, ModelEvent, assemble
 from llm_magics.messages import Message, ToolCall, ToolSpec, user
 from tests.smoke import written_by_template
@@ -79,7 +78,7 @@ def same_calls(found: tuple[ToolCall, ...], wanted: list[ToolCall]) -> bool:
 def test_calls_that_the_template_writes_are_read_back_equal(path: Path, data: st.DataObject) -> None:
     fmt = format_of(path)
     most = 3 if fmt.tools.parallel else 1
-    tools, calls = data.draw(tools_and_calls(most=most, plain=fmt.tools.shape is Shape.PYTHONIC))
+    tools, calls = data.draw(tools_and_calls(most=most, plain=fmt.tools.shape == "pythonic"))
     prompt, text = written_by_template(fmt, tools, Message("assistant", tool_calls=tuple(calls))) or (
         fmt.render([user("hi")], tools=tools),
         write_calls(fmt.tools, calls),

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from llm_magics.chat.encodings.syntax import JsonCall, ToolSyntax
 from llm_magics.chat.encodings.writer import write_calls
 from llm_magics.chat.format import ChatFormat
 from llm_magics.chat.parsing.parser import StreamParser
-from llm_magics.chat.syntax.syntax import Shape, ToolSyntax
 from llm_magics.chat.syntax.tags import closing
 from llm_magics.messages import Message, ToolCall, ToolSpec, user
 
@@ -180,7 +180,7 @@ def test_control_tags_beside_a_call_without_a_marker_are_no_content(source: str,
     text = write_calls(fmt.tools, [ToolCall("measure", '{"text": "ash"}')])
     for parser in parsed(fmt, "<|begin|>" + text + end):
         assert (calls_of(parser), parser.message.text) == ([ASH], "")
-    both = read(source, text + "<|begin|>" + text, TOOLS) if fmt.tools.shape is Shape.JSON else None
+    both = read(source, text + "<|begin|>" + text, TOOLS) if fmt.tools.shape == "json" else None
     assert both is None or calls_of(both) == [ASH, ASH]
     told = read(source, text + " <|begin|> and more", TOOLS)
     assert told.message.text.strip() == "<|begin|> and more"
@@ -213,7 +213,7 @@ def test_a_call_that_begins_and_ends_with_the_same_tag_is_closed_by_its_pair() -
 def test_json_that_a_template_writes_wrongly_is_read_rightly_and_as_it_writes_it(each: str, keys: tuple[str, str]) -> None:
     source = template(each)
     fmt = ChatFormat.from_template(source)
-    assert (fmt.tools.shape, fmt.tools.section_start + fmt.tools.call_start, fmt.tools.call_end) == (Shape.JSON, "<do>", "</do>")
+    assert (fmt.tools.shape, fmt.tools.section_start + fmt.tools.call_start, fmt.tools.call_end) == ("json", "<do>", "</do>")
     one = f'<do>{{"{keys[0]}": "measure", "{keys[1]}": {{"text": "ash", "n": 3}}}}</do>'
     call = ToolCall("measure", '{"text": "ash", "n": 3}', "abcdefgh0")
     assert write_calls(fmt.tools, [call]) == one
@@ -227,8 +227,8 @@ def test_json_that_a_template_writes_wrongly_is_read_rightly_and_as_it_writes_it
 
 def test_nested_json_that_a_template_writes_wrongly_keeps_its_keys() -> None:
     source = template("{{ '<do>{\"function\": {\"name\": \"' ~ n ~ ', \"arguments\": ' ~ a | tojson ~ '}}</do>' }}")
-    fields = ChatFormat.from_template(source).tools.fields
-    assert fields is not None
+    fields = ChatFormat.from_template(source).tools.call
+    assert isinstance(fields, JsonCall)
     assert (fields.name, fields.arguments) == (("function", "name"), ("function", "arguments"))
     parser = read(source, '<do>{"function": {"name": "measure", "arguments": {"text": "ash"}}}</do>', TOOLS)
     assert calls_of(parser) == [ASH]

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from llm_magics.chat.encodings.syntax import ToolSyntax
 from llm_magics.chat.recovery import bodies as near_miss
 from llm_magics.chat.recovery.wrappers import read_calls
 from llm_magics.chat.scan import reader
 from llm_magics.chat.scan.reader import Malformed, Reader
-from llm_magics.chat.syntax.syntax import JsonFields, Shape, ToolSyntax
 
-SYNTAX = ToolSyntax(Shape.JSON, call_start="<t>", call_end="</t>", fields=JsonFields())
+SYNTAX = ToolSyntax(call_start="<t>", call_end="</t>")
 
 
 class _Counting:

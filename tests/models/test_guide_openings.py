@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from llm_magics.chat.encodings.syntax import ToolSyntax
 from llm_magics.chat.encodings.writer import write_calls
 from llm_magics.chat.parsing.call import CallReader
 from llm_magics.chat.parsing.callevents import Calls
 from llm_magics.chat.scan.reader import Reader
-from llm_magics.chat.syntax.syntax import ToolSyntax
 from llm_magics.engine.values import Grammar
 from llm_magics.events import ToolCallStart
 from llm_magics.messages import ToolCall, ToolSpec, user

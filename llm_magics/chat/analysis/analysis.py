@@ -11,22 +11,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from llm_magics.chat.encodings import encodings
+from llm_magics.chat.encodings.encoding import PROBE_NAMES, Encoding
+from llm_magics.chat.encodings.syntax import JsonCall, ToolSyntax
 from llm_magics.chat.syntax.compare import common_suffix
-from llm_magics.chat.syntax.syntax import JsonFields, Shape, ToolSyntax, TurnSyntax
+from llm_magics.chat.syntax.syntax import TurnSyntax
 from llm_magics.chat.syntax.tags import tag_spans, tags
 from llm_magics.chat.template.shaping import Repairs
 from llm_magics.chat.template.template import ChatTemplate
 
-from .callprobe import PROBE_NAMES
+from .callprobe import CallRenderer
 from .calls import find_calls, find_meant, shown_in_instructions
 from .frame import CALLING, TOOL, USER, Frame, find_frame
 from .overrides import OVERRIDES, Override
 from .probe import Probe, find_repairs
 from .reasoning import NO_REASONING, Finder, ReasoningSyntax, finders
 
-GENERIC_TOOLS = ToolSyntax(
-    Shape.GENERIC, call_start="<tool_call>\n", call_end="\n</tool_call>", separator="\n", fields=JsonFields()
-)
+GENERIC_TOOLS = ToolSyntax(JsonCall(ours=True), call_start="<tool_call>\n", call_end="\n</tool_call>", separator="\n")
 """How calls are written where a template knows none: what most models have seen most of."""
 
 BUILT_IN = "builtin_tools"
@@ -54,19 +55,22 @@ def analyse(template: ChatTemplate, overrides: Sequence[Override] = OVERRIDES) -
 
     Raises TemplateError where the template cannot render a single user message.
     """
-    return _analyse(template, tuple(overrides), finders())
+    return _analyse(template, tuple(overrides), finders(), encodings())
 
 
 @lru_cache(maxsize=64)
-def _analyse(template: ChatTemplate, overrides: Sequence[Override], ways: Sequence[Finder]) -> Analysis:
+def _analyse(
+    template: ChatTemplate, overrides: Sequence[Override], ways: Sequence[Finder], known: Sequence[type[Encoding]]
+) -> Analysis:
     asked = Probe(template)
     asked.repairs = find_repairs(template)
     frame = find_frame(asked)
     reasoning = next((way for find in ways if (way := find(asked, frame))), NO_REASONING)
     turn = _find_turn(asked, frame, reasoning)
-    tools, ends = find_calls(asked, frame, turn, reasoning) if asked.repairs.calls == "template" else (None, ())
+    render = CallRenderer(asked, frame, turn, reasoning, known)
+    tools, ends = find_calls(render) if asked.repairs.calls == "template" else (None, ())
     notes: list[str] = []
-    meant = find_meant(asked, frame, turn, reasoning, tools) if asked.repairs.calls == "template" else None
+    meant = find_meant(render, tools) if asked.repairs.calls == "template" else None
     written, tools = (tools, meant) if meant else (None, tools)
     if written is not None:
         notes.append("The template writes calls as JSON with a mistake: proper JSON is read as well.")
@@ -83,15 +87,14 @@ def _analyse(template: ChatTemplate, overrides: Sequence[Override], ways: Sequen
     if ends:
         turn = TurnSyntax(turn.generation_prompt, turn.content_start, turn.content_end, turn.end, (*turn.extra_ends, *ends))
     found = tools or GENERIC_TOOLS
-    alternates = (written,) if written else _alternates(asked, frame, turn, reasoning, found)
+    alternates = (written,) if written else _alternates(render, found)
     return Analysis(asked.repairs, turn, reasoning, found, tuple(notes), alternates)
 
 
-def _alternates(
-    asked: Probe, frame: Frame, turn: TurnSyntax, reasoning: ReasoningSyntax, known: ToolSyntax
-) -> tuple[ToolSyntax, ...]:
+def _alternates(render: CallRenderer, known: ToolSyntax) -> tuple[ToolSyntax, ...]:
     """Other ways in which calls are written: as the instructions show them (Phi-4), and those of tools that the caller declares
     as built in, where that makes a difference (Llama 3.1)."""
+    asked = render.probe
     if asked.repairs.calls != "template":
         return ()
     shown = shown_in_instructions(asked, known)
@@ -99,7 +102,7 @@ def _alternates(
         return (shown,) if shown is not None else ()
     again = Probe(asked.template, {BUILT_IN: list(PROBE_NAMES)})
     again.repairs = asked.repairs
-    found, _ = find_calls(again, frame, turn, reasoning)
+    found, _ = find_calls(CallRenderer(again, render.frame, render.turn, render.reasoning, render.encodings))
     return (found,) if found is not None and found != known and found.has_marker else ()
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from llm_magics.chat.encodings.encoding import FIRST, SECOND, VALUES, Encoding
 from llm_magics.chat.syntax.compare import safe_suffix
 from llm_magics.chat.syntax.syntax import TurnSyntax
 from llm_magics.chat.syntax.tags import tags
@@ -15,55 +18,62 @@ from .frame import USER, Frame
 from .probe import Probe
 from .reasoning import ReasoningSyntax
 
-PROBE_NAMES = FIRST, SECOND = "qfirsttool", "qsecondtool"
 _SAID = "qsaidword"
-KEYS = ("qkeya", "qkeyb", "qkeyc")
 IDS = ("qidfirst1", "qidsecon2")
-VALUES = {"qkeya": "qvala", "qkeyb": "qvalb"}
 OTHER = {"qkeyc": "qvalc"}
-SAMPLES: dict[str, Any] = {
-    "string": "qvala",
-    "integer": 31259,
-    "number": 31259.5,
-    "boolean": True,
-    "array": [31259, "qitem"],
-    "object": {"qsub": "qitem"},
-    "null": None,
-}
-"""One value of each JSON type, to see how each is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """The same turn with one call and with two, without the turn's opener and end."""
+
+    one: str
+    two: str
 
 
 class CallRenderer:
-    """Renders turns that consist of calls."""
+    """Renders turns that consist of calls, of a template whose frame and reasoning are known."""
 
-    def __init__(self, probe: Probe, frame: Frame, turn: TurnSyntax, reasoning: ReasoningSyntax) -> None:
-        self._probe = probe
-        self._frame = frame
-        self._turn = turn
-        self._reasoning = reasoning
+    def __init__(
+        self,
+        probe: Probe,
+        frame: Frame,
+        turn: TurnSyntax,
+        reasoning: ReasoningSyntax,
+        encodings: Sequence[type[Encoding]],
+    ) -> None:
+        self.probe = probe
+        self.frame = frame
+        self.turn = turn
+        self.reasoning = reasoning
+        self.encodings = encodings
+
+    def texts(self) -> Texts:
+        """The turn with one call and with two."""
+        return Texts(self.calls((FIRST, VALUES)), self.calls((FIRST, VALUES), (SECOND, OTHER)))
 
     def calls(self, *calls: tuple[str, dict[str, Any]], said: str = "") -> str:
         """The turn's text from after its opener, empty thought and empty content, to before the turn's end."""
         body = self.body(*calls, said=said)
         body = self._without_empty_content(self._without_empties(body), calls)
-        return _without_turn_end(body, [self._turn.end, *self._frame.ends])
+        return _without_turn_end(body, [self.turn.end, *self.frame.ends])
 
     def body(self, *calls: tuple[str, dict[str, Any]], said: str = "") -> str:
         """The turn's text from after its opener to the end."""
         made = tuple(ToolCall(name, json.dumps(args), i) for (name, args), i in zip(calls, IDS, strict=False))
         tools = [ToolSpec(name, "qtext", _schema(args)) for name, args in calls]
         message = Message("assistant", said, tool_calls=made)
-        return self._frame.body_of(self._probe, [USER, message], tools)
+        return self.frame.body_of(self.probe, [USER, message], tools)
 
     def _without_empties(self, body: str) -> str:
-        markers = [*self._reasoning.openers, *self._reasoning.closers]
-        if self._turn.content_end:
-            markers += [self._turn.content_start.strip(), self._turn.content_end.strip()]
+        markers = [*self.reasoning.openers, *self.reasoning.closers]
+        if self.turn.content_end:
+            markers += [self.turn.content_start.strip(), self.turn.content_end.strip()]
         for marker in markers:
             lead = len(body) - len(body.lstrip())
             if marker and body[lead:].startswith(marker):
                 body = body[lead + len(marker) :]
-        return body.removeprefix(self._reasoning.end[len(self._reasoning.end.rstrip()) :])
+        return body.removeprefix(self.reasoning.end[len(self.reasoning.end.rstrip()) :])
 
     def _without_empty_content(self, body: str, calls: tuple[tuple[str, dict[str, Any]], ...]) -> str:
         """Without the frame that the template writes around content even if there is none: ``<text></text>``."""
@@ -74,7 +84,7 @@ class CallRenderer:
             return body
         rest = body.lstrip()[len(opened.strip()) :]
         closed = (tags(behind) or [""])[0]
-        framed = behind.lstrip().startswith(closed) and rest.lstrip().startswith(closed) and closed not in self._frame.prompt_on
+        framed = behind.lstrip().startswith(closed) and rest.lstrip().startswith(closed) and closed not in self.frame.prompt_on
         return rest.lstrip()[len(closed) :] if closed and framed else rest
 
 

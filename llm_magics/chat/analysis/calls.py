@@ -1,8 +1,8 @@
 """Find how tool calls are written, by rendering calls whose every word is known and reading off what stands around them.
 
 One call is ``PRE name MID arguments POST``; a second one adds ``BETWEEN``. What PRE and BETWEEN share at their ends opens each
-call, what is left of PRE opens the section; likewise behind. JSON is found by parsing it; arguments that are none are left to
-:mod:`.encodings`.
+call, what is left of PRE opens the section; likewise behind. How arguments are written is found by each of
+:func:`encodings <llm_magics.chat.encodings.encodings>` in turn.
 """
 
 from __future__ import annotations
@@ -10,62 +10,45 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+from llm_magics.chat.encodings.encoding import FIRST, KEYS, SECOND, VALUES, Sample
+from llm_magics.chat.encodings.json import MAX_TRIES, JsonArguments, is_text_of, json_arguments
+from llm_magics.chat.encodings.syntax import BlockCall, JsonCall, KeyedCall, NamedCall, ToolSyntax
 from llm_magics.chat.syntax.compare import common_prefix, common_suffix, safe_prefix, safe_suffix
-from llm_magics.chat.syntax.syntax import BlockSyntax, JsonFields, Shape, ToolSyntax, TurnSyntax
+from llm_magics.chat.syntax.syntax import BlockSyntax
 from llm_magics.chat.syntax.tags import closing, is_tag, tags
 
-from .arguments import read_arguments, with_escapes
-from .callprobe import FIRST, IDS, KEYS, OTHER, SECOND, VALUES, CallRenderer
-from .frame import TOOL, USER, Frame
+from .callprobe import IDS, OTHER, CallRenderer, Texts
+from .frame import TOOL, USER
 from .probe import Probe
-from .reasoning import ReasoningSyntax
 
 _ID_FORM = "functions.{name}:{index}"  # of an id that carries the name, where the template does not show one
-_MAX_TRIES = 100  # a template that writes more braces than this before a call is not read
+_AWKWARD = {"X": "&", "Y": '"', "Z": "<", "W": ">", "V": "'"}  # a capital stands before each, to find it again
 
 
-@dataclass(frozen=True, slots=True)
-class _Texts:
-    """The same turn with one call and with two, without the turn's opener and end."""
-
-    one: str
-    two: str
-
-
-def find_calls(
-    probe: Probe, frame: Frame, turn: TurnSyntax, reasoning: ReasoningSyntax
-) -> tuple[ToolSyntax | None, tuple[str, ...]]:
+def find_calls(render: CallRenderer) -> tuple[ToolSyntax | None, tuple[str, ...]]:
     """The syntax of a template's tool calls and what may end a turn after calls; None where it cannot be read off."""
-    render = CallRenderer(probe, frame, turn, reasoning)
-    texts = _Texts(render.calls((FIRST, VALUES)), render.calls((FIRST, VALUES), (SECOND, OTHER)))
+    texts = render.texts()
     found = _named_by_id(texts) if FIRST not in texts.one else _json_calls(texts) or _keyed_calls(texts)
     if found is None and FIRST in texts.one:
         found = _text_calls(texts, render)
-        found = with_escapes(found, render) if found else None
-    return _finished(found, probe, frame, turn, reasoning, render) if found else (None, ())
+        found = _with_escapes(found, render) if found else None
+    return _finished(found, render) if found else (None, ())
 
 
-def _finished(
-    found: ToolSyntax,
-    probe: Probe,
-    frame: Frame,
-    turn: TurnSyntax,
-    reasoning: ReasoningSyntax,
-    render: CallRenderer,
-) -> tuple[ToolSyntax, tuple[str, ...]]:
+def _finished(found: ToolSyntax, render: CallRenderer) -> tuple[ToolSyntax, tuple[str, ...]]:
     """The syntax with its blocks, and without what belongs to the turn; and what may end a turn after calls."""
-    blocks = _blocks(found, turn, reasoning, frame, render)
+    blocks = _blocks(found, render)
     if blocks is not None:
-        found = replace(found, shape=Shape.RECIPIENT, blocks=blocks, section_start="", section_end="", separator="")
+        found = replace(found, call=BlockCall.of(found.named, blocks), section_start="", section_end="", separator="")
         return replace(found, call_start=blocks.call, call_end=_body_end(found, blocks)), ()
-    if probe.repairs.split_calls:
+    if render.probe.repairs.split_calls:
         found = replace(found, separator="", parallel=False)
     found = _closed_by_its_pair(found)
-    for mark in (turn.end.strip(), *tags(frame.prompt_on)[:1]):  # here the turn is over, or the next one begins
+    for mark in (render.turn.end.strip(), *tags(render.frame.prompt_on)[:1]):  # here the turn is over, or the next one begins
         if mark:
             found = replace(found, section_end=found.section_end.partition(mark)[0])
     if found.section_start.strip() or found.array:
@@ -74,27 +57,23 @@ def _finished(
     return replace(found, section_start="", section_end=""), ends
 
 
-def find_meant(
-    probe: Probe, frame: Frame, turn: TurnSyntax, reasoning: ReasoningSyntax, found: ToolSyntax | None
-) -> ToolSyntax | None:
+def find_meant(render: CallRenderer, found: ToolSyntax | None) -> ToolSyntax | None:
     """The JSON that a template meant to write, where a quote, a comma or a brace of its own is wrong, e.g. ``{"name": "f, ``.
 
     Models write JSON there; what the template itself writes is JSON to nobody, and ``found`` reads it.
     """
-    if found is not None and (found.fields is not None or "{" not in found.section_start + found.call_start):
+    if found is not None and (isinstance(found.call, JsonCall) or "{" not in found.section_start + found.call_start):
         return None
-    render = CallRenderer(probe, frame, turn, reasoning)
-    texts = _Texts(render.calls((FIRST, VALUES)), render.calls((FIRST, VALUES), (SECOND, OTHER)))
-    meant = _near_json(texts)
-    return _finished(meant, probe, frame, turn, reasoning, render)[0] if meant else None
+    meant = _near_json(render.texts())
+    return _finished(meant, render)[0] if meant else None
 
 
 def shown_in_instructions(probe: Probe, found: ToolSyntax) -> ToolSyntax | None:
     """Calls as the instructions show them, where the history writes none of the marker: ``functools[{"name": ...}]``."""
-    if found.has_marker or found.fields is None:
+    if found.has_marker or not isinstance(found.call, JsonCall):
         return None
     text = probe.text([USER], [TOOL])
-    key = re.escape(json.dumps(found.fields.name[0]))
+    key = re.escape(json.dumps(found.call.name[0]))
     shown = re.search(rf"""(?<!\S)([^\s\[\]{{}}()"'`:,]{{3,40}})\s?(\[?)\s*\{{\s*{key}\s*:""", text)
     if shown is None or not (shown.group(2) or is_tag(shown.group(1))):
         return None
@@ -105,14 +84,14 @@ def shown_in_instructions(probe: Probe, found: ToolSyntax) -> ToolSyntax | None:
 # --- JSON objects that hold the name ----------------------------------------------------------------------------------------
 
 
-def _json_calls(texts: _Texts) -> ToolSyntax | None:
-    spans = [_object_around(texts.one, FIRST)]
-    if spans[0] is None:
+def _json_calls(texts: Texts) -> ToolSyntax | None:
+    first = _object_around(texts.one, FIRST)
+    if first is None:
         return None
-    start, end, value = spans[0]
+    start, end, value = first
     paths = dict(_paths(value))
     name = next((p for p, v in paths.items() if v == FIRST), None)
-    arguments = next((p for p, v in paths.items() if v == VALUES or _is_text_of(v, VALUES)), None)
+    arguments = next((p for p, v in paths.items() if v == VALUES or is_text_of(v, VALUES)), None)
     if name is None or arguments is None or arguments == ():
         return None
     second = _object_around(texts.two, SECOND, texts.two.find(FIRST))
@@ -121,57 +100,53 @@ def _json_calls(texts: _Texts) -> ToolSyntax | None:
     ids = [p for p, v in rest.items() if v == IDS[0] or (other and other.get(p) != v)]
     places = {"name": name, "arguments": arguments, "id": ids[0] if ids else ()}
     order = sorted(("name", "arguments", *(["id"] if ids else [])), key=lambda part: list(paths).index(places[part]))
-    fields = JsonFields(
-        name,
-        arguments,
-        ids[0] if ids else (),
-        isinstance(paths[arguments], str),
-        tuple(order),
-        tuple((p, json.dumps(v)) for p, v in rest.items() if p not in ids),
-    )
-    syntax = ToolSyntax(Shape.JSON, fields=fields, id_place="field" if ids else "")
+    constants = tuple((p, json.dumps(v)) for p, v in rest.items() if p not in ids)
+    call = JsonCall(name, arguments, ids[0] if ids else (), tuple(order), constants)
+    syntax = ToolSyntax(call, JsonArguments(isinstance(paths[arguments], str)))
     return _around(syntax, texts, (start, end), second[:2] if second else None)
 
 
-def _keyed_calls(texts: _Texts) -> ToolSyntax | None:
+def _keyed_calls(texts: Texts) -> ToolSyntax | None:
     around = _object_around(texts.one, FIRST)
     if around is None or set(around[2]) != {FIRST}:
         return None
     value = around[2][FIRST]
-    if value != VALUES and not _is_text_of(value, VALUES):
+    if value != VALUES and not is_text_of(value, VALUES):
         return None
     second = _object_around(texts.two, SECOND, texts.two.find(FIRST))
-    syntax = ToolSyntax(Shape.KEYED, arguments_as_text=isinstance(value, str))
+    syntax = ToolSyntax(KeyedCall(), JsonArguments(isinstance(value, str)))
     return _around(syntax, texts, around[:2], second[:2] if second else None)
 
 
-def _near_json(texts: _Texts) -> ToolSyntax | None:
+def _near_json(texts: Texts) -> ToolSyntax | None:
     """Calls that are JSON but for the template's own mistakes."""
     first, second = _near_object(texts.one, FIRST, VALUES), _near_object(texts.two, SECOND, OTHER)
     if first is None:
         return None
-    span, keys, as_text = first
-    fields = JsonFields(keys[:-1], (*keys[:-2], keys[-1]), arguments_as_text=as_text)
-    return _around(ToolSyntax(Shape.JSON, fields=fields), texts, span, second[0] if second else None)
+    span, keys, how = first
+    syntax = ToolSyntax(JsonCall(keys[:-1], (*keys[:-2], keys[-1])), how)
+    return _around(syntax, texts, span, second[0] if second else None)
 
 
-def _near_object(text: str, name: str, arguments: dict[str, Any]) -> tuple[tuple[int, int], tuple[str, ...], bool] | None:
+def _near_object(
+    text: str, name: str, arguments: dict[str, Any]
+) -> tuple[tuple[int, int], tuple[str, ...], JsonArguments] | None:
     """Where an object stands whose quotes or braces do not match; its keys from the outermost to the name's, and the
-    arguments'; whether these are text."""
+    arguments'; how these are written. E.g. of ``{"name": "f, "arguments": {}}``."""
     opened = re.search(r'((?:\{\s*"\w+"\s*:\s*)+)"?' + re.escape(name) + r'"?\s*,?\s*"(\w+)"\s*:\s*', text)
-    found = _json_arguments(text, opened.end(), arguments) if opened else None
-    if opened is None or found is None or text[opened.end() : found[0]] not in ("", '"'):
+    found = json_arguments(text, opened.end(), arguments) if opened else None
+    if opened is None or found is None or text[opened.end() : found[1]] not in ("", '"'):
         return None
     keys = re.findall(r'"(\w+)"', opened.group(1))
-    closed = re.compile(rf'"?(?:\s*\}}){{0,{len(keys)}}}').match(text, found[1])
-    return (opened.start(), closed.end() if closed else found[1]), (*keys, opened.group(2)), found[2]
+    closed = re.compile(rf'"?(?:\s*\}}){{0,{len(keys)}}}').match(text, found[2])
+    return (opened.start(), closed.end() if closed else found[2]), (*keys, opened.group(2)), found[0]
 
 
 def _object_around(text: str, word: str, after: int = 0) -> tuple[int, int, dict[str, Any]] | None:
     """The outermost JSON object, beginning after ``after``, that holds the word: start, end, value."""
     at = text.find(word)
     decoder = json.JSONDecoder()
-    for match in islice(re.compile(r"\{").finditer(text, after, max(at, after)), _MAX_TRIES):
+    for match in islice(re.compile(r"\{").finditer(text, after, max(at, after)), MAX_TRIES):
         try:
             value, end = decoder.raw_decode(text, match.start())
         except (ValueError, RecursionError):
@@ -188,19 +163,10 @@ def _paths(value: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
             yield from _paths(inner, (*above, key))
 
 
-def _is_text_of(value: Any, arguments: dict[str, Any]) -> bool:
-    if not isinstance(value, str):
-        return False
-    try:
-        return bool(json.loads(value) == arguments)
-    except (ValueError, RecursionError):
-        return False
-
-
 # --- what stands around calls -----------------------------------------------------------------------------------------------
 
 
-def _around(syntax: ToolSyntax, texts: _Texts, first: tuple[int, int], second: tuple[int, int] | None) -> ToolSyntax:
+def _around(syntax: ToolSyntax, texts: Texts, first: tuple[int, int], second: tuple[int, int] | None) -> ToolSyntax:
     """Read section, call markers and separator off what stands before, between and behind."""
     pre, post = texts.one[: first[0]], texts.one[first[1] :]
     if second is None or second[0] < 0:
@@ -235,7 +201,7 @@ def _closed_by_its_pair(syntax: ToolSyntax) -> ToolSyntax:
 
 def _is_array(syntax: ToolSyntax, pre: str, post: str) -> bool:
     """Whether the calls stand in the brackets of a list: ``[{"name": "f"}, {"name": "g"}]`` or ``[f(a=1), g()]``."""
-    listed = syntax.shape in (Shape.JSON, Shape.KEYED, Shape.PYTHONIC, Shape.LITERAL)
+    listed = not isinstance(syntax.call, NamedCall) or bool(syntax.arguments.opening)
     return listed and pre.rstrip()[-1:] == "[" and post.lstrip()[:1] == "]"
 
 
@@ -252,39 +218,31 @@ def _array(syntax: ToolSyntax, pre: str, between: str, post: str) -> ToolSyntax:
 # --- calls as text: the name, then the arguments ----------------------------------------------------------------------------
 
 
-def _text_calls(texts: _Texts, render: CallRenderer) -> ToolSyntax | None:
+def _text_calls(texts: Texts, render: CallRenderer) -> ToolSyntax | None:
     texts = replace(texts, two=texts.two.replace(IDS[1], IDS[0]))  # an id is no difference between calls
     name_at = texts.one.find(FIRST)
-    again = _name_again(texts.one)
-    mid_at = again[1] if again else name_at + len(FIRST)
-    found = _json_arguments(texts.one, mid_at, VALUES)
-    if found:
-        start, end, as_text = found
-        syntax = ToolSyntax(Shape.NAME_JSON, arguments_as_text=as_text, name_again=again[0] if again else "")
-        syntax = replace(syntax, name_end=texts.one[mid_at:start])
-    else:
-        read = read_arguments(texts.one, mid_at, render)
-        if read is None:
-            return None
-        syntax, end = read
-        syntax = replace(syntax, name_again=again[0] if again else "")
-    second = _second_call(texts, name_at, end)
-    syntax = _around(syntax, texts, (name_at, end), second)
+    again, mid_at = _name_again(texts.one) or ("", name_at + len(FIRST))
+    sample = Sample(texts.one, mid_at, render.calls)
+    found = next((found for encoding in render.encodings if (found := encoding.find(sample))), None)
+    if found is None:
+        return None
+    arguments, start, end = found
+    syntax = ToolSyntax(NamedCall(texts.one[mid_at:start], name_again=again), arguments)
+    syntax = _around(syntax, texts, (name_at, end), _second_call(texts, name_at, end))
     return _with_index(_with_id(syntax), texts)
 
 
-def _named_by_id(texts: _Texts) -> ToolSyntax | None:
+def _named_by_id(texts: Texts) -> ToolSyntax | None:
     """Calls of which the template writes the id and not the name: the id says whom they call, as ``functions.f:0`` does."""
     at = texts.one.find(IDS[0])
-    found = _json_arguments(texts.one, at + len(IDS[0]), VALUES) if at >= 0 else None
+    found = json_arguments(texts.one, at + len(IDS[0]), VALUES) if at >= 0 else None
     if found is None:
         return None
-    start, end, as_text = found
-    name_end = texts.one[at + len(IDS[0]) : start]
-    syntax = ToolSyntax(Shape.NAME_JSON, arguments_as_text=as_text, name_end=name_end, id_place="carries", id_form=_ID_FORM)
+    how, start, end = found
+    call = NamedCall(texts.one[at + len(IDS[0]) : start], id_place="carries", id_form=_ID_FORM)
     second = texts.two.find(IDS[1])
-    other = _json_arguments(texts.two, second + len(IDS[1]), OTHER) if second >= 0 else None
-    return _around(syntax, texts, (at, end), (second, other[1]) if other else None)
+    other = json_arguments(texts.two, second + len(IDS[1]), OTHER) if second >= 0 else None
+    return _around(ToolSyntax(call, how), texts, (at, end), (second, other[2]) if other else None)
 
 
 def _name_again(text: str) -> tuple[str, int] | None:
@@ -295,20 +253,7 @@ def _name_again(text: str) -> tuple[str, int] | None:
     return (text[first:second], second + len(FIRST)) if 0 <= second < keys else None
 
 
-def _json_arguments(text: str, at: int, arguments: dict[str, Any]) -> tuple[int, int, bool] | None:
-    for match in islice(re.compile(r'[{"]').finditer(text, at), _MAX_TRIES):
-        try:
-            value, end = json.JSONDecoder().raw_decode(text, match.start())
-        except (ValueError, RecursionError):
-            continue
-        if value == arguments:
-            return match.start(), end, False
-        if _is_text_of(value, arguments):
-            return match.start(), end, True
-    return None
-
-
-def _second_call(texts: _Texts, start: int, end: int) -> tuple[int, int] | None:
+def _second_call(texts: Texts, start: int, end: int) -> tuple[int, int] | None:
     """Where the second call's name begins; its end is where the text after the first call's end comes again."""
     at = texts.two.find(SECOND)
     if at < 0 or FIRST not in texts.two:
@@ -319,49 +264,61 @@ def _second_call(texts: _Texts, start: int, end: int) -> tuple[int, int] | None:
 
 
 def _with_id(syntax: ToolSyntax) -> ToolSyntax:
-    """Find the call's id before or after the name."""
-    if IDS[0] in syntax.name_end:
-        name_end, _, id_end = syntax.name_end.partition(IDS[0])
-        return replace(syntax, id_place="after", name_end=name_end, id_end=id_end)
+    """Find the call's id before or after the name, e.g. of ``[CALL]qfirsttool[ID]qidfirst1[ARGS]{}``."""
+    call = syntax.named
+    if IDS[0] in call.name_end:
+        name_end, _, id_end = call.name_end.partition(IDS[0])
+        return replace(syntax, call=replace(call, id_place="after", name_end=name_end, id_end=id_end))
     if IDS[0] in syntax.call_start:
         before, _, id_end = syntax.call_start.partition(IDS[0])
-        return replace(syntax, id_place="before", call_start=before, id_end=id_end)
+        return replace(syntax, call_start=before, call=replace(call, id_place="before", id_end=id_end))
     return syntax
 
 
-def _with_index(syntax: ToolSyntax, texts: _Texts) -> ToolSyntax:
-    """Find a running number behind the name; glued to the name it makes the two an id."""
-    mid = re.search(r"\d+", syntax.name_end)
-    second = re.compile(re.escape(SECOND) + re.sub(r"\\?\d+", r"(\\d+)", re.escape(syntax.name_end), count=1))
+def _with_index(syntax: ToolSyntax, texts: Texts) -> ToolSyntax:
+    """Find a running number behind the name, e.g. of ``<call name="f" index="0">``; glued to the name it makes them an id."""
+    call = syntax.named
+    mid = re.search(r"\d+", call.name_end)
+    second = re.compile(re.escape(SECOND) + re.sub(r"\\?\d+", r"(\\d+)", re.escape(call.name_end), count=1))
     counted = second.search(texts.two) if mid else None
     if mid is None or counted is None or int(counted.group(1)) != int(mid.group()) + 1:
         return syntax
-    before, behind = syntax.name_end[: mid.start()], syntax.name_end[mid.end() :]
+    before, behind = call.name_end[: mid.start()], call.name_end[mid.end() :]
     glued = re.search(r"[\w.:/-]*$", syntax.call_start)
     lead = glued.group() if glued else ""
     if re.fullmatch(r"[.:/_-]+", before):
-        start = syntax.call_start[: len(syntax.call_start) - len(lead)]
-        form = f"{lead}{{name}}{before}{{index}}"
-        return replace(syntax, id_place="carries", id_form=form, call_start=start, name_end=behind)
-    return replace(syntax, index_start=before, index_base=int(mid.group()), name_end=behind)
+        call = replace(call, id_place="carries", id_form=f"{lead}{{name}}{before}{{index}}", name_end=behind)
+        return replace(syntax, call=call, call_start=syntax.call_start[: len(syntax.call_start) - len(lead)])
+    return replace(syntax, call=replace(call, index_start=before, index_base=int(mid.group()), name_end=behind))
+
+
+def _with_escapes(syntax: ToolSyntax, render: CallRenderer) -> ToolSyntax:
+    """Find how a template writes awkward characters of names and of keys, e.g. ``&`` as ``&amp;``."""
+    odd = "QN" + "".join(capital + char for capital, char in _AWKWARD.items()) + "U"
+    said = render.calls((odd, {odd.replace("QN", "QK"): "qvala"}))
+    pattern = "(.*?)".join(_AWKWARD) + "(.*?)U"
+    found = [re.search(lead + pattern, said) for lead in ("QN", "QK")]
+    pairs = [tuple(zip(_AWKWARD.values(), match.groups(), strict=True)) if match else () for match in found]
+    name, key = (tuple((char, written) for char, written in each if written not in ("", char)) for each in pairs)
+    arguments = syntax.arguments.with_escapes(key) if key else syntax.arguments
+    return replace(syntax, call=replace(syntax.named, escapes=name), arguments=arguments)
 
 
 # --- blocks with headers ----------------------------------------------------------------------------------------------------
 
 
-def _blocks(
-    found: ToolSyntax, turn: TurnSyntax, reasoning: ReasoningSyntax, frame: Frame, render: CallRenderer
-) -> BlockSyntax | None:
+def _blocks(found: ToolSyntax, render: CallRenderer) -> BlockSyntax | None:
     """The call's header, where the block of a call is opened as the block of an answer is.
 
     So it is where an answer needs a header behind the generation prompt, and the name stands in the call's header: answer's
     and call's headers then end alike.
     """
+    turn, reasoning = render.turn, render.reasoning
     head = turn.content_start
-    named = found.name_again or found.name_end
-    if not head.strip() or found.shape not in (Shape.NAME_JSON, Shape.TAGGED, Shape.LITERAL, Shape.PYTHONIC):
+    named = found.named.name_again or found.named.name_end
+    if not head.strip() or not isinstance(found.call, NamedCall):
         return None
-    reopened = _reopening(found, frame, render)
+    reopened = _reopening(found, render)
     header_end = (tags(head) or [re.sub(r"^\w+", "", head)])[-1]
     if not reopened or not head.endswith(header_end):
         return None
@@ -374,21 +331,21 @@ def _blocks(
     call = call if call.strip() else ""
     addressee = re.sub(r"[\w.:-]+$", "", call)
     last = tags((found.call_end + found.separator + found.section_end).partition(reopened)[0])
-    shown = [turn.end, reasoning.end, *frame.ends, *last[-1:]]
+    shown = [turn.end, reasoning.end, *render.frame.ends, *last[-1:]]
     ends = tuple(dict.fromkeys(mark for text in shown for mark in tags(text)[:1]))
     return BlockSyntax(reopened, header_end, content, call, addressee if addressee.strip() else "", ends)
 
 
-def _reopening(found: ToolSyntax, frame: Frame, render: CallRenderer) -> str:
+def _reopening(found: ToolSyntax, render: CallRenderer) -> str:
     """The end of the generation prompt that comes again before a second block, or ""."""
     text = render.body((FIRST, VALUES), said="qsaidword")
-    call = (found.section_start + found.call_start) or ""
+    call, opener = found.section_start + found.call_start, render.frame.prompt_on
     at = text.find("qsaidword")
     for before in (call + FIRST, FIRST):  # the opener may be a part of what was taken for the call's start
         gap = text[at + len("qsaidword") : text.find(before)] if at >= 0 and before in text else ""
-        for size in range(min(len(frame.prompt_on), 300), 1, -1):
-            if frame.prompt_on[-size:].strip() and gap.endswith(frame.prompt_on[-size:]):
-                return frame.prompt_on[-size:]
+        for size in range(min(len(opener), 300), 1, -1):
+            if opener[-size:].strip() and gap.endswith(opener[-size:]):
+                return opener[-size:]
     return ""
 
 

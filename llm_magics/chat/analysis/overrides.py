@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llm_magics.chat.syntax.syntax import LiteralArguments, Shape, ToolSyntax
+from llm_magics.chat.encodings.literal import LiteralArguments
+from llm_magics.chat.encodings.syntax import NamedCall, ToolSyntax
 
 from .reasoning import NO_REASONING, ReasoningSyntax
 
@@ -23,12 +24,12 @@ class Override:
 
 
 _BRACKETED_PYTHON = ToolSyntax(
-    Shape.PYTHONIC,
+    NamedCall(),
+    LiteralArguments(quote_start='"', quote_end='"'),
     section_start="<|tool_call_start|>",
     section_end="<|tool_call_end|>",
     separator=", ",
     array=True,
-    literal=LiteralArguments(quote_start='"', quote_end='"'),
 )
 
 OVERRIDES: tuple[Override, ...] = (

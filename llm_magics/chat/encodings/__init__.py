@@ -1,1 +1,36 @@
-"""The ways in which templates write arguments: each one is read, written and constrained."""
+"""The ways in which templates write arguments: one module each, which finds, writes, reads and constrains it.
+
+The table is public: :func:`register` adds an encoding, and :func:`registered` does for as long as a ``with`` block lasts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .encoding import Encoding
+from .json import JsonArguments
+from .literal import LiteralArguments
+from .tagged import TaggedArguments
+
+_encodings: list[type[Encoding]] = [JsonArguments, LiteralArguments, TaggedArguments]
+
+
+def encodings() -> tuple[type[Encoding], ...]:
+    """The encodings that are known, in the order in which a template is searched for them."""
+    return tuple(_encodings)
+
+
+def register(encoding: type[Encoding]) -> None:
+    """Add an encoding; templates are searched for it before those that are known."""
+    _encodings.insert(0, encoding)
+
+
+@contextmanager
+def registered(encoding: type[Encoding]) -> Iterator[None]:
+    """Know an encoding inside a ``with`` block."""
+    register(encoding)
+    try:
+        yield
+    finally:
+        _encodings.remove(encoding)

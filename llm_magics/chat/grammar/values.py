@@ -286,3 +286,10 @@ def raw_regex(node: Node) -> str | None:
         if whole and not re.search(r"(?<!\\)[\^$|]", re.sub(r"\[(\\.|[^\]])*\]", "", whole[1])):
             parts.append(f"/{inside_slashes(whole[1])}/")
     return " & ".join(parts) if parts else None
+
+
+def other_name(writer: GrammarWriter, declared: Mapping[str, Any]) -> str:
+    """A bare name that is none of the declared ones."""
+    writer.terminal("WORD")
+    taken = " | ".join(quoted(key) for key in declared)
+    return writer.new_terminal(f"WORD & ~({taken})", "K") if taken else "WORD"

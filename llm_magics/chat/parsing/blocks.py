@@ -213,13 +213,13 @@ class BlockReader:
 
     def _before_arguments(self) -> Reading[None]:
         """What stands between header and arguments: the rest of the marker behind the name."""
-        syntax = self._set.syntax
-        behind = syntax.name_again or syntax.name_end
+        how = self._set.syntax.named
+        behind = how.name_again or how.name_end
         rest = behind.partition(self._header_end)[2] if self._header_end in behind else ""
         yield from self._in.expect(rest)
-        if syntax.name_again:
+        if how.name_again:
             yield from self._in.name()
-            yield from self._in.expect(syntax.name_end)
+            yield from self._in.expect(how.name_end)
         yield from self._in.space()
 
     def _empty(self) -> Reading[bool]:

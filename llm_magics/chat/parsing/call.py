@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from llm_magics.chat.encodings.literals import LiteralReader
-from llm_magics.chat.encodings.tagged import TagReader
-from llm_magics.chat.encodings.typed import typed_arguments
+from llm_magics.chat.encodings.encoding import Around
+from llm_magics.chat.encodings.json import JsonArguments
+from llm_magics.chat.encodings.syntax import BlockCall, JsonCall, KeyedCall, NamedCall, ToolSyntax
 from llm_magics.chat.scan.reader import NAME, Malformed, Reader, Reading, Truncated, scanner_of
-from llm_magics.chat.syntax.syntax import Shape, ToolSyntax, escape
+from llm_magics.chat.syntax.syntax import escape
 from llm_magics.chat.syntax.tags import marks, tags, told_apart
 from llm_magics.messages import ToolSpec
 
@@ -73,8 +73,8 @@ class CallReader:
     def _markers(self) -> list[str]:
         """The markers of a call, one of which another may begin like."""
         syntax = self._syntax
-        texts = [syntax.call_start, syntax.call_end, syntax.section_end, syntax.separator, syntax.name_end]
-        return [*texts, syntax.tagged.start, syntax.tagged.end] if syntax.tagged else texts
+        texts = [syntax.call_start, syntax.call_end, syntax.section_end, syntax.separator, syntax.named.name_end]
+        return [*texts, *syntax.arguments.tags]
 
     def _first(self, marker: str) -> tuple[str, ...]:
         """The first piece of a marker, by which it is told from the others; nothing where it is layout alone."""
@@ -85,12 +85,13 @@ class CallReader:
         listed = self._syntax.array or (yield from self._list_of_objects(ahead))
         if listed and (yield from self._in.peek(ahead)) == "[":
             ahead = yield from self._in.space_ahead(ahead + 1)
-        if self._syntax.shape in (Shape.JSON, Shape.KEYED, Shape.GENERIC):
+        if not isinstance(self._syntax.call, NamedCall):
             return (yield from self._in.peek(ahead)) == "{"
         named = yield from self._in.which(scanner_of(list(self._tools)), ahead)
-        if named is None or self._syntax.literal is None:
+        bracket = self._syntax.arguments.opening
+        if named is None or not bracket:
             return named is not None
-        return bool((yield from self._in.ahead(marks(self._syntax.name_end + self._syntax.literal.open), named.end)))
+        return bool((yield from self._in.ahead(marks(self._syntax.call.name_end + bracket), named.end)))
 
     def empty(self, due: tuple[str, ...]) -> Reading[int]:
         """The length of a section with nothing in it, e.g. ``<tool_call></tool_call>``; 0 where something is."""
@@ -124,7 +125,7 @@ class CallReader:
 
     def _list_of_objects(self, ahead: int) -> Reading[bool]:
         """Whether a list of JSON objects stands ahead, where one call is due: models list several calls."""
-        if self._syntax.blocks is not None or not (self._syntax.has_marker or self._syntax.shape is Shape.JSON):
+        if self._syntax.blocks is not None or not (self._syntax.has_marker or isinstance(self._syntax.call, JsonCall)):
             return False
         ahead = yield from self._in.space_ahead(ahead)
         if (yield from self._in.peek(ahead)) != "[":
@@ -134,18 +135,18 @@ class CallReader:
 
     def call(self) -> Reading[None]:
         """Read one call, from behind ``call_start`` to behind ``call_end``."""
-        one = OneCall(self._calls, waits_for_id=self._id_comes_late())
-        objects = self._syntax.shape in (Shape.JSON, Shape.GENERIC, Shape.KEYED)
-        marked = self._syntax.has_marker and self._syntax.blocks is None
-        if not objects and marked and (yield from self._json_instead()):
-            yield from self._objects.fields(one)
-        elif not objects or (self._syntax.shape is not Shape.KEYED and marked and (yield from self._name_instead())):
-            if (yield from self._name(one)):
-                yield from self.arguments(one)
-        elif self._syntax.shape is Shape.KEYED:
+        how = self._syntax.call
+        order = how.order if isinstance(how, JsonCall) else ()
+        one = OneCall(self._calls, waits_for_id="id" in order and order.index("id") > order.index("arguments"))
+        marked = self._syntax.has_marker and not isinstance(how, BlockCall)
+        named = isinstance(how, NamedCall)
+        if isinstance(how, KeyedCall):
             yield from self._objects.keyed(one)
+        elif named != (marked and (yield from (self._json_instead if named else self._name_instead)())):
+            if (yield from self._name(one, self._syntax.named)):
+                yield from self.arguments(one)
         else:
-            yield from self._objects.fields(one)
+            yield from self._objects.fields(one, how if isinstance(how, JsonCall) else JsonCall())
         yield from self._close(one)
 
     def _name_instead(self) -> Reading[bool]:
@@ -161,10 +162,6 @@ class CallReader:
         """Whether a JSON object stands where a name is due: between the template's own markers that is a call too."""
         ahead = yield from self._in.space_ahead()
         return (yield from self._in.peek(ahead)) == "{"
-
-    def _id_comes_late(self) -> bool:
-        order = self._syntax.fields.order if self._syntax.fields and self._syntax.id_place == "field" else ()
-        return "id" in order and order.index("id") > order.index("arguments")
 
     def _close(self, one: OneCall) -> Reading[None]:
         """A call that tags close is complete when they come; JSON and brackets close themselves."""
@@ -201,7 +198,7 @@ class CallReader:
             if (yield from self._in.which(scanner_of([*opens, *self.openings]), after)) is not None:
                 self._in.take(ahead + 1, "marker")
                 return (yield from self._another())
-        if found is None and self._open and syntax.fields is not None and (yield from self._in.peek(ahead)) == "{":
+        if found is None and self._open and isinstance(syntax.call, JsonCall) and (yield from self._in.peek(ahead)) == "{":
             return True  # several objects between one pair of markers
         if found is None:
             return not opens and (yield from self._unannounced(ahead))
@@ -237,12 +234,13 @@ class CallReader:
 
     def _tags(self, due: tuple[str, ...]) -> Reading[None]:
         """Consume tags with any layout between them; the bracket of a list may be left out, and so may tags before JSON."""
+        in_json = isinstance(self._syntax.call, JsonCall)
         for i, tag in enumerate(due):
             if i:
                 yield from self._in.space()
             if tag == "[" and self._syntax.array:
                 self._listed = yield from self._in.optional(tag)
-            elif i and self._syntax.fields is None and (yield from self._in.peek()) == "{" and not tag.startswith("{"):
+            elif i and not in_json and (yield from self._in.peek()) == "{" and not tag.startswith("{"):
                 return
             else:
                 yield from self._in.exactly(tag)
@@ -256,39 +254,38 @@ class CallReader:
 
     # --- shapes with the name as text ---------------------------------------------------------------------------------------
 
-    def _name(self, one: OneCall) -> Reading[bool]:
+    def _name(self, one: OneCall, how: NamedCall) -> Reading[bool]:
         """Read the name and what belongs to it; whether arguments are due: behind ``<f/>`` and before a call's end none are."""
-        syntax = self._syntax
         yield from self._in.space()
-        if syntax.id_place in ("before", "carries"):
+        if how.id_place in ("before", "carries"):
             one.id = yield from self._in.name()
-        if syntax.id_place == "before":
-            yield from self._in.expect(syntax.id_end)
-        one.name = self._name_in(one.id) if syntax.id_place == "carries" else (yield from self._plain_name())
-        behind = syntax.name_end
+        if how.id_place == "before":
+            yield from self._in.expect(how.id_end)
+        one.name = self._name_in(one.id, how.id_form) if how.id_place == "carries" else (yield from self._plain_name(how))
+        behind = how.name_end
         if behind and one.name.endswith(behind):  # what follows the name could be a part of it: "f.call("
             one.name, behind = one.name.removesuffix(behind), ""
         self._objects.check_name(one.name)
-        if syntax.index_start:
-            yield from self._in.expect(syntax.index_start.strip())
+        if how.index_start:
+            yield from self._in.expect(how.index_start.strip())
             yield from self._in.name()
-        if syntax.name_again:
-            yield from self._in.expect(syntax.name_again)
+        if how.name_again:
+            yield from self._in.expect(how.name_again)
             yield from self._in.name()
-        due = yield from self._behind_name(one, behind)
+        due = yield from self._behind_name(one, how, behind)
         one.start()
         return due
 
-    def _behind_name(self, one: OneCall, behind: str) -> Reading[bool]:
+    def _behind_name(self, one: OneCall, how: NamedCall, behind: str) -> Reading[bool]:
         """Read what parts the name from its arguments; models leave it out before JSON, or close the tag in itself."""
-        syntax = self._syntax
-        if behind.strip() and syntax.blocks is None and not (yield from self._in.ahead(marks(behind))):
-            if (yield from self._closed_in_itself(behind)):
+        syntax, arguments = self._syntax, self._syntax.arguments
+        if behind.strip() and not isinstance(how, BlockCall) and not (yield from self._in.ahead(marks(behind))):
+            if not arguments.closes and (yield from self._closed_in_itself(behind.strip())):
                 return False
-            if syntax.id_place == "after" and (yield from self._in.ahead(marks(syntax.id_end))):
-                yield from self._in.expect(syntax.id_end)
+            if how.id_place == "after" and (yield from self._in.ahead(marks(how.id_end))):
+                yield from self._in.expect(how.id_end)
                 return True
-            if syntax.shape is Shape.NAME_JSON and (yield from self._json_instead()):
+            if arguments.closes and not arguments.opening and (yield from self._json_instead()):
                 return True
             if syntax.call_end.strip() and (yield from self._in.ahead(marks(syntax.call_end)[:1])):
                 return False
@@ -296,30 +293,29 @@ class CallReader:
         if one.name not in self._tools and one.name.removesuffix("/") in self._tools:  # <f/>, where "/" may be in names
             one.name = one.name[:-1]
             return False
-        if syntax.id_place == "after":
+        if how.id_place == "after":
             one.id = yield from self._in.name()
-            yield from self._in.expect(syntax.id_end)
+            yield from self._in.expect(how.id_end)
         return True
 
-    def _closed_in_itself(self, behind: str) -> Reading[bool]:
+    def _closed_in_itself(self, tag: str) -> Reading[bool]:
         """Whether the tag of the name closes itself, as ``<invoke name="f"/>`` does: a call without arguments."""
-        tag = behind.strip()
-        if self._syntax.tagged is None or tag[-1].isalnum():
+        if tag[-1].isalnum():
             return False
         found = yield from self._in.which(scanner_of([f"{tag[:-1]}{blank}/{tag[-1]}" for blank in ("", " ")]))
         if found is not None:
             self._in.take(found.end, "marker")
         return found is not None
 
-    def _plain_name(self) -> Reading[str]:
+    def _plain_name(self, how: NamedCall) -> Reading[str]:
         """A name: one of the tools' as the template writes it, however odd, or what looks like a name."""
-        odd = {escape(name, self._syntax.escapes): name for name in self._tools if not NAME.fullmatch(name)}
+        odd = {escape(name, how.escapes): name for name in self._tools if not NAME.fullmatch(name)}
         found = (yield from self._in.which(scanner_of(list(odd)))) if odd else None
         return odd[self._in.take(found.end, "call")] if found else (yield from self._in.name())
 
-    def _name_in(self, call_id: str) -> str:
+    def _name_in(self, call_id: str, id_form: str) -> str:
         """The tool's name inside an id such as ``functions.get_time:0``."""
-        form = re.escape(self._syntax.id_form).replace(r"\{name\}", "(?P<name>.+)").replace(r"\{index\}", r"\d+")
+        form = re.escape(id_form).replace(r"\{name\}", "(?P<name>.+)").replace(r"\{index\}", r"\d+")
         match = re.fullmatch(form, call_id)
         if match and (match["name"] in self._tools or not self._tools):
             return match["name"]
@@ -331,20 +327,16 @@ class CallReader:
         raise Malformed(f"the id {call_id!r} names no tool")
 
     def arguments(self, one: OneCall) -> Reading[None]:
-        """Read the arguments of a call whose name is known."""
-        syntax, tool = self._syntax, self._tools.get(one.name)
-        schema = typed_arguments(tool)
-        if syntax.tagged and not syntax.tagged.start.strip().startswith("{") and (yield from self._json_instead()):
-            yield from self._objects.arguments(one)
+        """Read the arguments of a call whose name is known; a JSON object may stand in place of tags."""
+        syntax, how = self._syntax, self._syntax.arguments
+        closers = (syntax.call_end, *marks(syntax.call_end), syntax.section_end, *self.openings)
+        around = Around(self._tools.get(one.name), syntax.call_end, closers)
+        braced = any(tag.strip().startswith("{") for tag in how.tags[:1])
+        if not how.closes and not braced and (yield from self._json_instead()):
+            how = JsonArguments()
+        yield from how.read(self._in, around, one.emit)
+        if not syntax.arguments.closes:
             yield from self._closed()
-        elif syntax.tagged:
-            closers = (syntax.call_end, *marks(syntax.call_end), syntax.section_end, *self.openings)
-            yield from TagReader(self._in, syntax.tagged, schema, closers).read(one.emit)
-            yield from self._closed()
-        elif syntax.literal:
-            yield from LiteralReader(self._in, syntax.literal, schema).read(one.emit)
-        elif not (syntax.call_end.strip() and (yield from self._in.ahead(marks(syntax.call_end)[:1]))):
-            yield from self._objects.arguments(one)
 
     def _closed(self) -> Reading[None]:
         """What follows tagged arguments must be what closes the call, or a call's start, or the end of the text."""

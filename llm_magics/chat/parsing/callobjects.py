@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from llm_magics.chat.encodings.typed import typed_arguments
+from llm_magics.chat.encodings.encoding import Around
+from llm_magics.chat.encodings.json import JsonArguments, fence
+from llm_magics.chat.encodings.syntax import JsonCall, ToolSyntax
 from llm_magics.chat.scan.reader import Malformed, Reader, Reading, decoded
-from llm_magics.chat.syntax.syntax import JsonFields, ToolSyntax
 from llm_magics.messages import ToolSpec
 from llm_magics.schema.nodes import properties_of
 
@@ -24,12 +25,11 @@ class ObjectReader:
         self._tools = tools
         self._spare: dict[str, str] = {}
 
-    def fields(self, one: OneCall) -> Reading[None]:
+    def fields(self, one: OneCall, fields: JsonCall) -> Reading[None]:
         """Read an object that holds name and arguments, and say that the call has begun."""
-        fields = self._syntax.fields or JsonFields()
         self._spare = {}
         yield from self._in.space()
-        fenced = yield from self._fence()
+        fenced = yield from fence(self._in)
         yield from self._object(one, fields, ())
         if fenced:
             yield from self._in.optional("```", "call")
@@ -37,7 +37,7 @@ class ObjectReader:
             raise Malformed("the call has no name")
         one.start()
 
-    def _object(self, one: OneCall, fields: JsonFields, above: tuple[str, ...]) -> Reading[None]:
+    def _object(self, one: OneCall, fields: JsonCall, above: tuple[str, ...]) -> Reading[None]:
         """Read an object, picking name, arguments and id as they come by."""
         yield from self._in.exactly("{", "call")
         seen: list[str] = []
@@ -58,19 +58,20 @@ class ObjectReader:
         if len(fields.arguments) == len(above) + 1 and fields.arguments[:-1] == above and fields.arguments[-1] not in seen:
             self._no_arguments(one, fields, seen)
 
-    def _no_arguments(self, one: OneCall, fields: JsonFields, seen: list[str]) -> None:
+    def _no_arguments(self, one: OneCall, fields: JsonCall, seen: list[str]) -> None:
         """The arguments' member is not there: none are meant, or the only other object is them, if the tool takes such."""
         if not one.name and self._within(one, fields):
             return
         known = {fields.name[-1], fields.name[0], *(fields.id[-1:]), *(p[-1] for p, _ in fields.constants)}
         extra = set(seen) - known
         spare = self._spare.get(next(iter(extra)), "") if len(extra) == 1 else ""
-        if spare and one.name in self._tools and set(json.loads(spare)) <= set(self.declared(one.name)):
+        declared = properties_of(Around(self._tools.get(one.name)).parameters.object())
+        if spare and set(json.loads(spare)) <= set(declared):
             one.emit(spare)
         elif extra:
             raise Malformed(f"the call has no {fields.arguments[-1]!r}")
 
-    def _within(self, one: OneCall, fields: JsonFields) -> bool:
+    def _within(self, one: OneCall, fields: JsonCall) -> bool:
         """Whether the call stands one object deeper, as ``{"type": "function", "function": {...}}`` has it."""
         values = [json.loads(text) for text in self._spare.values()]
         inner = [v for v in values if v.get(fields.name[-1]) in self._tools and isinstance(v.get(fields.arguments[-1]), dict)]
@@ -80,13 +81,13 @@ class ObjectReader:
         one.emit(json.dumps(inner[0][fields.arguments[-1]], ensure_ascii=False))
         return True
 
-    def _member(self, one: OneCall, fields: JsonFields, path: tuple[str, ...]) -> Reading[None]:
+    def _member(self, one: OneCall, fields: JsonCall, path: tuple[str, ...]) -> Reading[None]:
         if path == fields.name:
             one.name = yield from self._in.json_string()
             self.check_name(one.name)
             one.start()
         elif path == fields.arguments:
-            yield from self.arguments(one)
+            yield from JsonArguments().read(self._in, Around(), one.emit)
         elif path == fields.id:
             value = decoded((yield from self._in.json_value(_ignore)))
             one.id = value if isinstance(value, str) else json.dumps(value)
@@ -112,40 +113,9 @@ class ObjectReader:
         one.start()
         yield from self._in.space("call")
         yield from self._in.exactly(":", "call")
-        yield from self.arguments(one)
+        yield from JsonArguments().read(self._in, Around(), one.emit)
         yield from self._in.space("call")
         yield from self._in.exactly("}", "call")
-
-    def arguments(self, one: OneCall) -> Reading[None]:
-        """Read the arguments, in a fence or not: an object, the text of one in a string, or null for none."""
-        yield from self._in.space("call")
-        fenced = yield from self._fence()
-        yield from self._value(one)
-        if fenced:
-            yield from self._in.optional("```", "call")
-
-    def _fence(self) -> Reading[bool]:
-        """Consume a code fence with its language, if one stands around the JSON; whether it does."""
-        size = yield from self._in.ahead(("```",))
-        if size:
-            self._in.take(size, "call")
-            while (yield from self._in.peek()).isalpha():
-                self._in.take(1, "call")
-            yield from self._in.space("call")
-        return bool(size)
-
-    def _value(self, one: OneCall) -> Reading[None]:
-        char = yield from self._in.peek()
-        if char == "{":
-            yield from self._in.json_value(one.emit)
-        elif char == '"':
-            one.emit((yield from self._in.json_string()).strip() or "{}")
-        elif decoded((yield from self._in.json_value(_ignore))) is not None:
-            raise Malformed("the arguments are no JSON object")
-
-    def declared(self, name: str) -> list[str]:
-        """The arguments that a tool declares."""
-        return list(properties_of(typed_arguments(self._tools.get(name)).object()))
 
 
 def _ignore(_: Any) -> None:

@@ -7,8 +7,9 @@ from typing import Protocol
 from unicodedata import category
 
 from llm_magics.chat.analysis.reasoning import ReasoningSyntax
+from llm_magics.chat.encodings.syntax import ToolSyntax
 from llm_magics.chat.scan.reader import Kind
-from llm_magics.chat.syntax.syntax import ToolSyntax, TurnSyntax
+from llm_magics.chat.syntax.syntax import TurnSyntax
 from llm_magics.chat.template.template import Prompt
 from llm_magics.events import ModelEvent, ReasoningDelta, TextDelta
 from llm_magics.messages import ToolSpec

@@ -21,8 +21,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from llm_magics.chat.encodings.syntax import ToolSyntax
 from llm_magics.chat.scan.reader import Reader, Reading, Segment
-from llm_magics.chat.syntax.syntax import ToolSyntax
 from llm_magics.events import ModelEnd, ModelEvent, ToolCallDelta, ToolCallStart, assemble
 from llm_magics.messages import FinishReason, Message, ToolCall
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from llm_magics.chat.constraint import json_value
+from llm_magics.chat.encodings.json import JsonArguments
+from llm_magics.chat.encodings.syntax import JsonCall, ToolSyntax
 from llm_magics.chat.grammar.text import GrammarWriter, quoted
 from llm_magics.chat.grammar.values import PYTHON, ValueWriter
-from llm_magics.chat.syntax.syntax import JsonFields, Shape, ToolSyntax
 from llm_magics.messages import ToolSpec
 from llm_magics.schema.nodes import properties_of
 from llm_magics.schema.normal import parameters
@@ -30,7 +30,7 @@ class FoundCall:
 
     name: str
     arguments: str
-    wrapper: str
+    wrapper: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Scope:
         known = ("arguments", tool.name if self.reading == "strict" else "")
         if known not in self.writer.known:
             schema = parameters(tool.parameters if self.reading == "strict" else {})
-            self.writer.known[known] = json_value(self.writer, schema)
+            self.writer.known[known] = JsonArguments().constrain(self.writer, schema)
         return self.writer.known[known]
 
 
@@ -68,22 +68,22 @@ class Body(Protocol):
         """The ways to write one call of a tool."""
         ...
 
-    def read(self, text: str, syntax: ToolSyntax, names: Sequence[str], wrapper: str) -> Iterator[FoundCall]:
-        """Read the calls out of a complete near miss, in order."""
+    def take(self, found: re.Match[str], syntax: ToolSyntax, names: Sequence[str]) -> tuple[FoundCall | None, int]:
+        """Read the call that begins at a match of ``first``, if it is one, and where it ends. Raises ValueError."""
         ...
 
 
 # --- JSON objects -----------------------------------------------------------------------------------------------------------
 
 
-def field_sets(syntax: ToolSyntax) -> list[JsonFields]:
+def field_sets(syntax: ToolSyntax) -> list[JsonCall]:
     """The field names that a call may use: the template's own, then those of the OpenAI API and of Llama."""
-    sets = [syntax.fields] if syntax.fields is not None else []
+    sets = [syntax.call] if isinstance(syntax.call, JsonCall) else []
     for arguments in ("arguments", "parameters"):
-        sets.append(JsonFields(arguments=(arguments,)))
+        sets.append(JsonCall(arguments=(arguments,)))
         function = ((("type",), '"function"'),)
-        sets.append(JsonFields(("function", "name"), ("function", arguments), constants=function))
-    unique = {(f.name, f.arguments, f.constants, f.arguments_as_text): f for f in sets}
+        sets.append(JsonCall(("function", "name"), ("function", arguments), constants=function))
+    unique = {(f.name, f.arguments, f.constants): f for f in sets}
     return list(unique.values())
 
 
@@ -103,7 +103,7 @@ class Objects:
         objects = [self._members(scope, fields, name, given) for fields in field_sets(scope.syntax)]
         return [w.rule(body + end, "o") for body in [*objects, f'"{{" {gap} {name} {gap} ":" {gap} {given}']]
 
-    def _members(self, scope: Scope, fields: JsonFields, name: str, arguments: str) -> str:
+    def _members(self, scope: Scope, fields: JsonCall, name: str, arguments: str) -> str:
         """An object with name and arguments in either order, with constants and an id that models copy from elsewhere."""
         w, gap = scope.writer, scope.writer.gap
 
@@ -122,29 +122,20 @@ class Objects:
         ends = f'{gap} "}}" ' * len(fields.name[:-1])
         return f"{start} {inner} {ends} ({comma} {extra})?"
 
-    def read(self, text: str, syntax: ToolSyntax, names: Sequence[str], wrapper: str) -> Iterator[FoundCall]:
+    def take(self, found: re.Match[str], syntax: ToolSyntax, names: Sequence[str]) -> tuple[FoundCall | None, int]:
         fields = field_sets(syntax)
         expected = fields[0].arguments[-1]
-        at = text.find("{")
-        while at >= 0:
-            members, end = _members(text, at)
-            call = _call_of(text, members, fields, names)
-            if call is not None:
-                name, arguments, key = call
-                yield FoundCall(name, arguments, wrapper + (f", {key!r} for {expected!r}" if key not in ("", expected) else ""))
-            at = text.find("{", end)
+        members, end = _members(found.string, found.start())
+        for candidate in fields:
+            name, arguments = (_at_path(found.string, members, path) for path in (candidate.name, candidate.arguments))
+            if name and arguments and json.loads(name) in names:
+                key = candidate.arguments[-1]
+                return FoundCall(json.loads(name), arguments, f", {key!r} for {expected!r}" if key != expected else ""), end
+        keyed = next((FoundCall(key, found.string[a:b], "") for key, (a, b) in members.items() if key in names), None)
+        return keyed, end
 
 
 _Members = dict[str, tuple[int, int]]
-
-
-def _call_of(text: str, members: _Members, fields: Sequence[JsonFields], names: Sequence[str]) -> tuple[str, str, str] | None:
-    """Name, argument text and the key of the arguments, by the first field set that fits."""
-    for candidate in fields:
-        name, arguments = _at_path(text, members, candidate.name), _at_path(text, members, candidate.arguments)
-        if name and arguments and json.loads(name) in names:
-            return json.loads(name), arguments, candidate.arguments[-1]
-    return next(((key, text[start:end], "") for key, (start, end) in members.items() if key in names), None)
 
 
 def _at_path(text: str, members: _Members, path: Sequence[str]) -> str:
@@ -203,17 +194,13 @@ class Keywords:
         body = values.members(members, "", quoted(")"), f'"," {gap}', node if strict else {})
         return [f"{start} {body}"]
 
-    def read(self, text: str, syntax: ToolSyntax, names: Sequence[str], wrapper: str) -> Iterator[FoundCall]:
-        begins, at = re.compile(self.first(names)), 0
-        while found := begins.search(text, at):
-            at = _closed(text, found.end() - 1)
-            try:
-                node = ast.parse(text[found.start() : at].strip(), mode="eval").body
-                arguments = {str(k.arg): _literal(k.value) for k in node.keywords} if isinstance(node, ast.Call) else {}
-            except (SyntaxError, ValueError, RecursionError):
-                return
-            if isinstance(node, ast.Call) and not node.args:
-                yield FoundCall(found.group()[:-1].strip(), json.dumps(arguments, ensure_ascii=False), wrapper)
+    def take(self, found: re.Match[str], syntax: ToolSyntax, names: Sequence[str]) -> tuple[FoundCall | None, int]:
+        end = _closed(found.string, found.end() - 1)
+        node = ast.parse(found.string[found.start() : end].strip(), mode="eval").body
+        if not isinstance(node, ast.Call) or node.args:
+            return None, end
+        arguments = {str(k.arg): _literal(k.value) for k in node.keywords}
+        return FoundCall(found.group()[:-1].strip(), json.dumps(arguments, ensure_ascii=False)), end
 
 
 _BRACKETS = re.compile(r"""[()\[\]{}]|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'""", re.S)
@@ -259,13 +246,7 @@ class Named:
         gap = scope.writer.gap
         return [f"{quoted(tool.name)} {gap} {quoted(self.between)} {gap} {scope.arguments(tool)}"]
 
-    def read(self, text: str, syntax: ToolSyntax, names: Sequence[str], wrapper: str) -> Iterator[FoundCall]:
-        begins, at = re.compile(self.first(names)), 0
-        while found := begins.search(text, at):
-            _, at = _DECODER.raw_decode(text, found.end() - 1)
-            yield FoundCall(found.group().partition(self.between)[0].strip(), text[found.end() - 1 : at], wrapper)
-
-
-def is_pythonic(syntax: ToolSyntax) -> bool:
-    """Whether keyword calls are the template's own."""
-    return syntax.shape is Shape.PYTHONIC
+    def take(self, found: re.Match[str], syntax: ToolSyntax, names: Sequence[str]) -> tuple[FoundCall | None, int]:
+        start = found.end() - 1
+        end = _DECODER.raw_decode(found.string, start)[1]
+        return FoundCall(found.group().partition(self.between)[0].strip(), found.string[start:end]), end

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from llm_magics.chat.syntax.syntax import ToolSyntax
+from llm_magics.chat.encodings.syntax import ToolSyntax
 from llm_magics.errors import SchemaError
 from llm_magics.events import ModelEvent, TextDelta, ToolCallDelta, ToolCallEnd, ToolCallStart
 from llm_magics.messages import Message, ToolCall, ToolSpec

@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from llm_magics.chat.encodings.syntax import ToolSyntax
 from llm_magics.chat.grammar.text import MAX_CALLS, GrammarWriter, as_regex, inside_slashes
-from llm_magics.chat.syntax.syntax import ToolSyntax
 from llm_magics.messages import ToolSpec
 
-from .bodies import Body, FoundCall, Keywords, Objects, Reading, Scope, is_pythonic
+from .bodies import Body, FoundCall, Keywords, Objects, Reading, Scope
 
 _OBJECTS, _KEYWORDS = Objects(), Keywords()
 _TAG = "[A-Za-z_|][A-Za-z0-9_|:.-]{0,40}>"
@@ -82,7 +82,7 @@ def near_miss_grammar(syntax: ToolSyntax, tools: Sequence[ToolSpec], reading: Re
     """Write the grammar of a message's end that is nothing but calls in a wrong wrapper."""
     w = GrammarWriter()
     scope = Scope(w, syntax, reading)
-    known = [each for each in wrappers() if not (each.foreign and is_pythonic(syntax))]
+    known = [each for each in wrappers() if not (each.foreign and syntax.shape == "pythonic")]
     one = w.rule(" | ".join(_wrapped(each, scope, tools, parallel) for each in known), "wrapped")
     if reading == "opened":
         return w.text(f"{w.gap} {one}")
@@ -120,11 +120,21 @@ def read_calls(text: str, syntax: ToolSyntax, names: Sequence[str]) -> list[Foun
     """Read the calls out of a near miss, in order; what closes its wrapper may be still to come."""
     body, closing = text.strip(), (syntax.call_end + syntax.section_end).strip()
     for wrapper in wrappers():
-        if re.match(wrapper.begins(names), body) and (not wrapper.own_end or (closing and body.endswith(closing))):
-            found = list(wrapper.body.read(body, syntax, names, wrapper.name))
-            if found:
-                return found
+        ends = not wrapper.own_end or (closing and body.endswith(closing))
+        if ends and re.match(wrapper.begins(names), body) and (found := list(_read(wrapper, body, syntax, names))):
+            return found
     return []
+
+
+def _read(wrapper: Wrapper, text: str, syntax: ToolSyntax, names: Sequence[str]) -> Iterator[FoundCall]:
+    begins, at = re.compile(wrapper.body.first(names)), 0
+    while found := begins.search(text, at):
+        try:
+            call, at = wrapper.body.take(found, syntax, names)
+        except (ValueError, SyntaxError, RecursionError):
+            return
+        if call is not None:
+            yield replace(call, wrapper=wrapper.name + call.wrapper)
 
 
 def first_signs(names: Sequence[str]) -> frozenset[str]:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from llm_magics.chat.encodings.writer import members_of, write_calls
+from llm_magics.chat.encodings.encoding import members_of
+from llm_magics.chat.encodings.syntax import ToolSyntax
+from llm_magics.chat.encodings.writer import write_calls
 from llm_magics.chat.syntax.origin import concat, mark
-from llm_magics.chat.syntax.syntax import Shape, ToolSyntax
 from llm_magics.messages import ImagePart, Message, TextPart, ToolCall, ToolSpec
 
 from .environment import PROBED_AT
@@ -96,7 +97,7 @@ def template_variables(
     shaped = _with_tools(repairs, messages, tools, syntax) if repairs.tools == "system" and tools else list(messages)
     if repairs.calls == "text" and syntax is not None:
         shaped = [_calls_as_text(m, syntax) for m in shaped]
-    if syntax is not None and syntax.id_place == "carries":
+    if syntax is not None and syntax.named.id_place == "carries":
         shaped = _ids_named(shaped, syntax)
     if repairs.split_content:
         shaped = _content_apart(shaped, repairs.split_content)
@@ -203,7 +204,7 @@ def _calls_as_text(message: Message, syntax: ToolSyntax) -> Message:
     if not message.tool_calls:
         return message
     text = _text_of(message)
-    pieces = [text, "\n" if text and syntax.shape is Shape.GENERIC else "", write_calls(syntax, message.tool_calls)]
+    pieces = [text, "\n" if text and syntax.ours else "", write_calls(syntax, message.tool_calls)]
     return replace(message, content=concat(pieces), tool_calls=())
 
 
@@ -216,7 +217,7 @@ def _ids_named(messages: Sequence[Message], syntax: ToolSyntax) -> list[Message]
         calls = []
         for call in message.tool_calls:
             if call.name not in call.id:
-                named[call.id] = syntax.id_form.format(name=call.name, index=count)
+                named[call.id] = syntax.named.id_form.format(name=call.name, index=count)
             calls.append(replace(call, id=named.get(call.id, call.id)))
             count += 1
         known = named.get(message.tool_call_id, message.tool_call_id)

@@ -200,5 +200,5 @@ def _template_text(model: Any) -> str:
     """Which tool syntax and reasoning markers were read off the chat template, e.g. ``tool calls: json in <tool_call>``."""
     tools, reasoning = model.format.tools, model.format.reasoning
     marker = (tools.section_start or tools.call_start).strip()
-    calls = f"tool calls: {tools.shape.value}" + (f" in {marker}" if marker else "")
+    calls = f"tool calls: {tools.shape}" + (f" in {marker}" if marker else "")
     return calls + (f"; reasoning in {reasoning.start.strip()}" if reasoning is not None else "")

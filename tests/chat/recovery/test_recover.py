@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm_magics.chat.encodings.syntax import JsonCall, ToolSyntax
 from llm_magics.chat.recovery.recovery import LEAST_LOGPROB, Recovery, quotable
 from llm_magics.chat.recovery.wrappers import near_miss_grammar, read_calls
-from llm_magics.chat.syntax.syntax import JsonFields, Shape, ToolSyntax
 from llm_magics.events import ModelEvent, TextDelta, assemble
 from llm_magics.messages import Message, ToolCall, ToolResult, ToolSpec, assistant, tool_message, user
 from tests.chat.grammars import accepts, refused_at
 
-HERMES = ToolSyntax(Shape.JSON, call_start="<tool_call>\n", call_end="\n</tool_call>", separator="\n", fields=JsonFields())
-LLAMA = ToolSyntax(Shape.JSON, parallel=False, fields=JsonFields(arguments=("parameters",)))
+HERMES = ToolSyntax(call_start="<tool_call>\n", call_end="\n</tool_call>", separator="\n")
+LLAMA = ToolSyntax(JsonCall(arguments=("parameters",)), parallel=False)
 TOOLS = (
     ToolSpec(
         "get_weather",

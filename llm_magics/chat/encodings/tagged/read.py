@@ -1,46 +1,32 @@
-"""Read a call's arguments from tags, giving out JSON text as it becomes certain; :mod:`.literals` reads those in literals.
+"""Read a call's arguments from tags, giving out JSON text as it becomes certain.
 
-Both readers are generators over a :class:`Reader <llm_magics.chat.scan.reader.Reader>`; ``emit`` takes pieces of the JSON
-object that the arguments spell. Strings stream; other values come out whole, because only their end tells their type.
+Strings stream; other values come out whole, because only their end tells their type.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
+from llm_magics.chat.encodings.encoding import MAX_KEY, Around, Emit, escaped
+from llm_magics.chat.encodings.typed import json_of
+from llm_magics.chat.grammar.text import quoted
 from llm_magics.chat.scan.reader import Malformed, Reader, Reading, Truncated, decoded, scanner_of
-from llm_magics.chat.syntax.syntax import TaggedArguments, escape, unescape
+from llm_magics.chat.syntax.syntax import escape, unescape
 from llm_magics.chat.syntax.tags import marks, told_apart
-from llm_magics.schema.nodes import Node, Normalised, properties_of
+from llm_magics.schema.nodes import TYPES, Node, properties_of
 
-from .typed import json_of
-
-Emit = Callable[[str], None]
-MAX_KEY = 256
-
-
-def quoted(text: str) -> str:
-    """Text as a JSON string."""
-    return json.dumps(text, ensure_ascii=False)
-
-
-def escaped(text: str) -> str:
-    """Text as it stands inside a JSON string."""
-    return json.dumps(text, ensure_ascii=False)[1:-1]
-
-
-# --- tags -------------------------------------------------------------------------------------------------------------------
+from .tags import Tags
 
 
 class TagReader:
-    """Reads ``start KEY key_end VALUE end`` until something else comes. ``closers`` are what may follow the last value."""
+    """Reads ``start KEY key_end VALUE end`` until something else comes."""
 
-    def __init__(self, reader: Reader, tags: TaggedArguments, schema: Normalised, closers: tuple[str, ...]) -> None:
+    def __init__(self, reader: Reader, tags: Tags, around: Around) -> None:
+        closers = around.closers or ("",)
         self._in = reader
         self._tags = tags
-        self._schema = schema
+        self._schema = around.parameters
         self._start = tags.start.strip()
         (self._first,) = told_apart(self._start, closers)[:1]
         follow = [told_apart(c, (self._start,))[0] for c in closers if c.strip()]
@@ -124,7 +110,7 @@ class TagReader:
             if named.get(self._type) == "string" or self._type == dict(self._tags.type_names).get("string"):
                 types = frozenset({"string"})
             elif "string" in types:
-                types = types - {"string"} or frozenset({"number", "integer", "boolean", "null", "array", "object"})
+                types = types - {"string"} or frozenset(TYPES) - {"string"}
         if self._tags.json_values and types == {"string"}:
             quoted: list[str] = []
             yield from self._raw(key, quoted.append)

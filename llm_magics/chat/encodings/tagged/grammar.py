@@ -8,19 +8,19 @@ up to its closing tag, an enum of strings is one of those texts, and what may be
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
 
 from llm_magics.chat.grammar.text import GrammarWriter, as_regex, quoted
-from llm_magics.chat.grammar.values import JSON, PYTHON, ValueWriter, raw_regex
-from llm_magics.chat.syntax.syntax import TaggedArguments, escape
+from llm_magics.chat.grammar.values import JSON, PYTHON, ValueWriter, other_name, raw_regex
+from llm_magics.chat.syntax.syntax import escape
 from llm_magics.schema.nodes import Node, Normalised, is_never, properties_of
+
+from .tags import Tags
 
 
 class TagWriter:
     """Writes the values of tagged arguments: bare text for strings, JSON for the rest, tags again where they nest."""
 
-    def __init__(self, writer: GrammarWriter, schema: Normalised, tags: TaggedArguments) -> None:
+    def __init__(self, writer: GrammarWriter, schema: Normalised, tags: Tags) -> None:
         self.writer = writer
         self.schema = schema
         self.tags = tags
@@ -28,6 +28,11 @@ class TagWriter:
         # Templates print what they do not dump: None, True, and whole lists as Python writes them.
         self.notations = [self.values, ValueWriter(writer, schema, PYTHON)]
         self.nested: dict[tuple[str, str], str] = {}
+
+    def arguments(self, end: str) -> str:
+        """All arguments in any order, up to and with the call's end."""
+        close = self.writer.rule(f"{self.writer.gap} {end}".strip(), "end") if end else '""'
+        return f"{self.writer.gap} {self.members(self.schema.object(), close)}"
 
     def members(self, node: Node, close: str) -> str:
         w = self.writer
@@ -113,10 +118,3 @@ class TagWriter:
             self.nested[key] = rule = self.writer.name("n")
             self.writer.rules.append(f"{rule}: {' | '.join(value for _, value in self.options(target, end))}")
         return tuple(self.schema.types(target)), self.nested[key]
-
-
-def other_name(writer: GrammarWriter, declared: Mapping[str, Any]) -> str:
-    """A bare name that is none of the declared ones."""
-    writer.terminal("WORD")
-    taken = " | ".join(quoted(key) for key in declared)
-    return writer.new_terminal(f"WORD & ~({taken})", "K") if taken else "WORD"
