@@ -30,7 +30,7 @@ export class ActionRenderer extends Widget implements IRenderMime.IRenderer {
       const run = button(named, spoken, () => {
         run.disabled = this._host.runAbove(line, this.node);
       });
-      run.classList.add('llm-Button-primary');
+      run.classList.add('llm-mod-primary');
       node.append(run, make('span', '', {}, trans.__('runs %1 above, and then this cell again', line)));
     } else {
       node.append(make('code', '', {}, printable(line)));

@@ -180,7 +180,7 @@ export class CellBar extends Widget {
         void runAbove(this._panel, this._cell, LOAD);
       }
     );
-    load.classList.add('llm-Button-primary');
+    load.classList.add('llm-mod-primary');
     return make('div', 'llm-CellBar', { role: 'group', 'aria-label': trans.__('About this error') }, load);
   }
 

@@ -71,7 +71,7 @@ function drawDifference(
   const accept = button(trans.__('Accept'), trans.__('Accept this change: it replaces the cell'), () =>
     deciding.accept()
   );
-  accept.classList.add('llm-Button-primary');
+  accept.classList.add('llm-mod-primary');
   const reject = button(trans.__('Reject'), trans.__('Reject this change: the cell stays as it is'), () =>
     deciding.reject()
   );

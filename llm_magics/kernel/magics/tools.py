@@ -142,7 +142,7 @@ def policy(tool: Tool) -> str:
 
 
 def _table(rows: list[tuple[str, str, str, str]]) -> str:
-    head = "".join(f"<th style='text-align:left'>{name}</th>" for name in ("tool", "source", "policy"))
+    head = "".join(f"<th style='text-align:left'>{name}</th>" for name in ("tool", "source", "approve"))
     body = "".join(
         f"<tr><td style='text-align:left'><code>{escape(name + signature)}</code></td>"
         f"<td style='text-align:left'>{escape(source)}</td><td style='text-align:left'>{escape(rule)}</td></tr>"
