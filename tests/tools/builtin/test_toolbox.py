@@ -241,3 +241,11 @@ def test_two_hundred_hostile_argument_sets_touch_nothing_and_start_nothing(
         assert "Traceback" not in segment.result
     assert started == []
     assert sorted(path.name for path in folder.parent.rglob("*")) == before
+
+
+def test_the_toolbox_has_a_short_public_name() -> None:
+    from llm_magics import tools
+
+    assert tools.toolbox is toolbox
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        tools.nothing  # noqa: B018 (an attribute that there is not)
