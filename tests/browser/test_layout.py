@@ -30,11 +30,18 @@ def style(notebook: Notebook, number: int, selector: str, name: str) -> set[str]
 def test_tables_prose_and_magics_lines(open_notebook: Open) -> None:
     ask = f"%%chat -m short\n{SENTENCE}"
     preview = "%%chat -m short --preview\ndef f():\n    return 1"
-    notebook = open_notebook([SETUP, ask, preview, "%thread", "%models", "%load_model qwen2.5-coder-0.5b --dry-run"])
+    table = "| planet | km |\\n|---|--:|\\n| Venus | 12,104 |"
+    tabled = "%%chat -m tabled\nWhich planet is large?"
+    cells = [SETUP, ask, preview, "%thread", "%models", "%load_model qwen2.5-coder-0.5b --dry-run"]
+    notebook = open_notebook([*cells, f'tabled = ScriptedModel(["{table}"])', tabled])
     for number in range(5):
         notebook.run(number)
     for number in (2, 3, 4):
         assert style(notebook, number, ".llm-magics td, .llm-magics th", "textAlign") == {"left"}
+    notebook.run(6)
+    notebook.run(7)
+    assert style(notebook, 7, ".llm-Transcript :is(th, td):first-child", "textAlign") == {"start"}
+    assert style(notebook, 7, ".llm-Transcript :is(th, td):last-child", "textAlign") == {"right"}
     assert style(notebook, 2, ".llm-magics td pre", "whiteSpace") == {"pre-wrap"}
     assert "\n    return 1" in notebook.output(2).locator("td pre").last.inner_text()
     editor = notebook.cell(1).locator(".cm-scroller")
