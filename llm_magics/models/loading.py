@@ -157,7 +157,7 @@ def _template(prepared: Prepared) -> str:
     source = prepared.gguf.metadata.get("tokenizer.chat_template", "")
     name = prepared.file.path.name
     if not isinstance(source, str):
-        raise ModelFileError(f"{name} has a chat template that is no text.", "Give one with --template FILE.")
+        raise ModelFileError(f"{name} has a chat template that is not text.", "Give one with --template FILE.")
     if not source.strip():
         what = f"{name} has no chat template: it is a base model, not one made for chat."
         raise TemplateError(what, "Load its Instruct variant, or give a template with --template FILE.")

@@ -118,7 +118,7 @@ class _Copy:
                 if part.setdefault("$ref", place) != place:  # a second reference beside the first
                     part["allOf"] = [*part.get("allOf", []), {"$ref": place}]
             else:
-                raise SchemaError(f"The reference {ref[:80]!r} leads to something that is no schema.", "Correct the reference.")
+                raise SchemaError(f"The reference {ref[:80]!r} does not lead to a schema.", "Correct the reference.")
         return Plain(copy, targets)
 
     def _part(self, value: Any, place: str, resolver: Any, strict: bool) -> Any:

@@ -130,7 +130,7 @@ class _Normaliser(Algebra):
         if schema is False:
             return never()
         if not isinstance(schema, dict):
-            raise SchemaError(f"{path} is no schema but {type(schema).__name__}.", "A schema is an object, true or false.")
+            raise SchemaError(f"{path} is {type(schema).__name__}, not a schema.", "A schema is an object, true or false.")
         node = self.own(schema, path, depth)
         for part in self.applicators(schema, path, depth):
             node = self.meet(node, part, path)

@@ -71,7 +71,7 @@ def _validator(schema: Any) -> Any:
     except jsonschema_rs.ValidationError as error:
         what = "#" + "".join(f"/{step}" for step in error.instance_path)
         if type(error.kind).__name__ == "Format":  # the only format of a schema itself that is checked
-            what += f" is no regular expression, or too large a one: {_shown(error.instance)}"
+            what += f" is not a valid regular expression, or is too large: {_shown(error.instance)}"
         else:
             what += f": {_said(error)}"
         raise SchemaError(f"The JSON schema is not valid: {what}.", "Correct it.") from error

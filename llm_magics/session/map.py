@@ -105,7 +105,7 @@ class MapResult(Sequence[Any]):
     def keep(self, earlier: MapResult) -> None:
         """Take over what an earlier run of the same work has done; raises OptionError where it was other work."""
         if not self.is_like(earlier):
-            raise OptionError("That result is of other prompts or other settings.", "Leave resume out to start anew.")
+            raise OptionError("That result comes from other prompts or settings.", "Leave resume out to start again.")
         self.rows = [None if row is None or row.error is not None else row for row in earlier.rows]
 
     def is_like(self, other: MapResult) -> bool:

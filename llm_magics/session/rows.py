@@ -46,7 +46,7 @@ def read_rows(given: Any, template: str | None = None) -> Rows:
         names = ("", str(given.name)) if isinstance(given.name, str) else ("",)
         return Rows(tuple(given.index), _prompts(list(given), template, names), given.index, given.name)
     if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
-        raise OptionError(f"A map goes over rows, and {type(given).__name__} is none.", "Give a list, a Series or a DataFrame.")
+        raise OptionError(f"A map needs rows, not {type(given).__name__}.", "Give a list, a Series or a DataFrame.")
     listed = list(given)
     return Rows(tuple(range(len(listed))), _prompts(listed, template))
 
@@ -75,7 +75,7 @@ def _check(template: str, known: Mapping[str, Any] | None) -> None:
     for name in written:
         if known is not None and name not in known and (name.isidentifier() or not name):
             likely = difflib.get_close_matches(name, known, 1) or list(known)
-            raise OptionError(f"The template's {{{name}}} is no field of these rows.", f"Did you mean {_listed(likely)}?")
+            raise OptionError(f"The template's {{{name}}} is not a field of these rows.", f"Did you mean {_listed(likely)}?")
     if known is not None and not any(name in known for name in written):
         raise OptionError("The template has no place for the row.", f"Write {_listed(known)} where it belongs.")
 

@@ -92,9 +92,9 @@ def test_fields_are_looked_up_and_never_evaluated() -> None:
 @pytest.mark.parametrize(
     ("prompts", "template", "said"),
     [
-        ("one text", None, "goes over rows"),
-        ({"a": 1}, None, "goes over rows"),
-        (5, None, "goes over rows"),
+        ("one text", None, "needs rows"),
+        ({"a": 1}, None, "needs rows"),
+        (5, None, "needs rows"),
         (pd.DataFrame({"a": [1]}), None, "no text of its own"),
         (pd.DataFrame({"colour": [1]}), "{color}", "Did you mean {colour}"),
         (["a"], "no place", "no place for the row"),
@@ -333,7 +333,7 @@ def test_a_result_can_be_gone_on_from_and_failed_rows_are_asked_again() -> None:
     assert [question(r) for r in model.requests] == ["letter 3"]
     assert second.values == [x.upper() for x in LETTERS]
     assert second.rows[3].seed == row_seed(5, 3)
-    with pytest.raises(OptionError, match="other prompts"):
+    with pytest.raises(OptionError, match="other prompts or settings"):
         mapped(model, LETTERS[1:], resume=first)
 
 

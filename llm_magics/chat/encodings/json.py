@@ -49,7 +49,7 @@ class JsonArguments(Encoding):
         elif char == '"':
             emit((yield from reader.json_string()).strip() or "{}")
         elif decoded((yield from reader.json_value(lambda _: None))) is not None:
-            raise Malformed("the arguments are no JSON object")
+            raise Malformed("the arguments are not a JSON object")
         if fenced:
             yield from reader.optional("```", "call")
 

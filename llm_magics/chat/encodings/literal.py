@@ -243,7 +243,7 @@ class LiteralReader:
             raise Truncated("the text ends in an argument's name")
         key = _unquoted("".join(pieces).strip())
         if not key or len(key) > MAX_KEY:
-            raise Malformed("an argument's name was due")
+            raise Malformed("expected an argument's name")
         return key
 
     def _value(self, emit: Emit, depth: int, unquoted_to: str = "") -> Reading[None]:
@@ -335,7 +335,7 @@ class LiteralReader:
             code = int(text[2:], 16)
             return text if kind == "u" else escaped(chr(code))  # halves of a surrogate pair stay escapes
         except (ValueError, OverflowError):
-            raise Malformed(f"{text} is no character") from None
+            raise Malformed(f"{text} is not a character") from None
 
     def _bare(self, emit: Emit) -> Reading[None]:
         """A number or a constant."""
@@ -371,4 +371,4 @@ def _number(text: str) -> str:
         try:
             return json.dumps(int(text, 0) if text.lstrip("+-")[:2].lower() in ("0x", "0o", "0b") else float(text))
         except ValueError:
-            raise Malformed(f"{text!r} is no value") from None
+            raise Malformed(f"{text!r} is not a value") from None

@@ -348,7 +348,7 @@ class CallReader:
             self._in.take(ahead, "marker")
             ahead = 0
         if found is None and (yield from self._in.peek(ahead)):
-            raise Malformed("an argument or the call's end was due")
+            raise Malformed("expected an argument or the end of the call")
         if found is None and ends and not self._in.complete:
             raise Truncated("the text ends before the call does")
         if found is not None and found.value in ends[1:]:

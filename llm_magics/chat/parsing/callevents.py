@@ -112,7 +112,7 @@ class OneCall:
             self.emit("{}")
         arguments = "".join(self._pieces)
         if not isinstance(decoded(arguments), dict):
-            raise Malformed("the arguments are no JSON object")
+            raise Malformed("the arguments are not a JSON object")
         self._waits_for_id = False
         self.start()
         self._calls.give(ToolCallEnd(self._index, ToolCall(self.name, arguments, self.id)))

@@ -188,7 +188,7 @@ class Reader:
             yield
         if not self.text.startswith(text, self.at):
             inside = self.closed and text.startswith(self.text[self.at :])
-            raise (Truncated if inside else Malformed)(f"{text!r} was due")
+            raise (Truncated if inside else Malformed)(f"expected {text!r}")
         self.take(len(text), kind)
 
     def optional(self, marker: str, kind: Kind = "marker") -> Reading[bool]:
@@ -222,7 +222,7 @@ class Reader:
                 break
             yield
         if not size:
-            raise (Truncated if not self.rest else Malformed)("a name was due")
+            raise (Truncated if not self.rest else Malformed)("expected a name")
         if not self.rest > size:
             raise Truncated("the text ends in a name")
         return self.take(size, "call")
@@ -275,7 +275,7 @@ class Reader:
         yield from self.space("call")
         first = yield from self.peek()
         if first != '"':
-            raise (Malformed if first else Truncated)("a JSON string was due")
+            raise (Malformed if first else Truncated)("expected a JSON string")
         yield from self._string(pieces.append)
         return str(decoded("".join(pieces)))
 
@@ -335,7 +335,7 @@ class Reader:
             yield
         text = self.take(size, "call")
         if not text and not self.rest:
-            raise Truncated("the text ends where a JSON value was due")
+            raise Truncated("the text ends before a JSON value")
         decoded(text)
         say(text)
 
@@ -349,7 +349,7 @@ def decoded(text: str) -> object:
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON value")
+    raise ValueError(f"{name} is not a JSON value")
 
 
 def scanner_of(markers: Sequence[str]) -> Scanner[str]:

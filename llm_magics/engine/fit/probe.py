@@ -31,7 +31,7 @@ from llm_magics.engine.values import EngineConfig
 from llm_magics.errors import EngineError, MemoryFitError, ModelError, ModelFileError, OptionError
 from llm_magics.files import recall, remember
 
-_NO_NUMBERS = "its weights give results that are no numbers"
+_NO_NUMBERS = "its weights give results that are not numbers"
 _SECONDS_PER_GB = 30.0  # to read a file that is in no cache, from a slow disk
 _SOURCE_FILE = re.compile(r"\S*/(?=[\w.-]+:\d+: )")  # the directories of e.g. "/tmp/build/ggml.c:4014: GGML_ASSERT(...)"
 _LEVEL_LINE = re.compile(r"<(\d)>(.*)")  # e.g. "<4>llama_model_load: error loading model: ..."

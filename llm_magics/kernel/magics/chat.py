@@ -78,8 +78,8 @@ def _with_ways_out(error: ContextFullError, talked_before: bool, tools: bool) ->
     shorter = f"Shorten the cell, show it less with --context{', offer fewer tools with --tools' if tools else ''}"
     if talked_before:
         advice = (
-            "The cell did not join the conversation. Begin anew with %thread reset, ask aside with --no-history or in a new "
-            "--thread NAME, or load the model with a larger --ctx, or with --context-shift to drop the oldest turns. "
+            "The cell did not join the conversation. Start again with %thread reset, ask outside it with --no-history, or in a "
+            "new --thread NAME, or load the model with a larger --ctx, or with --context-shift to drop the oldest turns. "
             f"Or: {shorter[0].lower()}{shorter[1:]}."
         )
     else:

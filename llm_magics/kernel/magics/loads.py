@@ -79,7 +79,7 @@ def load_model(runtime: Runtime, options: LoadOptions) -> None:
     options = runtime.defaults.for_load(options)
     alias = options.alias
     if alias and not alias.replace("-", "_").replace(".", "_").isidentifier():
-        raise OptionError(f"{alias!r} is no name for a model.", "Use letters, digits, '-', '_' and '.'.")
+        raise OptionError(f"{alias!r} is not a valid model name.", "Use letters, digits, '-', '_' and '.'.")
     known_as = names_of(options.name)
     rules.check_model(known_as)
     bar = Bar(runtime.shell)

@@ -97,7 +97,7 @@ class LoadOptions(LoadSettings):
 
     name: str = word("NAME", "a catalogue name, a path, hub OWNER/REPO:FILE, or a variable; the default model if not said",
         "default", complete="catalog",
-        trait="What %load_model loads without a name: a catalogue name, path or hub name; else $LLM_MAGICS_DEFAULT_MODEL.")
+        trait="What %load_model loads without a name: a catalogue name, path or hub name; if empty, $LLM_MAGICS_DEFAULT_MODEL.")
     alias: str = option("", "--as", "what to call it here", str, "ALIAS")
     ttl: float | None = option(None, "--ttl", "unload when unused for this many seconds", Number(1), "SECONDS")
     dry_run: bool = option(False, "--dry-run", "load nothing; show what it would take")

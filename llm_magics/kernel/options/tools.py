@@ -122,5 +122,5 @@ def _returns(name: str, text: str) -> tuple[str, str]:
     try:
         ast.parse(f"def {name}() -> {returns}: ...")
     except SyntaxError:
-        raise OptionError(f"{returns!r} is no type for {name} to return.", "Write a type, e.g. -> dict.") from None
+        raise OptionError(f"{returns!r} is not a type that {name} can return.", "Write a type, e.g. -> dict.") from None
     return returns, text[cut:].strip()

@@ -26,14 +26,14 @@ _PASSED_ON = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "TEMP", 
 def inside(folder: Path, name: str, what: str) -> Path:
     """Resolve a name to an existing regular file of ``folder``, links followed; raises ToolError for anything else."""
     if "\0" in name or not name.strip():
-        raise ToolError(f"{name!r} is no name of {what}.", "Give a plain file name.")
+        raise ToolError(f"{name!r} is not the name of {what}.", "Give a plain file name.")
     root = folder.resolve()
     try:
         path = (root / name).resolve()
         allowed = path.is_relative_to(root) and not Path(name).is_absolute() and not Path(name).drive
         found = allowed and path.is_file()
     except (OSError, ValueError, RuntimeError) as error:  # too long, a loop of links, not encodable
-        raise ToolError(f"{name[:100]!r} is no name of {what}: {error}.", "Give a plain file name.") from error
+        raise ToolError(f"{name[:100]!r} is not the name of {what}: {error}.", "Give a plain file name.") from error
     if not allowed:
         raise ToolError(f"{name[:100]!r} lies outside the folder that was opened for this tool.", "Give a name inside it.")
     if not found:

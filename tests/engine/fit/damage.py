@@ -30,7 +30,7 @@ from typing import Any
 
 _SECONDS = 60  # for one file; many times what any needs
 FAULTS = ("KERNEL DIED", "HUNG", "UNNAMED ERROR", "NAMELESS FILE", "NO NEXT ACTION", "WRONGLY REMEMBERED")
-_GOOD_REASONS = ("GGML_ASSERT", "no numbers")  # to call a file damaged for good
+_GOOD_REASONS = ("GGML_ASSERT", "not numbers")  # to call a file damaged for good
 
 
 @dataclass(frozen=True, slots=True)

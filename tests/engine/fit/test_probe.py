@@ -52,10 +52,10 @@ def test_weights_that_are_no_numbers_are_refused_now_and_later(tmp_path: Path, m
     norm = next(t for t in file.tensors if t.name == "output_norm.weight")
     norm.data = struct.pack("<f", float("nan")) * 32
     path = file.write(tmp_path / "tiny.gguf")
-    with pytest.raises(ModelFileError, match="no numbers"):
+    with pytest.raises(ModelFileError, match="not numbers"):
         try_model([path])
     monkeypatch.setattr(probe, "Child", NoChild)
-    with pytest.raises(ModelFileError, match="no numbers"):
+    with pytest.raises(ModelFileError, match="not numbers"):
         try_model([path])
 
 
