@@ -24,7 +24,7 @@ GERMAN = {
     "Make This Cell a Tool…": ["Zelle zum Werkzeug machen…"],
     "tool %1": ["Werkzeug %1"],
     "done": ["fertig"],
-    "%1 token": ["%1 Token zählt", "%1 Token zählen"],
+    "%2 token": ["%2 Token zählt", "%2 Token zählen"],
 }
 SETTING = ("settings", "Reasoning", "Gedankengang")  # its context in the catalogue, our title, theirs
 
