@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from llm_magics.chat.analysis.analysis import clear_cache
+from llm_magics.chat.analysis import analysis
 from llm_magics.chat.encodings.writer import write_calls
 from llm_magics.chat.format import ChatFormat
 from llm_magics.messages import ToolCall, ToolSpec, user
@@ -22,7 +22,7 @@ TOOL = ToolSpec("look_up", "", {"type": "object", "properties": {"word": {"type"
 
 def analysis_seconds(source: str) -> float:
     """Analyse a template from nothing."""
-    clear_cache()
+    analysis._analyse.cache_clear()
     began = time.perf_counter()
     ChatFormat.from_template(source)
     return time.perf_counter() - began
