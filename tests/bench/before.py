@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -72,8 +71,10 @@ class Side:
 @contextmanager
 def side(checkout: Path, suite: str, model: str, pairs: int) -> Iterator[Side]:
     """Start a checkout's process for one suite; it ends with the block."""
-    python = checkout / ".venv" / "bin" / "python"
-    command = [str(python if python.exists() else sys.executable), "-c", CHILD, suite, model, str(pairs), *MORE.get(suite, [])]
+    python = next((p for name in ("bin/python", "Scripts/python.exe") if (p := checkout / ".venv" / name).exists()), None)
+    if python is None:  # another environment's kernels would import another checkout
+        raise SystemExit(f"{checkout} has no environment in .venv. Make it there: make .venv/.test")
+    command = [str(python), "-c", CHILD, suite, model, str(pairs), *MORE.get(suite, [])]
     process = subprocess.Popen(command, cwd=checkout, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         yield Side(process)

@@ -1,5 +1,7 @@
 """A hundred and twenty everyday tasks, twenty of them not in English. Every third one is held out: scored once, never tuned on.
 
+One entry for each task, and nothing else: that is why this file is long.
+
 Kinds: no call is due; one call; several at once; one after the other; an error to recover from; a second message.
 """
 
