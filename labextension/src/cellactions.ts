@@ -4,14 +4,15 @@ import type { Cell } from '@jupyterlab/cells';
 import { NotebookActions, type NotebookPanel } from '@jupyterlab/notebook';
 import { isChat } from './chatlanguage';
 
-/** e.g. "%%chat --context prev", the first line of what the buttons ask. */
-const ABOUT_ABOVE = /^%%chat --context prev\b/;
-
-/** Run a question in a cell below `cell`: in a new one, or in the one that asks the same there already. */
+/**
+ * Run a question in a cell below `cell`: in a new one, or in the one that asks the same there already. A new one stands
+ * behind those of the `others` that were asked about the cell before.
+ */
 export async function askBelow(
   panel: NotebookPanel,
   cell: Cell,
   source: string,
+  others: readonly string[],
   metadata: Record<string, any> = {}
 ): Promise<void> {
   const notebook = panel.content;
@@ -26,8 +27,8 @@ export async function askBelow(
   }
   if (sourceAt(below) !== source) {
     below = at + 1;
-    while (ABOUT_ABOVE.test(sourceAt(below))) {
-      below++; // what was asked about the cell before stays next to it, in the order of asking
+    while (others.includes(sourceAt(below))) {
+      below++;
     }
     notebook.model!.sharedModel.insertCell(below, { cell_type: 'code', source, metadata });
   }

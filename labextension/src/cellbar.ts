@@ -48,16 +48,24 @@ export function canExplain(cell: Cell | null): boolean {
   return cell?.model.type === 'code' && offerOf(cell.model as ICodeCellModel) === 'explain';
 }
 
+function questions(trans: TranslationBundle): { explain: string; fix: string } {
+  const asked = trans.__('Fix this cell. Answer with the whole corrected cell in one Python code block.');
+  return {
+    explain: `%%chat --context prev\n${trans.__('Explain this error')}`,
+    fix: `%%chat --context prev --tools none\n${asked}`
+  };
+}
+
 /** Ask the model, in a cell below, to explain the error of `cell`. */
 export function explain(panel: NotebookPanel, cell: Cell, trans: TranslationBundle): Promise<void> {
-  return askBelow(panel, cell, `%%chat --context prev\n${trans.__('Explain this error')}`);
+  const ask = questions(trans);
+  return askBelow(panel, cell, ask.explain, [ask.fix]);
 }
 
 /** Ask the model, in a cell below, for a corrected form of `cell`; that cell's bar shows the change when the answer is there. */
 export function fix(panel: NotebookPanel, cell: Cell, trans: TranslationBundle): Promise<void> {
-  const asked = trans.__('Fix this cell. Answer with the whole corrected cell in one Python code block.');
-  const metadata = { [KEY]: { fix: { cell: cell.model.id } } };
-  return askBelow(panel, cell, `%%chat --context prev --tools none\n${asked}`, metadata);
+  const ask = questions(trans);
+  return askBelow(panel, cell, ask.fix, [ask.explain], { [KEY]: { fix: { cell: cell.model.id } } });
 }
 
 /** The bar of one cell. */

@@ -97,7 +97,7 @@ def test_axe_finds_nothing_in_what_is_ours(open_notebook: Open, axe: str, app: s
         SETUP,
         "%%chat\nHow is the weather?",
         BROKEN,
-        "%%chat -c prev\nMay I?",
+        "%%chat --context prev\nMay I?",
         "%%chat -m nobody\nHello.",
         "print(1)",
     ]
