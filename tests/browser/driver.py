@@ -144,6 +144,10 @@ class Notebook:
         """A locator of the cell's output area."""
         return self.cell(number).locator(".jp-Cell-outputArea")
 
+    def show(self, locator: Any) -> None:
+        """Scroll to an element at once: Playwright waits until it rests, and JupyterLab may draw its cell again meanwhile."""
+        locator.evaluate("element => element.scrollIntoView({block: 'nearest'})")
+
     def text(self, number: int) -> str:
         output = self.output(number)
         return output.inner_text() if output.count() else ""

@@ -79,6 +79,8 @@ async def _gather(work: Any, waiting: queue.SimpleQueue[tuple[str, Any]]) -> Any
 
 
 def _run(loop: asyncio.AbstractEventLoop, work: Any, waiting: queue.SimpleQueue[tuple[str, Any]]) -> None:
+    if loop.is_closed():
+        return  # an interrupt came while the thread was starting
     asyncio.set_event_loop(loop)
     try:
         waiting.put(("value", loop.run_until_complete(_gather(work, waiting))))
