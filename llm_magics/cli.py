@@ -1,4 +1,4 @@
-"""The command line: ``llm-magics pull | doctor | formats | lab | strip``. Parses and calls; the work is done elsewhere."""
+"""The command line: ``llm-magics pull | doctor | formats | lab | strip``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit status. Errors of ours are printed as one sentence, without a traceback."""
+    """Run one command; return the exit status. An LLMMagicsError is printed as one sentence, without a traceback."""
     arguments = _parser().parse_args(argv)
     try:
         status = int(arguments.run(arguments))
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("llm-magics: stopped.", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # e.g. piped into `head`: whoever read has enough
+    except BrokenPipeError:  # e.g. piped into `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
@@ -48,16 +48,16 @@ def _parser() -> argparse.ArgumentParser:
         made.set_defaults(run=run)
         return made
 
-    pull = command(commands, "pull", "fetch a model into the cache, verified; a no-op if it is there", _pull)
+    pull = command(commands, "pull", "download a model into the cache and verify it, unless it is there", _pull)
     pull.add_argument("name", nargs="*", help="a catalogue name, or a hub OWNER/REPO:FILE (or :QUANTISATION)")
     pull.add_argument("--list", action="store_true", help="print the catalogue")
-    command(commands, "doctor", "what is installed, what the GPU is, what to type next", _doctor)
+    command(commands, "doctor", "show what is installed, the GPU, and what to type next", _doctor)
     lab = command(commands, "lab", "open JupyterLab on a notebook", _lab)
     lab.add_argument("notebook", nargs="?", default=".", help="a notebook or a directory (default: here)")
-    strip = command(commands, "strip", "take the records of conversations out of notebooks before they are shared", _strip)
+    strip = command(commands, "strip", "remove the records of conversations from notebooks, to share them", _strip)
     strip.add_argument("notebook", nargs="+", help="a notebook; it is replaced in one step")
-    actions = command(commands, "formats", "what chat templates imply").add_subparsers(required=True, metavar="ACTION")
-    show = command(actions, "show", "what was read off one template", _formats_show)
+    actions = command(commands, "formats", "inspect chat templates").add_subparsers(required=True, metavar="ACTION")
+    show = command(actions, "show", "show what one template implies", _formats_show)
     show.add_argument("source", metavar="MODEL|TEMPLATE", help="a model (as for %%load_model) or a template file")
     return parser
 
@@ -81,7 +81,7 @@ def _pull(arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def _bar() -> Iterator[Progress]:
-    """A progress bar on a terminal; elsewhere (CI logs) one line for each thing that is fetched."""
+    """A progress bar on a terminal; elsewhere (CI logs) one line for each download."""
     from tqdm import tqdm
 
     told = ""
@@ -110,7 +110,7 @@ def _doctor(_: argparse.Namespace) -> int:
 def _lab(arguments: argparse.Namespace) -> int:
     target = Path(arguments.notebook)
     if not target.exists():
-        raise OptionError(f"there is no {target}.")
+        raise OptionError(f"{target} does not exist.")
     if find_spec("jupyterlab") is None:
         raise OptionError("JupyterLab is not in this environment.", f"{sys.executable} -m pip install 'llm_magics[lab]'")
     return subprocess.run([sys.executable, "-m", "jupyter", "lab", str(target)], check=False).returncode
@@ -123,7 +123,7 @@ def _strip(arguments: argparse.Namespace) -> int:
     for name in arguments.notebook:
         try:
             print(strip(Path(name)))
-        except LLMMagicsError as error:  # the others are stripped all the same
+        except LLMMagicsError as error:  # continue with the others
             print(f"llm-magics: {error}", file=sys.stderr)
             failed = 1
     return failed

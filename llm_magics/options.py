@@ -1,7 +1,7 @@
-"""An option, said once: as a field of a dataclass that knows its spellings, its help, its values, and what it configures.
+"""An option as one field of a dataclass, e.g. ``seed: int | None = option(None, "--seed", "...", whole(0), "N")``.
 
-A magic's parser, help and completion, the settings of a load, the engine's configuration and the traits of ``c.LLMMagics`` are
-read off such fields, so a new option is one line, e.g. ``seed: int | None = option(None, "--seed", "...", whole(0), "N")``.
+A magic's parser, help and completion, the settings of a load, the engine's configuration and the traits of ``c.LLMMagics`` all
+derive from such fields.
 """
 
 from __future__ import annotations
@@ -19,23 +19,22 @@ _KEY = "option"  # in the metadata of a field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """One option; without ``names`` it is a word that stands by itself, e.g. the model's name of ``%load_model``.
+    """One option, or, without ``names``, a positional word, e.g. the model's name of ``%load_model``.
 
     Args:
         names: its spellings, the main one first, e.g. ``("--ctx", "--ctx-size")``.
-        read: makes the value of the word; raises ValueError, saying what would be right. A plain ``str`` does not tell what was
-            typed from what was filled in; ``as_typed`` does.
-        metavar: what stands for the value in the help; empty for a flag, which sets ``True``.
-        choices: the only values there are.
-        free: a word besides those that ``read`` takes, which leaves the choice to us: "auto".
-        complete: what kind of names Tab offers, e.g. "models"; ``after`` are the first words behind which it does, none is any.
-        many: whether it may be given more than once, giving a tuple.
-        varies: whether ``%%compare`` takes several values; ``alone``: whether it does not take the option at all.
-        old: spellings that still work but are not shown; whoever writes one is told the main one.
-        config: the fields, with blanks between, that it sets of what is below: EngineConfig, or a turn's settings.
-        unit: what the value is multiplied with for ``config``, e.g. 2**20 for MiB.
-        trait: the help of the trait ``default_...`` of ``c.LLMMagics`` that stands in for it, if there is one.
-        field, default: of the dataclass.
+        read: turns the word into a value, or raises ValueError with what is expected. ``as_typed`` keeps the difference between
+            typed and filled-in text; a plain ``str`` does not.
+        metavar: the value's name in the help; empty for a flag, which sets ``True``.
+        choices: the allowed values; empty allows all.
+        free: a word that leaves the choice to llm_magics: "auto".
+        complete: the kind of names that Tab offers, e.g. "models"; ``after``: only behind these first words, if given.
+        many: may be given more than once, for a tuple.
+        varies: ``%%compare`` takes several values; ``alone``: ``%%compare`` does not take the option.
+        old: spellings that still work, with a notice, but are not shown.
+        config: the fields of EngineConfig or TurnSettings that the option sets, separated by blanks.
+        unit: the factor from the value to ``config``, e.g. 2**20 for MiB.
+        trait: the help of the trait ``default_...`` of ``c.LLMMagics``, if there is one.
     """
 
     help: str
@@ -78,7 +77,7 @@ class Option:
             raise OptionError(f"{spelling} cannot be {word!r}: {error}.", f"Write {self.usage}.") from None
 
     def check(self, value: Any) -> None:
-        """Raise OptionError if a value that was given in Python is none of this option's."""
+        """Raise OptionError if a value given in Python is not valid for this option."""
         if value == self.default or (self.free and value == self.free):
             return
         if self.choices and self.read is str and value not in self.choices:
@@ -92,29 +91,28 @@ class Option:
 def option(
     default: Any, names: str, help: str, read: Callable[[str], Any] = str, metavar: str = "", *, old: str = "", **columns: Any
 ) -> Any:
-    """Make a field that is an option; ``names`` and ``old`` have blanks between. The other columns are those of Option."""
+    """Make a field that is an option; ``names`` and ``old`` are separated by blanks. For ``columns`` see Option."""
     said = Option(names=tuple(names.split()), help=help, read=read, metavar=metavar, old=tuple(old.split()), **columns)
     metadata = {_KEY: said}
     return field(default_factory=dict, metadata=metadata) if default is dict else field(default=default, metadata=metadata)
 
 
 def word(metavar: str, help: str, default: Any = "", **columns: Any) -> Any:
-    """Make a field that is a word without an option's name."""
+    """Make a field that is a positional word."""
     return option(default, "", help, metavar=metavar, **columns)
 
 
 def options_of(table: type) -> tuple[Option, ...]:
-    """The options among a dataclass's fields."""
     return tuple(replace(f.metadata[_KEY], field=f.name, default=f.default) for f in fields(table) if _KEY in f.metadata)
 
 
 def described(table: type) -> str:
-    """A line for each option, by the name of its field, for the docstring of the dataclass."""
+    """One line of help for each option, for the docstring of the dataclass."""
     return "\n".join(f"    {one.field}: {one.help}" for one in options_of(table))
 
 
 def configured(given: Any) -> dict[str, Any]:
-    """What the options of a dataclass's instance set below, e.g. ``park_memory`` of 1 MiB as 2**20; nothing of what is free."""
+    """The ``config`` fields that an instance's options set, e.g. ``park_memory`` of 1 MiB as 2**20; none for a free option."""
     below: dict[str, Any] = {}
     for one in options_of(type(given)):
         value = getattr(given, one.field)
@@ -124,13 +122,10 @@ def configured(given: Any) -> dict[str, Any]:
 
 
 def near(word: str, known: Iterable[str]) -> str:
-    """Ask for the nearest known names, e.g. ``Did you mean --temp?``; empty where none is near."""
+    """Suggest the nearest known names, e.g. ``Did you mean --temp?``; empty if none is near."""
     names = list(known)
     found = difflib.get_close_matches(word, names, 3, 0.6) or [n for n in names if len(word) > 2 and n.startswith(word)]
     return f"Did you mean {' or '.join(found[:3])}?" if found else ""
-
-
-# --- readers of values ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +150,7 @@ class Number:
         except ValueError:
             value = None
         if not self.holds(value):
-            raise ValueError(f"it should be {self}")
+            raise ValueError(f"expected {self}")
         return value
 
 
@@ -164,12 +159,11 @@ def whole(least: float, most: float = float("inf")) -> Number:
 
 
 def as_typed(word: str) -> str:
-    """Keep the word as it is, also one with a value in it: for values that may name a file or a variable if they were typed."""
+    """Keep the word, also as a Filled: for values that may name a file or a variable only if they were typed."""
     return word
 
 
 def on_off(word: str) -> bool:
-    """Read one of the two choices."""
     return word == "on"
 
 
@@ -179,7 +173,7 @@ def json_object(word: str) -> dict[str, Any]:
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise ValueError("it should be a JSON object in single quotes, e.g. '{\"name\": true}'")
+        raise ValueError("expected a JSON object in single quotes, e.g. '{\"name\": true}'")
     return value
 
 
@@ -187,4 +181,4 @@ def numbers(word: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in word.replace("/", ",").split(","))
     except ValueError:
-        raise ValueError("it should be numbers with commas between, e.g. 3,1") from None
+        raise ValueError("expected numbers separated by commas, e.g. 3,1") from None

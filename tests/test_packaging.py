@@ -222,7 +222,7 @@ def test_the_doctor_of_that_kernel_says_what_is_missing(book: Notebook) -> None:
     said = book.must("%llm doctor").bundles[-1]["text/plain"]
     assert "missing: this llm_magics was built without Node" in said
     assert "pip install 'llm_magics[lab]'" in said
-    assert "approvals are asked" in said
+    assert "ask for approval" in said
     if runtime_of(cpu_library()) == "libgomp" and sys.platform == "linux":
         assert f"waiting threads soon sleep (GOMP_SPINCOUNT={SPINS})" in said
 

@@ -1,1 +1,1 @@
-"""What is installed, what this machine has, and what to do next."""
+"""The report of what is installed and what to do next."""

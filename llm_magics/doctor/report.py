@@ -1,4 +1,4 @@
-"""What is installed, what this machine has, which models are here, and what to type next."""
+"""The report on this machine: what is installed, its hardware, its models, and what to type next."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LAB = "'llm_magics[lab]'"  # quoted: some shells read the brackets
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the report. ``advice`` is what to do about it; empty where all is well. ``str()`` is the line as text."""
+    """One line of the report; ``advice`` is empty if all is well. ``str()`` is the line as text."""
 
     topic: str
     found: str
@@ -37,10 +37,7 @@ class Finding:
 
 
 def report(default: str = "") -> tuple[Finding, ...]:
-    """Look at everything now. Never raises for what it finds amiss: that is what it is for.
-
-    ``default`` is what the name "default" means here, if a kernel's configuration says so.
-    """
+    """Inspect everything now; faults are reported, never raised. ``default`` is a kernel's configured default model."""
     default = default or default_model()
     memory, models = free_memory(), list(stored_files())
     findings = [*_software(), *_front_end(), *_llama_cpp(memory), *_machine(memory), *_models(models, default)]
@@ -57,19 +54,19 @@ def _software() -> Iterator[Finding]:
 
 
 def _front_end() -> Iterator[Finding]:
-    """JupyterLab, its extension and widgets. None is needed: each line says what happens without it."""
+    """JupyterLab, its extension and widgets, all optional: each line says what happens without it."""
     install = f"{sys.executable} -m pip install {_LAB}"
     lab, widgets = _version("jupyterlab"), _version("ipywidgets")
     elsewhere = "not in this environment; the notebook may run in another JupyterLab, in VS Code or in a terminal"
     yield Finding("JupyterLab", lab or elsewhere, "" if lab else f"To have it here: {install}")
-    yield Finding("ipywidgets", widgets or "not here; approvals are asked by the extension or by a prompt")
+    yield Finding("ipywidgets", widgets or "not here; the extension or a prompt asks for approval")
     yield _extension(needed=bool(lab))
 
 
 def _extension(*, needed: bool) -> Finding:
-    """Whether this environment's JupyterLab would find our extension. ``needed``: there is a JupyterLab here."""
+    """Whether this environment's JupyterLab finds the extension. ``needed``: there is a JupyterLab here."""
     found, ours = _installed(), _version("llm_magics")
-    without = "answers are static HTML, and approvals are asked by ipywidgets' buttons or by a prompt"
+    without = "answers are static HTML, and ipywidgets' buttons or a prompt ask for approval"
     if found is not None and _bundle_version(found) in (ours, ""):
         return Finding("extension", f"{_EXTENSION} {_bundle_version(found)} in {found}")
     if found is not None:
@@ -83,13 +80,13 @@ def _extension(*, needed: bool) -> Finding:
 
 
 def _bundle() -> Path | None:
-    """The extension's bundle inside the package; None if the package's wheel was built without Node."""
+    """The extension's bundle inside the package; None if the wheel was built without Node."""
     directory = Path(__file__).parents[1] / "labextension"
     return directory if (directory / "package.json").exists() else None
 
 
 def _installed() -> Path | None:
-    """Where a JupyterLab of this environment finds the extension; one of another environment cannot be seen."""
+    """Where a JupyterLab of this environment finds the extension."""
     from jupyter_core.paths import jupyter_path
 
     found = (Path(directory, _EXTENSION) for directory in jupyter_path("labextensions"))
@@ -97,7 +94,7 @@ def _installed() -> Path | None:
 
 
 def _bundle_version(directory: Path) -> str:
-    """The version that a bundle says it has; empty if it does not say."""
+    """The version in a bundle's package.json; empty if there is none."""
     try:
         return str(json.loads((directory / "package.json").read_text(encoding="utf-8"))["version"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -105,7 +102,6 @@ def _bundle_version(directory: Path) -> str:
 
 
 def _version(package: str) -> str:
-    """A package's version; empty if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -113,7 +109,7 @@ def _version(package: str) -> str:
 
 
 def _llama_cpp(memory: FreeMemory) -> Iterator[Finding]:
-    """What this build of llama.cpp can use; its own words on the CPU."""
+    """What this build of llama.cpp can use."""
     try:
         from llm_magics.engine.native import llama
     except (ImportError, OSError, RuntimeError) as error:  # a broken build: a missing library, another CPU's instructions
@@ -121,17 +117,17 @@ def _llama_cpp(memory: FreeMemory) -> Iterator[Finding]:
         yield Finding("llama.cpp", f"does not load: {error}", advice)
         return
     gpu = llama.supports_gpu()
-    yield Finding("llama.cpp", f"loads; built {'with' if gpu else 'without'} a GPU that it can use here", llama.gpu_advice())
+    yield Finding("llama.cpp", f"loads; it can{'' if gpu else 'not'} use a GPU here", llama.gpu_advice())
     said = llama.lib.llama_print_system_info().decode("utf-8", "replace")  # type: ignore[attr-defined]  # the engine's own import
     features = [name for name, _, value in (item.strip().partition(" = ") for item in said.split("|")) if value == "1"]
     yield Finding("CPU features", ", ".join(f.rpartition(":")[2].strip() for f in features) or "none")
     yield _openmp()
     if not memory.gpus and gpu:
-        yield Finding("GPU", "one that llama.cpp knows (not NVIDIA's)")
+        yield Finding("GPU", "supported by llama.cpp, not NVIDIA")
 
 
 def _openmp() -> Finding:
-    """How threads wait for each other, which decides what several kernels on one machine do to each other."""
+    """How threads wait for each other, which decides whether kernels on one machine slow each other down."""
     from llm_magics.engine.native.library import cpu_library
     from llm_magics.engine.native.openmp import SETTING, SPINS, waiting
 
@@ -143,7 +139,7 @@ def _openmp() -> Finding:
         return Finding("OpenMP", f"{found.runtime}, with your setting {settings}")
     if found.chosen_by == "us":
         return Finding("OpenMP", f"{found.runtime}; waiting threads soon sleep ({settings}), so kernels can share this machine")
-    spin = f"{found.runtime}; waiting threads spin, so kernels that share this machine can slow each other down by ten times"
+    spin = f"{found.runtime}; waiting threads spin, so kernels that share this machine can slow each other down tenfold"
     if found.runtime == "vcomp":
         advice = "If kernels share this machine: %load_model NAME --threads 2"
         return Finding("OpenMP", f"{spin}; no setting changes that", advice)
@@ -160,17 +156,16 @@ def _machine(memory: FreeMemory) -> Iterator[Finding]:
     import psutil
 
     found = cpus()
-    quota = "" if found.quota is None else f", and a control group grants {found.quota:g} CPUs' worth of time"
+    quota = "" if found.quota is None else f", and its control group allows the time of {found.quota:g} CPUs"
     allowed = f"this process may run on {found.allowed} processors{quota}"
     yield Finding("CPU", f"{_cpu_name()}, {found.physical} cores; {found.threads} threads compute ({allowed})")
     total = psutil.virtual_memory().total
     yield Finding("memory", f"{memory.host / 1e9:.1f} GB of {total / 1e9:.1f} GB free")
     for gpu in memory.gpus:
         holders = ", ".join(f"{p.name} (pid {p.pid})" for p in gpu.processes)
-        used_by = f"; in use by {holders}" if holders else ""
         free = f"{gpu.free / 1e9:.1f} GB of {gpu.total / 1e9:.1f} GB free"
-        yield Finding("GPU", f"{gpu.name}, driver {gpu.driver}, {free}{used_by}")
-    place = _existing(models_dir())
+        yield Finding("GPU", f"{gpu.name}, driver {gpu.driver}, {free}" + (f"; in use by {holders}" if holders else ""))
+    place = next(p for p in (models_dir(), *models_dir().parents) if p.exists())
     yield Finding("disk", f"{shutil.disk_usage(place).free / 1e9:.1f} GB free for models in {models_dir()}")
 
 
@@ -183,7 +178,7 @@ def _models(models: list[StoredFile], default: str) -> Iterator[Finding]:
 
 
 def _template(name: str) -> Iterator[Finding]:
-    """What to know about the chat template of the model that we would load."""
+    """Warnings about the chat template of the model that would be loaded."""
     from llm_magics.chat.format import ChatFormat
     from llm_magics.chat.show import warnings
     from llm_magics.models.template_source import template_source
@@ -193,11 +188,11 @@ def _template(name: str) -> Iterator[Finding]:
         said = warnings(ChatFormat.from_template(found.source, found.bos_token, found.eos_token), found.control_tokens)
     except LLMMagicsError as error:
         said = [str(error)]
-    yield Finding("chat template", f"{name}: {' '.join(said) or 'understood, with nothing to warn of'}")
+    yield Finding("chat template", f"{name}: {' '.join(said) or 'understood, without warnings'}")
 
 
 def _next(models: list[StoredFile], findings: list[Finding], default: str) -> Finding:
-    """One thing to type: mend what is broken first, then have a model, then talk to it."""
+    """One thing to type: first fix what is broken, then get a model, then talk to it."""
     broken = next((f for f in findings if f.found.startswith(("not installed", "does not load"))), None)
     if broken:
         return Finding("next", broken.advice)
@@ -208,7 +203,7 @@ def _next(models: list[StoredFile], findings: list[Finding], default: str) -> Fi
 
 
 def _first_choice(models: list[StoredFile], default: str) -> str:
-    """The default model if it is here, by any of its names, else the first that is."""
+    """The default model if it is here, under any of its names, else the first stored model."""
     names = [_called(m) for m in models]
     entry = find(default)
     known = entry.name if entry else default
@@ -226,7 +221,3 @@ def _cpu_name() -> str:
         return next(x.partition(":")[2].strip() for x in lines if x.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def _existing(directory: Path) -> Path:
-    return next(p for p in (directory, *directory.parents) if p.exists())

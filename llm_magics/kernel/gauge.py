@@ -1,7 +1,7 @@
-"""What is loaded, told to the page: after each cell that changed it, when a page comes, and of a GPU in use, every few moments.
+"""Tells the page which models are loaded, after each cell that changed them, and the state of GPUs in use, every two seconds.
 
-The status bar's model card is drawn from it. Some time after the last cell the gauge falls silent: to a server that ends idle
-kernels each message is a sign of life, and nobody would ever get the GPU's memory back.
+The status bar draws its model card from these messages. The gauge stops some time after the last cell: a server that ends idle
+kernels takes each message for a sign of life, and would never free the GPU's memory.
 """
 
 from __future__ import annotations
@@ -17,34 +17,32 @@ from llm_magics.kernel.page.request import parent_metadata
 from .runtime import Resident, Runtime
 
 SECONDS = 2.0  # between two looks at the GPUs
-LISTENS = 60.0  # seconds after a cell's end for which somebody is taken to look at the card
+LISTENS = 60.0  # seconds after a cell's end in which somebody may look at the card
 
 
 class Gauge:
-    """Tells the page what is loaded, and while a model is on a GPU, how that fares. Ends with :meth:`stop`."""
+    """Tells the page which models are loaded, and the state of the GPUs they are on. Ends with :meth:`stop`."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._models: list[dict[str, Any]] = []
         self._told: tuple[Any, Any] = ([], [])
-        self._until = 0.0  # on the monotonic clock: when to fall silent
-        self._lock = threading.Lock()  # the main thread and the one that watches both tell
+        self._until = 0.0  # on the monotonic clock: when to stop
+        self._lock = threading.Lock()  # the main thread and the watching thread both send
         self._over = threading.Event()
         self._watch: threading.Thread | None = None
 
     def cell_begins(self, *_: Any) -> None:
-        """Watch the GPUs while a cell runs, however long."""
         self._listen(math.inf)
 
     def cell_ended(self, *_: Any) -> None:
-        """Tell what changed, and go on watching the GPUs for a while if a model is on one."""
-        if parent_metadata(self._runtime.shell).get("cellId") is not None:  # else there is no page that could draw it
+        """Send the changes, and watch the GPUs for some time if a model is on one."""
+        if parent_metadata(self._runtime.shell).get("cellId") is not None:  # else no page can draw the card
             self._models = models(self._runtime)
             self._tell()
         self._listen(time.monotonic() + LISTENS)
 
     def stop(self) -> None:
-        """Tell nothing any more."""
         self._over.set()
 
     @property
@@ -68,7 +66,7 @@ class Gauge:
                 return
 
     def _tell(self, last: bool = False) -> None:
-        """Tell what changed; the ``last`` word before silence does not say how busy a GPU is, which would soon be wrong."""
+        """Send the changes. The ``last`` message does not say how busy a GPU is: that would soon be wrong."""
         gpus = gpu_figures() if self._on_gpu else []
         with self._lock:
             link, now = self._runtime.link, (self._models, [{**gpu, "busy": None} for gpu in gpus] if last else gpus)
@@ -78,26 +76,26 @@ class Gauge:
 
 
 def models(runtime: Runtime) -> list[dict[str, Any]]:
-    """One object for each loaded model: name, whether it answers by default, tokens, speed, and bytes of memory by device."""
+    """One object for each loaded model: name, whether it is current, tokens, tokens/s, and bytes of memory by device."""
     return [_model(runtime, resident) for resident in runtime.residents.values()]
 
 
 def gpu_figures() -> list[dict[str, Any]]:
-    """One object for each NVIDIA GPU: name, bytes used by anybody and in all, and percent busy (None where unknown)."""
+    """One object for each NVIDIA GPU: name, bytes used by all processes and in total, percent busy (None if unknown)."""
     from llm_magics.engine.fit.memory import nvidia_gpus
 
     return [{"name": gpu.name, "used": gpu.total - gpu.free, "total": gpu.total, "busy": gpu.busy} for gpu in nvidia_gpus()]
 
 
 def start_gauge(runtime: Runtime) -> Callable[[], None]:
-    """Begin to tell the page; gives what ends it."""
-    gauge = Gauge(runtime)
-    runtime.shell.events.register("pre_run_cell", gauge.cell_begins)
-    runtime.shell.events.register("post_run_cell", gauge.cell_ended)
+    """Start a gauge; return what ends it."""
+    gauge, events = Gauge(runtime), runtime.shell.events
+    events.register("pre_run_cell", gauge.cell_begins)
+    events.register("post_run_cell", gauge.cell_ended)
 
     def end() -> None:
-        runtime.shell.events.unregister("pre_run_cell", gauge.cell_begins)
-        runtime.shell.events.unregister("post_run_cell", gauge.cell_ended)
+        events.unregister("pre_run_cell", gauge.cell_begins)
+        events.unregister("post_run_cell", gauge.cell_ended)
         gauge.stop()
 
     return end
@@ -109,11 +107,8 @@ def _model(runtime: Runtime, resident: Resident) -> dict[str, Any]:
     for device, _, size in info.buffers if info is not None else ():
         where = "host" if device.startswith("CPU") or device.endswith("_Host") else device  # e.g. CPU_Mapped, CUDA_Host, CUDA0
         memory[where] = memory.get(where, 0) + size
-    usages = [
-        thread.session.reply.usage
-        for thread in runtime.threads.values()
-        if thread.session.reply is not None and thread.session.reply.trace.model == resident.model.name
-    ]
+    replies = [thread.session.reply for thread in runtime.threads.values()]
+    usages = [reply.usage for reply in replies if reply is not None and reply.trace.model == resident.model.name]
     return {
         "name": resident.name,
         "current": resident.name == runtime.current_model,

@@ -1,8 +1,8 @@
-"""Where an interrupt may strike: between two steps of a turn or inside the model or a tool, never inside our own bookkeeping.
+"""Allows interrupts between two events of a turn and inside the model or a tool, but not inside bookkeeping or drawing.
 
-While a turn runs, SIGINT raises KeyboardInterrupt only inside ``with interrupts.allowed():``; elsewhere it is noted and raised
-by the next ``check()`` or at the end. So the last, complete drawing of a cell is written also when the interrupt comes during a
-drawing. In other threads than the main one, where Python delivers no signals, nothing changes.
+While a turn runs, SIGINT raises KeyboardInterrupt only inside ``with interrupts.allowed():``. Elsewhere it is noted, and raised
+by the next ``check()`` or at the end, so a cell's last drawing is always complete. Python delivers signals to the main thread
+alone; in other threads this does nothing.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
-_AGAIN = 1.0  # seconds in which what cleans up after an interrupt is not struck again; code that swallows one is, later
+_AGAIN = 1.0  # seconds after an interrupt in which a second one waits, so that the clean-up can finish
 
 
 class Interrupts:
-    """``with Interrupts() as interrupts:`` holds back SIGINT but for the stretches that allow it."""
+    """``with Interrupts() as interrupts:`` delays SIGINT, except inside :meth:`allowed`."""
 
     def __init__(self) -> None:
         self._allowed = False
@@ -41,7 +41,7 @@ class Interrupts:
 
     @contextmanager
     def allowed(self) -> Iterator[None]:
-        """Let an interrupt raise here, at once."""
+        """Let an interrupt raise at once inside the block."""
         self._allowed = True
         try:
             self.check()
@@ -50,7 +50,7 @@ class Interrupts:
             self._allowed = False
 
     def check(self) -> None:
-        """Raise an interrupt that came while it was held back."""
+        """Raise a delayed interrupt."""
         if self._noted:
             self._noted = False
             raise KeyboardInterrupt

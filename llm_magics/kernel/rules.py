@@ -1,13 +1,11 @@
-"""What whoever runs this kernel allows in it: which models and tools, how much approval, how far a turn may go.
+"""The rules of a kernel: which models and tools its magics may use, how much approval, how long a turn; and defaults.
 
-The class ``LLMMagics`` has these rules as traits, and beside them defaults: what a cell that does not say is answered with.
-Defaults are no rules: every cell may say otherwise, within the rules.
+Rules come from two places, and the stricter one wins. The configuration of IPython (class ``LLMMagics`` in
+``ipython_config.py``, or on the kernel's command line) is a teacher's or an administrator's. It is read once, and neither a
+magic nor a page can loosen it. The settings of JupyterLab are the user's, and can only tighten it. Defaults, by contrast, apply
+to cells without the option; a cell may choose otherwise, within the rules.
 
-Two places may say so, and the stricter word of both holds. The configuration of IPython (class ``LLMMagics`` in
-``ipython_config.py``, or on the kernel's command line) is a teacher's or an administrator's: it is read once, and neither a
-magic nor a page can loosen it. The settings of JupyterLab are the user's own, and can only tighten it further.
-
-Rules hold for the magics. They are no sandbox: whoever runs Python in a kernel can do what its process can.
+Rules hold for the magics alone. They are not a sandbox: Python code in a kernel can do what its process can.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ from llm_magics.tools.policy import Approve, Limits
 
 Patterns: TypeAlias = tuple[str, ...]
 STRICTNESS: Mapping[str, int] = {policy: rank for rank, policy in enumerate(get_args(Approve))}  # auto < ask < deny
-_WHERE = "%llm status shows the rules; whoever set up this kernel, or your JupyterLab settings, can change them."
+_WHERE = "%llm status shows the rules. They come from this kernel's configuration and your JupyterLab settings."
 
 
 def _trait(kind: Any, default: Any, help: str, **bounds: Any) -> TraitType[Any, Any]:
@@ -39,7 +37,7 @@ def _trait(kind: Any, default: Any, help: str, **bounds: Any) -> TraitType[Any, 
 
 
 def _default(one: Option) -> TraitType[Any, Any]:
-    """The trait of an option's default. 0 says nothing, unless 0 is one of the option's values; then None does."""
+    """The trait of an option's default. It is 0 if there is no default, or None if 0 is a value of the option."""
     if not isinstance(one.read, Number):
         return _trait(Unicode, "", one.trait)
     nothing = None if one.read.least == 0 else 0
@@ -54,7 +52,7 @@ DEFAULTS = tuple(_DEFAULTS)
 
 
 class LLMMagics(type("Defaults", (Configurable,), _DEFAULTS)):  # type: ignore[misc]  # its traits come from the table of options
-    """The rules as traits, under the names that JupyterLab's settings use too; and defaults, which are the kernel's alone."""
+    """The rules as traits, named as in JupyterLab's settings; and the defaults, which are the kernel's alone."""
 
     approve = _trait(_POLICY, "auto", "The least approval: auto, ask (every call is asked about) or deny.")
     allowed_models = _trait(
@@ -71,9 +69,9 @@ class LLMMagics(type("Defaults", (Configurable,), _DEFAULTS)):  # type: ignore[m
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Rules as a value. ``models`` and ``tools`` hold groups of patterns; a name must match one of each group.
+    """Rules as a value. ``models`` and ``tools`` hold groups of patterns: a name must match one pattern of each group.
 
-    In ``limits`` stands what is limited, by the names of :class:`~llm_magics.tools.policy.Limits`.
+    ``limits`` has the names of :class:`~llm_magics.tools.policy.Limits`.
     """
 
     approve: Approve = "auto"
@@ -84,19 +82,18 @@ class Rules:
 
     @classmethod
     def of(cls, said: Mapping[str, Any], where: str) -> Rules:
-        """Read rules by the names of their traits; raises OptionError, naming ``where`` they were said, for what is none."""
+        """Read rules by the names of their traits; raises OptionError, which names their source ``where``."""
         known = LLMMagics.class_trait_names(config=True)
         return cls.in_traits(_read(said, where, [name for name in known if name not in DEFAULTS]))
 
     @classmethod
     def in_traits(cls, traits: LLMMagics) -> Rules:
-        """The rules among the traits."""
         limits = {name: getattr(traits, f"max_{name}") for name in ("steps", "calls", "tokens", "seconds", "result_chars")}
         models, tools = ((tuple(names),) if names else () for names in (traits.allowed_models, traits.allowed_tools))
         return cls(traits.approve, models, tools, {name: most for name, most in limits.items() if most}, traits.record)
 
     def tightened(self, other: Rules) -> Rules:
-        """The stricter of both, point by point."""
+        """The stricter of both, rule by rule."""
         limits = {name: min(self.limits.get(name, most), most) for name, most in other.limits.items()}
         approve = max(self.approve, other.approve, key=STRICTNESS.__getitem__)
         models, tools = (*self.models, *other.models), (*self.tools, *other.tools)
@@ -106,23 +103,21 @@ class Rules:
         """Raise OptionError unless the model may be used under one of its names."""
         names = list(names)
         if not any(_matches(name, self.models) for name in names):
-            raise OptionError(f"The rules of this kernel do not allow the model {names[0]!r}.", self._allowed(self.models))
+            raise OptionError(f"The rules of this kernel do not allow the model {names[0]!r}.", _allowed(self.models))
 
     def allows_tool(self, name: str) -> bool:
         return _matches(name, self.tools)
 
     def tools_for(self, chosen: Iterable[Tool], *, named: bool) -> tuple[Tool, ...]:
-        """The tools that a turn may offer; raises OptionError where one that is not allowed was asked for by name."""
+        """The tools that a turn may offer; raises OptionError if one was ``named`` that is not allowed."""
         chosen = tuple(chosen)
-        refused = [tool.name for tool in chosen if not self.allows_tool(tool.name)]
+        refused = ", ".join(repr(tool.name) for tool in chosen if not self.allows_tool(tool.name))
         if refused and named:
-            raise OptionError(
-                f"The rules of this kernel do not allow the tool {', '.join(map(repr, refused))}.", self._allowed(self.tools)
-            )
-        return tuple(tool for tool in chosen if tool.name not in refused)
+            raise OptionError(f"The rules of this kernel do not allow the tool {refused}.", _allowed(self.tools))
+        return tuple(tool for tool in chosen if self.allows_tool(tool.name))
 
     def for_turn(self, given: Mapping[str, Any], usual: TurnSettings) -> dict[str, Any]:
-        """Lay the rules over what a magic gave for one turn of a session; raises OptionError where it asks for more."""
+        """Apply the rules to a magic's options for one turn of a session; raises OptionError if it asks for more."""
         asked = given.get("approve")
         if asked is not None and STRICTNESS[asked] < STRICTNESS[self.approve]:
             raise OptionError(f"--approve {asked} is looser than the rules of this kernel: at least {self.approve}.", _WHERE)
@@ -143,7 +138,7 @@ class Rules:
         return replace(limits, **held)
 
     def rows(self) -> list[tuple[str, str]]:
-        """The rules in words, for a card; nothing where all is allowed."""
+        """The rules in words, for a card; none if everything is allowed."""
         limits = ", ".join(f"{most:g} {name.replace('_', ' ')}" for name, most in self.limits.items())
         said = [("models", self.models), ("tools", self.tools)]
         return [
@@ -152,10 +147,6 @@ class Rules:
             *([("rule: at most", limits)] if limits else []),
             *([("rule: record", "every turn")] if self.record else []),
         ]
-
-    @staticmethod
-    def _allowed(groups: tuple[Patterns, ...]) -> str:
-        return f"They allow {' and '.join(', '.join(group) for group in groups)}. {_WHERE}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,12 +159,12 @@ class Defaults:
     max_tokens: int | None = None
 
     def for_load(self, options: LoadOptions) -> LoadOptions:
-        """Lay the defaults under what a ``%load_model`` line said; the model's name ``default`` stands for the default one."""
+        """Fill in the defaults of a ``%load_model`` line; the name ``default`` means the default model."""
         named = self.model if self.model and options.name.lower() == "default" else options.name
         return replace(options, name=named, ctx=self.ctx if options.ctx is None else options.ctx)
 
     def for_turn(self, given: Mapping[str, Any], usual: TurnSettings, rules: Rules) -> dict[str, Any]:
-        """Lay the defaults under what a magic gave for one turn of a session, never beyond the rules."""
+        """Fill in the defaults of a magic's options for one turn of a session, within the rules."""
         laid = dict(given)
         sampling = laid.get("sampling") or usual.sampling
         if self.temperature is not None and sampling.temperature is None:
@@ -183,25 +174,24 @@ class Defaults:
         return laid
 
     def rows(self) -> list[tuple[str, str]]:
-        """The defaults in words, for a card."""
         found = ((one.name, getattr(self, one.name)) for one in fields(self))
         return [(f"default {name.replace('_', ' ')}", str(value)) for name, value in found if value not in ("", None)]
 
 
 def configured(shell: Any) -> Rules:
-    """The rules in the configuration of this IPython; raises OptionError where it cannot be understood."""
+    """The rules in the configuration of this IPython; raises OptionError."""
     return Rules.in_traits(traits_of(shell))
 
 
 def defaults(shell: Any) -> Defaults:
-    """The defaults in the configuration of this IPython; raises OptionError where it cannot be understood."""
+    """The defaults in the configuration of this IPython; raises OptionError."""
     traits = traits_of(shell)
     said = {name: getattr(traits, name) for name in DEFAULTS}
     return Defaults(**{name.removeprefix("default_"): v for name, v in said.items() if v != _DEFAULTS[name].default_value})
 
 
 def traits_of(shell: Any) -> LLMMagics:
-    """What the configuration of this IPython says of LLMMagics; raises OptionError where it cannot be understood."""
+    """LLMMagics in the configuration of this IPython; raises OptionError."""
     config = getattr(shell, "config", None)
     said = config["LLMMagics"] if isinstance(config, Config) and "LLMMagics" in config else {}
     return _read(said, "LLMMagics in IPython's configuration", LLMMagics.class_trait_names(config=True))
@@ -210,7 +200,7 @@ def traits_of(shell: Any) -> LLMMagics:
 def _read(said: Mapping[str, Any], where: str, known: Iterable[str]) -> LLMMagics:
     known = list(known)
     if unknown := [name for name in said if name not in known]:
-        raise OptionError(f"{where} has no setting {unknown[0]!r}.", f"There are {', '.join(known)}.")
+        raise OptionError(f"{where} has no setting {unknown[0]!r}.", f"The settings are {', '.join(known)}.")
     try:
         return LLMMagics(config=Config({"LLMMagics": dict(said)}))
     except (TraitError, ValueError) as error:
@@ -218,9 +208,9 @@ def _read(said: Mapping[str, Any], where: str, known: Iterable[str]) -> LLMMagic
 
 
 def names_of(name: str) -> tuple[str, ...]:
-    """The names under which rules know what ``%load_model name`` means: never one that merely a file was given.
+    """The names that rules may match for ``%load_model name``.
 
-    A file counts by its whole path, and by the catalogue's name where its hash is the catalogue's.
+    A file counts by its whole path, and by the catalogue's name only if its hash is the catalogue's.
     """
     from llm_magics.store.catalog import find
     from llm_magics.store.locate import file_at, locate, meant
@@ -234,7 +224,11 @@ def names_of(name: str) -> tuple[str, ...]:
     return tuple(entry.names) if entry is not None else (name,)
 
 
+def _allowed(groups: tuple[Patterns, ...]) -> str:
+    return f"They allow {' and '.join(', '.join(group) for group in groups)}. {_WHERE}"
+
+
 def _matches(name: str, groups: tuple[Patterns, ...]) -> bool:
-    """Whether each group has a pattern for the name. One without a slash means no path: "*-135m" matches no file's path."""
+    """Whether each group has a pattern for the name. A pattern without a slash matches no path, e.g. "*-135m" no file's."""
     paths = "/" in name
     return all(any(fnmatchcase(name, one) for one in group if one == "*" or "/" in one or not paths) for group in groups)

@@ -1,4 +1,4 @@
-"""What this kernel holds: loaded models by name, conversations by name, and which of each is the current one."""
+"""The state of this kernel: its models and conversations by name, and the current one of each."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LEFT = "This answer is no longer part of the conversation: an earlier cell was r
 
 @dataclass
 class Resident:
-    """A loaded model. ``ttl`` seconds after its last use it is unloaded; None keeps it. ``names`` are what rules know it by."""
+    """A loaded model, unloaded ``ttl`` seconds after its last use (None: never). Rules match its ``names``."""
 
     name: str
     model: Model
@@ -45,13 +45,13 @@ class Resident:
 
 @runtime_checkable
 class Drawn(Protocol):
-    """An answer on the page, to which something can be added after its end."""
+    """An answer on the page that can still get a remark."""
 
     def add(self, remark: str) -> None: ...
 
 
 class Choices(Protocol):
-    """Several answers to one turn, one of which the conversation continues with."""
+    """Several answers to one turn; the conversation continues with one of them."""
 
     def pick(self, number: int) -> None:
         """Continue with this answer, counted from 1."""
@@ -63,42 +63,41 @@ class Thread:
 
     name: str
     session: Session
-    samples: Choices | None = None  # of the newest turn, where it has several answers
-    systems: dict[str, str] = field(default_factory=dict)  # turn -> the system prompt that its saved cell holds
-    _drawn: dict[str, Drawn] = field(default_factory=dict)  # turn -> where its answer is shown
-    _made: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
+    samples: Choices | None = None  # of the newest turn, if it has several answers
+    systems: dict[str, str] = field(default_factory=dict)  # turn -> the system prompt in its saved cell
+    _drawn: dict[str, Drawn] = field(default_factory=dict)  # turn -> its view
+    _made: dict[str, tuple[int, list[str]]] = field(default_factory=dict)  # cell -> its last execution count and turns
 
     def system_at(self, turns: Iterable[Turn]) -> str:
-        """The system prompt that the saved cells of these turns say, the last of which wins."""
+        """The last system prompt in the saved cells of these turns."""
         return next((self.systems[turn.id] for turn in reversed(tuple(turns)) if turn.id in self.systems), "")
 
     def turn_of(self, cell: str, execution: int) -> str | None:
-        """The turn that a new run of ``cell`` replaces: the first one that an earlier run of it made."""
+        """The turn that a new run of ``cell`` replaces: the first one of its earlier run."""
         before, turns = self._made.get(cell, (execution, []))
         known = {turn.id for turn in self.session.turns}
         return next((turn for turn in turns if turn in known), None) if before != execution else None
 
     def made(self, cell: str, turn: str, execution: int) -> None:
-        """Note which turn a run of a cell makes; one run may make several."""
+        """Note that a run of a cell makes a turn; one run may make several."""
         if cell:
             before, turns = self._made.get(cell, (execution, []))
             self._made[cell] = (execution, [*turns, turn] if before == execution else [turn])
 
-
     def shows(self, turn: str, view: object) -> None:
-        """Note where an answer is shown; a terminal's lines cannot be changed later."""
+        """Note the view of an answer, unless it is a terminal's, which cannot change."""
         if isinstance(view, Drawn):
             self._drawn[turn] = view
 
     def leave(self, turns: Iterable[Turn]) -> None:
-        """Say in the cells of these turns that they are no longer part of the conversation."""
+        """Tell in the cells of these turns that they have left the conversation."""
         for turn in turns:
             if (drawn := self._drawn.pop(turn.id, None)) is not None:
                 drawn.add(LEFT)
 
 
 class Runtime:
-    """Models and conversations of one kernel. ``close`` frees the models; it also runs when the kernel ends."""
+    """Models and conversations of one kernel. ``close`` frees the models, also when the kernel ends."""
 
     def __init__(self, shell: Any) -> None:
         self.shell = shell
@@ -111,18 +110,16 @@ class Runtime:
         self.current_thread = "main"
         self.latest_thread = "main"  # of the newest turn
         self.asker: Asker = nobody
-        self.offer: Action | None = None  # what mends the error of the cell that runs
+        self.offer: Action | None = None  # fixes the error of the cell that runs
         self._told: set[str] = set()
-        self._aside: dict[str, list[str]] = {}  # cell -> the turns outside of any conversation that its last run made
-        self.undo: list[Callable[[], None]] = []  # takes off the shell what %load_ext put on it
+        self._aside: dict[str, list[str]] = {}  # cell -> the turns of its last run that are in no conversation
+        self.undo: list[Callable[[], None]] = []  # reverts %load_ext
         self._lock = threading.RLock()
         self._timer: threading.Timer | None = None
         atexit.register(_close, weakref.ref(self))
 
-    # --- models ---------------------------------------------------------------------------------------------------------
-
     def add(self, name: str, model: Model, ttl: float | None = None, names: tuple[str, ...] = ()) -> Resident:
-        """Keep a model under a name and make it the current one; a model that had the name is closed."""
+        """Add a model and make it current; close an earlier model of that name."""
         with self._lock:
             old = self.residents.pop(name, None)
             resident = self.residents[name] = Resident(name, model, ttl, names or (model.name,))
@@ -133,7 +130,7 @@ class Runtime:
         return resident
 
     def resident(self, name: str = "") -> Resident:
-        """The model of that name, or the current one; raises NoModelError."""
+        """The named or the current model; raises NoModelError."""
         with self._lock:
             if not self.residents:
                 raise self._no_model()
@@ -150,16 +147,16 @@ class Runtime:
         return error
 
     def find_model(self, name: str = "") -> Resident:
-        """A loaded model, or a model that the user holds in a variable of that name; raises NoModelError."""
+        """A loaded model, or the model in the user's variable of that name; raises NoModelError."""
         held = self.shell.user_ns.get(name) if name and name not in self.residents else None
         return Resident(name, held, names=(held.name,)) if isinstance(held, Model) else self.resident(name)
 
     def unload(self, name: str = "") -> str:
-        """Close a model, or the current one; gives its name. The last one loaded of the others becomes current."""
+        """Close the named or the current model; return its name. The last loaded of the others becomes current."""
         with self._lock:
             resident = self.resident(name)
             if resident.uses:
-                raise OptionError(f"{resident.name} is answering right now.", "Interrupt that cell first.")
+                raise OptionError(f"{resident.name} is in use by a running cell.", "Interrupt that cell first.")
             del self.residents[resident.name]
             if self.current_model == resident.name:
                 self.current_model = next(reversed(self.residents), "")
@@ -168,7 +165,7 @@ class Runtime:
 
     @contextmanager
     def using(self, resident: Resident) -> Iterator[Model]:
-        """Keep a model from being unloaded inside the block."""
+        """Prevent unloading a model inside the block."""
         with self._lock:
             resident.uses += 1
         try:
@@ -180,7 +177,7 @@ class Runtime:
             self._watch()
 
     def unload_idle(self) -> list[str]:
-        """Unload what has been idle for its ttl; gives the names."""
+        """Unload the models that have been idle for their ttl; return their names."""
         with self._lock:
             now = time.monotonic()
             idle = [r.name for r in self.residents.values() if r.ttl and not r.uses and now - r.last_used >= r.ttl]
@@ -189,7 +186,7 @@ class Runtime:
         return unloaded
 
     def _watch(self) -> None:
-        """Set the timer for the next model that may become idle for too long."""
+        """Set the timer for the next model to unload."""
         with self._lock:
             if self._timer is not None:
                 self._timer.cancel()
@@ -209,10 +206,8 @@ class Runtime:
         for resident in residents:
             resident.model.close()
 
-    # --- conversations --------------------------------------------------------------------------------------------------
-
     def thread(self, name: str = "", model: Model | None = None) -> Thread:
-        """The conversation of that name, or the current one. A new one needs a model, and is kept from :meth:`enter` on."""
+        """The named or the current conversation. A new one needs a model, and is kept from :meth:`enter` on."""
         name = name or self.current_thread
         if name in self.threads:
             return self.threads[name]
@@ -224,39 +219,37 @@ class Runtime:
         return Thread(name, session)
 
     def enter(self, thread: Thread, model: Model) -> Thread:
-        """Keep a conversation, and go on in it with this model."""
+        """Keep a conversation, and continue it with this model."""
         self.threads[thread.name] = thread
         thread.session.model = model
         return thread
 
     def made_aside(self, cell: str, turns: list[str], session: Session) -> None:
-        """Note which turns outside of any conversation a run of ``cell`` makes; those of its last run leave the notebook."""
+        """Note the turns of a run of ``cell`` that are in no conversation; those of its last run leave the notebook."""
         session.schemas.release(self._aside.pop(cell, ()))
         if cell and turns:
             self._aside[cell] = turns
 
     def ask(self, ask: ToolAsk) -> Decision:
-        """Put an approval before whoever sits at this kernel's front end, with the asker of now."""
+        """Ask for approval with the current asker."""
         return self.asker(ask)
 
     def known_thread(self, name: str = "") -> Thread:
-        """The conversation of that name; raises OptionError where there is none."""
+        """The named or the current conversation; raises OptionError if there is none."""
         name = name or self.current_thread
         if name not in self.threads:
             known = ", ".join(self.threads) or "none yet"
-            raise OptionError(f"There is no thread {name!r}.", near(name, self.threads) or f"There are: {known}.")
+            raise OptionError(f"There is no thread {name!r}.", near(name, self.threads) or f"Threads: {known}.")
         return self.threads[name]
 
-    # --- the front end --------------------------------------------------------------------------------------------------
-
     def say(self, text: str) -> None:
-        """Say something below the cell that runs."""
+        """Show a card below the cell that runs."""
         from llm_magics.views.card import card_bundle
 
         self.shell.display_pub.publish(card_bundle(text, ()))
 
     def tell_once(self, what: str) -> None:
-        """Say something below the cell that runs, unless it was said before."""
+        """Show a note below the cell that runs, unless it was shown before."""
         if what not in self._told:
             self._told.add(what)
             from llm_magics.views.card import note_bundle
@@ -265,9 +258,9 @@ class Runtime:
 
     @property
     def rules(self) -> Rules:
-        """What is allowed here: the configuration's word, tightened by the page's settings; raises OptionError.
+        """The configuration's rules, tightened by the page's settings; raises OptionError.
 
-        Where the page that sent the cell should answer and does not, every call is asked about.
+        If the page that sent the cell does not answer, every call needs approval.
         """
         said = self.page_rules
         if said is None or said.standing == "none":
@@ -278,7 +271,7 @@ class Runtime:
 
     @property
     def page_rules(self) -> PageRules | None:
-        """What the page that sent the cell says; None for a cell of no page."""
+        """The rules of the page that sent the cell; None if no page did."""
         link, header = self.link, parent_header(self.shell)
         if link is None or not parent_metadata(self.shell).get("cellId"):
             return None
@@ -286,7 +279,6 @@ class Runtime:
 
     @property
     def link(self) -> Link | None:
-        """The way to pages that have our extension; None where there can be none."""
         return self.cells.link
 
     @property
@@ -295,6 +287,5 @@ class Runtime:
 
 
 def _close(runtime: weakref.ref[Runtime]) -> None:
-    alive = runtime()
-    if alive is not None:
+    if (alive := runtime()) is not None:
         alive.close()

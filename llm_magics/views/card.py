@@ -1,4 +1,4 @@
-"""Small cards: a loaded model, what a load would take, what is loaded, how a conversation stands, what mends an error."""
+"""Cards, notes, tables, progress bars and offers of an action, from plain text."""
 
 from __future__ import annotations
 
@@ -17,47 +17,37 @@ Rows = Sequence[tuple[str, str]]
 
 
 def card_bundle(title: str, rows: Rows, note: str = "") -> dict[str, str]:
-    """The MIME bundle of a card: a title, lines of name and value, a note; all given as plain text."""
+    """The MIME bundle of a card: a title, rows of name and value, a note."""
     rows = [(name, value) for name, value in rows if value]
     cells = "".join(f"<tr><th>{_safe(name)}</th><td>{_safe(value)}</td></tr>\n" for name, value in rows)
-    html = (
-        f'{STYLE}<div class="llm-magics {NO_MATHS}"><strong>{_safe(title)}</strong>\n'
-        f'<table class="lm-card">{cells}</table>{_note(note)}</div>'
-    )
+    html = _framed(f'<strong>{_safe(title)}</strong>\n<table class="lm-card">{cells}</table>{_note(note)}')
     width = max((len(name) for name, _ in rows), default=0)
     lines = [title, *(f"  {name:<{width}}  {value}" for name, value in rows), *([note] if note else [])]
     return _bundle(html, "\n".join(lines))
 
 
 def note_bundle(note: str) -> dict[str, str]:
-    html = f'{STYLE}<div class="llm-magics {NO_MATHS}">{_note(note)}</div>'
-    return {**_bundle(html, note), "text/markdown": escaped(printable(note))}
+    return {**_bundle(_framed(_note(note)), note), "text/markdown": escaped(printable(note))}
 
 
 def table_bundle(columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> dict[str, str]:
-    """The MIME bundle of a table of plain text."""
     head = "".join(f"<th>{_safe(column)}</th>" for column in columns)
     body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>\n" for row in rows)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>" if rows else ""
     widths = [max(len(row[at]) for row in (columns, *rows)) for at in range(len(columns))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (columns, *rows)]
-    html = f'{STYLE}<div class="llm-magics {NO_MATHS}">{table}{_note(note)}</div>'
-    return _bundle(html, "\n".join((*(lines if rows else ()), *([note] if note else []))))
+    return _bundle(_framed(table + _note(note)), "\n".join((*(lines if rows else ()), *([note] if note else []))))
 
 
 def action_bundle(label: str, code: str) -> dict[str, Any]:
-    """Every form of an offer to run ``code``, which mends an error: a line to type, and a button on a page with our extension.
+    """An offer to run ``code``, which fixes an error: a line to type, and a button on a page with the extension.
 
-    The page runs e.g. ``%load_model smollm2-135m`` in a cell above the one that failed, and then that one again.
+    The page runs e.g. ``%load_model smollm2-135m`` in a cell above the failed one, and then the failed cell again.
     """
-    line = f"To go on, run {printable(code)} and then this cell again."
-    html = f"To go on, run <code>{escape(printable(code))}</code> and then this cell again."
-    return {
-        "text/html": f'{STYLE}<div class="llm-magics {NO_MATHS}"><div class="lm-notice">{html}</div></div>',
-        "text/markdown": escaped(line),
-        "text/plain": line,
-        ACTION_TYPE: {"label": label, "code": code},
-    }
+    line = f"To continue, run {printable(code)} and then this cell again."
+    html = f"To continue, run <code>{escape(printable(code))}</code> and then this cell again."
+    bundle = {"text/html": _framed(f'<div class="lm-notice">{html}</div>'), "text/markdown": escaped(line), "text/plain": line}
+    return {**bundle, ACTION_TYPE: {"label": label, "code": code}}
 
 
 def bytes_text(size: int) -> str:
@@ -74,13 +64,16 @@ def bar_text(what: str, done: int, total: int) -> str:
     return f"{what}  [{'#' * filled}{'.' * (20 - filled)}]  {min(100 * done // total, 100)} %{size}"
 
 
+def _framed(html: str) -> str:
+    return f'{STYLE}<div class="llm-magics {NO_MATHS}">{html}</div>'
+
+
 def _bundle(html: str, plain: str) -> dict[str, str]:
-    """What is laid out in columns stays so in markdown."""
     return {"text/html": html, "text/markdown": fenced(printable(plain)), "text/plain": printable(plain)}
 
 
 def _cell(text: str) -> str:
-    """One cell; a name or a figure stays on one line, e.g. ``491 MB``."""
+    """One cell; a short text such as ``491 MB`` stays on one line."""
     return f'<td class="lm-short">{_safe(text)}</td>' if len(text) <= _SHORT else f"<td>{_safe(text)}</td>"
 
 

@@ -1,7 +1,7 @@
-"""Answers side by side: columns that wrap on a narrow page, the words that differ from the first one marked where they are few.
+"""Answers side by side: columns that wrap on a narrow page, with marks on the words that differ from the first answer.
 
-Marks are laid over the finished HTML of each answer: its tags stay as they are, and only words of its text are wrapped, so that
-nothing a model wrote can come out of its place. Formulas are left alone, because MathJax reads them as a whole.
+Marks wrap words of the finished, safe HTML and leave its tags as they are. Formulas get no marks, because MathJax reads them as
+a whole.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from .style import STYLE
 
 MIME_TYPE = "application/vnd.llm-magics.columns+json"
 _PIECE = re.compile(r"<[^>]*>|[^<\s]+|\s+")  # a tag, a word, white space
-_MANY_WORDS = 3_000  # in one answer; finding differences takes the square of it
-_ALIKE = 0.6  # the share of the same words from which on marks show what differs; below it nearly all would be marked
+_MANY_WORDS = 3_000  # the longest answer that is compared: the time grows with the square
+_ALIKE = 0.6  # the smallest share of equal words for marks; below it nearly every word would be marked
 _MATHS = "tex2jax_process"
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One answer: what was different about asking for it, what came, and the error that ended it, if one did."""
+    """One answer: its own options, its transcript, and the error that ended it, if any."""
 
     heading: str
     transcript: Transcript = field(default_factory=Transcript)
@@ -44,7 +44,7 @@ class Column:
 def columns_bundle(
     columns: Sequence[Column], *, note: str = "", chosen: int | None = None, reasoning: ShowReasoning = "fold"
 ) -> dict[str, Any]:
-    """Every form of the columns, by MIME type. ``chosen`` is the one that the conversation goes on with."""
+    """Every form of the columns, by MIME type. The conversation continues with column ``chosen``."""
     safe = [_safe(column) for column in columns]
     emphasised, bracketed = (f"*{escaped(printable(note))}*", f"[{printable(note)}]") if note else ("", "")
     return {
@@ -60,7 +60,7 @@ def columns_bundle(
 
 
 def columns_html(columns: Sequence[Column], note: str, writers: Sequence[GrowingHtml], *, marked: bool = False) -> str:
-    """Write the columns as static HTML, style included; ``writers`` keep what did not change since the last time."""
+    """Write the columns as static HTML, style included; ``writers`` cache unchanged segments."""
     bodies = [_body(writer.html(column.transcript)) for column, writer in zip(columns, writers, strict=True)]
     if marked and len(bodies) > 1:  # two columns mark each other, more of them what differs from the first
         first = _marked(bodies[0], bodies[1]) if len(bodies) == 2 else bodies[0]
@@ -78,7 +78,7 @@ def _safe(column: Column) -> Column:
 
 
 class ColumnsView:
-    """Draws columns while they grow, and the final bundle, all in one display."""
+    """Draws growing columns and the final bundle in one display."""
 
     def __init__(
         self, publish: Publish, *, reasoning: ShowReasoning = "fold", updates: bool = True, pace: Pace | None = None
@@ -97,7 +97,6 @@ class ColumnsView:
         return self._updates and self._pace.due()
 
     def draw(self, columns: Sequence[Column], note: str) -> None:
-        """Show how far the answers are."""
         began = self._pace.now()
         self._writers += [GrowingHtml(self._reasoning) for _ in columns[len(self._writers) :]]
         safe = [_safe(column) for column in columns]
@@ -106,16 +105,16 @@ class ColumnsView:
         self._pace.spent(began, len(html))
 
     def forget(self) -> None:
-        """Take note that the cell's outputs were cleared: the next drawing is a display of its own."""
+        """Note that the cell's outputs were cleared: the next drawing is a new display."""
         self._shown = False
 
     def close(self, columns: Sequence[Column], note: str, chosen: int | None = None) -> None:
-        """Write the final bundle; may be called again when another column is chosen."""
+        """Write the final bundle, again if another column is chosen."""
         self._closed = (columns, note, chosen)
         self._display(columns_bundle(columns, note=note, chosen=chosen, reasoning=self._reasoning))
 
     def add(self, remark: str) -> None:
-        """Write a remark behind columns that are complete, in whatever cell they stand."""
+        """Write a remark behind complete columns."""
         columns, note, chosen = self._closed
         if self._updates and columns:
             self.close(columns, f"{note} {remark}".strip(), chosen)
@@ -126,11 +125,8 @@ class ColumnsView:
         self._shown = True
 
 
-# --- what differs -------------------------------------------------------------------------------------------------------------
-
-
 def shared_words(first: str, other: str) -> float | None:
-    """The share of words, from 0 to 1, that two texts have in common, in order; None where they are too long to compare."""
+    """The share of common words in order, from 0 to 1; None if a text is too long to compare."""
     a, b = first.split(), other.split()
     return None if max(len(a), len(b)) > _MANY_WORDS else difflib.SequenceMatcher(None, a, b, autojunk=False).ratio()
 
@@ -145,20 +141,17 @@ def _headline(column: Column, first: Column, over: bool) -> str:
 
 
 def _marked(html: str, other: str) -> str:
-    """Wrap the words that ``other`` does not have at their place, if the two are much alike."""
-    pieces = _PIECE.findall(html)
+    """Mark the words of ``html`` that differ from ``other``, if the two are similar."""
+    pieces, theirs = _PIECE.findall(html), _PIECE.findall(other)
     places = _word_places(pieces)
-    theirs = _PIECE.findall(other)
-    words = [pieces[at] for at in places]
-    others = [theirs[at] for at in _word_places(theirs)]
-    for begin, end in _differing(words, others):
+    for begin, end in _differing([pieces[at] for at in places], [theirs[at] for at in _word_places(theirs)]):
         for at in places[begin:end]:
             pieces[at] = f'<u class="lm-differs">{pieces[at]}</u>'
     return "".join(pieces)
 
 
 def _differing(words: Sequence[str], others: Sequence[str]) -> list[tuple[int, int]]:
-    """The stretches of ``words`` that ``others`` does not have at their place; none where the two are not much alike."""
+    """The ranges of ``words`` that differ from ``others``; none unless the two are similar."""
     if max(len(words), len(others)) > _MANY_WORDS:
         return []
     matcher = difflib.SequenceMatcher(None, words, others, autojunk=False)
@@ -168,7 +161,7 @@ def _differing(words: Sequence[str], others: Sequence[str]) -> list[tuple[int, i
 
 
 def _word_places(pieces: Sequence[str]) -> list[int]:
-    """Where the words of the answer itself, JSON or not, are: not its tags, formulas, reasoning, tool rows or last line."""
+    """The places of the answer's own words, without tags, formulas, reasoning, tool rows and status line."""
     places, skipped, depth = [], 0, 0
     for at, piece in enumerate(pieces):
         if piece.startswith("<"):
@@ -185,7 +178,7 @@ def _word_places(pieces: Sequence[str]) -> list[int]:
 
 
 def _plain_marked(text: str, first: str) -> str:
-    """Mark words in plain text as wdiff does, ``{+these are new+}``, if the two are much alike."""
+    """Mark differing words in plain text as wdiff does, ``{+these are new+}``, if the two are similar."""
     pieces = re.findall(r"\S+|\s+", text)
     places = [at for at, piece in enumerate(pieces) if not piece.isspace()]
     for begin, end in _differing(text.split(), first.split()):
@@ -194,11 +187,8 @@ def _plain_marked(text: str, first: str) -> str:
     return "".join(pieces)
 
 
-# --- the forms ----------------------------------------------------------------------------------------------------------------
-
-
 def _body(html: str) -> str:
-    """What stands inside a transcript's own frame; the columns have one style and one frame for all."""
+    """A transcript's HTML without its style and frame, which all columns share."""
     return html.removeprefix(STYLE).removeprefix(f'<div class="llm-magics {NO_MATHS}">\n').removesuffix("</div>")
 
 
@@ -215,11 +205,9 @@ def _markdown(column: Column, first: Column, reasoning: ShowReasoning) -> str:
 def _plain(column: Column, first: Column, reasoning: ShowReasoning) -> str:
     shown = column.transcript
     if column is not first:
-        segments = tuple(
-            replace(s, text=_plain_marked(s.text, first.transcript.text)) if isinstance(s, TextSegment) else s
-            for s in shown.segments
-        )
-        shown = replace(shown, segments=segments)
+        theirs = first.transcript.text
+        marked = (replace(s, text=_plain_marked(s.text, theirs)) if isinstance(s, TextSegment) else s for s in shown.segments)
+        shown = replace(shown, segments=tuple(marked))
     head = f"== {printable(_headline(column, first, True))} =="
     return _joined(head, transcript_plain(shown, reasoning), f"[{printable(column.error)}]" if column.error else "")
 

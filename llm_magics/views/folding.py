@@ -1,6 +1,6 @@
-"""Calls that did not run, folded into one quiet row: a small model may repeat one over and over, and none of that went wrong.
+"""Folds neighbouring calls that did not run, e.g. a small model's repeated calls, into one quiet row.
 
-A call that a person denied, or that a rule forbids, is an error for the model and keeps its own row.
+A call that a person or a rule denied is an error for the model, and keeps its own row.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ from llm_magics.tools.answered import key_of
 
 @dataclass(frozen=True, slots=True)
 class NotRun:
-    """Neighbouring calls that did not run; ``repeated`` says that each had been made before in the turn."""
+    """Neighbouring calls that did not run; ``repeated`` if each had been made before in the turn."""
 
     calls: tuple[ToolSegment, ...]
     repeated: bool
 
     @property
     def line(self) -> str:
-        """Say it in words, e.g. ``4 repeated calls, not run``."""
+        """E.g. ``4 repeated calls, not run``."""
         n = len(self.calls)
         return f"{n}{' repeated' if self.repeated else ''} call{'s' if n > 1 else ''}, not run"
 
     def is_same(self, other: object) -> bool:
-        """Whether nothing has changed since ``other``."""
-        return isinstance(other, NotRun) and len(self.calls) == len(other.calls) and self.repeated == other.repeated and all(
-            mine is theirs for mine, theirs in zip(self.calls, other.calls, strict=True)
-        )
+        """Whether ``other`` holds the same objects."""
+        if not isinstance(other, NotRun) or (len(self.calls), self.repeated) != (len(other.calls), other.repeated):
+            return False
+        return all(mine is theirs for mine, theirs in zip(self.calls, other.calls, strict=True))
 
 
 Item: TypeAlias = Segment | NotRun
 
 
 def did_not_run(segment: Segment) -> bool:
-    """Whether this is a call that nobody objected to, and that did not run all the same."""
+    """Whether this is a call that did not run although nobody denied it."""
     return isinstance(segment, ToolSegment) and segment.state == "refused" and not segment.is_error
 
 
 def folded(segments: Iterable[Segment]) -> list[Item]:
-    """The segments in order, with neighbouring calls that did not run as one item; blank text between them goes with them."""
+    """The segments, with neighbouring calls that did not run as one item; blank text between them is dropped."""
     items: list[Item] = []
     made: set[tuple[str, str]] = set()
     blank: list[Segment] = []

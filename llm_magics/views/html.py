@@ -1,6 +1,6 @@
-"""A transcript as static HTML: it reads well with no extension and no kernel, and nothing a model or tool wrote runs in it.
+"""A transcript as static HTML: readable without extension and kernel, and safe whatever a model or tool wrote.
 
-It also stands in markdown, where ``nbconvert --to markdown`` puts it: there an empty line would end it, so it has none.
+``nbconvert --to markdown`` puts it into markdown, where an empty line would end it, so it has none.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def transcript_html(transcript: Transcript, reasoning: ShowReasoning = "fold") -
 
 @dataclass
 class GrowingHtml:
-    """Write a transcript again and again as it grows; segments that did not change are not rendered again."""
+    """Writes a growing transcript; unchanged segments are not rendered again."""
 
     reasoning: ShowReasoning = "fold"
     growing: bool = True
@@ -79,15 +79,15 @@ class GrowingHtml:
 
 
 def tool_html(segment: ToolSegment) -> str:
-    """Write one call as a row that unfolds; a picture or table, and whatever waits for somebody, is unfolded already."""
+    """Write one call as a row that unfolds; open at once if it has outputs or waits for approval."""
     is_open = " open" if segment.outputs or segment.state == "asking" else ""
     head = f"<code>{escape(printable(call_line(segment)))}</code> · {escape(printable(state_line(segment)))}"
     parts = []
-    asking = segment.ask is not None and segment.state == "asking"
-    if segment.ask is not None and asking:
-        shown = code_html(printable(segment.ask.shown), "python")
-        some = ", with what looks like a secret masked" if MASK in segment.ask.shown else ""
-        parts.append(_labelled(f"Waits for approval. This would run{some}:", shown, segment.ask.reason))
+    asking = segment.ask if segment.state == "asking" else None
+    if asking is not None:
+        shown = code_html(printable(asking.shown), "python")
+        some = ", with what looks like a secret masked" if MASK in asking.shown else ""
+        parts.append(_labelled(f"Waits for approval. This would run{some}:", shown, asking.reason))
     elif segment.arguments:
         parts.append(_labelled("Arguments", code_html(printable(_pretty(segment.arguments)), "json")))
     if segment.printed:
@@ -96,13 +96,13 @@ def tool_html(segment: ToolSegment) -> str:
     if segment.result is not None:
         parts.append(_labelled("Result", code_html(printable(_pretty(segment.result)))))
     parts += [f'<div class="lm-notice lm-warning">{escape(printable(w))}</div>' for w in segment.warnings]
-    if segment.source and not asking:  # in a question it stands in what would run
+    if segment.source and asking is None:  # a question shows the source already
         parts.append(_labelled("What ran", code_html(printable(segment.source), "python")))
     return f'<details class="lm-tool lm-{segment.state}"{is_open}><summary>{head}</summary>{"".join(parts)}</details>\n'
 
 
 def output_html(bundle: Mapping[str, Any]) -> str:
-    """Write a MIME bundle that a tool gave: a picture, a rebuilt table, or text; nothing else of it is shown."""
+    """Write a tool's MIME bundle: a picture, a rebuilt table, or text; other types are only named."""
     for kind in _PICTURES:
         data = bundle.get(kind)
         if isinstance(data, str) and _BASE64.fullmatch(data):
@@ -120,12 +120,12 @@ def output_html(bundle: Mapping[str, Any]) -> str:
 
 
 def unbroken(html: str) -> str:
-    """Write the line ends of empty lines as entities: the same document, but one block where markdown reads it."""
+    """Write the line ends of empty lines as entities: the same document, but one block in markdown."""
     return _EMPTY_LINES.sub(lambda lines: "\n" + lines[1].replace("\n", "&#10;"), html)
 
 
 def _text(value: Any) -> str:
-    """A MIME bundle's text may be one string or a list of lines, as in notebook files."""
+    """A MIME bundle's text, which may be a list of lines, as in notebook files."""
     return "".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 

@@ -1,7 +1,4 @@
-"""The rows of a map as a table: what was asked of each, and what came. JSON is shown as JSON: laid out, highlighted, folding.
-
-Only so many rows are drawn, so that a map of thousands stays a small output; the values are all in the result itself.
-"""
+"""The first rows of a map as a table of questions and answers; answers in JSON are laid out, highlighted and foldable."""
 
 from __future__ import annotations
 
@@ -18,13 +15,13 @@ from .html import unbroken
 from .style import STYLE
 
 MOST_ROWS = 30
-_OPEN_ROWS = 10  # JSON of more rows than these is folded
-_QUESTION = 200  # characters of a question that are shown
+_OPEN_ROWS = 10  # with more rows, JSON is folded
+_QUESTION = 200  # characters of a question
 
 
 @dataclass(frozen=True, slots=True)
 class ShownRow:
-    """One row: its label, its question, its answer's text, and the error if there is one; ``ran`` is false where it did not."""
+    """One row: its label, its question, its answer's text, and its error, if any."""
 
     label: str
     prompt: str = ""
@@ -34,7 +31,7 @@ class ShownRow:
 
 
 def map_bundle(head: str, rows: Sequence[ShownRow], n_rows: int) -> dict[str, str]:
-    """Every form of a map's result, by MIME type. ``rows`` are the first of ``n_rows``, at most ``MOST_ROWS``."""
+    """Every form of a map's result, by MIME type; ``rows`` are the first ``MOST_ROWS`` of ``n_rows``."""
     shown = [_safe(row) for row in rows[:MOST_ROWS]]
     left = f"{n_rows - len(shown):,} more rows are in .values" if n_rows > len(shown) else ""
     return {"text/html": _html(shown, left), "text/markdown": _markdown(shown, left), "text/plain": _plain(head, shown, left)}
@@ -84,8 +81,7 @@ def _answer_markdown(row: ShownRow) -> str:
 
 
 def _plain(head: str, rows: Sequence[ShownRow], left: str) -> str:
-    lines = [f"{row.label}: {_answer_plain(row)}" for row in rows]
-    return "\n".join([head, *lines, *([left] if left else [])])
+    return "\n".join([head, *(f"{row.label}: {_answer_plain(row)}" for row in rows), *([left] if left else [])])
 
 
 def _answer_plain(row: ShownRow) -> str:

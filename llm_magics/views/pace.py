@@ -8,16 +8,16 @@ from typing import Any, Protocol
 
 
 class Publish(Protocol):
-    """What is used of IPython's ``display_pub.publish``."""
+    """The used part of IPython's ``display_pub.publish``."""
 
     def __call__(self, data: dict[str, Any], *, transient: dict[str, Any], update: bool) -> None: ...
 
 
 class Pace:
-    """Says when the next update is due, from what the last one cost.
+    """Decides when the next update is due, from the cost of the last one.
 
-    ``rate`` is the most updates a second, ``wire`` the most bytes a second, ``share`` the part of the time that drawing may
-    take (as long as that leaves two updates a second).
+    ``rate`` is the most updates a second, ``wire`` the most bytes a second, ``share`` drawing's most share of the time (but two
+    updates a second are always allowed).
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""A tool's picture stands once in a saved cell: in its HTML, which every reader shows. The transcript beside it points there.
+"""Stores a tool's picture once in a saved cell: in the HTML, which every reader shows. The transcript refers to it.
 
-``{"image/png": {"html": 2}}`` in a tool segment's ``outputs`` means the picture numbered 2 in the ``text/html`` of the same
-cell output, counted from 0, e.g. ``<img src="data:image/png;base64,iVBORw0K..."``. A picture that the HTML does not hold stays.
+``{"image/png": {"html": 2}}`` in a tool segment's ``outputs`` is picture number 2 (from 0) in the same output's ``text/html``,
+e.g. ``<img src="data:image/png;base64,iVBORw0K..."``. A picture that is not in the HTML stays in the transcript.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _PICTURE = re.compile(r'<img src="data:(image/(?:png|jpeg));base64,([A-Za-z0-9+/
 
 
 def pointing(transcript: dict[str, Any], html: str) -> dict[str, Any]:
-    """The JSON of a transcript with each picture that ``html`` holds replaced by its number there."""
+    """A transcript's JSON with each picture replaced by its number in ``html``."""
     places = {found.groups(): number for number, found in reversed(list(enumerate(_PICTURE.finditer(html))))}
 
     def number(kind: str, data: Any) -> Any:
@@ -25,7 +25,7 @@ def pointing(transcript: dict[str, Any], html: str) -> dict[str, Any]:
 
 
 def resolved(transcript: Any, html: Any) -> Any:
-    """The JSON of a transcript with its pictures put back; what points nowhere, and what is no transcript, stays as it is."""
+    """A transcript's JSON with its pictures restored; invalid references, and anything but a transcript, stay unchanged."""
     text = "".join(map(str, html)) if isinstance(html, list) else html
     found = [match.groups() for match in _PICTURE.finditer(text)] if isinstance(text, str) else []
 

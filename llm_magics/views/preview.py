@@ -1,4 +1,4 @@
-"""The prompt as it would be sent: every token, control tokens visible, and the share that each part takes."""
+"""The prompt as it would be sent: every token, also control tokens, and the share of each part."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PreviewPart: TypeAlias = tuple[str, str, Sequence[int]]  # origin, text, token i
 
 
 def preview_bundle(parts: Sequence[PreviewPart], context_size: int = 0) -> dict[str, str]:
-    """The MIME bundle of a preview; ``context_size`` in tokens, 0 where unknown."""
+    """The MIME bundle of a preview; ``context_size`` in tokens, 0 if unknown."""
     plain = _plain(parts, context_size)
     return {"text/html": _html(parts, context_size), "text/markdown": fenced(plain), "text/plain": plain}
 
@@ -49,8 +49,7 @@ def _html(parts: Sequence[PreviewPart], context_size: int) -> str:
 
 
 def _plain(parts: Sequence[PreviewPart], context_size: int) -> str:
-    blocks = [
-        f"--- {origin}, {counted(len(ids), 'token')}: {' '.join(map(str, ids))}\n{printable(text)}"
-        for origin, text, ids in parts
-    ]
-    return "\n".join((_total_line(parts, context_size), *blocks))
+    lines = [_total_line(parts, context_size)]
+    for origin, text, ids in parts:
+        lines += [f"--- {origin}, {counted(len(ids), 'token')}: {' '.join(map(str, ids))}", printable(text)]
+    return "\n".join(lines)

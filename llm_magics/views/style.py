@@ -1,7 +1,7 @@
-"""The style of a transcript's static HTML: JupyterLab's CSS variables, or colours that are fit for both themes.
+"""The style of a transcript's static HTML: JupyterLab's CSS variables, or colours that fit both themes.
 
-The comment signs mean nothing in CSS; they keep the rules from showing where a code host strips style elements of their tags.
-Class names of highlighted code are Pygments' short names with ``lm-`` before them, told apart by their first letters.
+CSS ignores the comment signs; they hide the rules if a code host removes the style tags. Highlighted code has Pygments' short
+class names with the prefix ``lm-``.
 """
 
 STYLE = """<style><!--

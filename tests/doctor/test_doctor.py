@@ -72,7 +72,7 @@ def test_what_is_optional_is_never_the_next_thing_to_do(stored: list[StoredFile]
 
     monkeypatch.setattr(doctor, "version", without)
     assert "llm_magics[lab]" in findings("JupyterLab")[0].advice
-    assert "by a prompt" in findings("ipywidgets")[0].found
+    assert "or a prompt asks" in findings("ipywidgets")[0].found
     assert findings("next")[0].found == f"llm-magics pull {default_model()}"
 
 
@@ -146,7 +146,7 @@ def test_a_quota_and_the_threads_that_it_leaves_are_told(stored: list[StoredFile
     monkeypatch.setattr(doctor, "cpus", lambda: Cpus(physical=64, allowed=128, quota=2.0))
     said = findings("CPU")[0].found
     assert "64 cores; 2 threads compute (this process may run on 128 processors" in said
-    assert "grants 2 CPUs' worth of time" in said
+    assert "allows the time of 2 CPUs" in said
 
 
 def test_a_llama_cpp_that_does_not_load_is_a_finding_and_no_crash(

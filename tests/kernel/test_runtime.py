@@ -80,7 +80,7 @@ def test_an_idle_model_is_unloaded_and_one_in_use_is_not(runtime: Runtime, monke
     with runtime.using(resident):
         now[0] += 1000
         assert runtime.unload_idle() == []
-        with pytest.raises(OptionError, match="answering"):
+        with pytest.raises(OptionError, match="in use by a running cell"):
             runtime.unload("m")
     now[0] += 59
     assert runtime.unload_idle() == []

@@ -53,7 +53,7 @@ def test_markdown_is_markdown(book: Path) -> None:
     assert "<style" not in text
     assert "<div" not in text
     assert ANSWER.replace("$5", "\\$5").replace("$10", "\\$10").strip() in text
-    for said in ("A <card>", "  context  512", "A \\*note\\*.", "tiny", "Hello", "To go on, run %load_model tiny"):
+    for said in ("A <card>", "  context  512", "A \\*note\\*.", "tiny", "Hello", "To continue, run %load_model tiny"):
         assert said in text
 
 

@@ -1,7 +1,7 @@
-"""What this kernel knows of the notebook's cells: their sources, which of them are tools, what their runs gave and made.
+"""What this kernel knows of the notebook's cells: their sources, their outputs, which are tools, which names they write.
 
-The book listens to IPython's ``pre_run_cell`` and ``post_run_cell``, and to what goes out while a cell runs. Cells that were
-never run are known to the page alone and come through the JupyterLab extension, where there is one.
+The book listens to IPython's ``pre_run_cell`` and ``post_run_cell``, and to the output of running cells. Cells that never ran
+are known to the page alone; the JupyterLab extension sends them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _KEPT = 500  # runs
 
 
 class CellBook:
-    """The cells of one kernel. ``current`` is the cell that runs now, ``cells`` maps ids to the cells that ran or were read."""
+    """The cells of one kernel. ``current`` is the cell that runs now; ``cells`` maps ids to cells that ran or were read."""
 
     def __init__(self, shell: InteractiveShell) -> None:
         self.shell = shell
@@ -43,10 +43,10 @@ class CellBook:
         self.cells: dict[str, Cell] = {}
         self.current = Cell("")
         self.parameters: dict[str, Any] = {}
-        self._told: dict[str, str] = {}  # cell -> what it said when it was read last, e.g. of being a tool
-        self._made: dict[str, CellTool] = {}  # cell -> the tool that it was made by its text, tag or metadata
+        self._told: dict[str, str] = {}  # cell -> its source, tags and metadata when it was last read
+        self._made: dict[str, CellTool] = {}  # cell -> the tool that its source, tags or metadata made
         self._runs: dict[str, Run] = {}
-        self._running: list[Run] = []  # the cell that runs, and those that it runs itself
+        self._running: list[Run] = []  # the cell that runs, and the cells that it runs itself
         self._depth = 0
         self._undo: list[Callable[[], None]] = []
         self._unhear: list[Callable[[], None]] = []
@@ -57,7 +57,6 @@ class CellBook:
         return list(self._runs.values())
 
     def attach(self) -> None:
-        """Begin to listen."""
         events = self.shell.events
         publisher: Any = self.shell.display_pub
         for name, heard in (("pre_run_cell", self._before), ("post_run_cell", self._after)):
@@ -68,7 +67,6 @@ class CellBook:
             self._undo.append(lambda: publisher.unregister_hook(self._displayed))
 
     def detach(self) -> None:
-        """Listen no more."""
         for undo in (*reversed(self._unhear), *reversed(self._undo)):
             undo()
         for forgotten in (self._unhear, self._undo, self._running):
@@ -76,7 +74,7 @@ class CellBook:
 
     @contextlib.contextmanager
     def nested(self) -> Iterator[None]:
-        """Pass over the cell that runs inside: it is a tool's, and no new state of the notebook."""
+        """Ignore the cell that runs inside: a tool's run does not change the state of the notebook."""
         self._depth += 1
         try:
             yield
@@ -90,11 +88,9 @@ class CellBook:
         return made
 
     def ran_as_tool(self, tool: CellTool, output: ToolOutput) -> None:
-        """Note what a tool's run wrote. Its outputs are the call's alone; those of the cell stay as they were."""
+        """Note the names that a tool's run wrote; the cell's outputs stay as they were."""
         if not (tool.scratch or output.is_error):
             self.ledger.ran(tool.names)
-
-    # --- cells that run -------------------------------------------------------------------------------------------------
 
     def _before(self, info: Any) -> None:
         metadata, cell = parent_metadata(self.shell), getattr(info, "cell_id", None) or ""
@@ -109,7 +105,7 @@ class CellBook:
         self._hear(self.current, _tool_of(metadata), "")
         chats = cell and source.lstrip().startswith("%%chat")
         if chats and self.link is not None and self.link.heard:
-            self.refresh(2.0)  # cells that were made tools on the page, and never ran, are offered too
+            self.refresh(2.0)  # to offer also the cells that the page made tools and that never ran
 
     def _after(self, result: Any) -> None:
         if self._running:
@@ -120,7 +116,7 @@ class CellBook:
             self.ledger.ran(names_of(self.shell.transform_cell(result.info.raw_cell)))
 
     def _ended(self, run: Run, result: Any) -> None:
-        """Keep a run with what came of it; one that another cell made is part of that one's output."""
+        """Keep a finished run; a nested cell's run is part of the outer cell's output."""
         error = result.error_before_exec or result.error_in_exec
         if error is not None:
             run.error = error_text(error)
@@ -137,7 +133,7 @@ class CellBook:
             del self._runs[next(iter(self._runs))]
 
     def _listen(self, stream: Any) -> None:
-        """Hear what is written to a kernel's stream while cells run; a terminal's own stream cannot be listened to."""
+        """Record what running cells write to a kernel's stream; a terminal's stream refuses it."""
         write, before = stream.write, getattr(stream, "__dict__", {}).get("write")
 
         def heard(text: str) -> Any:
@@ -156,13 +152,10 @@ class CellBook:
             self._running[-1].wrote(f"{message['content']['data'].get('text/plain', '')}\n")
         return message
 
-    # --- cells that are tools -------------------------------------------------------------------------------------------
-
     def _hear(self, cell: Cell, metadata: Mapping[str, Any] | None, above: str) -> None:
-        """Read a cell that says something else than last time; what it was before, e.g. a tool of another name, is taken back.
+        """Read a cell whose source, tags or metadata have changed, after discarding the tool that it was.
 
-        A cell says something by its source, its tags, and the metadata that the page's form writes. ``above`` is the markdown
-        in front of it, which describes a cell that is a tool by its tag.
+        The page's form writes the metadata. ``above`` is the markdown in front of a tagged cell: its description.
         """
         told = repr((cell.source, cell.tags, metadata, above))
         if cell.id:
@@ -175,7 +168,7 @@ class CellBook:
         self._read(cell, str((metadata or {}).get("description") or "") or above, metadata)
 
     def _read(self, cell: Cell, description: str, metadata: Mapping[str, Any] | None) -> None:
-        """Take a cell's parameters or make it a tool, where it says so; what is wrong with its header is only said."""
+        """Take a cell's parameters, or make it a tool; an error in its header is only printed."""
         if "parameters" in cell.tags:
             self.parameters |= parameters_of(cell.source)
         try:
@@ -186,15 +179,15 @@ class CellBook:
                     self._made[cell.id] = made
         except LLMMagicsError as error:
             which = "This cell" if cell.id == self.current.id else f"Another cell ({_first_line(cell.source)})"
-            print(f"{which} cannot be a tool. {error}", file=sys.stderr)  # noqa: T201 (an event has nobody to raise to)
+            print(f"{which} cannot be a tool. {error}", file=sys.stderr)  # noqa: T201 (nobody catches an event's error)
 
     def _header(self, cell: Cell, metadata: Mapping[str, Any] | None) -> ToolHeader | None:
-        """Find the header of a cell that says it is a tool, None for any other cell."""
+        """The header of a cell that is a tool by its first line, metadata or tag; None for any other cell."""
         line = _TOOL_LINE.match(cell.source.lstrip("\n").split("\n", 1)[0])
         if line is not None and line[1].strip():
             return read_header(line[1])
         if cell.source.lstrip().startswith("%%tool"):
-            return None  # its own line says what it is, and running it makes the tool
+            return None  # running it makes the tool
         if metadata and isinstance(metadata.get("name"), str):
             listed, approve = metadata.get("parameters"), metadata.get("approve")
             signature = f"{metadata['name']}({listed})" if isinstance(listed, str) else metadata["name"]
@@ -205,23 +198,19 @@ class CellBook:
         name = (tag and tag[1]) or name_from(description_of(self.shell, cell.source))
         return ToolHeader(name, None, "", CellOptions())
 
-    # --- the page -------------------------------------------------------------------------------------------------------
-
     @property
     def link(self) -> Link | None:
-        """The way to pages that have our extension; None where there can be none."""
+        """The link to the pages with the extension; None outside of ipykernel."""
         return link_of(getattr(self.shell, "kernel", None))
 
     def page_cells(self, beside: str, timeout: float = 0.5) -> list[Mapping[str, Any]] | None:
-        """The cells of the notebook that holds the cell ``beside``, as the page has them; None where no page says."""
-        link = self.link
-        return None if link is None else notebook_cells(link, beside, timeout)
+        """The cells of the notebook that holds the cell ``beside``, from the page; None if no page answers."""
+        return None if (link := self.link) is None else notebook_cells(link, beside, timeout)
 
     def refresh(self, timeout: float = 0.5) -> None:
-        """Read all cells off the page, also those never run."""
-        found = self.page_cells(self.current.id, timeout)
+        """Read all cells from the page, also those that never ran."""
         above = ""
-        for one in found or ():
+        for one in self.page_cells(self.current.id, timeout) or ():
             source, known = str(one.get("source", "")), self.cells.get(str(one.get("id", "")))
             if one.get("type") != "code":
                 above = source
@@ -235,14 +224,14 @@ class CellBook:
 
 
 def _tool_of(metadata: Any) -> Mapping[str, Any] | None:
-    """What the page's form has written into a cell's metadata, which comes with the request that runs the cell."""
+    """The page form's part of a cell's metadata, which comes with the request that runs the cell."""
     ours = metadata.get("llm_magics") if isinstance(metadata, Mapping) else None
     tool = ours.get("tool") if isinstance(ours, Mapping) else None
     return tool if isinstance(tool, Mapping) else None
 
 
 def error_text(error: BaseException) -> str:
-    """A traceback as the model may read it: the user's frames, not IPython's."""
+    """A traceback for the model: the user's frames alone."""
     written = traceback.TracebackException.from_exception(error)
     kept = [frame for frame in written.stack if "IPython" not in frame.filename and "/llm_magics/" not in frame.filename]
     written.stack = traceback.StackSummary.from_list(kept[-8:])
@@ -250,7 +239,7 @@ def error_text(error: BaseException) -> str:
 
 
 def _shown(shell: Any, value: Any) -> str:
-    """A result as text/plain; a failing repr is the cell's own affair."""
+    """A result as text/plain, also if its repr fails."""
     try:
         data, _ = shell.display_formatter.format(value, include={"text/plain"})
     except Exception as error:
@@ -263,10 +252,9 @@ def _first_line(source: str) -> str:
 
 
 def name_from(description: str) -> str:
-    """Make a tool's name of what it does, e.g. ``plot_rainfall_per_month``."""
-    words = re.findall(r"[a-z0-9]+", description.lower())
+    """Make a tool's name from its description, e.g. ``plot_rainfall_per_month``."""
     name = ""
-    for word in words:
+    for word in re.findall(r"[a-z0-9]+", description.lower()):
         if len(name) + len(word) > _MAX_NAME:
             break
         name = f"{name}_{word}".strip("_")
@@ -274,6 +262,6 @@ def name_from(description: str) -> str:
 
 
 def _plain(markdown: str) -> str:
-    """Take the marks of a markdown cell's headings away."""
+    """Markdown without the marks of its headings."""
     return "\n".join(line.lstrip("#").strip() for line in markdown.splitlines()).strip()
 

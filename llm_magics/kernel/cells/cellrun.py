@@ -1,8 +1,8 @@
-"""Running a cell's source inside another cell, on the main thread and through IPython, with everything it gives caught.
+"""Runs a cell's source inside another cell, on the main thread and through IPython, and captures everything it shows.
 
-``run_cell`` inside a magic leaves traces that a tool must not leave: the value lands in ``_`` and ``Out``, tracebacks go out
-under the calling cell, KeyboardInterrupt is swallowed, and top-level await finds a loop that already runs. Each of these is
-put aside for the run, and put back whatever happens.
+A plain ``run_cell`` inside a magic has side effects that a tool must not have: the value lands in ``_`` and ``Out``, tracebacks
+appear under the calling cell, KeyboardInterrupt is swallowed, and top-level await finds a running loop. Each of these is
+replaced for the run, and always restored.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _HISTORY = ("_", "__", "___", "_exit_code")
 
 @dataclass(slots=True)
 class CellRun:
-    """What a run gave: the value of the last expression, what was displayed, the error and its traceback as text."""
+    """The outcome of a run: the last expression's value, the displayed bundles, the error and its traceback as text."""
 
     value: Any = None
     displayed: list[dict[str, Any]] = field(default_factory=list)
@@ -43,12 +43,9 @@ class CellRun:
 def run_source(
     shell: InteractiveShell, source: str, parameters: Mapping[str, Any], cell_id: str = "", scratch: bool = False
 ) -> CellRun:
-    """Run ``source`` with ``parameters`` as variables.
+    """Run ``source`` with ``parameters`` as variables, in the user's namespace or, with ``scratch``, in a shallow copy of it.
 
-    The namespace is the user's, without the parameters afterwards; with ``scratch`` it is a shallow copy, dropped afterwards.
-
-    Raises:
-        KeyboardInterrupt, ToolTimeout: the run was ended from outside. Everything else is in the CellRun.
+    Raises KeyboardInterrupt and ToolTimeout if the run was ended from outside; the CellRun holds any other error.
     """
     run = CellRun()
     with Held() as held, contextlib.ExitStack() as stack:
@@ -74,7 +71,7 @@ def run_source(
 
 @contextlib.contextmanager
 def put(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Set an attribute of ``owner`` for a while; one that came from its class shines through again afterwards."""
+    """Set an attribute of ``owner`` for a while; afterwards an attribute of its class is visible again."""
     own = name in vars(owner) or owner.has_trait(name)
     before = getattr(owner, name, None)
     setattr(owner, name, value)
@@ -89,7 +86,7 @@ def put(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _kept(namespace: dict[str, Any], names: Iterable[str]) -> Iterator[None]:
-    """Have these names mean afterwards what they mean now, or nothing."""
+    """Restore these names afterwards."""
     before = {name: namespace[name] for name in names if name in namespace}
     try:
         yield
@@ -101,7 +98,7 @@ def _kept(namespace: dict[str, Any], names: Iterable[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _history_kept(shell: InteractiveShell) -> Iterator[None]:
-    """Leave ``_``, ``Out`` and the execution count as they were."""
+    """Restore ``_``, ``Out`` and the execution count afterwards."""
     count = shell.execution_count
     try:
         with _kept(shell.user_ns, _HISTORY):
@@ -112,7 +109,7 @@ def _history_kept(shell: InteractiveShell) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _scratch(shell: InteractiveShell) -> Iterator[None]:
-    """Run on a shallow copy of the namespace, in a module of its own."""
+    """Use a shallow copy of the namespace, in a module of its own."""
     module, namespace = shell.user_module, shell.user_ns
     copy = types.ModuleType(module.__name__, module.__doc__)
     copy.__dict__.update(namespace)
@@ -124,14 +121,14 @@ def _scratch(shell: InteractiveShell) -> Iterator[None]:
 
 
 class Displayed(DisplayPublisher):
-    """Takes what is displayed into a list of bundles; an update replaces what was displayed under its id."""
+    """Collects the displayed bundles in a list; an update replaces the bundle with its id."""
 
     def __init__(self, bundles: list[dict[str, Any]]) -> None:
         super().__init__()
         self._bundles = bundles
         self._ids: dict[str, int] = {}
 
-    def publish(  # type: ignore[override]  # IPython passes deprecated parameters too, which are of no use here
+    def publish(  # type: ignore[override]  # IPython passes deprecated parameters too
         self, data: Any, metadata: Any = None, *, transient: Any = None, update: bool = False, **_: Any
     ) -> None:
         display_id = (transient or {}).get("display_id")
@@ -148,12 +145,12 @@ class Displayed(DisplayPublisher):
 
 
 def displays_into(shell: InteractiveShell) -> Callable[[], None]:
-    """Have what function tools display (``display(...)``, inline figures) go to their call's outputs; gives what ends that."""
+    """Send the displays of function tools (``display(...)``, inline figures) to their call's outputs; return what ends that."""
 
     @contextlib.contextmanager
     def caught(sink: Sink) -> Iterator[None]:
         if threading.current_thread() is not threading.main_thread():
-            yield  # the shell's publisher is one for all threads: swapping it would catch others' displays
+            yield  # all threads share the shell's publisher: replacing it would catch others' displays
             return
         with put(shell, "display_pub", Displayed(sink.outputs)):
             yield
@@ -164,7 +161,7 @@ def displays_into(shell: InteractiveShell) -> Callable[[], None]:
 
 @contextlib.contextmanager
 def _values_into(shell: InteractiveShell, run: CellRun, quiet: bool) -> Iterator[None]:
-    """Take the last expression's value instead of showing and remembering it; a final semicolon means there is none."""
+    """Take the last expression's value instead of showing and remembering it; a final semicolon drops the value."""
 
     def take(value: Any) -> None:
         if not quiet:
@@ -187,12 +184,12 @@ def _traceback_into(run: CellRun) -> Any:
 
 
 def _exit(*_: Any) -> None:
-    """Stand in for the shell's own exit, which would have the front end end the kernel."""
+    """Replace the shell's exit, which would ask the front end to end the kernel."""
     raise SystemExit
 
 
 def _describing(formatter: Any) -> Any:
-    """Let figures say in words what they show, for the model's sake."""
+    """Describe figures in words, for the model."""
     plain = formatter.format
 
     def format(value: Any, include: Any = None, exclude: Any = None) -> Any:
@@ -205,7 +202,7 @@ def _describing(formatter: Any) -> Any:
 
 
 def _collect_figures(shell: InteractiveShell) -> None:
-    """Show figures that are still open: the inline backend has done so by now, any other backend shows windows."""
+    """Show the figures that are still open: only the inline backend has done so already."""
     pyplot = sys.modules.get("matplotlib.pyplot")
     if pyplot is None:
         return
@@ -219,7 +216,7 @@ def _collect_figures(shell: InteractiveShell) -> None:
 
 
 def run_beside(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine to its end on a loop of its own in this thread, also while the thread's loop is inside a callback."""
+    """Run a coroutine to its end on a new loop in this thread, even inside a callback of the thread's running loop."""
     outer = asyncio._get_running_loop()
     task = asyncio.current_task(outer) if outer is not None else None
     if outer is not None:

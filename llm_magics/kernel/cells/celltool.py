@@ -1,8 +1,8 @@
 """Notebook cells as tools: a header makes a cell's source a typed tool.
 
-A header is ``name(city: str, n: int = 3) -> dict --approve ask``: behind ``%%tool``, or behind ``# %tool`` in a cell's first
-line. Its first comment or string says what the tool does. The cell runs in the user's namespace on the main thread; its
-parameters are variables for the run; its prints, displays, last value and error are the result.
+A header is ``name(city: str, n: int = 3) -> dict --approve ask``, behind ``%%tool``, or behind ``# %tool`` in a cell's first
+line. The cell's first comment or string describes the tool. The cell runs in the user's namespace on the main thread, with its
+parameters as variables; its prints, displays, last value and error are the result.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import inspect
 import re
 import threading
+import traceback
 import typing
 from collections.abc import Callable, Container, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -37,7 +38,7 @@ _TOOL_LINE = re.compile(r"\s*#\s*%tool\b")  # e.g. "# %tool plot(city: str)"
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What is known of one cell: ``parent`` is the request that ran it last, empty for one that never ran here."""
+    """One cell; ``parent`` is the request that last ran it, empty if it never ran here."""
 
     source: str
     id: str = ""
@@ -46,7 +47,7 @@ class Cell:
 
 
 class CellTool(Tool):
-    """A cell as a tool. Call it like a function of its header to run the cell and get its value."""
+    """A cell as a tool. Calling it like a function of its header runs the cell and returns its value."""
 
     def __init__(
         self,
@@ -71,7 +72,7 @@ class CellTool(Tool):
 
     @property
     def names(self) -> Names:
-        """The names that the cell reads and writes, its parameters aside."""
+        """The names that the cell reads and writes, without its parameters."""
         return names_of(self.shell.transform_cell(self.cell.source), self.signature.names)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -82,9 +83,9 @@ class CellTool(Tool):
         return run.value
 
     def run(self, arguments: Mapping[str, Any]) -> CellRun:
-        """Run the cell with these arguments, and the header's defaults for the others, as variables."""
+        """Run the cell with these arguments, and the header's defaults, as variables."""
         if threading.current_thread() is not threading.main_thread():
-            raise ToolError(f"The cell {self.name} runs on the main thread alone.", "Ask from a cell, not from a thread.")
+            raise ToolError(f"The cell {self.name} runs only on the main thread.", "Ask from a cell, not from a thread.")
         bound = inspect.signature(self.function).bind_partial(**arguments)
         bound.apply_defaults()
         with self.book.nested() if self.book else contextlib.nullcontext():
@@ -92,7 +93,7 @@ class CellTool(Tool):
 
     @property
     def _code(self) -> str:
-        """The source to run: a cell that is its own ``parameters`` cell does not set them again."""
+        """The source to run; a ``parameters`` cell does not set its own parameters again."""
         if "parameters" not in self.cell.tags:
             return self.cell.source
         return without_parameters(self.cell.source, self.signature.names)
@@ -103,15 +104,14 @@ class CellTool(Tool):
         stale = tuple(self.book.ledger.stale(self.names.reads)) if self.book else ()
         run = self.run(arguments)
         sink = current()
-        printed = sink.text if sink is not None else ""
-        output = outcome(self.shell, run, printed, stale)
+        output = outcome(self.shell, run, "" if sink is None else sink.text, stale)
         if self.book is not None:
             self.book.ran_as_tool(self, output)
         return output
 
 
 def outcome(shell: InteractiveShell, run: CellRun, printed: str, warnings: tuple[str, ...] = ()) -> ToolOutput:
-    """Make a run's prints, displays, value and error one result: text for the model, bundles for the person."""
+    """Make one result of a run's prints, displays, value and error: text for the model, bundles for the person."""
     texts = [printed.strip(), *(str(bundle.get("text/plain", "")) for bundle in run.displayed)]
     outputs: list[Mapping[str, Any]] = list(run.displayed)
     if run.error is not None:
@@ -128,7 +128,7 @@ def outcome(shell: InteractiveShell, run: CellRun, printed: str, warnings: tuple
 
 
 def _shown_already(run: CellRun) -> bool:
-    """Whether the value is a plot that the run's own displays hold, e.g. the axes that ``df.plot()`` returns."""
+    """Whether the value is a plot that the run has displayed, e.g. the axes that ``df.plot()`` returns."""
     drawn = callable(getattr(run.value, "get_figure", None)) or callable(getattr(run.value, "get_axes", None))
     return drawn and any("image/png" in bundle for bundle in run.displayed)
 
@@ -140,17 +140,9 @@ def _formatted(shell: InteractiveShell, value: Any) -> Mapping[str, Any]:
 
 def _where(error: BaseException) -> str:
     """Name the line of the cell where it failed."""
-    if isinstance(error, SyntaxError):
-        return f" (line {error.lineno} of the cell)" if error.lineno else ""
-    numbers, trace = [], error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_name == "<module>":
-            numbers.append(trace.tb_lineno)
-        trace = trace.tb_next
-    return f" (line {numbers[-1]} of the cell)" if numbers else ""
-
-
-# --- from a header to a tool --------------------------------------------------------------------------------------------------
+    in_cell = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_name == "<module>"]
+    number = error.lineno if isinstance(error, SyntaxError) else in_cell[-1] if in_cell else None
+    return f" (line {number} of the cell)" if number else ""
 
 
 def cell_tool(
@@ -165,22 +157,21 @@ def cell_tool(
     """Make a cell a tool.
 
     Args:
-        shell: the shell whose namespace the header's types and defaults mean, and in which the cell runs.
-        header: its name, parameters and options.
-        cell: its source, without a ``%%tool`` line.
-        description: what the model is told; the source's first comment or string where it is empty.
+        shell: runs the cell; its namespace resolves the header's types and defaults.
+        cell: its source has no ``%%tool`` line.
+        description: for the model; if empty, the source's first comment or string.
         parameters: defaults for a header without a parameter list; those that the cell reads become its parameters.
-        book: where the cell's runs are noted.
+        book: notes the cell's runs.
 
     Raises:
-        ToolError: a type or a default of the header means nothing here, or cannot be described to a model; or the cell is
-            no valid Python.
+        ToolError: the cell is not valid Python, or a type or a default of the header is unknown or cannot be described to a
+            model.
     """
     try:
         ast.parse(shell.transform_cell(cell.source))
     except SyntaxError as error:
         what = f"The cell {header.name} is not valid Python: {error.msg}{_where(error)}."
-        raise ToolError(what, "Mend it, and run it again.") from None
+        raise ToolError(what, "Correct it, and run it again.") from None
     listed = header.parameters if header.parameters is not None else _inferred(shell, cell, parameters or {})
     face = _face(shell, header.name, listed, header.returns)
     face.__doc__ = description or description_of(shell, cell.source)
@@ -192,13 +183,13 @@ def cell_tool(
 
 
 def _face(shell: InteractiveShell, name: str, parameters: str, returns: str) -> Callable[..., Any]:
-    """Evaluate the header as a ``def`` in the user's namespace; what is kept of it is the signature alone."""
+    """Evaluate the header as a ``def`` in the user's namespace, for its signature."""
     arrow = f" -> {returns}" if returns else ""
     scope = {**_CONVENIENCES, **shell.user_ns}
     try:
         exec(compile(f"def {name}({parameters}){arrow}: ...", f"<header of {name}>", "exec", dont_inherit=True), scope)
     except Exception as error:  # a type or a default of the header may raise anything
-        what = f"The header of {name}({parameters}){arrow} has no meaning here: {type(error).__name__}: {error}."
+        what = f"The header {name}({parameters}){arrow} cannot be evaluated: {type(error).__name__}: {error}."
         raise ToolError(what, "Import or define its types first.") from error
 
     def face(*args: Any, **kwargs: Any) -> Any: ...
@@ -213,7 +204,7 @@ _CONVENIENCES = {name: getattr(typing, name) for name in ("Annotated", "Any", "L
 
 
 def _inferred(shell: InteractiveShell, cell: Cell, known: Mapping[str, Any]) -> str:
-    """Write a parameter list of the known parameters that a cell reads or sets itself, typed by their defaults."""
+    """Write a parameter list of the known parameters that a cell reads or sets, typed by their defaults."""
     names = names_of(shell.transform_cell(cell.source))
     listed = []
     for name, default in known.items():
@@ -229,7 +220,7 @@ def parameters_of(source: str) -> dict[str, Any]:
 
 
 def without_parameters(source: str, names: Container[str]) -> str:
-    """Blank out the assignments of literals to these names, so that line numbers stay."""
+    """Blank out the assignments of literals to these names; line numbers stay."""
     lines = source.split("\n")
     for name, _, statement in _assignments(source):
         if name in names and statement.end_lineno is not None:
@@ -250,12 +241,12 @@ def _assignments(source: str) -> Iterator[tuple[str, Any, ast.stmt]]:
                 ast.Assign(targets=[ast.Name(id=name)], value=value)
                 | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
             ):
-                with contextlib.suppress(ValueError):  # no literal: no parameter
+                with contextlib.suppress(ValueError):  # not a literal
                     yield name, ast.literal_eval(value), statement
 
 
 def description_of(shell: InteractiveShell, source: str) -> str:
-    """Find what a cell says it does: its first comment or string, else its first line."""
+    """The description of a cell: its first comment or string, else its first line."""
     comment: list[str] = []
     code = ""
     for line in source.splitlines():

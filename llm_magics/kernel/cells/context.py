@@ -1,6 +1,6 @@
-"""Other cells as context: which of them a prompt shows, and how they are written for the model.
+"""Other cells as context: which ones a prompt shows, and how they are written for the model.
 
-Where the page can be asked, it says which cells there are and in which order; otherwise the order is that of running.
+The page gives the cells and their order. Without a page, the order is that of running.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from llm_magics.errors import OptionError
 from llm_magics.options import near
 from llm_magics.tools.results import shorten
 
-_KEPT_CHARS = 20_000  # of one cell's output: as much as a prompt could use
+_KEPT_CHARS = 20_000  # of one cell's output, in memory
 _CELL_CHARS = 4_000  # of one cell's source, and of its output, in a prompt
 _ALL_CHARS = 16_000  # of all cells in a prompt
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-# cells that talk with a model are part of the conversation already, e.g. "%%chat -c above"
+# cells that talk to a model, e.g. "%%chat -c above", are part of the conversation already
 _OWN = re.compile(r"\s*(%%chat\b|%%compare\b|%(load_ext|reload_ext|load_model|unload_model|models|thread|llm|chat|tools)\b)")
 
 
 @dataclass(eq=False)
 class Run:
-    """A cell as it was run: ``id`` is the front end's, empty where it sends none."""
+    """One run of a cell; ``id`` is the front end's cell id, empty if it sends none."""
 
     id: str
     source: str
@@ -39,24 +39,23 @@ class Run:
         return uncoloured("".join(self._output))
 
     def wrote(self, text: str) -> None:
-        """Add to the output, up to the most that is kept."""
         if text and self._size < _KEPT_CHARS:
             self._output.append(text[: _KEPT_CHARS - self._size])
             self._size += len(text)
 
 
 def uncoloured(text: str) -> str:
-    """Terminal output as plain text, without colours, e.g. ``\\x1b[0;31m``."""
+    """Remove terminal colours, e.g. ``\\x1b[0;31m``."""
     return _ANSI.sub("", text).strip()
 
 
 def select(wanted: Sequence[str], runs: Sequence[Run], page: Sequence[Mapping[str, Any]] | None, cell: str) -> list[Run]:
-    """Choose cells as ``-c`` says.
+    """Choose the cells for ``-c``.
 
     Args:
-        wanted: "none", "prev", "above", "all" and "tag:NAME", together.
-        runs: what was run, oldest first.
-        page: the notebook's cells in order, where the page could be asked.
+        wanted: any of "none", "prev", "above", "all" and "tag:NAME".
+        runs: oldest first.
+        page: the notebook's cells in order, if the page answered.
         cell: the id of the asking cell.
     """
     known = _in_page_order(runs, page) if page is not None else [run for run in runs if run.id != cell or not cell]
@@ -68,7 +67,7 @@ def select(wanted: Sequence[str], runs: Sequence[Run], page: Sequence[Mapping[st
             found = [run for run in known if name in run.tags]
             if not found:
                 tags = sorted({tag for run in known for tag in run.tags})
-                raise OptionError(f"No cell that is known has the tag {name!r}.", near(name, tags) or "Run that cell first.")
+                raise OptionError(f"No known cell has the tag {name!r}.", near(name, tags) or "Run that cell first.")
             chosen += found
         elif word in ("prev", "above"):
             above = [run for run in known[:here] if not _OWN.match(run.source)]
@@ -86,7 +85,7 @@ def _in_page_order(runs: Sequence[Run], page: Sequence[Mapping[str, Any]]) -> li
     for cell in page:
         tags = tuple(str(tag) for tag in cell.get("tags") or ())
         fresh = Run(str(cell.get("id", "")), str(cell.get("source", "")), tags, str(cell.get("type", "code")))
-        if fresh.id not in ran:  # run before this kernel could see it, e.g. before %load_ext: the page shows what came of it
+        if fresh.id not in ran:  # e.g. run before %load_ext: only the page has its output
             fresh.wrote(str(cell.get("output") or ""))
             fresh.error = str(cell.get("error") or "")
         found.append(ran.get(fresh.id, fresh))
@@ -94,16 +93,12 @@ def _in_page_order(runs: Sequence[Run], page: Sequence[Mapping[str, Any]]) -> li
 
 
 def written(runs: Iterable[Run], limit: int = _ALL_CHARS) -> str:
-    """Write cells for the model, each cut to a readable size; where all are too much, the earliest give way, and it says so."""
-    blocks = [_written(run) for run in runs]
-    dropped = 0
+    """Write cells for the model, each cut to a readable size. Drop the earliest if all are too long, with a note."""
+    blocks = found = [_written(run) for run in runs]
     while len(blocks) > 1 and sum(map(len, blocks)) > limit:
-        blocks.pop(0)
-        dropped += 1
-    if not blocks:
-        return ""
-    note = f" ({dropped} earlier ones left out)" if dropped else ""
-    return f"Cells of my notebook{note}:\n\n" + "\n\n".join(shorten(block, limit) for block in blocks)
+        blocks = blocks[1:]
+    note = f" ({len(found) - len(blocks)} earlier ones left out)" if len(blocks) < len(found) else ""
+    return f"Cells of my notebook{note}:\n\n" + "\n\n".join(shorten(block, limit) for block in blocks) if blocks else ""
 
 
 def _written(run: Run) -> str:

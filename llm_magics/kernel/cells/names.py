@@ -1,4 +1,4 @@
-"""Which names a cell reads and writes, and whether what it reads is older than what that was made from."""
+"""Which names a cell reads and writes, and which of its inputs are out of date."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _BUILTINS = _SHELL.union(dir(builtins))
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """The global names of one cell: ``reads`` before it binds them itself, and all it ``writes``."""
+    """The global names of one cell: those it ``reads`` before binding them, and all it ``writes``."""
 
     reads: frozenset[str] = frozenset()
     writes: frozenset[str] = frozenset()
 
 
 def names_of(source: str, bound: Iterable[str] = ()) -> Names:
-    """Find the names of plain Python source (magics already transformed); none where it does not parse."""
+    """Find the names in plain Python source (magics already transformed); none if it does not parse."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -36,7 +36,7 @@ def names_of(source: str, bound: Iterable[str] = ()) -> Names:
 
 
 class _Found(ast.NodeVisitor):
-    """Names of one statement, as they look from the module: what a function binds inside is its own."""
+    """The module-level names of one statement: a function's own names do not count."""
 
     def __init__(self) -> None:
         self.reads: set[str] = set()
@@ -54,20 +54,14 @@ class _Found(ast.NodeVisitor):
         self.visit(node.iter)
         self._bound(node.target, [*node.body, *node.orelse])
 
-    def visit_AsyncFor(self, node: ast.AsyncFor) -> None:
-        self.visit_For(node)
-
     def visit_With(self, node: ast.With | ast.AsyncWith) -> None:
         for item in node.items:
             self.visit(item.context_expr)
         targets = [item.optional_vars for item in node.items if item.optional_vars is not None]
         self._bound(ast.Tuple(targets, ast.Store()), node.body)
 
-    def visit_AsyncWith(self, node: ast.AsyncWith) -> None:
-        self.visit_With(node)
-
     def _bound(self, target: ast.expr, body: list[ast.stmt]) -> None:
-        """Visit a body in which the target's names are set already."""
+        """Visit a body after the target's names are set."""
         inner, set_first = _Found(), _Found()
         set_first.visit(target)
         for statement in body:
@@ -93,8 +87,7 @@ class _Found(ast.NodeVisitor):
                 self.visit(outside)
         self._function(node)
 
-    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
-        self.visit_FunctionDef(node)
+    visit_AsyncFor, visit_AsyncWith, visit_AsyncFunctionDef = visit_For, visit_With, visit_FunctionDef
 
     def visit_Lambda(self, node: ast.Lambda) -> None:
         self._function(node)
@@ -127,28 +120,23 @@ class _Found(ast.NodeVisitor):
 
 @dataclass(slots=True)
 class Ledger:
-    """Which run wrote which name last, to tell when a value is older than what it was made from."""
+    """Which run last wrote each name, to find values that are older than their sources."""
 
     _run: int = 0
     _writer: dict[str, tuple[int, frozenset[str]]] = field(default_factory=dict)
 
     def ran(self, names: Names) -> None:
-        """Note that a cell ran to its end."""
         self._run += 1
         for name in names.writes:
             self._writer[name] = (self._run, names.reads - names.writes)
 
     def stale(self, reads: Iterable[str]) -> list[str]:
-        """Say which of ``reads`` were made from something that has changed since."""
-        found = []
-        for name in sorted(set(reads)):
-            newer = self._newer(name)
-            if newer:
-                found.append(f"{name} was made before {newer} was last changed; run its cell again.")
-        return found
+        """A warning for each of ``reads`` that was made from something that has changed since."""
+        found = ((name, self._newer(name)) for name in sorted(set(reads)))
+        return [f"{name} was made before {newer} was last changed; run its cell again." for name, newer in found if newer]
 
     def _newer(self, name: str) -> str:
-        """The name among the sources of ``name``, near or far, that was written after what was made from it."""
+        """A direct or indirect source of ``name`` that was written after the name made from it; empty if there is none."""
         todo, seen = [name], {name}
         while todo:
             made, sources = self._writer.get(todo.pop(), (0, frozenset()))

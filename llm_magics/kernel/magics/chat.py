@@ -1,4 +1,4 @@
-"""One ``%%chat`` cell: from its options and text to a turn that is drawn, recorded, and handed back as a Reply."""
+"""One ``%%chat`` cell: from its options and text to a turn that is drawn, recorded and returned as a Reply."""
 
 from __future__ import annotations
 
@@ -36,8 +36,10 @@ if TYPE_CHECKING:
 
 
 def chat(runtime: Runtime, options: ChatOptions, body: str) -> Reply | list[Reply] | None:
-    """Ask what the cell asks; give the Reply (several with ``--n``), or None after a preview. Errors raise, with nothing sent
-    if it is the cell's."""
+    """Run the cell; return its Reply (a list with ``--samples``), or None after a preview.
+
+    Raises LLMMagicsError; nothing was sent if the cell is at fault.
+    """
     asked = prepare(runtime, options, fill(body, runtime.shell.user_ns))
     if options.preview:
         request = asked.session.request(asked.text, replaces=asked.replaced, **asked.overrides)
@@ -63,7 +65,7 @@ def chat(runtime: Runtime, options: ChatOptions, body: str) -> Reply | list[Repl
 def keeping(
     runtime: Runtime, options: ChatOptions, session: Session, turns: Iterable[str], came: Callable[[], object]
 ) -> Iterator[None]:
-    """Put what came into the cell's variable, whatever ends the turns; of those of a quiet cell nothing is saved."""
+    """Put the reply into the cell's variable, whatever ends the turns. The turns of a quiet cell are not saved."""
     try:
         yield
     finally:
@@ -74,7 +76,7 @@ def keeping(
 
 
 def _with_ways_out(error: ContextFullError, talked_before: bool, tools: bool) -> ContextFullError:
-    """The same error with the next step of this cell's author: what helps depends on what the prompt holds beside the cell."""
+    """The same error with advice that fits what the prompt holds besides the cell."""
     shorter = f"Shorten the cell, show it less with --context{', offer fewer tools with --tools' if tools else ''}"
     if talked_before:
         advice = (
@@ -89,7 +91,7 @@ def _with_ways_out(error: ContextFullError, talked_before: bool, tools: bool) ->
 
 @dataclass(frozen=True)
 class Asked:
-    """A cell's question, ready to be sent: what is asked of whom, in which conversation, with which settings."""
+    """A cell's question, ready to be sent: to which model, in which conversation, with which settings."""
 
     options: ChatOptions
     text: str
@@ -102,7 +104,7 @@ class Asked:
 
 
 def prepare(runtime: Runtime, options: ChatOptions, text: str) -> Asked:
-    """Read a cell whose text is filled: all that can be wrong with it is found here, before anything is sent or changed."""
+    """Read a cell whose text is filled. Every error of the cell is raised here, before anything is sent or changed."""
     if options.variable and not options.variable.isidentifier():
         raise OptionError(f"{options.variable!r} is not a valid variable name.", "%%chat? shows how it is used.")
     text = text.strip()
@@ -124,12 +126,12 @@ def prepare(runtime: Runtime, options: ChatOptions, text: str) -> Asked:
         session = session.fork(f"{thread.name}/aside", turns=(), model=resident.model)
     elif options.preview:
         session = session.fork(thread.name, turns=session.turns, model=resident.model)
-    session.settings.override(**overrides).json_schema  # noqa: B018 (raises for what the model cannot be asked)
+    session.settings.override(**overrides).json_schema  # noqa: B018 (raises for a schema that cannot be used)
     return Asked(options, text, cell, resident, thread, session, replaced, overrides)
 
 
 def _enter(runtime: Runtime, asked: Asked, turn: _Turn, samples: Samples | None = None) -> None:
-    """Make the turn one of the conversation's."""
+    """Add the turn to the conversation."""
     runtime.made_aside(asked.cell, [turn.id] if asked.options.no_history else [], asked.session)
     if not asked.options.no_history:
         asked.session.configure(system=_system_of(asked))
@@ -142,7 +144,7 @@ def _enter(runtime: Runtime, asked: Asked, turn: _Turn, samples: Samples | None 
 
 
 def _chat_samples(runtime: Runtime, asked: Asked, turn: _Turn) -> list[Reply]:
-    """Ask the same several times; the first answer joins the conversation."""
+    """Ask the same question several times; the first answer joins the conversation."""
     from llm_magics.session.map import row_seed, seed_of
 
     from .sidebyside import Answer, Samples, columns_view
@@ -152,7 +154,7 @@ def _chat_samples(runtime: Runtime, asked: Asked, turn: _Turn) -> list[Reply]:
     before, _ = asked.session.parted(asked.replaced)
     answers = []
     for at in range(asked.options.samples):
-        seed = row_seed(first, at) if at else first  # so that the first one is what the cell says without --n
+        seed = row_seed(first, at) if at else first  # the first answer is the one without --samples
         session = asked.session.fork(f"{asked.thread.name}/{at + 1}", turns=before) if at else asked.session
         overrides = {**asked.overrides, "seed": seed}
         answers.append(Answer(f"{at + 1} · seed {seed}", session, turn.id, overrides, asked.replaced, turn.settings))
@@ -165,7 +167,7 @@ def _chat_samples(runtime: Runtime, asked: Asked, turn: _Turn) -> list[Reply]:
 
 @dataclass(frozen=True)
 class _Turn:
-    """The turn of one cell: its id in the session, and what is recorded beside the session's own record."""
+    """The turn of one cell: its id in the session, and what the cell records beside the session's record."""
 
     id: str
     session: Session
@@ -177,7 +179,7 @@ class _Turn:
 
     @property
     def kept(self) -> Turn | None:
-        """The session's own turn; None before it has begun."""
+        """The session's turn; None before it has begun."""
         return self.session.find(self.id)
 
     @property
@@ -187,7 +189,7 @@ class _Turn:
 
 
 def _drive(turn: _Turn, events: Generator[Event, None, None], view: NotebookView | TerminalView | None) -> None:
-    """Pull the turn's events and draw them. Whatever ends it, the session is left whole and the last drawing is complete."""
+    """Pull the turn's events and draw them. Whatever ends the turn, the session is valid and the last drawing is complete."""
     reason: FinishReason = "error"
     kept: Turn | None = None
     with Interrupts() as interrupts, ExitStack() as at_end:
@@ -210,10 +212,10 @@ def _drive(turn: _Turn, events: Generator[Event, None, None], view: NotebookView
 
 
 def _settings(asked: Asked) -> dict[str, Any]:
-    """What the record keeps of the cell; ``after`` is the turn that this one stands behind, for ``%thread restore``.
+    """The cell's part of the record; ``after`` is the turn before this one, for ``%thread restore``.
 
-    A thread's system prompt stands in the first turn that has it: the others would repeat what another cell says. One that is
-    masked stands in every turn, so that no turn keeps its hash.
+    Only the first turn with a system prompt records it, so that cells do not repeat it. A masked system prompt is in every
+    turn's record, so that no turn keeps its hash.
     """
     from llm_magics.views.secrets.secrets import masked_data
 
@@ -233,16 +235,15 @@ def _system_of(asked: Asked) -> str:
 
 
 def show_preview(runtime: Runtime, parts: Sequence[PromptPart], context_size: int) -> None:
-    """Show the prompt that would be sent, and what each part of it takes."""
+    """Show the prompt that would be sent, and the tokens of each part."""
     from llm_magics.views.preview import preview_bundle
 
     runtime.shell.display_pub.publish(preview_bundle([(p.origin, p.text, p.token_ids) for p in parts], context_size))
 
 
 def make_view(runtime: Runtime, options: ChatOptions, turn: str, cell: str) -> NotebookView | TerminalView:
-    """The view for whatever front end this is."""
-    kernel = getattr(runtime.shell, "kernel", None)
-    if kernel is None:
+    """The view for this front end."""
+    if getattr(runtime.shell, "kernel", None) is None:
         from llm_magics.views.text.terminal import TerminalView
 
         return TerminalView(reasoning=options.show_reasoning)
@@ -253,12 +254,8 @@ def make_view(runtime: Runtime, options: ChatOptions, turn: str, cell: str) -> N
     link = runtime.link if cell else None
     session = str(parent_header(runtime.shell).get("session", ""))
     live = LiveTurn(link, turn, cell, options.show_reasoning, session) if link is not None else None
-    view = NotebookView(
-        runtime.shell.display_pub.publish,
-        reasoning=options.show_reasoning,
-        live=live,
-        updates=bool(cell) or "google.colab" in sys.modules,
-    )
+    updates = bool(cell) or "google.colab" in sys.modules
+    view = NotebookView(runtime.shell.display_pub.publish, reasoning=options.show_reasoning, live=live, updates=updates)
     if isinstance(runtime.asker, ShellAsker):
         runtime.asker.live, runtime.asker.cleared = live, view.forget
     return view
@@ -274,7 +271,7 @@ def _with_context(runtime: Runtime, options: ChatOptions, text: str, cell: str, 
 
 
 def _overrides(runtime: Runtime, options: ChatOptions, rules: Rules) -> dict[str, Any]:
-    """What the options say of this one turn, in the words of ``Session.turn``."""
+    """The options of this turn, as arguments of ``Session.turn``."""
     from llm_magics.tools.builtin.selection import select
     from llm_magics.tools.define.registry import registered
 
@@ -287,7 +284,7 @@ def _overrides(runtime: Runtime, options: ChatOptions, rules: Rules) -> dict[str
 
 
 def _schema(given: str, namespace: Mapping[str, Any]) -> Any:
-    """A variable (a pydantic model, a type, a schema) or JSON. What was filled in is JSON: a value names no variable."""
+    """A variable (a pydantic model, a type, a schema) or JSON. A filled-in value is always JSON."""
     named = not isinstance(given, Filled)
     if named and given in namespace:
         return namespace[given]
@@ -297,14 +294,14 @@ def _schema(given: str, namespace: Mapping[str, Any]) -> Any:
         schema = None
     if not isinstance(schema, dict):
         raise OptionError(
-            f"--schema {given}: this is not a JSON schema" + (", and there is no such variable." if named else "."),
+            f"--schema {given}: this is not a JSON schema" + (", nor a variable." if named else "."),
             "Give the name of a pydantic model, a type or a schema without braces, or a JSON schema in single quotes.",
         )
     return schema
 
 
 def _system(given: str) -> str:
-    """The text, or that of the file which was typed as ``@FILE``; a value that begins with "@" is a text."""
+    """The text, or the text of the file that was typed as ``@FILE``; a filled-in value that begins with "@" is text."""
     if not given.startswith("@") or (isinstance(given, Filled) and not given.n_typed):
         return str(given)
     try:

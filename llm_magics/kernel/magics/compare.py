@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from llm_magics.session.session import Reply
 
 _MOST = 16
-_SHORT = {"temperature": "temp"}  # as one types it
+_SHORT = {"temperature": "temp"}
 
 
 def compare(runtime: Runtime, options: CompareOptions, body: str) -> list[Reply]:
-    """Ask what the cell asks, of each; give the Replies. Errors raise, with nothing sent if it is the cell's."""
+    """Run the cell for each column; return the Replies. Raises LLMMagicsError; nothing was sent if the cell is at fault."""
     columns, common, seeds = options.columns(), options.common, options.values.get("seed", ())
     if len(columns) < 2:
         raise OptionError("There is nothing to compare.", "Give an option twice, e.g. -m A -m B or --temp 0 --temp 1.")
@@ -42,7 +42,7 @@ def compare(runtime: Runtime, options: CompareOptions, body: str) -> list[Reply]
     with keeping(runtime, common, answers[0].session, turns, lambda: replies_of(answers)), ExitStack() as in_use:
         for one in asked:
             in_use.enter_context(runtime.using(one.resident))
-        return run(answers, asked[0].text, view, f"{note}Nothing of this joined a conversation.")
+        return run(answers, asked[0].text, view, f"{note}No conversation has changed.")
 
 
 def _answer(own: Mapping[str, Any], asked: Asked, thread: Thread, seed: int, on_top: bool) -> Answer:

@@ -1,4 +1,4 @@
-"""What Tab offers on a magic's line: options, their values, names of models, threads, tools and files of the catalogue."""
+"""Tab on a magic's line: options, their values, and names of models, threads, tools and catalogue entries."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ from llm_magics.tools.define.registry import registered
 if TYPE_CHECKING:
     from llm_magics.kernel.runtime import Runtime
 
-
 _MAGIC = re.compile(r"\s*%%?(\w+)\s(.*)", re.DOTALL)
-_FILLS = re.compile(r"\s*%%?(chat|compare|load_model|thread)\b")  # whose line or body is filled
-# e.g. "Explain {{df.he": braces that are open and not escaped, and the name at the end
+_FILLS = re.compile(r"\s*%%?(chat|compare|load_model|thread)\b")  # the magics with {{expressions}}
+# e.g. "Explain {{df.he": open braces without an escape, and the name at the end
 _BRACES = re.compile(r"(?<!\\)\{\{(?:(?!\}\}).)*?(?P<word>(?:[^\W\d]\w*\.)*(?:[^\W\d]\w*)?)$", re.DOTALL)
 
 
 def start_completion(runtime: Runtime) -> Callable[[], None]:
-    """Offer completions on the lines of our magics, and there alone: IPython's own names would be noise. Gives what ends it."""
+    """Offer completions on the lines of these magics, without IPython's own; return what ends it."""
 
     @context_matcher(identifier="llm_magics", priority=100)
     def matcher(context: CompletionContext) -> SimpleMatcherResult:
@@ -34,7 +33,7 @@ def start_completion(runtime: Runtime) -> Callable[[], None]:
         word, offers = named or complete_line(runtime, context.text_until_cursor)
         completions = [SimpleCompletion(text=offer, type="instance" if named else "magic") for offer in offers]
         if not offers and _ours_alone(context.text_until_cursor):
-            completions = [SimpleCompletion(text=word, type="magic")]  # IPython asks others as well if there is nothing at all
+            completions = [SimpleCompletion(text=word, type="magic")]  # with no offer at all, IPython asks other matchers
         return {"completions": completions, "matched_fragment": word, "suppress": bool(completions), "ordered": True}
 
     matchers = runtime.shell.Completer.custom_matchers
@@ -43,8 +42,10 @@ def start_completion(runtime: Runtime) -> Callable[[], None]:
 
 
 def complete_braces(runtime: Runtime, cell: str, line: str) -> tuple[str, list[str]] | None:
-    """What ``{{expression`` at the end of ``line`` may become: names of the user's, and attributes, e.g. "df.he" to "df.head".
-    None outside of braces, and in cells that fill none."""
+    """Complete ``{{expression`` at the end of ``line`` with variables and attributes, e.g. "df.he" to "df.head".
+
+    None outside of braces, and in cells whose braces are text.
+    """
     begun = _BRACES.search(line)
     if begun is None or not _FILLS.match(cell):
         return None
@@ -54,15 +55,14 @@ def complete_braces(runtime: Runtime, cell: str, line: str) -> tuple[str, list[s
 
 
 def _ours_alone(line: str) -> bool:
-    """Whether nobody else can know what comes next: words of Python mean nothing on these lines. Elsewhere a file, a variable
-    or a question may follow."""
+    """Whether only this module can complete the line: no file, variable or question may follow."""
     found = _MAGIC.match(line)
     takes_file = found is not None and found[1] == "thread" and found[2].split(" ")[0] in ("export", "restore")
     return found is not None and found[1] in ("tools", "models", "thread", "unload_model") and not takes_file
 
 
 def complete_line(runtime: Runtime, line: str) -> tuple[str, list[str]]:
-    """The last word of ``line``, the text up to the cursor, and what it may become; nothing where anything may be written."""
+    """The last word of ``line``, the text up to the cursor, and its completions; none if anything may be written."""
     found = _MAGIC.match(line)
     if found is None or found[1] not in SPECS or "\n" in line:
         return "", []
@@ -94,7 +94,7 @@ def _offers(runtime: Runtime, spec: Spec[object], words: list[str], word: str) -
 
 
 def _plain_words(spec: Spec[object], words: list[str]) -> int:
-    """How many of the words stand for themselves."""
+    """How many of the words are neither options nor their values."""
     n, after_option = 0, False
     for word in words:
         option = spec.by_name.get(word)
@@ -104,7 +104,7 @@ def _plain_words(spec: Spec[object], words: list[str]) -> int:
 
 
 def _values(runtime: Runtime, option: Option, word: str) -> Iterable[str]:
-    """What an option's value may become; ``word`` is what there is of it, e.g. the list of tools "weather,plo"."""
+    """Completions of an option's value; ``word`` is its beginning, e.g. the list of tools "weather,plo"."""
     tools = [tool.name for tool in registered]
     listed = word[: word.rfind(",") + 1]
     match option.complete:

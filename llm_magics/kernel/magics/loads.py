@@ -1,4 +1,4 @@
-"""``%load_model`` and its kin: what they do, and the cards that say what came of it."""
+"""``%load_model`` and ``%models``, and their cards and tables."""
 
 from __future__ import annotations
 
@@ -19,42 +19,34 @@ if TYPE_CHECKING:
     from llm_magics.models.loading import Prepared
     from llm_magics.store.catalog import CatalogEntry
 
-
-_MOST_OTHERS = 10  # models that are not on this disk, in a list that nobody has asked a word of
-_WITH_CONTEXT = 1.2  # of the weights, with a KV cache and buffers
-
-# what a dry run calls the kinds of EngineInfo.buffers
+_MOST_OTHERS = 10  # models that are not on this disk, in a list without a search word
+_WITH_CONTEXT = 1.2  # memory with a KV cache and buffers, as a multiple of the weights
+# a dry run's name -> the kind in EngineInfo.buffers
 _KINDS = {
-    "weights": "model",
-    "KV cache": "kv",
-    "recurrent state": "recurrent",
-    "compute buffers": "compute",
-    "output": "output",
-}
+    "weights": "model", "KV cache": "kv", "recurrent state": "recurrent", "compute buffers": "compute", "output": "output"
+}  # fmt: skip
 
 
 class Bar:
-    """A line of progress that is drawn again as it goes, and gives way to what comes after it."""
+    """A progress line that is updated, and at last replaced by a card."""
 
     def __init__(self, shell: Any) -> None:
         self._publish = shell.display_pub.publish
         self._id = f"llm-magics-load-{time.monotonic_ns()}"
         self._shown = False
         self._last = 0.0
-        # a front end that sends no cell id (nbclient) ignores updates, and would keep the bar for ever
+        # a front end without cell ids (nbclient) ignores updates, and would keep the bar for ever
         self._live = bool(parent_metadata(shell).get("cellId"))
 
     def bytes(self, what: str, done: int, total: int, /) -> None:
-        """Take a download's progress."""
         self._draw(bar_text(what, done, total))
 
     def loading(self, name: str, part: float) -> bool:
-        """Take a load's progress, from 0 to 1."""
+        """Show a load's progress, from 0 to 1."""
         self._draw(f"loading {name}  {part:.0%}")
         return True
 
     def end(self, bundle: dict[str, Any]) -> None:
-        """Put what came of it in the bar's place."""
         self._publish(bundle, transient={"display_id": self._id}, update=self._shown)
 
     def _draw(self, line: str) -> None:
@@ -66,7 +58,7 @@ class Bar:
 
 
 def load_model(runtime: Runtime, options: LoadOptions) -> None:
-    """Load, show how far it is, then one card; with ``dry_run`` only say what it would take."""
+    """Load a model, with a progress line and then a card; with ``dry_run`` only show what it would take."""
     held = runtime.shell.user_ns.get(options.name)
     rules = runtime.rules
     if isinstance(held, Model):
@@ -95,7 +87,7 @@ def load_model(runtime: Runtime, options: LoadOptions) -> None:
 
 
 def _make_room(runtime: Runtime, options: LoadOptions) -> None:
-    """Unload the model whose place the new one takes before memory is counted; a dry run takes nobody's place."""
+    """Unload the model of the same name, before free memory is counted; not for a dry run."""
     from llm_magics.store.catalog import find
 
     entry = find(options.name)
@@ -105,7 +97,7 @@ def _make_room(runtime: Runtime, options: LoadOptions) -> None:
 
 
 def model_rows(resident: Resident) -> list[tuple[str, str]]:
-    """What a card says of a model; a model without an engine has little to say."""
+    """The rows of a model's card; fewer for a model without an engine."""
     from psutil import virtual_memory
 
     model: Any = resident.model
@@ -128,7 +120,7 @@ def model_rows(resident: Resident) -> list[tuple[str, str]]:
 
 
 def estimate_rows(prepared: Prepared) -> list[tuple[str, str]]:
-    """What a dry run says: each kind of memory, where it would be, and what is free there."""
+    """The rows of a dry run's card: each kind of memory, and the sum for each device."""
     config, estimate = prepared.plan.config, prepared.plan.estimate
     rows = [("file", f"{prepared.file.path.name}, {bytes_text(prepared.file.size)}"), ("context", f"{config.n_ctx:,} tokens")]
     rows += [(name, bytes_text(estimate.of(kind))) for name, kind in _KINDS.items() if estimate.of(kind)]
@@ -138,7 +130,7 @@ def estimate_rows(prepared: Prepared) -> list[tuple[str, str]]:
 
 
 def show_models(runtime: Runtime, search: str = "") -> None:
-    """Tables of what is loaded, and of what can be; with ``search`` "all" of the catalogue, or what has this word."""
+    """Show tables of loaded models and of those that can be loaded; ``search`` is "all" or a word to find."""
     from llm_magics.engine.fit.memory import free_memory
     from llm_magics.store.catalog import catalog
     from llm_magics.store.stores import on_disk, stored_files
@@ -167,7 +159,7 @@ def show_models(runtime: Runtime, search: str = "") -> None:
 
 
 def _chosen(search: str, here: Collection[str], room: FreeMemory) -> list[CatalogEntry]:
-    """The entries of the catalogue that are asked for; of a long list what is ``here``, then the smallest of those that fit."""
+    """The catalogue entries to list; without ``search`` those that are ``here``, then the smallest of those that fit."""
     from llm_magics.store.catalog import catalog
 
     first = sorted(catalog(), key=lambda entry: entry.name not in here)
@@ -177,7 +169,7 @@ def _chosen(search: str, here: Collection[str], room: FreeMemory) -> list[Catalo
     word = search.lower()
     found = [e for e in first if word == "all" or word in " ".join((*e.names, e.license, e.about)).lower()]
     if not found:
-        raise OptionError(f"No model's name, licence or description has {search!r} in it.", "%models all lists every model.")
+        raise OptionError(f"No model's name, licence or description contains {search!r}.", "%models all lists every model.")
     return found
 
 
@@ -187,7 +179,7 @@ def _size_text(entry: CatalogEntry) -> str:
 
 
 def _fit_text(entry: CatalogEntry, room: FreeMemory) -> str:
-    """Whether the weights and a small context go into what is free: of a GPU, or else of the host."""
+    """Whether the weights and a small context fit into free memory: of a GPU, or else of the host."""
     needed = entry.expected_size * _WITH_CONTEXT
     if not needed:
         return ""
@@ -197,7 +189,7 @@ def _fit_text(entry: CatalogEntry, room: FreeMemory) -> str:
 
 
 def _template_text(model: Any) -> str:
-    """Which tool syntax and reasoning markers were read off the chat template, e.g. ``tool calls: json in <tool_call>``."""
+    """The chat template's tool syntax and reasoning marker, e.g. ``tool calls: json in <tool_call>``."""
     tools, reasoning = model.format.tools, model.format.reasoning
     marker = (tools.section_start or tools.call_start).strip()
     calls = f"tool calls: {tools.shape}" + (f" in {marker}" if marker else "")

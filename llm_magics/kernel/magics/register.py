@@ -1,4 +1,4 @@
-"""The magics, and what registers them: each parses its line and calls what does the work."""
+"""The magics and their registration; each magic parses its line and calls the module that does the work."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _RULES_FROM = {
     "none": "this kernel's configuration alone: no page with the llm_magics extension has answered",
 }
 _KEPT = "what came so far is kept."
-_HELD = "_llm_magics_runtime"  # on the shell, so that models outlive %reload_ext
+_HELD = "_llm_magics_runtime"  # an attribute of the shell, so that models survive %reload_ext
 
 
 def load(shell: InteractiveShell) -> None:
@@ -34,25 +34,20 @@ def load(shell: InteractiveShell) -> None:
     unload(shell)
     runtime = runtime_of(shell)
     link_of(getattr(shell, "kernel", None))  # now, while it can see which cell runs
-    runtime.undo.append(start_tools(shell, runtime))
-    runtime.undo.append(start_gauge(runtime))
-    runtime.undo.append(start_completion(runtime))
-    runtime.undo.append(start_one_line(shell))
-    runtime.undo.append(start_shown(shell))
-    runtime.undo.append(start_offers(runtime))
-    for magics in (LanguageModelMagics(shell, runtime), ToolMagics(shell, runtime)):
-        runtime.undo.append(register(shell, magics))
+    runtime.undo += [start_tools(shell, runtime), start_gauge(runtime), start_completion(runtime)]
+    runtime.undo += [start_one_line(shell), start_shown(shell), start_offers(runtime)]
+    runtime.undo += [register(shell, magics) for magics in (LanguageModelMagics(shell, runtime), ToolMagics(shell, runtime))]
 
 
 def unload(shell: InteractiveShell) -> None:
-    """Take the magics away. Models stay resident until the kernel ends or %unload_model."""
+    """Remove the magics. Models stay loaded until the kernel ends or %unload_model."""
     runtime = getattr(shell, _HELD, None)
     while runtime is not None and runtime.undo:
         runtime.undo.pop()()
 
 
 def runtime_of(shell: Any) -> Runtime:
-    """What this shell's kernel holds, made on first use."""
+    """The runtime of this shell's kernel, made on first use."""
     runtime = getattr(shell, _HELD, None)
     if runtime is None:
         runtime = Runtime(shell)
@@ -61,7 +56,7 @@ def runtime_of(shell: Any) -> Runtime:
 
 
 def start_offers(runtime: Runtime) -> Callable[[], None]:
-    """Offer below a cell that failed the one action that mends it, if there is one. Gives what ends it."""
+    """Offer, below a cell that failed, the action that fixes it, if there is one; return what ends it."""
 
     def offer(_: Any) -> None:
         action, runtime.offer = runtime.offer, None
@@ -76,7 +71,7 @@ def start_offers(runtime: Runtime) -> Callable[[], None]:
 
 @magics_class
 class LanguageModelMagics(Magics):
-    """One method for each magic. Errors of ours show as one sentence, and stop Run All like any other."""
+    """One method for each magic. An LLMMagicsError shows as one sentence, and stops Run All."""
 
     def __init__(self, shell: InteractiveShell, runtime: Runtime) -> None:
         super().__init__(shell)

@@ -1,4 +1,4 @@
-"""What all magics share: how they get onto a shell and off it, how they fail, and how a cell of one line asks."""
+"""Shared by all magics: registration on a shell, errors without tracebacks, and questions on a cell's first line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Method = TypeVar("Method", bound=Callable[..., None])
 
 
 def documented(spec: Spec[Any]) -> Callable[[Method], Method]:
-    """Decorate a magic's method: its docstring becomes the help, for ``%%chat?``, and its line arrives as it was typed."""
+    """Decorate a magic's method: its docstring is the help, for ``%%chat?``, and IPython leaves its line as typed."""
 
     def decorate(method: Method) -> Method:
         method.__doc__ = spec.help()
@@ -30,7 +30,7 @@ def documented(spec: Spec[Any]) -> Callable[[Method], Method]:
 
 
 def magic(spec: Spec[Any], interrupted: str = "stopped.") -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make a magic of a method that takes what its line says, and of a cell its text: the question, below the line or on it."""
+    """Make a magic of a method that takes the parsed line and, for a cell, the question, which is below the line or on it."""
 
     def decorate(method: Callable[..., None]) -> Callable[..., None]:
         def run(self: Any, line: str, cell: str | None = None) -> None:
@@ -50,7 +50,7 @@ def magic(spec: Spec[Any], interrupted: str = "stopped.") -> Callable[[Callable[
 
 
 def register(shell: InteractiveShell, magics: Magics) -> Callable[[], None]:
-    """Register the magics of a class; gives what takes them away and brings back the magics that had their names before."""
+    """Register the magics of a class; return what removes them and restores the earlier magics of the same names."""
     table: dict[str, dict[str, Any]] = shell.magics_manager.lsmagic()
     names = [(kind, name) for kind, named in magics.magics.items() for name in named]
     before = {(kind, name): table[kind].get(name) for kind, name in names}
@@ -60,7 +60,7 @@ def register(shell: InteractiveShell, magics: Magics) -> Callable[[], None]:
     def unregister() -> None:
         for kind, name in names:
             if table[kind].get(name) is not ours[kind, name]:
-                continue  # registered by somebody else since
+                continue  # replaced by another extension since
             del table[kind][name]
             if before[kind, name] is not None:
                 table[kind][name] = before[kind, name]
@@ -70,11 +70,10 @@ def register(shell: InteractiveShell, magics: Magics) -> Callable[[], None]:
 
 @contextlib.contextmanager
 def plainly(runtime: Runtime, interrupted: str = "stopped.") -> Iterator[None]:
-    """Have IPython show an error of ours, or an interrupt, as one sentence without a traceback, and offer below the cell what
-    mends it. It is raised all the same.
-    A line that asks for help has it printed instead, and nothing else is done.
+    """Raise an LLMMagicsError, or an interrupt, so that IPython shows one sentence without a traceback, and the action that
+    fixes it. If the line asks for help, print the help.
 
-    ``interrupted`` is what an interrupt says. ``_render_traceback_`` is IPython's own way for an exception to say how it looks.
+    ``interrupted`` is the sentence for an interrupt. IPython calls an exception's ``_render_traceback_`` to show it.
     """
     try:
         yield
@@ -90,10 +89,9 @@ def plainly(runtime: Runtime, interrupted: str = "stopped.") -> Iterator[None]:
 
 
 def start_one_line(shell: InteractiveShell) -> Callable[[], None]:
-    """Let cells of one line reach the magics that ask, e.g. ``%%chat What is a notebook?``. Gives what ends it.
+    """Allow one-line cells such as ``%%chat What is a notebook?``; return what ends it.
 
-    IPython refuses a cell magic whose body is empty before the magic hears of it. An input transformer, which sees the cell
-    first, gives such a cell a body of one empty line; the magic then looks for the question on its line.
+    IPython refuses a cell magic with an empty body. An input transformer gives such a cell a body of one empty line.
     """
     transformers = shell.input_transformers_cleanup
     transformers.append(with_body)
@@ -101,7 +99,7 @@ def start_one_line(shell: InteractiveShell) -> Callable[[], None]:
 
 
 def with_body(lines: list[str]) -> list[str]:
-    """The cell's lines, with an empty one behind the first where that is a magic which asks and nothing follows it."""
+    """The cell's lines, with an empty line behind the line of a magic that asks, if nothing follows."""
     if not lines or not _ASKS.match(lines[0]) or any(line.strip() for line in lines[1:]):
         return lines
     return [lines[0].rstrip("\n") + "\n", "\n"]

@@ -1,9 +1,8 @@
-"""Several answers at once in one cell: ``%%chat --n`` asks one model again and again, ``%%compare`` models or settings.
+"""Several answers in one cell: ``%%chat --samples`` asks one model several times, ``%%compare`` varies models or settings.
 
-Each answer is a turn of a session of its own. Turns of one model run side by side, each in a thread; different models answer
-one after another, because they would take the processor from each other and no speed would mean anything. Tools, and
-approvals of them, belong to the cell's own thread, so turns with tools run one after another too. Views are drawn, and
-interrupts taken, by the cell's thread alone.
+Each answer is a turn of its own session. Turns of one model run in parallel threads. Different models answer one after another,
+because they would compete for the processor and distort each other's speed. Turns with tools run one after another too, because
+tools and their approvals need the cell's thread, which alone draws views and takes interrupts.
 """
 
 from __future__ import annotations
@@ -30,13 +29,13 @@ if TYPE_CHECKING:
     from llm_magics.session.session import Reply, Session
     from llm_magics.views.columns import ColumnsView
 
-_Came: TypeAlias = Generator["Answer", None, None]  # an answer each time that it has grown
-_PATIENCE = 30.0  # seconds that a stopped answer has to end: one batch of a long prompt on a slow machine
+_Came: TypeAlias = Generator["Answer", None, None]  # an answer, each time that it has grown
+_PATIENCE = 30.0  # seconds for a stopped answer to end: one batch of a long prompt on a slow machine
 
 
 @dataclass(slots=True)
 class Answer:
-    """One column on its way: who is asked with which settings, and what came so far."""
+    """One running column: its session, its settings, and the answer so far."""
 
     heading: str
     session: Session
@@ -50,7 +49,7 @@ class Answer:
 
     @property
     def kept(self) -> Turn | None:
-        """The turn that the session made of it; the same one also when the conversation goes on with another answer's."""
+        """The session's turn; it stays the same if the conversation continues with another answer."""
         if self._kept is None:
             self._kept = next((turn for turn in self.session.turns if turn.id == self.turn), None)
         return self._kept
@@ -63,12 +62,12 @@ class Answer:
 
     @property
     def column(self) -> Column:
-        """What to draw while it runs. The turn itself is its own thread's until it is over: ``shown`` is its trace so far."""
+        """The column while it runs: ``shown`` is the trace so far, because the turn belongs to its own thread."""
         return Column(self.heading, self.shown, self._said)
 
     @property
     def final(self) -> Column:
-        """What to draw at the end: the session's own record, which has what came between an event and its drawing."""
+        """The column at the end: the session's trace, which holds also what was not drawn yet."""
         trace = (self.shown if self.kept is None else self.kept.trace).finish("interrupted" if self.error is None else "error")
         return Column(self.heading, replace(trace, turn=self.turn, settings=self.record), self._said)
 
@@ -78,16 +77,14 @@ class Answer:
 
     @property
     def in_thread(self) -> bool:
-        """Whether it may run in a thread of its own."""
         return not self.overrides.get("tools", self.session.settings.tools)
 
     def events(self, text: str) -> Generator[Event, None, None]:
-        """Ask."""
         return self.session.turn(text, turn=self.turn, replaces=self.replaces, **self.overrides)
 
 
 class Samples:
-    """Several answers to the newest turn of a conversation: which one it goes on with, and how that is shown."""
+    """Several answers to the newest turn of a conversation, which continues with one of them."""
 
     def __init__(self, session: Session, answers: Sequence[Answer], view: ColumnsView | None) -> None:
         self.session = session
@@ -95,37 +92,36 @@ class Samples:
         self.view = view
 
     def note(self, chosen: int) -> str:
-        """Say which answer is the conversation's; ``chosen`` counts from 0."""
-        said = f"Answer {chosen + 1} of {len(self.answers)} goes on in the conversation"
-        return f"{said}; %thread pick N takes another one." if chosen == 0 else f"{said}."
+        """Say which answer the conversation continues with; ``chosen`` counts from 0."""
+        said = f"The conversation continues with answer {chosen + 1} of {len(self.answers)}"
+        return f"{said}; %thread pick N chooses another." if chosen == 0 else f"{said}."
 
     @property
     def replies(self) -> list[Reply]:
-        """What came of each, the conversation's own first."""
         return replies_of(self.answers)
 
     def run(self, text: str) -> list[Reply]:
-        """Have them written; the conversation goes on with the first."""
+        """Run all answers; the conversation continues with the first."""
         return run(self.answers, text, self.view, self.note(0), 0)
 
     @property
     def turns(self) -> list[Turn]:
-        """The turns that were begun, one per answer."""
+        """The turns that have begun, one per answer."""
         return [turn for answer in self.answers if (turn := answer.kept) is not None]
 
     def pick(self, number: int) -> None:
-        """Let the conversation go on with another answer, counted from 1."""
+        """Continue the conversation with another answer, counted from 1."""
         if not 1 <= number <= len(self.turns):
-            raise OptionError(f"There is no answer {number}.", f"There are 1 to {len(self.turns)}.")
+            raise OptionError(f"There is no answer {number}.", f"The answers are 1 to {len(self.turns)}.")
         self.session.adopt(self.turns[number - 1])
         if self.view is not None:
             self.view.close([answer.final for answer in self.answers], self.note(number - 1), number - 1)
 
 
 def run(answers: Sequence[Answer], text: str, view: ColumnsView | None, note: str, chosen: int | None = None) -> list[Reply]:
-    """Have every answer written and drawn; gives the replies. Whatever ends it, the last drawing is complete.
+    """Run and draw every answer; return the replies. Whatever ends the run, the last drawing is complete.
 
-    An answer that fails says so in its column. Raises its error where all fail, and KeyboardInterrupt.
+    A column shows the error of its answer. If all fail, the first error is raised.
     """
     with Interrupts() as interrupts, ExitStack() as at_end:
         if view is not None:
@@ -147,12 +143,12 @@ def run(answers: Sequence[Answer], text: str, view: ColumnsView | None, note: st
 
 
 def replies_of(answers: Iterable[Answer]) -> list[Reply]:
-    """What came of those that were begun."""
+    """The replies of the answers that have begun."""
     return [reply for answer in answers if (reply := answer.reply) is not None]
 
 
 def columns_view(runtime: Runtime, options: ChatOptions, cell: str) -> ColumnsView:
-    """The view for whatever front end this is."""
+    """The view for this front end."""
     from llm_magics.kernel.page.widgets import ShellAsker
     from llm_magics.views.columns import ColumnsView
 
@@ -175,7 +171,7 @@ def _in_turn(answers: Iterable[Answer], text: str) -> _Came:
                 turn: Turn | None = None
                 for _ in events:
                     turn = turn or answer.session.find(answer.turn)
-                    assert turn is not None  # it is there from its first event on
+                    assert turn is not None  # it exists from its first event on
                     answer.shown = turn.trace
                     yield answer
         except LLMMagicsError as error:
@@ -183,13 +179,11 @@ def _in_turn(answers: Iterable[Answer], text: str) -> _Came:
 
 
 def _side_by_side(answers: Sequence[Answer], text: str) -> _Came:
-    """Run the answers in threads and give each as it grows. Closing it ends them all."""
+    """Run the answers in threads and yield each as it grows. Closing the generator ends all threads."""
     came: SimpleQueue[Answer | None] = SimpleQueue()
     stop = threading.Event()
-    threads = [
-        threading.Thread(target=_work, args=(answer, text, came.put, stop), daemon=True, name="llm-magics-column")
-        for answer in answers
-    ]
+    jobs = [(answer, text, came.put, stop) for answer in answers]
+    threads = [threading.Thread(target=_work, args=job, daemon=True, name="llm-magics-column") for job in jobs]
     try:
         for thread in threads:
             thread.start()
@@ -214,7 +208,7 @@ def _work(answer: Answer, text: str, put: Callable[[Answer | None], None], stop:
                 put(grown)
                 if stop.is_set():
                     return
-    except Exception as error:  # not one of ours: the column says so, and the others go on
+    except Exception as error:  # an unexpected error is shown in its column; the others continue
         answer.error = error
     finally:
         put(None)

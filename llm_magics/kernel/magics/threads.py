@@ -1,4 +1,4 @@
-"""``%thread``: show, fork, reset, export conversations, and read them back from a saved notebook; ``%llm strip``."""
+"""``%thread``: show, fork, reset and export conversations, and restore them from a saved notebook; ``%llm strip``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ _HEAD = 60  # characters of a message in %thread's table
 
 
 def thread_action(runtime: Runtime, options: ThreadOptions) -> None:
-    """Do what one ``%thread`` line says."""
     actions = {action.__name__: action for action in (show, use, fork, pick, reset, export, restore)} | {"list": list_threads}
     THREAD.action(options.action, actions)(runtime, options)
 
@@ -60,7 +59,7 @@ def fork(runtime: Runtime, options: ThreadOptions) -> None:
     source = runtime.known_thread(options.thread)
     name = options.name or next(n for n in (f"{source.name}-{i}" for i in range(2, 10_000)) if n not in runtime.threads)
     if name in runtime.threads:
-        raise OptionError(f"There is a thread {name!r} already.", "Choose another name, or %thread reset that one.")
+        raise OptionError(f"Thread {name!r} already exists.", "Choose another name, or %thread reset that one.")
     runtime.threads[name] = Thread(name, source.session.fork(name))
     runtime.current_thread = name
     n_turns = counted(len(source.session.turns), "turn")
@@ -74,7 +73,7 @@ def pick(runtime: Runtime, options: ThreadOptions) -> None:
     if not options.name.isdecimal():
         raise OptionError("%thread pick needs the number of an answer.", "Count from 1.")
     thread.samples.pick(int(options.name))
-    runtime.say(f"Thread {thread.name!r} goes on with answer {options.name}.")
+    runtime.say(f"Thread {thread.name!r} continues with answer {options.name}.")
 
 
 def reset(runtime: Runtime, options: ThreadOptions) -> None:
@@ -120,9 +119,9 @@ def restore(runtime: Runtime, options: ThreadOptions) -> None:
 
 
 def in_conversation(traces: Iterable[Transcript]) -> list[Transcript]:
-    """Put one thread's saved turns in order, each behind the one it was asked after; stale ones have lost theirs and fall out.
+    """Put one thread's saved turns in order, by their ``after``; turns of replaced conversations drop out.
 
-    Turns whose record was stripped do not say what they came after: they keep the notebook's order.
+    Turns whose record was stripped have no ``after``: they keep the notebook's order.
     """
     traces = list(traces)
     if any("after" not in trace.settings for trace in traces):
@@ -134,11 +133,8 @@ def in_conversation(traces: Iterable[Transcript]) -> list[Transcript]:
     return ordered
 
 
-# --- notebook files ---------------------------------------------------------------------------------------------------------
-
-
 def notebook_path(shell: Any, given: str = "") -> Path:
-    """The notebook's file: the one given, or the one that the server or VS Code says this kernel belongs to."""
+    """The notebook's file: the given one, or this kernel's own as the server or VS Code names it."""
     said = given or os.environ.get("JPY_SESSION_NAME") or shell.user_ns.get("__vsc_ipynb_file__") or ""
     if not said:
         raise OptionError("This kernel does not know its notebook's file.", "Give its path.")
@@ -149,7 +145,7 @@ def notebook_path(shell: Any, given: str = "") -> Path:
 
 
 def strip(runtime: Runtime, path_given: str = "") -> None:
-    """Take the records (prompts, settings, token ids) out of a notebook's file; what the reader sees stays."""
+    """Remove the records (prompts, settings, token ids) from a notebook's file; the visible answers stay."""
     runtime.say(str(strip_notebook(notebook_path(runtime.shell, path_given))))
 
 

@@ -1,4 +1,4 @@
-"""``%%tool`` and ``%tools``: cells made tools, and what there is to know about tools."""
+"""``%%tool`` and ``%tools``: cells as tools, and lists, tests and explanations of tools."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from llm_magics.views.secrets.secrets import masked_data, masked_text
 
 from .registration import documented, plainly
 
-_RAW = 2_000  # characters of what a model wrote that %tools why shows
+_RAW = 2_000  # characters of a model's text that %tools why shows
 
 
 @magics_class
 class ToolMagics(Magics):
-    """The magics about tools. They need the book of cells to be attached, see :func:`start_tools`."""
+    """The magics about tools. The book of cells must be attached, see :func:`start_tools`."""
 
     def __init__(self, shell: InteractiveShell, runtime: Runtime) -> None:
         super().__init__(shell)
@@ -56,7 +56,7 @@ class ToolMagics(Magics):
             "": self._list, "list": self._list, "test": self._test, "why": self._why, "set": self._set, "forget": self._forget,
         }  # fmt: skip
         with plainly(self.runtime):
-            TOOLS.parse_question(line)  # --help; all the rest is read as it stands
+            TOOLS.parse_question(line)  # --help; the rest is read as typed
             TOOLS.action(action, actions)(rest.strip())
 
     def _list(self, rest: str) -> None:
@@ -79,8 +79,7 @@ class ToolMagics(Magics):
 
     def _why(self, rest: str) -> None:
         thread = self.runtime.threads.get(self.runtime.latest_thread)
-        turns = thread.session.turns if thread is not None else ()
-        self._print(explain(turns[-1] if turns else None) + "\n")
+        self._print(explain(thread.session.turns[-1] if thread is not None and thread.session.turns else None) + "\n")
 
     def _set(self, rest: str) -> None:
         from llm_magics.tools.builtin.selection import select
@@ -110,7 +109,7 @@ class ToolMagics(Magics):
 
 
 def test(tool: Tool, arguments: str, asker: Asker, say: Callable[[str], None]) -> ToolEnd:
-    """Run a tool as a model's call would: same checks, same policy, same limits."""
+    """Run a tool like a model's call: with the same checks, policy and limits."""
     limits = Limits()
     runner = Runner({tool.name: tool}, Gate(), asker, Clock(limits.seconds), limits.result_chars)
     for event in runner.run([ToolCall(tool.name, arguments, id="test")]):
@@ -122,7 +121,6 @@ def test(tool: Tool, arguments: str, asker: Asker, say: Callable[[str], None]) -
 
 
 def origin(tool: Tool) -> str:
-    """Where a tool comes from: a cell, or a module."""
     if isinstance(tool, CellTool):
         return "cell, on a copy of the namespace" if tool.scratch else "cell"
     module = getattr(tool.function, "__module__", "") or ""
@@ -130,7 +128,7 @@ def origin(tool: Tool) -> str:
 
 
 def policy(tool: Tool) -> str:
-    """How a tool may run, in a few words."""
+    """A tool's options in a few words."""
     options = tool.options
     words: list[str] = [options.approve]
     words += [f"timeout {options.timeout:g} s"] if options.timeout else []
@@ -142,17 +140,18 @@ def policy(tool: Tool) -> str:
 
 
 def _table(rows: list[tuple[str, str, str, str]]) -> str:
-    head = "".join(f"<th style='text-align:left'>{name}</th>" for name in ("tool", "source", "approve"))
+    left = "style='text-align:left'"
+    head = "".join(f"<th {left}>{name}</th>" for name in ("tool", "source", "approve"))
     body = "".join(
-        f"<tr><td style='text-align:left'><code>{escape(name + signature)}</code></td>"
-        f"<td style='text-align:left'>{escape(source)}</td><td style='text-align:left'>{escape(rule)}</td></tr>"
+        f"<tr><td {left}><code>{escape(name + signature)}</code></td><td {left}>{escape(source)}</td>"
+        f"<td {left}>{escape(rule)}</td></tr>"
         for name, signature, source, rule in rows
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def start_tools(shell: InteractiveShell, runtime: Runtime) -> Callable[[], None]:
-    """Have the book of cells listen, and the shell's sessions ask for approval; gives what ends that."""
+    """Attach the book of cells, and let sessions ask for approval; return what ends that."""
     runtime.cells.attach()
     runtime.asker = ShellAsker(shell)
     stop_displays = displays_into(shell)
@@ -165,7 +164,7 @@ def start_tools(shell: InteractiveShell, runtime: Runtime) -> Callable[[], None]
 
 
 def explain(turn: Turn | None) -> str:
-    """Tell a turn's story for somebody who wonders why a tool was or was not called."""
+    """Explain why tools were or were not called in a turn."""
     if turn is None:
         return "There is no turn yet: ask something with %%chat first."
     trace = turn.trace
@@ -183,7 +182,7 @@ def explain(turn: Turn | None) -> str:
 def _offered(turn: Turn) -> str:
     settings = turn.settings
     if settings is None:
-        return "It was read back from a notebook; which tools were offered is not known."
+        return "This turn was restored from a notebook, so the tools that were offered are not known."
     if not settings.tools:
         return "No tool was offered (%%chat -t chooses, @tool and %%tool register)."
     names = ", ".join(f"{tool.name}{tool.signature.text}" for tool in settings.tools)
@@ -191,7 +190,7 @@ def _offered(turn: Turn) -> str:
 
 
 def _raw(turn: Turn, step: Step, number: int) -> str:
-    """The step's text as the model wrote it; the visible text where the model keeps no record of it."""
+    """The step's text as the model wrote it; the visible text if the step has no record of it."""
     raw = step.recording.get("text")
     if not isinstance(raw, str):
         segments = [s for s in turn.trace.segments if getattr(s, "step", -1) == number]

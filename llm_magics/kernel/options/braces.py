@@ -1,8 +1,7 @@
 r"""``{{expression}}`` in a cell's text or on a magic's line: the value of an expression in the user's namespace.
 
-All other braces are themselves, and so are escaped ones: ``\{{`` is two braces, e.g. in a question about a Jinja template.
-Before braces a backslash is written twice: ``C:\\{{name}}`` is ``C:\`` and the value. A value is data: it is put in as it is,
-and never read for braces again.
+All other braces are text, and so are escaped ones: ``\{{`` is two braces, e.g. in a question about a Jinja template. A literal
+backslash before an expression is written twice: ``C:\\{{name}}`` is ``C:\`` and the value. Braces inside a value are text, too.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from llm_magics.errors import OptionError
 ESCAPE = r"\{{"
 _OPENING = re.compile(r"(\\*)\{\{")
 _CLOSING = re.compile(r"(?=\}\})")
-_MOST_CLOSINGS = 20  # tried for one expression; a template pasted into a cell has thousands, and each try is a parse
+_MOST_CLOSINGS = 20  # tried for one expression: a pasted template has thousands, and each try is a parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,7 @@ class Piece:
     code: ast.Expression | None = None
 
     def value(self, namespace: Mapping[str, Any]) -> str:
-        """The literal text, or ``str`` of the expression's value; raises OptionError, naming the expression, if that fails."""
+        """The literal text, or ``str`` of the expression's value; raises OptionError, naming the expression."""
         if self.code is None:
             return self.text
         try:
@@ -40,9 +39,8 @@ class Piece:
         except NameError as error:
             raise OptionError(f"{{{{{self.text}}}}}: {error}.", f"Run the cell that defines it first. {_ADVICE}") from error
         except Exception as error:
-            raise OptionError(
-                f"{{{{{self.text}}}}}: {type(error).__name__}: {error}.", f"Correct the expression. {_ADVICE}"
-            ) from error
+            what = f"{{{{{self.text}}}}}: {type(error).__name__}: {error}."
+            raise OptionError(what, f"Correct the expression. {_ADVICE}") from error
 
 
 _ADVICE = f"For braces that are text, write {ESCAPE} instead. Nothing was sent."
@@ -51,8 +49,8 @@ _ADVICE = f"For braces that are text, write {ESCAPE} instead. Nothing was sent."
 def fill(text: str, namespace: Mapping[str, Any]) -> str:
     """Replace every ``{{expression}}`` by ``str`` of its value, and every escape by two braces.
 
-    What stands between the braces must be a Python expression, or the braces stay: ``{{}}``, ``{{ not python }}`` and JSON such
-    as ``{"a": {"b": 1}}`` are text. Raises OptionError, naming the expression, if evaluating it fails.
+    Braces without a Python expression are text: ``{{}}``, ``{{ not python }}``, and JSON such as ``{"a": {"b": 1}}``. Raises
+    OptionError, naming the expression, if its evaluation fails.
     """
     written: list[str] = []
     at = 0
@@ -66,7 +64,7 @@ def fill(text: str, namespace: Mapping[str, Any]) -> str:
 
 
 def piece_at(text: str, at: int) -> Piece | None:
-    """Read the braces, or the backslashes in front of braces, that stand at ``at``; None if none stand there."""
+    """Read the braces, or the backslashes in front of braces, at ``at``; None if there are none."""
     opening = _OPENING.match(text, at)
     if opening is None:
         return None
@@ -79,14 +77,14 @@ def piece_at(text: str, at: int) -> Piece | None:
 
 
 def _expression(text: str, start: int) -> tuple[int, ast.Expression | None]:
-    """Find the first ``}}`` up to which the text is an expression (a dict inside may end with braces of its own)."""
+    """Find the first ``}}`` that ends an expression (a dict inside may have braces of its own)."""
     for closing in islice(_CLOSING.finditer(text, start), _MOST_CLOSINGS):
         source = text[start : closing.start()].strip()
         if not source:
             break
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", SyntaxWarning)  # about what may be no code at all, e.g. "\d" or 1is
+                warnings.simplefilter("ignore", SyntaxWarning)  # e.g. for "\d" or 1is, which may not be code at all
                 return closing.start() + 2, ast.parse(source, mode="eval")
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue

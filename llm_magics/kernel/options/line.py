@@ -1,14 +1,12 @@
-"""A magic's line: its parsing and its help, read off the table of its options, as completion is.
+"""A magic's line: one table of options gives its parser, its help and its completions.
 
-A line is split like a shell's, but for backslashes, which mean themselves (Windows paths). Options may stand anywhere:
-``--name value``, ``--name=value``, ``-n value``; flags take no value. The same Spec object answers ``%%chat?`` and Tab.
+A line is split like a shell's, but a backslash is literal (Windows paths). Options may stand anywhere: ``--name value``,
+``--name=value``, ``-n value``; flags take no value. A magic that asks takes its question behind the options, quotes included.
 
-``{{expression}}`` is filled word by word, after the line was split, and once. A value stays inside its word, whatever blanks,
-quotes or braces it holds, and it is data: it cannot become an option's name, and what it holds names no file and no variable.
+``{{expression}}`` is filled word by word, once, after the split. A value stays inside its word, whatever blanks, quotes or
+braces it holds. It is data: it never becomes an option's name, a file's name or a variable's name.
 
-argparse would end a cell in words of its own, knows no ``{{expression}}``, and tells Tab nothing.
-
-A magic that asks a question takes it on its line, too: behind the options stands the question as it is, quotes and all.
+No argparse: it exits on errors, and knows neither ``{{expression}}`` nor Tab.
 """
 
 from __future__ import annotations
@@ -26,16 +24,16 @@ from .braces import Piece, piece_at
 Options = TypeVar("Options")
 Action = TypeVar("Action")
 _HELP = ("--help", "-h")
-_WIDTH = 88  # columns of the help: a notebook breaks longer lines in the middle of a word
+_WIDTH = 88  # columns of the help: a notebook breaks longer lines inside words
 Tell: TypeAlias = Callable[[str], None]
 
 
 class HelpAsked(OptionError):
-    """A line that asks for its magic's help, with ``--help`` or ``-h``. It is no fault: the magic shows ``what``."""
+    """The line has ``--help`` or ``-h``: the magic shows the help in ``what``."""
 
 
 class Filled(str):
-    """A word with a value in it. Its first ``n_typed`` characters were typed on the line; behind them the value begins."""
+    """A word with a filled-in value, which begins after the first ``n_typed`` characters."""
 
     n_typed: int
 
@@ -47,7 +45,7 @@ class Filled(str):
 
 @dataclass(frozen=True)
 class Spec(Generic[Options]):
-    """All there is to say about one magic's line. ``make`` is what parsing gives: a dataclass whose fields are options."""
+    """One magic's line. Parsing calls ``make``: a dataclass whose fields are options, or else ``table`` lists the options."""
 
     magic: str
     summary: str
@@ -56,7 +54,6 @@ class Spec(Generic[Options]):
     notes: str = ""
     refused: Mapping[str, str] = field(default_factory=dict)
     table: InitVar[Iterable[Option] | None] = None
-    """The options, if they are not ``make``'s own."""
     options: tuple[Option, ...] = field(init=False)
     words: tuple[Option, ...] = field(init=False)
     by_name: Mapping[str, Option] = field(init=False)
@@ -68,9 +65,9 @@ class Spec(Generic[Options]):
         object.__setattr__(self, "by_name", {name: one for one in known for name in one.names})
 
     def parse(self, line: str, namespace: Mapping[str, Any] | None = None, tell: Tell | None = None) -> Options:
-        """Read the whole line, its words filled from ``namespace`` (without one, braces are text); raises OptionError.
+        """Read a line without a question, filled from ``namespace`` (None: braces are text); raises OptionError.
 
-        ``tell`` is told of spellings that are old.
+        ``tell`` gets a notice for each old spelling.
         """
         given: dict[str, Any] = {}
         rest: list[str] = []
@@ -87,7 +84,7 @@ class Spec(Generic[Options]):
     def parse_question(
         self, line: str, namespace: Mapping[str, Any] | None = None, tell: Tell | None = None
     ) -> tuple[Options, str]:
-        """Read a line that ends in a question, e.g. ``--temp 0 What's a cell?``: its options, and the question as it stands."""
+        """Read options and a question, e.g. ``--temp 0 What's a cell?``; the question is returned as typed."""
         given: dict[str, Any] = {}
         words = _Words(line, namespace)
         while (at := words.at) < len(words.line):
@@ -98,22 +95,21 @@ class Spec(Generic[Options]):
         return self._made(given, ()), words.line[at:]
 
     def action(self, said: str, actions: Mapping[str, Action]) -> Action:
-        """What a line's first word asks for; raises OptionError for a word that this magic does not know."""
+        """The action that a line's first word names; raises OptionError for an unknown word."""
         if said not in actions:
-            hint = near(said, actions) or f"It can: {', '.join(self.words[0].choices)}."
-            raise OptionError(f"{self.magic} cannot {said!r}.", hint)
+            hint = near(said, actions) or f"The actions are {', '.join(self.words[0].choices)}."
+            raise OptionError(f"{self.magic} has no action {said!r}.", hint)
         return actions[said]
 
     def help(self) -> str:
-        """Write what ``magic?`` shows."""
+        """The text that ``magic?`` shows."""
         words = " ".join(f"[{word.metavar}]" for word in self.words)
         usage = " ".join(part for part in (self.magic, words, "[options]" if self.options else "") if part)
         rows = [(one.usage, one.help or ", ".join(one.choices)) for one in (*self.words, *self.options)]
         width = min(max((len(left) for left, _ in rows), default=0), 34)
-        below = "\n" + " " * (width + 2)  # behind a usage that is wider than the column
-        lines = "\n".join(
-            _wrapped(f"  {left:<{width}}{below if len(left) > width else ''}  {right}", width + 4) for left, right in rows
-        )
+        below = "\n" + " " * (width + 2)  # behind a usage wider than the column
+        entries = (f"  {left:<{width}}{below if len(left) > width else ''}  {right}" for left, right in rows)
+        lines = "\n".join(_wrapped(entry, width + 4) for entry in entries)
         parts = [_wrapped(self.summary), usage + (f"\n{_wrapped(self.body)}" if self.body else ""), lines, _wrapped(self.notes)]
         return "\n\n".join(part for part in parts if part)
 
@@ -144,26 +140,25 @@ class Spec(Generic[Options]):
         if name in _HELP:
             raise HelpAsked(self.help())
         if name in self.refused:
-            raise OptionError(f"{self.magic} has no option {name} any more.", self.refused[name])
+            raise OptionError(f"{self.magic} has no option {name}.", self.refused[name])
         old = next((option for option in self.options if name in option.old), None)
         if old is None:
             raise OptionError(f"{self.magic} has no option {name}.", near(name, self.by_name) or f"{self.magic}? lists them.")
         if tell is not None:
-            tell(f"{self.magic} {name} still works, but its name is {old.names[0]} now.")
+            tell(f"{self.magic} {name} is now called {old.names[0]}; the old name still works.")
         return old
 
     def _made(self, given: dict[str, Any], rest: Sequence[str]) -> Options:
         if len(rest) > len(self.words):
             extra = rest[len(self.words)]
-            hint = "Write the question on one line alone, or all of it below the line." if self.body else ""
-            hint = hint or f"{self.magic}? shows how it is used."
-            raise OptionError(f"{self.magic} does not know what to do with {extra!r}.", hint)
+            hint = "Write the question on the magic's line or below it, not on both." if self.body else f"See {self.magic}?"
+            raise OptionError(f"{self.magic} does not expect {extra!r}.", hint)
         given |= {word.field: value for word, value in zip(self.words, rest, strict=False)}
         return self.make(**given)
 
 
 class _Words:
-    """A line's words, taken from the left and filled one by one."""
+    """The words of a line, taken and filled from left to right."""
 
     def __init__(self, line: str, namespace: Mapping[str, Any] | None = None) -> None:
         self.line = line.strip()
@@ -171,7 +166,7 @@ class _Words:
         self._namespace = namespace
 
     def take(self) -> str | None:
-        """The next word, a Filled if there is a value in it; None at the end of the line."""
+        """The next word, a Filled if it holds a value; None at the end of the line."""
         if self.at >= len(self.line):
             return None
         pieces: list[str] = []
@@ -196,7 +191,7 @@ class _Words:
             else:
                 pieces.append(letter)
         if quote:
-            raise OptionError("A quotation mark in the magic's line is not closed.", "Close it, or write in the cell.")
+            raise OptionError("A quotation mark on the magic's line is not closed.", "Close it, or write the text below.")
         while self.line[self.at : self.at + 1].isspace():
             self.at += 1
         return "".join(pieces) if n_typed is None else Filled("".join(pieces), n_typed)
@@ -206,24 +201,24 @@ class _Words:
 
 
 def split(line: str) -> list[str]:
-    """Split a magic's line into words: quotes hold words together, a backslash is itself."""
+    """Split a magic's line into words: quotes group words, a backslash is literal."""
     return list(iter(_Words(line).take, None))
 
 
 def _wrapped(text: str, indent: int = 0) -> str:
-    """Break its lines between words, and indent what follows of a line."""
+    """Break long lines between words, with an indent for what follows."""
     wrapper = textwrap.TextWrapper(_WIDTH, subsequent_indent=" " * indent, break_on_hyphens=False)
     return "\n".join(wrapper.fill(line) for line in text.splitlines())
 
 
 def _is_option(word: str) -> bool:
-    """Whether a word is an option's name, typed as such, and not a negative number."""
+    """Whether a word is an option's name, i.e. typed, and not a negative number."""
     if isinstance(word, Filled) and "=" not in word[: word.n_typed]:
         return False
     return word.startswith("-") and len(word) > 1 and not (word[1].isdigit() or word[1] == ".")
 
 
 def _parted(word: str) -> tuple[str, str, str]:
-    """Part ``--name=value``; the value of a Filled is one."""
+    """Split ``--name=value``; the value of a Filled is a Filled."""
     name, equals, value = word.partition("=")
     return name, equals, Filled(value, word.n_typed - len(name) - 1) if isinstance(word, Filled) else value

@@ -1,6 +1,6 @@
-"""The options of every magic: the dataclasses that lines parse to, each field with all there is to say of it.
+"""The options of every magic: the dataclasses that lines parse to.
 
-Those of a load are in :mod:`llm_magics.models.settings`, those of ``%%tool`` and ``%tools`` in :mod:`.tools`.
+The settings of a load are in :mod:`llm_magics.models.settings`, the options of ``%%tool`` and ``%tools`` in :mod:`.tools`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _Shown = Literal["fold", "full", "hide"]
 
 @dataclass(frozen=True, slots=True)
 class ChatOptions:
-    """What one ``%%chat`` line asks for; ``None`` and ``()`` leave the choice to the thread or the model.
+    """The options of ``%%chat``; ``None`` and ``()`` leave the choice to the thread or the model.
 
-    ``config`` names what the option sets of a turn, see ``session.settings.TurnSettings``.
+    ``config`` names the field of ``session.settings.TurnSettings`` that the option sets.
     """
 
     variable: str = word("VAR", "a variable for the Reply: .text .value .tool_calls .usage ...")
@@ -72,19 +72,19 @@ class ChatOptions:
 
 @dataclass(frozen=True, slots=True)
 class CompareOptions:
-    """What one ``%%compare`` line asks for: what all columns have, and every value of what may vary, by ChatOptions' names."""
+    """The options of ``%%compare``: those that all columns share, and every value of those that may vary, by field name."""
 
     common: ChatOptions
     values: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, **given: Any) -> CompareOptions:
-        """Part what a line says into what was given once and what varies."""
+        """Separate the options that may vary from the others."""
         values = {one.field: given.pop(one.field) for one in options_of(ChatOptions) if one.varies and one.field in given}
         return cls(ChatOptions(**given), values)
 
     def columns(self) -> list[tuple[dict[str, Any], ChatOptions]]:
-        """One for every combination of what was given more than once: what is its own, and all that it asks with."""
+        """One column for every combination of the options given more than once: its own options, and all its options."""
         several = [name for name, values in self.values.items() if len(values) > 1]
         once = replace(self.common, **{name: values[0] for name, values in self.values.items() if len(values) == 1})
         own = [dict(zip(several, values, strict=True)) for values in product(*(self.values[name] for name in several))]
@@ -93,7 +93,7 @@ class CompareOptions:
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions(LoadSettings):
-    """What one ``%load_model`` line asks for: the settings of the load, and what the kernel does with the model."""
+    """The options of ``%load_model``: the settings of the load, and the model's place in this kernel."""
 
     name: str = word("NAME", "a catalogue name, a path, hub OWNER/REPO:FILE, or a variable; the default model if not said",
         "default", complete="catalog",
@@ -132,7 +132,7 @@ CHAT = Spec(
     "Ask the model; the answer streams into the cell and joins the conversation.",
     ChatOptions,
     body="your message; {{expression}} stands for a value of yours, \\{{ for two braces, all other braces for themselves",
-    refused={"-n": "It meant tokens here, and answers elsewhere. Write --max-tokens N, or --samples N for several answers."},
+    refused={"-n": "Write --max-tokens N for a limit in tokens, or --samples N for several answers."},
     notes="One line is enough: %%chat --temp 0 What is a notebook? Options stand before the question.\n"
     "{{expression}} works on this line too: the value stays one word, and is never an option.\n"
     "Stop with the interrupt button: what came is kept.",
@@ -140,7 +140,7 @@ CHAT = Spec(
 
 COMPARE = Spec(
     "%%compare",
-    "Ask several models, or one model with several settings, the same; answers stand side by side, their differences marked.",
+    "Ask several models, or one model with several settings, the same question; answers are side by side, differences marked.",
     CompareOptions.of,
     body=CHAT.body,
     refused=CHAT.refused,
@@ -149,8 +149,8 @@ COMPARE = Spec(
         else one if one.names else replace(one, help="a variable for the list of Replies")
         for one in options_of(ChatOptions) if not one.alone
     ],
-    notes="What is given more than once varies: -m A -m B --temp 0 --temp 1 makes four columns. All have the same seed.\n"
-    "Nothing joins the conversation; --thread NAME asks on top of one.",
+    notes="An option given twice varies: -m A -m B --temp 0 --temp 1 makes four columns. All have the same seed.\n"
+    "No answer joins the conversation; --thread NAME asks after the turns of that thread.",
 )  # fmt: skip
 
 LOAD_MODEL = Spec(
@@ -164,7 +164,7 @@ UNLOAD_MODEL = Spec("%unload_model", "Free a model's memory.", UnloadOptions)
 
 MODELS = Spec(
     "%models",
-    "Show the models that are loaded, and those that can be.",
+    "Show the models that are loaded, and those that can be loaded.",
     ModelsOptions,
     notes="Without WORD: what is on this disk, and the smallest of those that fit in memory now.",
 )
@@ -176,11 +176,7 @@ THREAD = Spec(
     notes="restore reads the saved notebook's outputs, e.g. after a kernel restart; export writes JSON (or markdown for *.md).",
 )
 
-LLM = Spec(
-    "%llm",
-    "Say how things stand, what is installed, or take records out of a notebook before it is shared.",
-    LlmOptions,
-)
+LLM = Spec("%llm", "Show the state of this kernel or what is installed, or remove records from a notebook.", LlmOptions)
 
 SPECS: Mapping[str, Spec[Any]] = {
     spec.magic.strip("%"): spec for spec in (CHAT, COMPARE, LOAD_MODEL, UNLOAD_MODEL, MODELS, THREAD, LLM, TOOL, TOOLS)

@@ -1,7 +1,4 @@
-"""The line of ``%%tool``: a Python signature, then options.
-
-The same header stands behind ``# %tool`` in a cell's first line. ``read_header`` only reads; nothing is evaluated.
-"""
+"""The line of ``%%tool``, or behind ``# %tool``: a Python signature, then options. Nothing is evaluated here."""
 
 from __future__ import annotations
 
@@ -23,18 +20,18 @@ _OPTIONS_BEGUN = re.compile(r"\s(-(?!>).*)?$")  # e.g. " --app", " --approve ask
 
 @dataclass(frozen=True, slots=True)
 class CellOptions:
-    """How a cell tool may run; as in ToolOptions, and ``scratch`` for a run on a copy of the namespace."""
+    """How a cell tool may run, as in ToolOptions."""
 
     approve: Approve = option("ask", "--approve", "run without asking, ask each time, or never", choices=get_args(Approve))
     timeout: float | None = option(None, "--timeout", "stop a run after so many seconds", Number(0.001), "SECONDS")
     max_chars: int | None = option(None, "--max-chars", "what the model reads of a result", whole(1), "N")
     scratch: bool = option(False, "--scratch", "run on a shallow copy of the namespace")
-    repeats: bool = option(False, "--repeats", "the same call may give something new: run it each time it is written")
+    repeats: bool = option(False, "--repeats", "the same call may have a new result: run it each time")
 
 
 @dataclass(frozen=True, slots=True)
 class ToolHeader:
-    """A header as written: ``parameters`` without its parentheses, None where there is no list."""
+    """A header as written; ``parameters`` has no parentheses, and is None if there is no list."""
 
     name: str
     parameters: str | None
@@ -44,7 +41,7 @@ class ToolHeader:
 
 @dataclass(frozen=True, slots=True)
 class ToolsOptions:
-    """What one ``%tools`` line asks for; ``rest`` is read as it stands, since JSON is no list of words."""
+    """The options of ``%tools``; ``rest`` is read as typed, because it may be JSON."""
 
     action: str = word("ACTION", "list, test, why, set, forget; list if not said", "list", choices=("list", "test", "why",
         "set", "forget"))
@@ -54,7 +51,7 @@ class ToolsOptions:
 
 TOOL = Spec(
     "%%tool",
-    "Make this cell a tool: a model may run it with arguments, and reads what it prints, shows and ends with.",
+    "Make this cell a tool: a model may run it with arguments, and reads its prints, displays and last value.",
     CellOptions,
     body="In front of the options: NAME(city: str, n: int = 3) -> dict",
     notes="The cell's first comment or string tells the model what the tool does. Parameters are variables during the run.",
@@ -62,13 +59,13 @@ TOOL = Spec(
 
 TOOLS = Spec(
     "%tools",
-    "List the registered tools, run one, explain the last turn, name a set of tools, or take a tool away.",
+    "List the registered tools, run one, explain the last turn, name a set of tools, or remove a tool.",
     ToolsOptions,
     notes="""%tools                     list the registered tools
 %tools test NAME {json}    run one as the model would
 %tools why                 explain the last turn
 %tools set NAME a,b,c      name a set of tools, for %%chat -t @NAME
-%tools forget NAME         take a tool away""",
+%tools forget NAME         remove a tool""",
 )
 
 
@@ -76,7 +73,7 @@ def read_header(line: str) -> ToolHeader:
     """Read ``name(parameters) -> type --options``; raises OptionError."""
     match = _NAME.match(line.strip())
     if match is None:
-        TOOL.parse_question(line)  # --help, which stands before any name
+        TOOL.parse_question(line)  # may be --help
         raise OptionError(f"{line.strip()!r} does not begin with a tool's name.", "Write %%tool NAME(city: str, n: int = 3).")
     name, rest = match[0], line.strip()[match.end() :].lstrip()
     parameters: str | None = None
@@ -87,7 +84,7 @@ def read_header(line: str) -> ToolHeader:
 
 
 def options_begun(line: str) -> str | None:
-    """What a line that is being typed has behind its signature, e.g. "--app"; None while the signature is being written."""
+    """The part of an unfinished line behind the signature, e.g. "--app"; None while the signature is being typed."""
     match = _NAME.match(line.strip())
     if match is None:
         return None
@@ -103,7 +100,7 @@ def options_begun(line: str) -> str | None:
 
 
 def _parameters(name: str, text: str) -> tuple[str, str]:
-    """Cut a parameter list off: the shortest piece in parentheses that Python accepts as one."""
+    """Split off the parameter list: the shortest text in parentheses that Python accepts."""
     for end in (at for at, letter in enumerate(text) if letter == ")"):
         try:
             ast.parse(f"def {name}{text[: end + 1]}: ...")

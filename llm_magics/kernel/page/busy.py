@@ -1,8 +1,8 @@
-"""A kernel that hears a page in mid-cell stays busy in the eyes of everybody who watches it.
+"""Keeps the kernel's status at "busy" while a cell runs and a page sends messages.
 
-ipykernel answers each control message with the statuses ``busy`` and ``idle`` on IOPub, also while the main thread runs a cell.
-Whoever goes by these, as jupyter_server does when it ends idle kernels, would take the running kernel for an idle one. So the
-kernel says ``busy`` once more, under the request that runs.
+ipykernel answers each control message with the statuses ``busy`` and ``idle`` on IOPub, even while the main thread runs a cell.
+jupyter_server, which ends idle kernels, would take the running kernel for an idle one. So the kernel says ``busy`` again, under
+the request that runs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 @dataclass
 class _Running:
-    """The request that a thread runs; ``depth`` counts the cells that run inside of one another."""
+    """The request that a thread runs; ``depth`` counts nested cells."""
 
     request: Mapping[str, Any]
     depth: int = 1
@@ -25,14 +25,14 @@ class _Running:
 class Busy:
     """Repeats ``busy`` after control messages, for as long as the kernel lives.
 
-    "Busy" must never follow the "idle" that ends a cell, so that both the look at what runs and the sending happen under a lock
-    which the end of a cell takes too: IPython's ``post_execute`` comes before that "idle", from the same thread.
+    "Busy" must never follow the "idle" that ends a cell. So the check and the sending hold a lock that the end of a cell takes
+    too: IPython's ``post_execute`` comes before that "idle", from the same thread.
     """
 
     def __init__(self, kernel: Any) -> None:
         self._kernel = kernel
         self._lock = threading.Lock()
-        self._running: dict[int, _Running] = {}  # by thread: ipykernel may run requests beside the main thread's
+        self._running: dict[int, _Running] = {}  # by thread: subshells run requests beside the main thread
         self._answered = False
         request = self._request()
         if request.get("header", {}).get("msg_type") == "execute_request":
@@ -41,7 +41,7 @@ class Busy:
         kernel.shell.events.register("post_execute", self._ended)
 
     def answered(self) -> None:
-        """Call on the control thread for each message that it takes, before ipykernel says "idle"."""
+        """Call on the control thread for each message, before ipykernel says "idle"."""
         self._answered = True
         asyncio.get_running_loop().call_soon(self._repeat)
 
@@ -71,7 +71,7 @@ class Busy:
                     del self._running[threading.get_ident()]
 
     def _request(self) -> dict[str, Any]:
-        """The header of the request that this thread handles, whichever cell its output goes to just now."""
+        """The header of the request that this thread handles."""
         parent = self._kernel.get_parent("shell") or {}
         return {"header": dict(parent.get("header") or {})}
 

@@ -1,19 +1,16 @@
-"""The kernel's side of the JupyterLab extension: a link that works while a cell is busy, and streaming by deltas over it.
+"""The kernel's side of the JupyterLab extension: it streams turns to pages by deltas, also while a cell is busy.
 
-Theory of operation. *Out*: kernel-wide messages, ``comm_msg`` on the IOPub channel under the fixed comm id ``llm_magics`` that
-nobody opens. A front end without the extension ignores them; one with it hears them whether or not it started the cell, so a
-reloaded page and a second tab are served alike. *In*: the control channel, which ipykernel reads on a thread of its own, so a
-message is taken while the main thread runs a cell; what arrives is only noted, and the main thread looks at it when it likes.
+*Out*: ``comm_msg`` messages on the IOPub channel under the fixed comm id ``llm_magics``, which nobody opens. Front ends without
+the extension ignore them. A page with it hears them even if it did not start the cell, so a reloaded page and a second tab are
+served alike. *In*: the control channel, which ipykernel reads on a thread of its own, also while a cell runs. That thread only
+notes a message; the main thread acts on it.
 
-Nothing is assumed about who listens. Each turn is announced (``begin``); an extension that is there says ``hello`` for that
-turn, and only then is the turn streamed by deltas instead of display updates. A page that missed a message (they are numbered)
-says ``hello`` again and is sent everything so far; one that has just been opened says ``hello`` for the turn ``*``, whichever
-runs. A turn that ended while no page was there would be lost with the page: its final bundle is kept until a page says
-``saved``, and is sent to pages that come before that. What is loaded is told again to each page that comes.
+The kernel announces each turn with ``begin``. Once a page says ``hello`` for the turn, deltas replace display updates. Messages
+are numbered: a page that missed one says ``hello`` again and gets a snapshot. A page that has just opened says ``hello`` for
+the turn ``*``: whichever runs. The final bundle of a turn is kept, and sent to new pages, until a page says ``saved``.
 
-A call that waits for a person is asked about by a message of its own, ``question``, which holds what would run as it is. The
-transcript, which pages save, holds the masked form. A page that comes while the question is open is sent it too; a decision
-counts for the question and the digest that it names, once.
+A ``question`` shows a person exactly what a call would run. The transcript, which pages save, holds the masked form. Pages that
+come while a question is open get it too. A decision names the question and its digest; only the first one counts.
 
 Messages out, each ``{"kind": ..., ...}``::
 
@@ -21,22 +18,20 @@ Messages out, each ``{"kind": ..., ...}``::
     begin     turn, cell, session                          a turn starts in that cell, which the page of that session ran
     snapshot  turn, cell, session, n, transcript           everything so far, as :func:`running_json` writes it
     delta     turn, cell, session, n, ops                  what changed since message n - 1
-    question  turn, cell, id, at, digest, shown, reason    segment "at" waits for a decision; never part of the transcript
+    question  turn, cell, id, at, digest, shown, reason    segment "at" waits for a decision
     answered  turn, cell, id                               that question is closed
     finished  turn, cell, session, bundle                  a turn that ended, for a page that may have missed it
-    ask       id, what, ...                                "cells", answered by ``reply``; "rules" with the session of the
-                                                           page that is meant, answered by ``settings``
-    models    models                                       what is loaded, for the status bar
+    ask       id, what, ...                                "cells", answered by reply; "rules", answered by settings
+    models    models, gpus                                 the loaded models, for the status bar
 
 Operations of a delta, in order::
 
     ["+", i, field, text]     append text to that field of segment i
-    ["=", i, {...}]           set these fields of segment i, which is new where i is the number of segments
+    ["=", i, {...}]           set these fields of segment i; add it if i is the number of segments
     ["head", {...}]           set these fields of the transcript itself
 
-Messages in (content of a control message of type ``llm_magics``): ``hello`` (turn), ``saved`` (turn), ``decision`` (id, digest,
-decision), ``reply`` (id, data) and ``settings`` (turn ``*``, settings), which a page sends when it hears ``here``
-and whenever they change.
+Messages in (control messages of type ``llm_magics``): ``hello`` (turn), ``saved`` (turn), ``decision`` (id, digest, decision),
+``reply`` (id, data) and ``settings`` (turn ``*``, settings), which a page sends on ``here`` and whenever its settings change.
 """
 
 from __future__ import annotations
@@ -58,17 +53,16 @@ from .pagerules import PageRules, Pages
 COMM_ID = "llm_magics"
 CONTROL_TYPE = "llm_magics"
 
-_KEPT = 32
-_WAIT = 0.1  # seconds; between two looks the main thread takes interrupts
-_PATIENCE = 2.0  # seconds in which a page that is there answers, also a busy one
+_KEPT = 32  # finished turns
+_WAIT = 0.1  # seconds between two looks for an answer; the main thread takes interrupts in between
+_PATIENCE = 2.0  # seconds in which even a busy page answers
 _APPENDED = ("text", "arguments", "printed")
 
 
 class Link:
-    """The link of one kernel to whatever pages have the extension. Make it with :func:`link_of`.
+    """The link of one kernel to all pages with the extension. Make it with :func:`link_of`.
 
-    ``heard`` says whether a page has ever said anything; until then it is not worth while to ask one. ``answered`` is called on
-    the control thread for each message that a page sends.
+    ``heard``: whether any page has ever sent a message. ``answered`` is called on the control thread for each page's message.
     """
 
     def __init__(self, kernel: Any, answered: Callable[[], None] = lambda: None) -> None:
@@ -80,27 +74,26 @@ class Link:
         self._running: set[str] = set()
         self._hellos: set[str] = set()
         self._finished: dict[str, Mapping[str, Any]] = {}
-        self._standing: dict[str, Mapping[str, Any]] = {}  # what was told last, by kind, and holds for pages that come later
-        self._questions: dict[str, str] = {}  # open ones, with the digest that a decision must name
-        self._answers: dict[str, Any] = {}  # to them
+        self._standing: dict[str, Mapping[str, Any]] = {}  # kind -> the last message of that kind, for pages that come later
+        self._questions: dict[str, str] = {}  # open question -> the digest that a decision must name
+        self._answers: dict[str, Any] = {}  # open question -> its answer
         kernel.control_handlers[CONTROL_TYPE] = self._take
         self.send("here")
 
     def send(self, kind: str, **data: Any) -> None:
-        """Tell every page; nobody need be listening."""
         content = {"comm_id": COMM_ID, "data": {"kind": kind, **data}}
         self._kernel.session.send(self._kernel.iopub_socket, "comm_msg", content, ident=b"comm-" + COMM_ID.encode())
 
     def tell(self, kind: str, **data: Any) -> None:
-        """Tell every page, and every page that comes later, until something else of that kind is told."""
+        """Send a message to every page, and to every page that comes later, until the next message of that kind."""
         with self._changed:
             self._standing[kind] = data
         self.send(kind, **data)
 
     def rules(self, session: str, request: str) -> PageRules:
-        """What the user of the page that sent this request set; the page is asked once for each request.
+        """The rules of the page that sent this request. The page is asked once for each request.
 
-        A page that answers does so at once. One that does not is waited for once, and then not until it says something again.
+        A page that does not answer is waited for once, and not again until it sends a message.
         """
         with self._changed:
             page = self._pages.of(session)
@@ -116,7 +109,7 @@ class Link:
         self.send("begin", turn=turn, cell=cell, session=session)
 
     def finish(self, turn: str, **finished: Any) -> None:
-        """Keep what a turn came to until a page has saved it; the oldest give way when there are many."""
+        """Keep a turn's final message until a page has saved it; only the newest turns are kept."""
         with self._changed:
             self._running.discard(turn)
             self._hellos.discard(turn)
@@ -125,7 +118,7 @@ class Link:
                 del self._finished[next(iter(self._finished))]
 
     def renew(self, turn: str, bundle: Mapping[str, Any]) -> None:
-        """Take what a turn that is over has become, if no page has saved it yet."""
+        """Replace the final bundle of a turn, if no page has saved it yet."""
         with self._changed:
             if turn in self._finished:
                 self._finished[turn] = {**self._finished[turn], "bundle": bundle}
@@ -138,12 +131,12 @@ class Link:
             return asked
 
     def wait_for_hello(self, turn: str, timeout: float) -> None:
-        """Wait until a page asks for this turn; its hello stays to be taken by :meth:`hello`."""
+        """Wait until a page asks for this turn; :meth:`hello` still reports it."""
         with self._changed:
             self._changed.wait_for(lambda: turn in self._hellos, timeout)
 
     def ask(self, what: str, timeout: float = 2.0, **data: Any) -> Any:
-        """Ask the page a question and wait for its reply, while the cell is busy; None where nobody replied in time."""
+        """Ask the pages a question and wait for a reply; None if none came in time."""
         question = self.open_question()
         try:
             self.send("ask", id=question, what=what, **data)
@@ -152,26 +145,25 @@ class Link:
             self.close_question(question)
 
     def open_question(self, digest: str = "") -> str:
-        """Take an answer from now on, for what has a digest a decision; gives the question's id, which is new each time."""
+        """Begin to take answers, or decisions if there is a digest; return the question's new id."""
         question = uuid.uuid4().hex
         with self._changed:
             self._questions[question] = digest
         return question
 
     def answer(self, question: str, timeout: float) -> Any:
-        """Wait a little for the answer: a reply, or what a person decided ("approve", "deny", "always")."""
+        """Wait for the answer: a reply, or a decision ("approve", "deny", "always"); None if none came in time."""
         with self._changed:
             self._changed.wait_for(lambda: question in self._answers, timeout)
             return self._answers.get(question)
 
     def close_question(self, question: str) -> None:
-        """Take no more answers to it."""
         with self._changed:
             self._questions.pop(question, None)
             self._answers.pop(question, None)
 
     def _receive(self, message: Mapping[str, Any]) -> None:
-        """Note what a page said; runs on ipykernel's control thread. What is malformed or unasked for is ignored."""
+        """Note a page's message, on the control thread. Malformed messages and unexpected answers are ignored."""
         content = message["content"]
         kind, key = content.get("kind"), content.get("turn") or content.get("id")
         if not isinstance(key, str):
@@ -200,7 +192,7 @@ class Link:
             self.send(told, **data)
 
     def _take(self, stream: Any, ident: Any, message: Mapping[str, Any]) -> None:
-        """Handle a control message of ours; ipykernel says "busy" before it and "idle" after it."""
+        """Handle a control message; ipykernel says "busy" before it and "idle" after it."""
         try:
             self._receive(message)
         finally:
@@ -211,7 +203,7 @@ _LINK_ATTRIBUTE = "_llm_magics_link"
 
 
 def link_of(kernel: Any) -> Link | None:
-    """The link of this kernel, made on first use; None where there is no ipykernel (a terminal, another kernel)."""
+    """The link of this kernel, made on first use; None if it is not ipykernel (a terminal, another kernel)."""
     if not isinstance(getattr(kernel, "control_handlers", None), dict) or not hasattr(kernel, "iopub_socket"):
         return None
     link: Link | None = kernel.__dict__.get(_LINK_ATTRIBUTE)
@@ -222,7 +214,7 @@ def link_of(kernel: Any) -> Link | None:
 
 
 class LiveTurn:
-    """Streams one turn to the pages that asked for it. ``session`` is that of the page that ran the cell."""
+    """Streams one turn to the pages that asked for it. ``session`` is the session of the page that ran the cell."""
 
     def __init__(self, link: Link, turn: str, cell: str, reasoning: ShowReasoning = "fold", session: str = "") -> None:
         self._link, self._turn, self._cell, self._reasoning, self._session = link, turn, cell, reasoning, session
@@ -236,12 +228,12 @@ class LiveTurn:
         return self._sent is not None
 
     def meet(self, timeout: float = 1.0) -> None:
-        """Give a page that has just heard of the turn the time to say hello; for moments when it matters who is there."""
+        """Wait for a page to say hello, if none has yet."""
         if not self.watched:
             self._link.wait_for_hello(self._turn, timeout)
 
     def update(self, transcript: Transcript) -> bool:
-        """Send what changed since the last call; False where no page has asked for this turn."""
+        """Send the changes since the last call; False if no page has asked for this turn."""
         if self._link.hello(self._turn):
             self._snapshot(transcript)
         elif self._sent is None:
@@ -253,7 +245,7 @@ class LiveTurn:
         return True
 
     def ask(self, ask: ToolAsk) -> str:
-        """Put a question before the pages, also those that come while it is open, and wait for the first decision."""
+        """Send a question to the pages, also to those that come while it is open, and wait for the first decision."""
         question = self._link.open_question(ask.digest)
         shown = {"id": question, "at": self._place(ask), "digest": ask.digest, "shown": ask.shown, "reason": ask.reason}
         self._send("question", **shown)
@@ -268,16 +260,16 @@ class LiveTurn:
             self._send("answered", id=question)
 
     def finish(self, bundle: Mapping[str, Any]) -> None:
-        """Call once when the turn is over for any reason, with the MIME bundle of its last display."""
+        """End the stream, with the MIME bundle of the turn's last display."""
         self._sent = None
         self._link.finish(self._turn, cell=self._cell, session=self._session, bundle=bundle)
 
     def renew(self, bundle: Mapping[str, Any]) -> None:
-        """Call when something was added to the last display of a turn that is over."""
+        """Replace the last display's bundle after the end of the turn."""
         self._link.renew(self._turn, bundle)
 
     def _place(self, ask: ToolAsk) -> int:
-        """The number of the segment that is asked about: the latest call with its index."""
+        """The number of the segment that ``ask`` is about: the latest call with its index."""
         segments = self._sent.segments if self._sent is not None else ()
         return max((at for at, s in enumerate(segments) if isinstance(s, ToolSegment) and s.index == ask.index), default=-1)
 
@@ -290,13 +282,13 @@ class LiveTurn:
 
 
 def running_json(transcript: Transcript, reasoning: ShowReasoning) -> dict[str, Any]:
-    """A turn on its way, as pages read it: without its record, but with what the cell asked for where that is not the usual."""
+    """A running turn as pages read it: without its record, and with ``show_reasoning`` if it is not "fold"."""
     data = transcript.to_json(record=False)
     return data if reasoning == "fold" else {**data, "settings": {"options": {"show_reasoning": reasoning}}}
 
 
 def changes(old: Transcript, new: Transcript) -> list[list[Any]]:
-    """The operations that make ``new`` of ``old``, records aside; segments that are the same object cost nothing."""
+    """The operations that turn ``old`` into ``new``, except for records; segments that are the same object cost nothing."""
     ops: list[list[Any]] = []
     for at, segment in enumerate(new.segments):
         if at >= len(old.segments) or type(segment) is not type(old.segments[at]):
@@ -329,11 +321,8 @@ def _head_changes(old: Transcript, new: Transcript) -> dict[str, Any]:
     return {name: bare[name] for name in names}
 
 
-# --- what the page can do for the kernel ------------------------------------------------------------------------------------
-
-
 def notebook_cells(link: Link, beside: str = "", timeout: float = 2.0) -> list[Mapping[str, Any]] | None:
-    """Every cell of the notebook that holds the cell ``beside``, also those never run; None where no page replies.
+    """Every cell of the notebook that holds the cell ``beside``, also those never run; None if no page replies.
 
     Each has ``id``, ``type``, ``source``, ``tags`` and ``tool`` (its metadata under ``llm_magics.tool``, or None).
     """

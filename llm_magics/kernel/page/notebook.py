@@ -1,8 +1,8 @@
 """A turn in a notebook: one display, updated while the turn runs, complete and static at its end.
 
-Pages with our extension follow the turn by deltas (:mod:`.live`); all others get the whole HTML again, at most 18 times a
-second and slower as it grows, so that neither the wire nor this thread is kept busy by drawing. The last update holds every
-form of the transcript and is written whatever ended the turn.
+Pages with the extension follow the turn by deltas (:mod:`.live`). Others get the whole HTML again, at most 18 times a second
+and less often as it grows, to spare the wire and this thread. The last update holds every form of the transcript; it is written
+whatever ended the turn.
 """
 
 from __future__ import annotations
@@ -24,17 +24,16 @@ from llm_magics.views.text.plain import transcript_markdown, transcript_plain
 from .live import LiveTurn, running_json
 
 _MANY = (TextDelta, ReasoningDelta, ToolCallDelta, ToolProgress, PromptProgress)
-_SMALL = 2_000  # characters of HTML up to which an update carries the record too, for an extension that answers late
+_SMALL = 2_000  # characters of HTML up to which an update carries the transcript too, for an extension that answers late
 
 
 class NotebookView:
-    """Draws the trace of one turn. Call :meth:`handle` for each event, and :meth:`close` whatever happens.
+    """Draws the trace of one turn. Call :meth:`handle` for each event, and :meth:`close` at the end, always.
 
     Args:
         publish: IPython's ``display_pub.publish``.
-        reasoning: what to show of the model's reasoning.
-        live: the turn's stream to pages with the extension, where there is a link to them.
-        updates: whether this front end knows display updates; without them there is one display, at the end.
+        live: the turn's stream to pages with the extension, if there is a link to them.
+        updates: whether this front end knows display updates; if not, there is one display, at the end.
     """
 
     def __init__(
@@ -59,15 +58,15 @@ class NotebookView:
         self._watched = False
 
     def handle(self, trace: Transcript, event: Event) -> None:
-        """Take the turn as it stands after ``event``; draw it if it is time, or if something began or ended."""
+        """Take the turn after ``event``; draw it if an update is due, or if something began or ended."""
         self.transcript = trace
         if self._live is not None and isinstance(event, ToolAsk):
-            self._live.meet()  # its buttons are there only if a page with the extension is
+            self._live.meet()  # only a page with the extension draws the buttons
         if self._updates and (not isinstance(event, _MANY) or self._pace.due()):
             self.draw()
 
     def draw(self) -> None:
-        """Show what there is, to whoever watches."""
+        """Send the turn so far to the pages that follow it, or as HTML."""
         began = self._pace.now()
         shown = self._masking(self.transcript)
         watched = self._live is not None and self._live.update(shown)
@@ -83,7 +82,7 @@ class NotebookView:
         self._pace.spent(began, len(html) * (2 if MIME_TYPE in data else 1))
 
     def forget(self) -> None:
-        """Take note that the cell's outputs were cleared: the next drawing is a display of its own."""
+        """Note that the cell's outputs were cleared: the next drawing is a new display."""
         self._shown = self._watched = False
 
     def close(self, transcript: Transcript, reason: FinishReason = "interrupted") -> None:
@@ -97,7 +96,7 @@ class NotebookView:
             self._live.finish(bundle)
 
     def add(self, remark: str) -> None:
-        """Write a remark behind a turn that is over, in whatever cell it stands."""
+        """Write a remark behind a finished turn, in the cell that shows it."""
         if not self._updates:
             return  # this front end cannot change a display
         notice = NoticeSegment(remark, "warning")
@@ -114,7 +113,7 @@ class NotebookView:
 
 
 def bundle_of(transcript: Transcript, reasoning: ShowReasoning = "fold") -> dict[str, Any]:
-    """Every form of a transcript, by MIME type: what a saved notebook keeps. What looks like a secret is masked."""
+    """Every form of a transcript, by MIME type, with secrets masked: what a saved notebook keeps."""
     transcript = masked(transcript)
     html = transcript_html(transcript, reasoning)
     return {

@@ -1,8 +1,8 @@
-"""What the pages of a kernel told of their users' rules, and how far that can be relied on.
+"""The rules that a kernel's pages have sent, and whether the page that sent a cell still answers.
 
-Each page has a session id, which stands in the header of all its messages. The rules for a cell are those of the page that sent
-the cell. A page tells its rules when it meets the kernel and whenever they change; before each cell's first magic it is asked
-once more, so that a page that is gone is found out.
+Each page has a session id, which is in the header of all its messages. A cell obeys the rules of the page that sent it. A page
+sends its rules when it meets the kernel and whenever they change. The kernel asks again before each cell's first magic, because
+the page may be gone.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _KEPT = 64
 
 @dataclass(frozen=True, slots=True)
 class PageRules:
-    """A user's rules by name. ``standing`` says where they are from.
+    """A user's rules by name.
 
-    "told": the page that sent the cell answers. "silent": it does not; the rules are the last that it, or else any page, has
-    told. "none": no page has ever said anything to this kernel.
+    ``standing``: "told" if the page that sent the cell answers; "silent" if it does not, and the rules are the last ones of
+    that page, or else of any page; "none" if no page has ever sent a message to this kernel.
     """
 
     settings: Mapping[str, Any]
@@ -29,7 +29,7 @@ class PageRules:
 
 @dataclass
 class Page:
-    """One page: what it told, which request it was last asked about, and whether it answered."""
+    """One page: its settings, whether it answers, and the request that it was last asked about."""
 
     settings: Mapping[str, Any] | None = None
     answers: bool = True
@@ -42,27 +42,27 @@ class Page:
 
 @dataclass
 class Pages:
-    """The pages by session id. Not locked: that is its owner's affair."""
+    """The pages by session id. The owner does the locking."""
 
     _pages: dict[str, Page] = field(default_factory=dict)
     _last: Mapping[str, Any] = field(default_factory=dict)
 
     def of(self, session: str) -> Page:
-        """The page of that session; the oldest is forgotten where there are many."""
+        """The page of that session, new if need be; the oldest pages are forgotten."""
         page = self._pages[session] = self._pages.pop(session, Page())
         while len(self._pages) > _KEPT:
             del self._pages[next(iter(self._pages))]
         return page
 
     def spoke(self, session: str, settings: Any = None) -> None:
-        """Note that a page said something, and its rules where it told them; what is no object of rules is ignored."""
+        """Note that a page sent a message, and its rules if they are an object."""
         page = self.of(session)
         page.answers = True
         if isinstance(settings, Mapping):
             page.settings = self._last = settings
 
     def rules(self, session: str, heard: bool) -> PageRules:
-        """The rules for what that page sent; ``heard`` says whether any page has ever spoken."""
+        """The rules for a cell of that page; ``heard`` says whether any page has ever sent a message."""
         page = self.of(session)
         if page.settings is not None:
             return PageRules(page.settings, "told" if page.answers else "silent")

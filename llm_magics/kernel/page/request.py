@@ -1,4 +1,4 @@
-"""What the front end sent with the cell that runs; empty in a terminal."""
+"""The front end's request for the cell that runs: its metadata and header, empty in a terminal."""
 
 from __future__ import annotations
 

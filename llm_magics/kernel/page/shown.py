@@ -1,7 +1,4 @@
-"""How values of ours look when a cell ends in one: a Reply as its answer, a map's result as a table of its rows.
-
-A Reply comes without the record that its own cell keeps.
-"""
+"""How a Reply (its answer, without the record) and a map's result (a table of rows) look as the last value of a cell."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def start_shown(shell: InteractiveShell) -> Callable[[], None]:
-    """Draw our values. Gives what ends it."""
+    """Register the formatters; return what removes them."""
     formatter: Any = shell.display_formatter.mimebundle_formatter  # type: ignore[union-attr]  # every shell has one
     for name, draw in _DRAWN.items():
         formatter.for_type_by_name(*name, draw)
@@ -32,7 +29,7 @@ def start_shown(shell: InteractiveShell) -> Callable[[], None]:
 
 
 def reply_bundle(reply: Reply, include: Any = None, exclude: Any = None) -> dict[str, str]:
-    """The forms of an answer for a reader; what looks like a secret is masked."""
+    """Every form of an answer, with secrets masked."""
     from llm_magics.views.html import transcript_html
     from llm_magics.views.secrets.secrets import masked
     from llm_magics.views.text.plain import transcript_markdown, transcript_plain
@@ -46,7 +43,7 @@ def reply_bundle(reply: Reply, include: Any = None, exclude: Any = None) -> dict
 
 
 def result_bundle(result: MapResult, include: Any = None, exclude: Any = None) -> dict[str, str]:
-    """The forms of a map's result: its first rows, JSON as JSON; what looks like a secret is masked."""
+    """Every form of a map's result: its first rows, with secrets masked."""
     from llm_magics.views.maprows import MOST_ROWS, map_bundle
 
     return map_bundle(repr(result), [_row(result, at) for at in range(min(len(result), MOST_ROWS))], len(result))
@@ -62,7 +59,7 @@ def _row(result: MapResult, at: int) -> ShownRow:
     return ShownRow(label, asked, row.text, "" if row.error is None else str(row.error))
 
 
-# By name: the classes are imported with the first answer.
+# by name, because the classes are imported with the first answer
 _DRAWN: dict[tuple[str, str], Callable[..., dict[str, str]]] = {
     ("llm_magics.session.session", "Reply"): reply_bundle,
     ("llm_magics.session.map", "MapResult"): result_bundle,

@@ -1,14 +1,13 @@
 """Asking a person whether a call may run, while the cell is busy.
 
-Three ways, the first that can work: the page with our extension draws the buttons itself and its decision comes over the link;
-ipywidgets buttons; ``input()``. Where none can, as under nbconvert, nobody can be asked and the answer is no.
+The first way that works is used: buttons that a page with the extension draws, ipywidgets buttons, or ``input()``. If none
+works, as under nbconvert, the answer is no.
 
-Each way shows exactly what would run, and leaves no secret behind: outputs are saved, and what looks like a secret is masked in
-them. So the widgets are emptied and closed; and a prompt, which JupyterLab keeps as an output, is cleared away with the cell's
-outputs if there was something to mask in it.
+Each way shows exactly what would run, and leaves no secret in the saved outputs. So widgets are emptied and closed, and a
+prompt, which JupyterLab keeps as an output, is cleared with the cell's outputs if it held a secret.
 
-A button's callback runs on a subshell thread beside the cell, where touching much corrupts much (matplotlib, for one): it sets
-an Event and nothing else. The main thread waits in short pieces, so that an interrupt ends the wait.
+A button's callback runs on a subshell thread beside the cell, where e.g. matplotlib is not safe: it only sets an Event. The
+main thread waits in short pieces, so that an interrupt ends the wait.
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ from llm_magics.views.secrets.secrets import masked_text
 from .live import LiveTurn
 
 Way = Literal["page", "buttons", "input", "nobody"]
-_WAIT = 0.1
+_WAIT = 0.1  # seconds
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 _WORDS: Mapping[str, Verdict] = {"y": "approve", "yes": "approve", "a": "always", "always": "always"}
 
 
 class ShellAsker:
-    """Asks through whatever front end the shell has. An Asker for sessions of this kernel.
+    """The Asker of this kernel's sessions; it asks through the shell's front end.
 
-    ``live`` is the turn's stream to pages with our extension, for as long as one runs. ``cleared`` is called when the cell's
-    outputs were cleared, so that a view shows its turn again.
+    ``live`` is the running turn's stream to pages with the extension. ``cleared`` is called when the cell's outputs were
+    cleared, so that a view shows its turn again.
     """
 
     def __init__(self, shell: Any) -> None:
@@ -52,13 +51,13 @@ class ShellAsker:
         return nobody(ask) if said is None else Decision(said, ask.digest)
 
     def way(self) -> Way:
-        """How somebody can be asked right now."""
+        """How a person can be asked right now."""
         kernel = getattr(self.shell, "kernel", None)
         if kernel is None:
             return "input" if _at_a_terminal() else "nobody"
         parent = self.shell.get_parent() or {}
         if not (parent.get("content") or {}).get("allow_stdin", False):
-            return "nobody"  # a run without anybody in front of it, e.g. nbconvert: buttons would wait for ever
+            return "nobody"  # e.g. nbconvert, where buttons would wait for ever
         if self.live is not None and self.live.watched:
             return "page"
         return "buttons" if (parent.get("metadata") or {}).get("cellId") and _has_widgets() else "input"
@@ -69,7 +68,7 @@ class ShellAsker:
         finally:
             question = question_text(ask)
             if getattr(self.shell, "kernel", None) is not None and masked_text(question) != question:
-                self.shell.display_pub.clear_output(wait=True)  # with the next output, which is to come
+                self.shell.display_pub.clear_output(wait=True)  # when the next output comes
                 self.cleared()
 
 
@@ -81,7 +80,7 @@ def ask_with_buttons(ask: ToolAsk) -> Verdict:
     clicked = threading.Event()
     answers: list[str] = []
 
-    def button(text: str, answer: Verdict, style: str) -> Any:
+    def button(text: str, answer: Verdict, style: str = "") -> Any:
         made = widgets.Button(description=text, button_style=style)
 
         def on_click(_: Any) -> None:
@@ -92,18 +91,13 @@ def ask_with_buttons(ask: ToolAsk) -> Verdict:
         _listen_while_busy(made)
         return made
 
-    buttons = [
-        button("Approve", "approve", "success"),
-        button("Deny", "deny", "danger"),
-        button("Always for this turn", "always", ""),
-    ]
-    question = widgets.HTML(question_html(ask))
-    row = widgets.HBox(buttons)
+    yes, no = button("Approve", "approve", "success"), button("Deny", "deny", "danger")
+    buttons = [yes, no, button("Always for this turn", "always")]
+    question, row = widgets.HTML(question_html(ask)), widgets.HBox(buttons)
     box = widgets.VBox([question, row])
     view = {"version_major": 2, "version_minor": 0, "model_id": box.model_id}
-    # not the widget's own bundle: its text would spell the question out in the saved output
-    text = masked_text(question_text(ask))
-    shown = display({"text/plain": text, _WIDGET_VIEW: view}, raw=True, display_id=True)
+    # the widget's own bundle would save the question unmasked
+    shown = display({"text/plain": masked_text(question_text(ask)), _WIDGET_VIEW: view}, raw=True, display_id=True)
     try:
         while not clicked.wait(_WAIT):
             pass
@@ -117,14 +111,14 @@ def ask_with_buttons(ask: ToolAsk) -> Verdict:
 
 
 def _close(widget: Any) -> None:
-    """Close a widget of ours, and what belongs to it; the user's own stay open."""
+    """Close a widget with its style and layout."""
     for part in (getattr(widget, "style", None), getattr(widget, "layout", None), widget):
         if part is not None:
             part.close()
 
 
 def ask_with_input(ask: ToolAsk) -> Verdict | None:
-    """Ask on the input line; None if there is none, or it is at its end."""
+    """Ask on the input line; None if there is no input line, or it is at its end."""
     prompt = f"{question_text(ask)}\nRun it? [y]es, [N]o, [a]lways for this turn: "
     try:
         return verdict(_WORDS.get(input(prompt).strip().lower(), "deny"))
@@ -133,13 +127,13 @@ def ask_with_input(ask: ToolAsk) -> Verdict | None:
 
 
 def question_text(ask: ToolAsk) -> str:
-    """The question in words: exactly what would run, and why it is asked."""
+    """The question as text: exactly what would run, and the reason for asking."""
     reason = f" ({printable(ask.reason)})" if ask.reason else ""
     return f"The model wants to run{reason}:\n\n{ask.shown}\n"
 
 
 def question_html(ask: ToolAsk) -> str:
-    """The same as HTML that can do nothing, whatever the model wrote."""
+    """The question as HTML, with everything escaped."""
     from html import escape
 
     reason = f" <i>({escape(printable(ask.reason))})</i>" if ask.reason else ""
@@ -147,14 +141,12 @@ def question_html(ask: ToolAsk) -> str:
 
 
 def verdict(said: str) -> Verdict:
-    """Read a decision; whatever is not a clear yes is a no."""
-    if said == "approve":
-        return "approve"
-    return "always" if said == "always" else "deny"
+    """Read a decision; anything but a clear yes is a no."""
+    return "approve" if said == "approve" else "always" if said == "always" else "deny"
 
 
 def _listen_while_busy(widget: Any) -> None:
-    """Let clicks through while the cell runs: ipykernel 7.4 sends them to the shell that last used the comm, the busy one."""
+    """Let clicks through while the cell runs: ipykernel 7.4 sends them to the busy shell, which last used the comm."""
     if hasattr(getattr(widget, "comm", None), "_reply_subshell_for"):
         widget.comm._reply_subshell_for = None
 

@@ -1,7 +1,6 @@
-"""An answer that is JSON, as under a response schema: shown as JSON, not as prose.
+"""Lays out an answer that is JSON, e.g. under a response schema.
 
-What is shown is the text itself with line breaks, never the value written anew: a number keeps its digits, and a key that
-stands twice is seen twice.
+Only white space changes: numbers keep their digits, and a repeated key appears repeatedly.
 """
 
 from __future__ import annotations
@@ -14,15 +13,7 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?$)|[\[\]{},:]|[0-9truefalsnE.+-]+|
 
 
 def json_lines(text: str) -> str | None:
-    """Lay out a text that is a JSON object or array, or the beginning of one; None for any other text.
-
-    e.g. ``{"a": [1, 2], "b": {}}`` becomes::
-
-        {
-          "a": [1, 2],
-          "b": {}
-        }
-    """
+    r"""Lay out a JSON object or array, perhaps incomplete, e.g. ``{"a": [1, 2]}`` as ``{\n  "a": [1, 2]\n}``; else None."""
     if not _BEGINS.match(text):
         return None
     tokens = _tokens(text.strip())
@@ -30,7 +21,7 @@ def json_lines(text: str) -> str | None:
 
 
 def json_summary(text: str) -> str:
-    """Say in a few words what a JSON text is, e.g. "JSON, 3 members"; "JSON" while it is not complete."""
+    """Describe a JSON text, e.g. "JSON, 3 members"; "JSON" while it is incomplete."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -40,7 +31,7 @@ def json_summary(text: str) -> str:
 
 
 def _tokens(text: str) -> list[str] | None:
-    """Split into strings, brackets, marks and bare words; None if the text cannot be one value of JSON, or its beginning."""
+    """Split into strings, brackets, marks and bare words; None if the text cannot begin one JSON value."""
     tokens: list[str] = []
     depth, at = 0, 0
     while at < len(text):
@@ -59,7 +50,7 @@ def _tokens(text: str) -> list[str] | None:
 
 def _laid_out(tokens: list[str]) -> str:
     lines, depth = [""], 0
-    flat: list[bool] = []  # for each open bracket: whether it stands in one line
+    flat: list[bool] = []  # for each open bracket: whether it fits on one line
     for at, token in enumerate(tokens):
         if token in ("[", "{"):
             flat.append(_is_flat(tokens, at) or bool(flat and flat[-1]))
@@ -82,7 +73,7 @@ def _laid_out(tokens: list[str]) -> str:
 
 
 def _is_flat(tokens: list[str], at: int) -> bool:
-    """Whether a bracket is closed with nothing nested in it, within a line's length; an object only if it is empty."""
+    """Whether a bracket fits on one line: an empty object, or a short list without nesting."""
     if tokens[at] == "{":
         return tokens[at + 1 : at + 2] == ["}"]
     length = 0

@@ -1,8 +1,8 @@
-"""Markdown that a model wrote, read safely: one parse, from which the HTML and a canonical, harmless markdown are derived.
+"""Parses a model's markdown safely; both HTML and canonical, harmless markdown derive from this one parse.
 
-Raw HTML is text. Links go to http, https and mailto only; everything else stays as it was written. A picture becomes a link to
-it, so that nothing is fetched. Maths passes unchanged to MathJax, and only what was read as maths may be typeset: the rest is
-marked as not to be looked at, so that two prices in dollars are no formula and no TeX command hides in prose.
+Raw HTML is text. Links go to http, https and mailto only; other links are text. A picture becomes a link, so that nothing is
+fetched. Maths passes unchanged to MathJax. All other text is marked to be ignored by MathJax, so that two prices in dollars do
+not become a formula, and no TeX command hides in prose.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 _LINK = re.compile(r"(https?://|mailto:)[^\s<>]", re.IGNORECASE)
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-_HIGHLIGHT_LIMIT = 50_000  # characters; a longer block is shown plain, as lexing it would hold up the cell
-# TeX that leaves the formula, e.g. \href{javascript:...}{x}; such a formula is shown as code
+_HIGHLIGHT_LIMIT = 50_000  # characters; lexing a longer block would delay the cell
+# TeX that reaches outside the formula, e.g. \href{javascript:...}{x}; such a formula is shown as code
 OUTGOING_TEX = re.compile(
     r"\\(href|url|require|includegraphics|style|class|cssId|data|html\w*|unicode|def|newcommand|let)(?![a-z])"
 )
@@ -29,12 +29,12 @@ NO_MATHS = "tex2jax_ignore mathjax_ignore"
 
 
 def printable(text: str) -> str:
-    """Make control characters visible (e.g. ESC as U+FFFD): they drive terminals and turn text around."""
+    """Make control characters visible (e.g. ESC as U+FFFD): they control terminals and reverse text."""
     return _CONTROL.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def parse(text: str, references: MutableMapping[str, Any] | None = None) -> list[Token]:
-    """Parse into markdown-it's tokens; ``references`` carries link definitions from one part of a text to the next."""
+    """Parse into markdown-it's tokens; ``references`` carries link definitions between the parts of a text."""
     return _parser().parse(printable(text), {} if references is None else references)
 
 
@@ -50,18 +50,17 @@ def markdown_html(text: str) -> str:
 
 
 def code_html(code: str, language: str = "") -> str:
-    """Write a code block, highlighted with class names where the language is known."""
+    """Write a code block, highlighted with class names if the language is known."""
     name = re.sub(r"[^\w.+#-]", "", language)[:40]
     label = f' data-language="{escape(name)}"' if name else ""
     return f"<pre{label}><code>{_highlighted(code, name)}</code></pre>\n"
 
 
 class GrowingMarkdown:
-    """Markdown that grows at its end: only what may still change is parsed again.
+    """Markdown that grows at its end: only the part that may still change is parsed again.
 
-    In CommonMark a top-level block is settled once what begins the next one is whole: its first line, or a table's two. Only a
-    link defined later could reach back into it, or the end of a formula with an empty line inside, and the final, whole
-    rendering sets that right.
+    In CommonMark a top-level block is settled once the first line of the next block (of a table: two) is complete. Exceptions,
+    a link defined later and a formula with an empty line inside, are fixed by the final, whole rendering.
     """
 
     def __init__(self) -> None:
@@ -70,13 +69,13 @@ class GrowingMarkdown:
         self._references: dict[str, Any] = {}
 
     def html(self, text: str) -> str:
-        """Write ``text``, which begins with every text given before; any other text starts afresh."""
+        """Write ``text``, which continues the previous text; any other text starts again."""
         text = printable(text)
         if not text.startswith(self._settled):
             self.__init__()  # type: ignore[misc]
         rest = text[len(self._settled) :]
         tokens = parse(rest, self._references)
-        self._references.pop("footnotes", None)  # each parse numbers its notes anew
+        self._references.pop("footnotes", None)  # each parse numbers its notes from 1
         n_tokens, n_characters = settled(tokens, rest)
         if n_tokens:
             self._html.append(tokens_html(tokens[:n_tokens]))
@@ -85,14 +84,14 @@ class GrowingMarkdown:
 
 
 def settled(tokens: Sequence[Token], text: str) -> tuple[int, int]:
-    """How many tokens of growing markdown, and how many characters of its ``text``, what follows will not change."""
+    """How many tokens of growing markdown, and characters of its ``text``, will not change."""
     if any(token.type == "footnote_block_open" for token in tokens):
-        return 0, 0  # notes stand at the end of the text, and belong to what is in front of it
+        return 0, 0  # notes are at the end of the text, but belong to earlier blocks
     tops = [(at, t.map[0]) for at, t in enumerate(tokens) if t.level == 0 and t.nesting >= 0 and t.map]
     lines = text.splitlines(keepends=True)
     while len(tops) > 1:
         at, line = tops.pop()
-        begins = line + (tokens[at].type == "table_open")  # a table is one by its second line
+        begins = line + (tokens[at].type == "table_open")  # the second line makes it a table
         if lines[begins].endswith("\n"):
             return at, sum(map(len, lines[:line]))
     return 0, 0
@@ -124,7 +123,7 @@ def _parser() -> MarkdownIt:
     return md
 
 
-# token type -> what stands around the formula, e.g. "$x$" is a math_inline token whose content is "x"
+# token type -> the delimiters of the formula, e.g. "$x$" is a math_inline token with the content "x"
 maths_delimiters: Mapping[str, tuple[str, str]] = {
     "math_inline": (r"\(", r"\)"),
     "math_inline_double": ("$$", "$$"),
@@ -136,7 +135,7 @@ maths_delimiters: Mapping[str, tuple[str, str]] = {
 
 
 def maths_source(token: Token) -> str:
-    """Give a formula back as it was written, e.g. ``$x^2$``."""
+    """A formula as it was written, e.g. ``$x^2$``."""
     opening, closing = maths_delimiters[token.type]
     if token.markup in ("$", "$$"):
         opening = closing = token.markup

@@ -1,14 +1,13 @@
-"""Parsed markdown written out again, canonical and harmless: for viewers that render markdown themselves, perhaps trusting it.
+"""Writes parsed markdown as canonical, harmless markdown, for viewers that render markdown themselves and may trust it.
 
-The parse is that of :mod:`.markdown`, so what is no link there is none here: its characters are escaped. Code keeps its text
-inside a fence longer than any run of backticks in it. Reading the result back gives the same document (a property test).
-A general renderer such as mdformat keeps raw HTML and links as the author wrote them; here nothing of that may pass.
+The parse is that of :mod:`.markdown`, so text that is not a link there is escaped here. A code fence is longer than any run of
+backticks inside. Reading the result gives the same document (a property test). No library: mdformat keeps raw HTML and links.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from .markdown import OUTGOING_TEX, maths_delimiters, maths_source, parse
@@ -18,11 +17,11 @@ if TYPE_CHECKING:
     from markdown_it.token import Token
 
 _ANYWHERE = re.compile(r"[\\`*<$~|]|!(?=\[|$)|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")
-# a bracket that could end a link's text or a definition; as an entity, because \] ends a formula
+# a bracket that may end a link's text or a definition; written as an entity, because \] ends a formula
 _BRACKET = re.compile(r"\](?=[(\[:]|$)")
-# what would begin a block at the start of a line, e.g. "# ", "- ", "3. ", "===", and the four spaces of a code block
+# the beginning of a block at the start of a line, e.g. "# ", "- ", "3. ", "===", and the four spaces of a code block
 _AT_START = re.compile(r"^(\s*)([#+=:>-]|\d{1,9}(?=[.)]))")
-# what would begin a task or name a note, e.g. "[ ]" and "[^1]"; as an entity, because \[ begins a formula
+# the beginning of a task or a note, e.g. "[ ]" and "[^1]"; written as an entity, because \[ begins a formula
 _OPENING = re.compile(r"\[(?=\^|[ xX]\])")
 _MARKS = ("strong_open", "strong_close", "em_open", "em_close", "s_open", "s_close")
 
@@ -34,7 +33,7 @@ def markdown_markdown(text: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """Write text so that markdown shows it as it is, on one line."""
+    """Write text so that markdown shows it unchanged, on one line."""
     return _at_start(_escaped(text.replace("\n", " ")))
 
 
@@ -56,22 +55,17 @@ def _at_start(line: str) -> str:
 
 def _blocks(tokens: Sequence[Token]) -> list[str]:
     """Write the blocks of one level, each without a final newline."""
-    blocks: list[str] = []
-    at = 0
-    while at < len(tokens):
-        end = _end(tokens, at)
-        blocks.append(_block(tokens[at : end + 1]))
-        at = end + 1
-    return [block for block in blocks if block]
+    return [block for part in _parts(tokens) if (block := _block(part))]
 
 
-def _end(tokens: Sequence[Token], start: int) -> int:
-    depth = 0
-    for at in range(start, len(tokens)):
-        depth += tokens[at].nesting
-        if depth == 0:
-            return at
-    return len(tokens) - 1
+def _parts(tokens: Sequence[Token]) -> Iterator[Sequence[Token]]:
+    """Split at the ends of the outermost blocks."""
+    start = depth = 0
+    for at, token in enumerate(tokens):
+        depth += token.nesting
+        if depth == 0 or at == len(tokens) - 1:
+            yield tokens[start : at + 1]
+            start = at + 1
 
 
 def _block(tokens: Sequence[Token]) -> str:
@@ -110,15 +104,11 @@ def _indented(text: str, first: str, rest: str) -> str:
 def _list(opening: Token, inner: Sequence[Token]) -> str:
     items: list[str] = []
     number = int(opening.attrGet("start") or 1)
-    tight = any(token.hidden for token in inner if token.level == opening.level + 2)
-    at = 0
-    while at < len(inner):
-        end = _end(inner, at)
+    gap = "\n" if any(token.hidden for token in inner if token.level == opening.level + 2) else "\n\n"
+    for item in _parts(inner):
         marker = f"{number + len(items)}{opening.markup} " if opening.type == "ordered_list_open" else f"{opening.markup} "
-        content = ("\n" if tight else "\n\n").join(_blocks(inner[at + 1 : end]))
-        items.append(_indented(content, marker, " " * len(marker)).rstrip())
-        at = end + 1
-    return ("\n" if tight else "\n\n").join(items)
+        items.append(_indented(gap.join(_blocks(item[1:-1])), marker, " " * len(marker)).rstrip())
+    return gap.join(items)
 
 
 def _table(inner: Sequence[Token]) -> str:
@@ -178,7 +168,7 @@ def _span(token: Token) -> str:
 
 
 def _maths(token: Token) -> str:
-    """Write a formula so that it is harmless also where it is not read as one; empty where that cannot be."""
+    """Write a formula that is harmless even if a viewer reads it as text; empty if that is not possible."""
     if OUTGOING_TEX.search(token.content) or _BRACKET.search(token.content):
         return ""
     return maths_source(token).replace("<", "\\lt ")

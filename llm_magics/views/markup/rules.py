@@ -1,7 +1,4 @@
-"""What answers have beyond CommonMark: task lists, footnotes, prices that are no formulas, text that runs from right to left.
-
-The same rules as in the extension's ``markdownrules.ts``.
-"""
+"""Rules beyond CommonMark, as in the extension's ``markdownrules.ts``: tasks, footnotes, prices, right-to-left text."""
 
 from __future__ import annotations
 
@@ -16,14 +13,14 @@ if TYPE_CHECKING:
     from markdown_it.token import Token
 
 _TASK = re.compile(r"\[([ xX])\](?=[ \t])")  # e.g. the "[x]" of "- [x] done"
-# e.g. "$5 to buy" and "$10 and": an amount and a word, and no formula, which would have a sign between them
+# e.g. "$5 to buy" and "$10 and": an amount and a word; a formula would have a sign between them
 _PRICE = re.compile(r"\$\d[\d.,]*[-\u2013]?[ \n]+(?:a )?[a-z]{2,}", re.IGNORECASE)
-# the blocks whose first strong letter says in which direction they run; what is inside of them follows
+# the blocks whose direction their first strong letter decides; nested blocks follow
 _DIRECTED = {"p", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "blockquote", "table"}
 
 
 def extend(md: MarkdownIt) -> None:
-    """Add these rules to a parser that knows maths in dollars."""
+    """Add these rules to a parser with maths in dollars."""
     from mdit_py_plugins.footnote import footnote_plugin
 
     md.use(footnote_plugin, inline=False)  # x^[1] is a power more often than a note
@@ -31,7 +28,7 @@ def extend(md: MarkdownIt) -> None:
     md.core.ruler.after("inline", "tasks", _tasks)
     md.core.ruler.before("footnote_tail", "orphans", _orphans)
     md.core.ruler.push("directions", _directions)
-    # no links from a note to its place and back: their names would be those of every other answer on the page
+    # no links between a note and its place: their names would clash with other answers on the page
     for name, html in {
         "footnote_block_open": '<div class="lm-footnotes"><ol dir="auto">\n',
         "footnote_block_close": "</ol></div>\n",
@@ -45,7 +42,7 @@ def extend(md: MarkdownIt) -> None:
 
 
 def note_number(token: Token) -> int:
-    """The number that the reader sees of a footnote, or of its place in the text."""
+    """The number of a footnote that the reader sees."""
     return int(token.meta["id"]) + 1
 
 
@@ -78,7 +75,7 @@ def _tasks(state: StateCore) -> None:
 
 
 def _orphans(state: StateCore) -> None:
-    """Keep as text what looks like a note and is none: nothing refers to it, or another one of its name follows."""
+    """Turn notes into text if nothing refers to them, or if another note of the same name follows."""
     from markdown_it.token import Token
 
     referred = {label[1:] for label, number in state.env.get("footnotes", {}).get("refs", {}).items() if number >= 0}

@@ -1,8 +1,7 @@
-"""HTML that a tool gave, e.g. a DataFrame's table, rebuilt from an allow-list: only text and harmless tags pass.
+"""Rebuilds a tool's HTML, e.g. a DataFrame's table, from allowed tags and text.
 
-The output is written from parser events, never copied: allowed tags without attributes (but ``colspan`` and ``rowspan`` as
-small numbers), escaped text, every tag closed. A library that filters HTML keeps what it knows of the input; here
-nothing of the input is kept but text. What stands inside a tag that is not for reading (script, svg, ...) is dropped.
+The output is written from parser events: allowed tags without attributes (except ``colspan`` and ``rowspan`` as small numbers),
+escaped text, every tag closed. The contents of script, svg etc. are dropped. No library: filters copy parts of the input.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ class _Rebuild(HTMLParser):
                 self._open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        # HTML knows no self-closing but of void and foreign elements; "<svg/>" ends at once and must not swallow the rest
+        # only void and foreign elements close themselves; "<svg/>" ends at once and must not drop the rest
         if tag not in _DROPPED:
             self.handle_starttag(tag, attrs)
 

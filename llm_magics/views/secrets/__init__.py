@@ -1,1 +1,1 @@
-"""What looks like a secret is masked in what is saved."""
+"""Masks likely secrets in saved outputs."""

@@ -1,12 +1,11 @@
-r"""What of a text looks like a secret. Masking it changes what is shown and saved, never what runs.
+r"""Finds and masks likely secrets in a text. Only what is shown and saved is masked, never what runs.
 
-Three looks. A *shape* gives itself away wherever it stands: keys with a known beginning, JSON web tokens, private keys, bearer
-headers, passwords in URLs; so do the values that the environment holds under a secret's name. A *literal* in quotes is masked
-beside such a name: ``password = "hunter2"``, ``{"token": "abc"}``. So is the value of a *line* as configuration files have
-them: ``DB_PASSWORD=hunter2``, ``password: hunter2``.
+Three kinds. A *shape* is masked everywhere: keys with a known beginning, JSON web tokens, private keys, bearer headers,
+passwords in URLs, and the environment's values under a secret's name. A *literal* in quotes is masked beside such a name:
+``password = "hunter2"``, ``{"token": "abc"}``. So is the value of a *line* as in configuration files: ``DB_PASSWORD=hunter2``.
 
-An expression is never masked, because it holds no secret but says where one comes from: ``token = next(stream)``. A line may
-be either (``password=pw`` an argument, ``token: Token`` an annotation); :func:`_line_value` and :func:`_yaml_value` decide.
+An expression is never masked, because it only says where a secret comes from: ``token = next(stream)``. If a line may be either
+(``password=pw`` an argument, ``token: Token`` an annotation), :func:`_line_value` and :func:`_yaml_value` decide.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ _SHAPE = re.compile(
     | -----BEGIN[ ][A-Z ]*PRIVATE[ ]KEY-----(?:(?!-----END)[\s\S])*(?:-----END[ A-Z]*-----)?
     """
 )
-BLOCK = "-----BEGIN "  # begins the one shape that goes over the end of a line
+BLOCK = "-----BEGIN "  # begins the one shape that spans lines
 _BEARER = re.compile(r"(?i)(bearer[ \t]+)(?=[\w.~+/=-]*\d)[\w.~+/=-]{8,}")
 _URL = re.compile(r"""(?i)(\b[a-z][a-z0-9+.-]{0,20}://[^\s:/@"'<>\\]{0,200}:)([^\s/"'<>`\\]+)(?=@[\w\[{])""")
 
@@ -49,22 +48,21 @@ _NAME = r"""(?:
 )"""
 _SECRET_NAME = re.compile(rf"(?xi)(?:.*[_-])?{_NAME}\Z")
 
-
-# One string literal, as Python and JSON write it; one that is not closed, as while it is written, counts.
+# one string literal of Python or JSON, perhaps not closed yet
 _TRIPLE = r'"""(?:(?!""")[\s\S])*+(?:""")?' + r"|'''(?:(?!''')[\s\S])*+(?:''')?"
 _SINGLE = r'"(?:[^"\\\n]|\\.)*+"?' + r"|'(?:[^'\\\n]|\\.)*+'?"
 _STRING = rf"[rbuft]{{0,2}}(?:{_TRIPLE}|{_SINGLE})"
 
 
 def _escaped(group: str) -> str:
-    """A pattern of a literal in JSON in JSON, e.g. ``\\"abc\\"``: the deeper it is, the more backslashes stand for one."""
+    """A pattern of a literal in nested JSON, e.g. ``\\"abc\\"``: each level doubles the backslashes."""
     slashes, quote, backslash = f"(?P={group}b)", f"(?P={group}q)", rf"(?P={group}b)\\"
     inside = rf"(?:{backslash}){{2}}|{backslash}{slashes}{quote}|(?!{slashes}{quote})[^\n]"
     return rf"(?P<{group}b>\\+)(?P<{group}q>[\"'])(?:{inside})*+(?:{slashes}{quote})?"
 
 
 def _literals(group: str) -> str:
-    """A pattern of a literal, or of several that Python joins."""
+    """A pattern of one or more literals, which Python joins."""
     return rf"(?:{_STRING}(?:\s{{0,9}}\+?\s{{0,9}}{_STRING}){{0,9}}|{_escaped(group)})"
 
 
@@ -84,7 +82,7 @@ _NAMED = re.compile(
 )
 _ONE_LITERAL = re.compile(rf"(?i)(?P<prefix>[rbuft]{{0,2}})(?P<text>{_TRIPLE}|{_SINGLE}|{_escaped('only')})")
 _OPENING = re.compile(r"""\\*(?:\"\"\"|'''|["'])""")
-# What stands for a value, or is none.
+# placeholders, types and words that are not secrets, e.g. None, str, <token>, ${TOKEN}
 _PLAIN = re.compile(
     r"""(?xi)(?: none | null | true | false | yes | no | str | string | int | bool | bytes | float | any | object | required
     | optional | bearer | basic | token | \*+ | •+ | \.+ | %\(?\w*\)?[sd] | <[^<>]*> | \[[a-z]+\] | \{.*\}
@@ -99,12 +97,12 @@ _LOOK_BACK = 200  # characters of the line in front of a name
 
 
 def masked_text(text: str) -> str:
-    """Replace what looks like a secret in ``text``."""
+    """Mask all likely secrets in ``text``."""
     return _NAMED.sub(_named, masked_shapes(text))
 
 
 def masked_shapes(text: str) -> str:
-    """Replace what looks like a secret wherever it stands: in prose names mean little. Only a key's block spans lines."""
+    """Mask only shapes, for prose, where names mean little."""
     environment = _environment()
     if environment is not None:
         text = environment.sub(MASK, text)
@@ -116,7 +114,7 @@ def masked_shapes(text: str) -> str:
 
 
 def masked_data(value: Any) -> Any:
-    """Mask every text in JSON-able data, pictures aside; the same object if there is nothing to mask."""
+    """Mask every text in JSON-able data, except pictures; the same object if there is nothing to mask."""
     if isinstance(value, str):
         text = masked_text(value)
         return value if text == value else text
@@ -130,13 +128,13 @@ def masked_data(value: Any) -> Any:
 
 
 def _member(key: str, item: Any) -> Any:
-    """Mask a member of an object: a text under a secret's name is a literal beside it."""
+    """Mask a member of an object: a text under a secret's name is one."""
     secret = isinstance(item, str) and len(item) > 2 and _SECRET_NAME.match(key) and not _PLAIN.match(item)
     return MASK if secret and MASK not in item else masked_data(item)
 
 
 def _environment() -> re.Pattern[str] | None:
-    """A pattern of the values that this process's environment holds under a secret's name."""
+    """A pattern of this process's environment values under a secret's name."""
     held = {value for name, value in os.environ.items() if len(value) >= 8 and "\n" not in value and _SECRET_NAME.match(name)}
     return _pattern(tuple(sorted(held, key=lambda value: (-len(value), value)))) if held else None
 
@@ -146,11 +144,8 @@ def _pattern(values: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, values)))
 
 
-# --- beside a name ----------------------------------------------------------------------------------------------------------
-
-
 def _named(found: re.Match[str]) -> str:
-    """Replace what stands beside a name."""
+    """Mask the value beside a secret's name."""
     if found["call"]:
         return found["call"] + _ONE_LITERAL.sub(_literal, found["given"])
     if found["literals"]:
@@ -163,7 +158,7 @@ def _named(found: re.Match[str]) -> str:
 
 
 def _literal(found: re.Match[str]) -> str:
-    """Mask the inside of a literal; of an f-string, what stands around its expressions."""
+    """Mask the inside of a literal; in an f-string, the text around its expressions."""
     prefix, text = found["prefix"], found["text"]
     quote = _OPENING.match(text)
     assert quote is not None
@@ -183,7 +178,7 @@ def _inside(text: str) -> str:
 def _line_value(found: re.Match[str]) -> str:
     """Mask the value of ``KEY=value`` unless it is an expression, as in ``f(token=token)`` or ``token=next(stream)``.
 
-    A name in capitals, behind dashes or in a URL's query is no Python argument; its value is one only if it calls something.
+    Beside a name in capitals, behind dashes or in a URL's query, only a call counts as an expression.
     """
     value, start = found["value"], found.start()
     in_front = found.string[max(start - _LOOK_BACK, 0) : start]
@@ -223,7 +218,7 @@ def _yaml_value(found: re.Match[str]) -> str:
 
 
 def _calls(value: str, rest: str) -> bool:
-    """Whether an expression begins with ``value`` (up to a blank; ``rest`` is what follows) that calls, indexes or builds."""
+    """Whether an expression that calls, indexes or builds begins with ``value``, which ends at a blank before ``rest``."""
     if not re.search(r"[(\[{]", value):
         return False
     line = re.sub(r"\\+([\"'])", r"\1", value + rest)
@@ -233,7 +228,7 @@ def _calls(value: str, rest: str) -> bool:
 
 
 def _parsed(source: str) -> ast.expr | None:
-    """Parse a Python expression; None if it is none."""
+    """Parse a Python expression; None if it is not one."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SyntaxWarning)

@@ -1,7 +1,6 @@
-"""Keep what looks like a secret out of a transcript that is shown and saved: keys and passwords that a tool read or was given.
+"""Masks likely secrets, such as keys and passwords that a tool read, in transcripts that are shown and saved.
 
-Only what people see and notebooks keep is masked; the conversation itself, in the kernel's memory, stays as it was. A question
-that waits for an answer is not drawn from the masked transcript: it goes to the person as it is (see :mod:`.live`).
+The conversation in the kernel's memory is not masked, nor is a question that waits for approval (see the page's link).
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ def masked(transcript: Transcript) -> Transcript:
 
 
 class Masking:
-    """Masks a growing transcript: segments that did not change are not read again, nor whole lines of a text that grows."""
+    """Masks a growing transcript; unchanged segments, and whole lines of a growing text, are masked only once."""
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[Segment, Segment]] = {}
         self._prompt = ("", "")
-        self._lines: dict[int, tuple[str, str]] = {}  # whole lines of a text segment, as they are and masked
+        self._lines: dict[int, tuple[str, str]] = {}  # whole lines of a text segment, plain and masked
 
     def __call__(self, transcript: Transcript) -> Transcript:
         segments = []
@@ -54,7 +53,7 @@ class Masking:
         return transcript if same else replace(transcript, prompt=prompt, segments=tuple(segments))
 
     def _text(self, at: int, segment: TextSegment | ReasoningSegment) -> Segment:
-        """Mask a text; no secret but a key's block goes over the end of a line."""
+        """Mask a text; only a key's block spans lines."""
         lines, shown = self._lines.get(at, ("", ""))
         if not segment.text.startswith(lines):
             lines = shown = ""
@@ -76,7 +75,7 @@ def _segment(segment: Segment) -> Segment:
 
 
 def masked_segment(segment: ToolSegment) -> ToolSegment:
-    """Mask a call and all that came of it; the same object if there is nothing to mask."""
+    """Mask a call and its results; the same object if there is nothing to mask."""
     new = replace(
         segment,
         arguments=masked_text(segment.arguments),
@@ -91,20 +90,20 @@ def masked_segment(segment: ToolSegment) -> ToolSegment:
 
 
 def _ask(ask: Ask) -> Ask:
-    """Mask what was asked. The digest goes with it: whoever has the rest of a text can try passwords against it."""
+    """Mask a question. A masked one loses its digest, which would allow guessing the secret."""
     shown = masked_text(ask.shown)
     return Ask(shown, ask.digest if shown == ask.shown else "", masked_text(ask.reason))
 
 
 def _words(segment: Segment) -> str:
-    """What of a segment the model wrote."""
+    """The text that the model wrote."""
     return segment.arguments if isinstance(segment, ToolSegment) else segment.text
 
 
 def _step(step: Step, hidden: bool) -> Step:
-    """Mask a step's record. Token ids would spell a masked text out again and a hash would let it be guessed: they go with it.
+    """Mask a step's record. Masked texts lose their token ids, which spell them out, and their hashes, which allow guessing.
 
-    ``hidden`` says that something which the model wrote in the step was masked.
+    ``hidden``: a text that the model wrote in this step was masked.
     """
     record, recording = masked_data(step.record), masked_data(step.recording)
     if record is step.record and recording is step.recording and not hidden:
@@ -121,7 +120,7 @@ def _step(step: Step, hidden: bool) -> Step:
 
 
 def _unhashed(step: Step, name: str) -> Step:
-    """Leave out one hash of the request: something in what it was taken over was masked."""
+    """Remove one hash of the request, because the hashed text was masked."""
     request = step.record.get("request")
     if not isinstance(request, Mapping) or name not in request:
         return step

@@ -1,1 +1,1 @@
-"""Views of plain text: a terminal, a saved cell's text, one line of a call."""
+"""Plain-text views: a terminal, a saved cell's text, one line of a call."""

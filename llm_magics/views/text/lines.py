@@ -1,4 +1,4 @@
-"""The short lines that every form of a transcript shares: the quiet last line, and the head of a tool row."""
+"""The short lines in every form of a transcript: the status line at the end, and the head of a tool row."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STATES = {"writing": "being written", "ready": "ready", "asking": "waits for ap
 
 
 def status_line(transcript: Transcript) -> str:
-    """Say how it ended and what it cost, e.g. ``128 tokens · 21.3 tokens/s · first token after 0.82 s``."""
+    """The end and the cost of a turn, e.g. ``128 tokens · 21.3 tokens/s · first token after 0.82 s``."""
     if transcript.state == "running":
         if transcript.progress is None:
             return ""
@@ -42,7 +42,7 @@ def status_line(transcript: Transcript) -> str:
 
 
 def losses_line(transcript: Transcript) -> str:
-    """Say what of the prompt had to be read again although it had been read before; empty where nothing was."""
+    """Which part of the prompt had to be evaluated again, and why; empty if none."""
     usage = transcript.usage
     if not usage.losses:
         return ""
@@ -64,7 +64,7 @@ def call_line(segment: ToolSegment, limit: int = 100) -> str:
 
 
 def state_line(segment: ToolSegment) -> str:
-    """Say where the call stands, e.g. ``done · 0.31 s · read from fenced JSON``."""
+    """The state of a call, e.g. ``done · 0.31 s · read from fenced JSON``."""
     denied = segment.state == "refused" and segment.ask is not None
     not_run = segment.state == "refused" and not segment.is_error
     nobody = NOBODY_ASKED in (segment.result or "")

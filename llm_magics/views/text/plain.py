@@ -1,4 +1,4 @@
-"""A transcript as markdown and as plain text: what code hosts, nbconvert and terminals without colours show."""
+"""A transcript as markdown and as plain text, for code hosts, nbconvert and terminals without colours."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .lines import call_line, state_line, status_line
 
 
 def transcript_markdown(transcript: Transcript, reasoning: ShowReasoning = "fold") -> str:
-    """Write the transcript as markdown that is harmless also where raw HTML is trusted."""
+    """Write the transcript as markdown that is harmless even if a viewer trusts raw HTML."""
     blocks = [_markdown(item, reasoning) for item in folded(transcript.segments)]
     line = status_line(transcript)
     return "\n\n".join(block.rstrip("\n") for block in (*blocks, f"*{escaped(line)}*" if line else "") if block)
 
 
 def transcript_plain(transcript: Transcript, reasoning: ShowReasoning = "fold") -> str:
-    """Write the transcript as plain text; the answer's own text stands as the model wrote it."""
+    """Write the transcript as plain text; the answer's text is unchanged."""
     blocks = [_plain(item, reasoning) for item in folded(transcript.segments)]
     line = status_line(transcript)
     return "\n\n".join(block.strip("\n") for block in (*blocks, f"[{line}]" if line else "") if block)

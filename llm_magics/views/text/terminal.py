@@ -1,8 +1,8 @@
 """A turn in a terminal: the answer as rich text, tool calls as rows, a quiet last line.
 
-A terminal cannot redraw what has scrolled away. So a block of markdown is drawn once it is complete; while it is being written
-its last lines stand below as the model writes them. A call is told when it runs or is asked about, and calls that do not run
-are told together, when something else comes. What is no terminal, a file or a pipe, gets the plain text.
+A terminal cannot redraw what has scrolled away, so a block of markdown is drawn once it is complete; until then its last lines
+are shown below. A call is printed when it runs or needs approval; calls that do not run are printed together before the next
+output. A file or a pipe gets plain text.
 """
 
 from __future__ import annotations
@@ -26,13 +26,12 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 _LEVELS = {"info": "dim", "warning": "yellow", "error": "red"}
-# they print nothing themselves
 _SILENT = (events.ModelEnd, events.PromptProgress, events.ToolCallStart, events.ToolCallDelta, events.ToolCallEnd)
 _TAIL = 8  # lines of an unfinished block
 
 
 class Prose:
-    """One text that grows in a terminal: its finished blocks drawn, the end of the unfinished one below them."""
+    """One growing text: its finished blocks, and below them the end of the unfinished one."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -49,7 +48,7 @@ class Prose:
         self._show_tail()
 
     def end(self) -> None:
-        """Draw what is left; nothing follows it."""
+        """Draw the rest."""
         self._draw(self._rest)
         self._rest = ""
 
@@ -60,7 +59,7 @@ class Prose:
             self._live.stop()
             self._live = None
         if markdown.strip():
-            # Written anew, so that HTML is text; and with no hyperlinks, which would hide where they lead.
+            # canonical markdown, so that HTML is text; no hyperlinks, which would hide their targets
             self._console.print(Markdown(markdown_markdown(markdown), code_theme="ansi_dark", hyperlinks=False))
             self._console.print()
 
@@ -87,13 +86,13 @@ class TerminalView:
         self._console = console or Console(highlight=False)
         self._reasoning = reasoning
         self._open = False
-        self._unrun = False  # calls that did not run are still to be told
-        self._blank = ""  # what was written behind them, as long as it is blank
-        self._told: set[tuple[int, int]] = set()  # the calls whose line is there, by step and index
+        self._unrun = False  # some calls that did not run are not printed yet
+        self._blank = ""  # blank text behind them
+        self._told: set[tuple[int, int]] = set()  # step and index of the calls that are printed
         self._prose = Prose(self._console) if self._console.is_terminal else None
 
     def handle(self, trace: Transcript, event: events.Event) -> None:
-        """Print what ``event`` adds to a turn; ``trace`` is the turn as it stands after it."""
+        """Print what ``event`` adds to a turn; ``trace`` is the turn after the event."""
         self.transcript = trace
         if self._prose is not None and not isinstance(event, events.TextDelta):
             self._prose.end()
@@ -118,7 +117,7 @@ class TerminalView:
                 self._call(index)
             case events.ToolAsk(index=index):
                 self._call(index)
-                self._line("waits for approval", "yellow")  # whoever asks shows what would run, as it is
+                self._line("waits for approval", "yellow")  # the asker shows what would run, unmasked
             case events.ToolEnd(index=index) if did_not_run(self._segment(index)):
                 self._unrun = True
             case events.ToolEnd(index=index, result=result):
@@ -140,7 +139,7 @@ class TerminalView:
         return next(segment for segment in reversed(self.transcript.tools) if segment.index == index)
 
     def _call(self, index: int) -> ToolSegment:
-        """Tell of a call, once."""
+        """Print a call, once."""
         segment = self._segment(index)
         if (segment.step, index) not in self._told:
             self._told.add((segment.step, index))

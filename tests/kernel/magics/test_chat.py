@@ -257,7 +257,7 @@ def test_a_tool_call_is_a_row_with_its_result(book: Notebook) -> None:
         ("", "{{1 / 0}}", "ZeroDivisionError"),
         ("", "   ", "asks nothing"),
         ("--tmep 1", "hi", "Did you mean --temp"),
-        ("--temp hot", "hi", "should be a number"),
+        ("--temp hot", "hi", "expected a number"),
         ("-m nobody", "hi", "nobody"),
         ("-t nothing_like_it", "hi", "nothing_like_it"),
         ("--schema Missing", "hi", "Missing"),

@@ -98,7 +98,7 @@ def test_samples_stand_side_by_side_and_the_first_joins_the_conversation(book: N
     assert len(set(texts(ran))) == 3
     assert headings(ran)[0] == "1 · seed 7"
     assert columns(ran)["chosen"] == 0
-    assert "Answer 1 of 3 goes on in the conversation" in ran.bundles[-1]["text/plain"]
+    assert "The conversation continues with answer 1 of 3" in ran.bundles[-1]["text/plain"]
     assert book.value("[r.text for r in replies]") == repr(texts(ran))
     book.must("%%chat\nand then?")
     assert book.value("[m.text for m in one.requests[-1].messages]") == repr(["hi", texts(ran)[0], "and then?"])
@@ -124,7 +124,7 @@ def test_of_the_newest_turn_another_answer_can_be_picked_again_and_again(book: N
     ran = book.must("%%chat --n 3 --seed 7\nhi")
     for number in (2, 3, 1):
         picked = book.must(f"%thread pick {number}", on_message=lambda kind, said: None)
-        assert f"goes on with answer {number}" in picked.bundles[0]["text/plain"]
+        assert f"continues with answer {number}" in picked.bundles[0]["text/plain"]
         assert book.value("held.threads['main'].session.history[-1].text") == repr(texts(ran)[number - 1])
 
 

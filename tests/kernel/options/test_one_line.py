@@ -77,7 +77,7 @@ def test_a_lone_word_is_a_variable_only_with_a_body(book: Notebook) -> None:
     assert "You said: Hi" in plain(book.must("%%chat Hello\nHi"))
     assert "You said: Hi" in book.must("print(Hello.text)", None).printed
     ran = book.run("%%chat Tell me\nof Oslo")
-    assert "Write the question on one line alone, or all of it below the line." in ran.reply["evalue"]
+    assert "Write the question on the magic's line or below it, not on both." in ran.reply["evalue"]
 
 
 def plain(ran: Cell) -> str:
@@ -118,16 +118,17 @@ def test_an_old_spelling_works_and_is_told_and_an_ambiguous_one_is_refused() -> 
     told: list[str] = []
     assert CHAT.parse("--n 5", None, told.append).samples == 5
     assert LOAD_MODEL.parse("m -c 4096 -t 2", None, told.append) == LOAD_MODEL.parse("m --ctx 4096 --threads 2")
-    assert [line.rsplit(" its name is ")[1] for line in told] == ["--samples now.", "--ctx now.", "--threads now."]
+    names = [line.partition(" is now called ")[2] for line in told]
+    assert names == [f"{name}; the old name still works." for name in ("--samples", "--ctx", "--threads")]
     for old in ("-c", "-t"):
         assert f", {old} " not in LOAD_MODEL.help()
         assert f", {old}," not in LOAD_MODEL.help()
     for spec in (CHAT, SPECS["compare"]):
-        with pytest.raises(OptionError, match=r"Write --max-tokens N, or --samples N"):
+        with pytest.raises(OptionError, match=r"Write --max-tokens N for a limit in tokens, or --samples N"):
             spec.parse("-n 5")
 
 
 def test_an_old_spelling_is_told_once(book: Notebook) -> None:
     first = plain(book.must("%%chat --n 2 --seed 1\nhi"))
     again = plain(book.must("%%chat --n 2 --seed 1\nhi"))
-    assert ("its name is --samples now." in first, "its name is --samples now." in again) == (True, False)
+    assert ("is now called --samples;" in first, "is now called --samples;" in again) == (True, False)

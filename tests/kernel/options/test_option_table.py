@@ -41,7 +41,7 @@ def test_a_load_option_is_added_in_one_place(tmp_path: Path, monkeypatch: pytest
     help = " ".join(MORE.help().split())
     assert "--mmap, -mm on|off map the weights into memory" in help
     assert "--ubatch N tokens evaluated in one piece" in help
-    with pytest.raises(OptionError, match=r"--ubatch cannot be '4': it should be a whole number of at least 8\."):
+    with pytest.raises(OptionError, match=r"--ubatch cannot be '4': expected a whole number of at least 8\."):
         MORE.parse("tiny --ubatch 4")
     with pytest.raises(OptionError, match=r"Did you mean --mmap"):
         MORE.parse("tiny --mmapp on")

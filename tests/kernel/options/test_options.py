@@ -66,7 +66,7 @@ def test_load_lines_take_llama_cpp_s_own_spellings(line: str, expected: LoadOpti
         (CHAT, "--temprature 1", "Did you mean --temp"),
         (CHAT, "--sow-reasoning full", "--show-reasoning"),
         (CHAT, "--temp", "needs a value"),
-        (CHAT, "--temp hot", "should be a number"),
+        (CHAT, "--temp hot", "expected a number"),
         (CHAT, "--top-p 1.5", "from 0 to 1"),
         (CHAT, "--max-tokens 0", "at least 1"),
         (CHAT, "--temp 1 --temp 2", "given twice"),
@@ -231,7 +231,7 @@ def test_an_option_s_name_is_typed_whole(line: str) -> None:
 
 def test_an_option_s_value_may_be_filled_behind_its_equals_sign() -> None:
     assert CHAT.parse("--temp={{t / 2}} --seed {{7}}", {"t": 1}) == ChatOptions(temperature=0.5, seed=7)
-    with pytest.raises(OptionError, match="should be a number"):
+    with pytest.raises(OptionError, match="expected a number"):
         CHAT.parse("--temp {{t}}", {"t": "0 --approve auto"})
 
 
