@@ -1,7 +1,6 @@
 """An option as one field of a dataclass, e.g. ``seed: int | None = option(None, "--seed", "...", whole(0), "N")``.
 
-A magic's parser, help and completion, the settings of a load, the engine's configuration and the traits of ``c.LLMMagics`` all
-derive from such fields.
+Parsers, help, completion, load settings, the engine's configuration and the traits of ``c.LLMMagics`` derive from such fields.
 """
 
 from __future__ import annotations
@@ -98,7 +97,6 @@ def option(
 
 
 def word(metavar: str, help: str, default: Any = "", **columns: Any) -> Any:
-    """Make a field that is a positional word."""
     return option(default, "", help, metavar=metavar, **columns)
 
 

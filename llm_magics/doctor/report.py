@@ -86,7 +86,6 @@ def _bundle() -> Path | None:
 
 
 def _installed() -> Path | None:
-    """Where a JupyterLab of this environment finds the extension."""
     from jupyter_core.paths import jupyter_path
 
     found = (Path(directory, _EXTENSION) for directory in jupyter_path("labextensions"))
@@ -94,7 +93,6 @@ def _installed() -> Path | None:
 
 
 def _bundle_version(directory: Path) -> str:
-    """The version in a bundle's package.json; empty if there is none."""
     try:
         return str(json.loads((directory / "package.json").read_text(encoding="utf-8"))["version"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -109,7 +107,6 @@ def _version(package: str) -> str:
 
 
 def _llama_cpp(memory: FreeMemory) -> Iterator[Finding]:
-    """What this build of llama.cpp can use."""
     try:
         from llm_magics.engine.native import llama
     except (ImportError, OSError, RuntimeError) as error:  # a broken build: a missing library, another CPU's instructions
@@ -178,7 +175,6 @@ def _models(models: list[StoredFile], default: str) -> Iterator[Finding]:
 
 
 def _template(name: str) -> Iterator[Finding]:
-    """Warnings about the chat template of the model that would be loaded."""
     from llm_magics.chat.format import ChatFormat
     from llm_magics.chat.show import warnings
     from llm_magics.models.template_source import template_source

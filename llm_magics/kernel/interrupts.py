@@ -1,8 +1,7 @@
 """Allows interrupts between two events of a turn and inside the model or a tool, but not inside bookkeeping or drawing.
 
 While a turn runs, SIGINT raises KeyboardInterrupt only inside ``with interrupts.allowed():``. Elsewhere it is noted, and raised
-by the next ``check()`` or at the end, so a cell's last drawing is always complete. Python delivers signals to the main thread
-alone; in other threads this does nothing.
+by the next ``check()`` or at the end, so a cell's last drawing is complete. Python delivers signals only to the main thread.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def _trait(kind: Any, default: Any, help: str, **bounds: Any) -> TraitType[Any, 
 
 
 def _default(one: Option) -> TraitType[Any, Any]:
-    """The trait of an option's default. It is 0 if there is no default, or None if 0 is a value of the option."""
+    """The trait of an option's default; without a default it is 0, or None if 0 is a value of the option."""
     if not isinstance(one.read, Number):
         return _trait(Unicode, "", one.trait)
     nothing = None if one.read.least == 0 else 0
@@ -70,9 +70,7 @@ class LLMMagics(type("Defaults", (Configurable,), _DEFAULTS)):  # type: ignore[m
 @dataclass(frozen=True, slots=True)
 class Rules:
     """Rules as a value. ``models`` and ``tools`` hold groups of patterns: a name must match one pattern of each group.
-
-    ``limits`` has the names of :class:`~llm_magics.tools.policy.Limits`.
-    """
+    ``limits`` has the names of :class:`~llm_magics.tools.policy.Limits`."""
 
     approve: Approve = "auto"
     models: tuple[Patterns, ...] = ()
@@ -208,10 +206,8 @@ def _read(said: Mapping[str, Any], where: str, known: Iterable[str]) -> LLMMagic
 
 
 def names_of(name: str) -> tuple[str, ...]:
-    """The names that rules may match for ``%load_model name``.
-
-    A file counts by its whole path, and by the catalogue's name only if its hash is the catalogue's.
-    """
+    """The names that rules may match for ``%load_model name``. A file counts by its whole path, and by the catalogue's name
+    only if its hash is the catalogue's."""
     from llm_magics.store.catalog import find
     from llm_magics.store.locate import file_at, locate, meant
 

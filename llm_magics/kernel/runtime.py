@@ -186,7 +186,6 @@ class Runtime:
         return unloaded
 
     def _watch(self) -> None:
-        """Set the timer for the next model to unload."""
         with self._lock:
             if self._timer is not None:
                 self._timer.cancel()
@@ -258,10 +257,8 @@ class Runtime:
 
     @property
     def rules(self) -> Rules:
-        """The configuration's rules, tightened by the page's settings; raises OptionError.
-
-        If the page that sent the cell does not answer, every call needs approval.
-        """
+        """The configuration's rules, tightened by the page's settings; raises OptionError. If the page that sent the cell does
+        not answer, every call needs approval."""
         said = self.page_rules
         if said is None or said.standing == "none":
             return self.configured

@@ -17,7 +17,6 @@ Rows = Sequence[tuple[str, str]]
 
 
 def card_bundle(title: str, rows: Rows, note: str = "") -> dict[str, str]:
-    """The MIME bundle of a card: a title, rows of name and value, a note."""
     rows = [(name, value) for name, value in rows if value]
     cells = "".join(f"<tr><th>{_safe(name)}</th><td>{_safe(value)}</td></tr>\n" for name, value in rows)
     html = _framed(f'<strong>{_safe(title)}</strong>\n<table class="lm-card">{cells}</table>{_note(note)}')
@@ -40,10 +39,8 @@ def table_bundle(columns: Sequence[str], rows: Sequence[Sequence[str]], note: st
 
 
 def action_bundle(label: str, code: str) -> dict[str, Any]:
-    """An offer to run ``code``, which fixes an error: a line to type, and a button on a page with the extension.
-
-    The page runs e.g. ``%load_model smollm2-135m`` in a cell above the failed one, and then the failed cell again.
-    """
+    """An offer to run ``code``, which fixes an error: a line to type, and on a page with the extension a button, which runs
+    e.g. ``%load_model smollm2-135m`` in a cell above the failed one, and then the failed cell again."""
     line = f"To continue, run {printable(code)} and then this cell again."
     html = f"To continue, run <code>{escape(printable(code))}</code> and then this cell again."
     bundle = {"text/html": _framed(f'<div class="lm-notice">{html}</div>'), "text/markdown": escaped(line), "text/plain": line}

@@ -78,14 +78,10 @@ def _safe(column: Column) -> Column:
 
 
 class ColumnsView:
-    """Draws growing columns and the final bundle in one display."""
-
     def __init__(
         self, publish: Publish, *, reasoning: ShowReasoning = "fold", updates: bool = True, pace: Pace | None = None
     ) -> None:
-        self._publish = publish
-        self._reasoning = reasoning
-        self._updates = updates
+        self._publish, self._reasoning, self._updates = publish, reasoning, updates
         self._pace = pace or Pace()
         self._writers: list[GrowingHtml] = []
         self._display_id = uuid.uuid4().hex
@@ -132,9 +128,8 @@ def shared_words(first: str, other: str) -> float | None:
 
 
 def _headline(column: Column, first: Column, over: bool) -> str:
-    if column is first or not over or column.error:
-        return column.heading
-    share = shared_words(first.transcript.text, column.transcript.text)
+    compared = over and column is not first and not column.error
+    share = shared_words(first.transcript.text, column.transcript.text) if compared else None
     if share is None:
         return column.heading
     return f"{column.heading} · {'the same words' if share == 1 else f'{share:.0%} of the words are the same'}"

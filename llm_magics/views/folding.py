@@ -1,7 +1,4 @@
-"""Folds neighbouring calls that did not run, e.g. a small model's repeated calls, into one quiet row.
-
-A call that a person or a rule denied is an error for the model, and keeps its own row.
-"""
+"""Folds neighbouring calls that did not run, e.g. repeated ones, into one quiet row; denied calls keep their own row."""
 
 from __future__ import annotations
 

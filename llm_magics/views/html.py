@@ -30,7 +30,6 @@ _PICTURES = ("image/png", "image/jpeg")
 
 
 def transcript_html(transcript: Transcript, reasoning: ShowReasoning = "fold") -> str:
-    """Write the whole transcript, style included."""
     return GrowingHtml(reasoning, growing=False).html(transcript)
 
 

@@ -14,11 +14,8 @@ class Publish(Protocol):
 
 
 class Pace:
-    """Decides when the next update is due, from the cost of the last one.
-
-    ``rate`` is the most updates a second, ``wire`` the most bytes a second, ``share`` drawing's most share of the time (but two
-    updates a second are always allowed).
-    """
+    """Decides when the next update is due. ``rate`` is the most updates a second, ``wire`` the most bytes a second, ``share``
+    drawing's most share of the time (but two updates a second are always allowed)."""
 
     def __init__(
         self, rate: float = 18.0, wire: float = 80_000.0, share: float = 0.015, clock: Callable[[], float] = time.monotonic

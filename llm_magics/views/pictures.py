@@ -37,7 +37,6 @@ def resolved(transcript: Any, html: Any) -> Any:
 
 
 def _mapped(transcript: Any, change: Callable[[str, Any], Any]) -> Any:
-    """Apply ``change`` to each picture of each tool's outputs."""
     segments = transcript.get("segments") if isinstance(transcript, dict) else None
     if not isinstance(segments, list):
         return transcript

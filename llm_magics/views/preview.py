@@ -22,7 +22,6 @@ def preview_bundle(parts: Sequence[PreviewPart], context_size: int = 0) -> dict[
 
 
 def shares(parts: Sequence[PreviewPart]) -> list[tuple[str, int]]:
-    """Tokens per origin, in the order of first appearance."""
     found: dict[str, int] = {}
     for origin, _, ids in parts:
         found[origin] = found.get(origin, 0) + len(ids)

@@ -1,7 +1,6 @@
 """The style of a transcript's static HTML: JupyterLab's CSS variables, or colours that fit both themes.
 
-CSS ignores the comment signs; they hide the rules if a code host removes the style tags. Highlighted code has Pygments' short
-class names with the prefix ``lm-``.
+CSS ignores the comment signs; they hide the rules if a host removes the style tags. Code has Pygments' classes with ``lm-``.
 """
 
 STYLE = """<style><!--

@@ -138,7 +138,7 @@ def test_run_all_stops_at_an_interrupted_cell_and_the_kernel_lives(book: Noteboo
     book.must("arm(at=5)", None)
     ran = book.run("%%chat -m striking\nhello")
     assert ran.reply["status"] == "error"
-    assert "what came so far is kept" in "".join(ran.of("error")[0]["traceback"])
+    assert "the answer so far is kept" in "".join(ran.of("error")[0]["traceback"])
     assert book.alive
     book.must("arm()", None)
 

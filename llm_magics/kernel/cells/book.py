@@ -153,10 +153,8 @@ class CellBook:
         return message
 
     def _hear(self, cell: Cell, metadata: Mapping[str, Any] | None, above: str) -> None:
-        """Read a cell whose source, tags or metadata have changed, after discarding the tool that it was.
-
-        The page's form writes the metadata. ``above`` is the markdown in front of a tagged cell: its description.
-        """
+        """Read a cell if its source, tags or the page form's metadata changed; discard the tool that it was. ``above`` is the
+        markdown in front of a tagged cell: its description."""
         told = repr((cell.source, cell.tags, metadata, above))
         if cell.id:
             self.cells[cell.id] = cell
@@ -200,7 +198,6 @@ class CellBook:
 
     @property
     def link(self) -> Link | None:
-        """The link to the pages with the extension; None outside of ipykernel."""
         return link_of(getattr(self.shell, "kernel", None))
 
     def page_cells(self, beside: str, timeout: float = 0.5) -> list[Mapping[str, Any]] | None:
@@ -239,7 +236,6 @@ def error_text(error: BaseException) -> str:
 
 
 def _shown(shell: Any, value: Any) -> str:
-    """A result as text/plain, also if its repr fails."""
     try:
         data, _ = shell.display_formatter.format(value, include={"text/plain"})
     except Exception as error:
@@ -262,6 +258,4 @@ def name_from(description: str) -> str:
 
 
 def _plain(markdown: str) -> str:
-    """Markdown without the marks of its headings."""
     return "\n".join(line.lstrip("#").strip() for line in markdown.splitlines()).strip()
-

@@ -44,9 +44,7 @@ def run_source(
     shell: InteractiveShell, source: str, parameters: Mapping[str, Any], cell_id: str = "", scratch: bool = False
 ) -> CellRun:
     """Run ``source`` with ``parameters`` as variables, in the user's namespace or, with ``scratch``, in a shallow copy of it.
-
-    Raises KeyboardInterrupt and ToolTimeout if the run was ended from outside; the CellRun holds any other error.
-    """
+    Raises KeyboardInterrupt and ToolTimeout if the run was ended from outside; the CellRun holds any other error."""
     run = CellRun()
     with Held() as held, contextlib.ExitStack() as stack:
         stack.enter_context(_scratch(shell) if scratch else _history_kept(shell))
@@ -86,7 +84,6 @@ def put(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _kept(namespace: dict[str, Any], names: Iterable[str]) -> Iterator[None]:
-    """Restore these names afterwards."""
     before = {name: namespace[name] for name in names if name in namespace}
     try:
         yield
@@ -98,7 +95,6 @@ def _kept(namespace: dict[str, Any], names: Iterable[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _history_kept(shell: InteractiveShell) -> Iterator[None]:
-    """Restore ``_``, ``Out`` and the execution count afterwards."""
     count = shell.execution_count
     try:
         with _kept(shell.user_ns, _HISTORY):
@@ -109,7 +105,6 @@ def _history_kept(shell: InteractiveShell) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _scratch(shell: InteractiveShell) -> Iterator[None]:
-    """Use a shallow copy of the namespace, in a module of its own."""
     module, namespace = shell.user_module, shell.user_ns
     copy = types.ModuleType(module.__name__, module.__doc__)
     copy.__dict__.update(namespace)
@@ -189,7 +184,6 @@ def _exit(*_: Any) -> None:
 
 
 def _describing(formatter: Any) -> Any:
-    """Describe figures in words, for the model."""
     plain = formatter.format
 
     def format(value: Any, include: Any = None, exclude: Any = None) -> Any:

@@ -61,10 +61,7 @@ class CellTool(Tool):
         book: CellBook | None = None,
     ) -> None:
         super().__init__(face, signature, options)
-        self.shell = shell
-        self.cell = cell
-        self.scratch = scratch
-        self.book = book
+        self.shell, self.cell, self.scratch, self.book = shell, cell, scratch, book
 
     @property
     def source(self) -> str:
@@ -72,7 +69,6 @@ class CellTool(Tool):
 
     @property
     def names(self) -> Names:
-        """The names that the cell reads and writes, without its parameters."""
         return names_of(self.shell.transform_cell(self.cell.source), self.signature.names)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -139,7 +135,6 @@ def _formatted(shell: InteractiveShell, value: Any) -> Mapping[str, Any]:
 
 
 def _where(error: BaseException) -> str:
-    """Name the line of the cell where it failed."""
     in_cell = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_name == "<module>"]
     number = error.lineno if isinstance(error, SyntaxError) else in_cell[-1] if in_cell else None
     return f" (line {number} of the cell)" if number else ""
@@ -154,18 +149,12 @@ def cell_tool(
     parameters: Mapping[str, Any] | None = None,
     book: CellBook | None = None,
 ) -> CellTool:
-    """Make a cell a tool.
+    """Make a cell, without its ``%%tool`` line, a tool. Raises ToolError for invalid Python in the cell or the header.
 
     Args:
         shell: runs the cell; its namespace resolves the header's types and defaults.
-        cell: its source has no ``%%tool`` line.
         description: for the model; if empty, the source's first comment or string.
         parameters: defaults for a header without a parameter list; those that the cell reads become its parameters.
-        book: notes the cell's runs.
-
-    Raises:
-        ToolError: the cell is not valid Python, or a type or a default of the header is unknown or cannot be described to a
-            model.
     """
     try:
         ast.parse(shell.transform_cell(cell.source))
@@ -230,7 +219,6 @@ def without_parameters(source: str, names: Container[str]) -> str:
 
 
 def _assignments(source: str) -> Iterator[tuple[str, Any, ast.stmt]]:
-    """Find the top-level assignments of a literal to one name."""
     try:
         body = ast.parse(source).body
     except SyntaxError:

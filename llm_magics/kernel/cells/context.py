@@ -1,7 +1,4 @@
-"""Other cells as context: which ones a prompt shows, and how they are written for the model.
-
-The page gives the cells and their order. Without a page, the order is that of running.
-"""
+"""Other cells as context: which ones a prompt shows, in the page's order (without a page: as run), and how they are written."""
 
 from __future__ import annotations
 
@@ -50,14 +47,8 @@ def uncoloured(text: str) -> str:
 
 
 def select(wanted: Sequence[str], runs: Sequence[Run], page: Sequence[Mapping[str, Any]] | None, cell: str) -> list[Run]:
-    """Choose the cells for ``-c``.
-
-    Args:
-        wanted: any of "none", "prev", "above", "all" and "tag:NAME".
-        runs: oldest first.
-        page: the notebook's cells in order, if the page answered.
-        cell: the id of the asking cell.
-    """
+    """Choose the cells for ``-c``: ``wanted`` are any of "none", "prev", "above", "all" and "tag:NAME". ``runs`` are oldest
+    first, ``page`` are the notebook's cells in order, if the page answered, and ``cell`` is the id of the asking cell."""
     known = _in_page_order(runs, page) if page is not None else [run for run in runs if run.id != cell or not cell]
     here = next((at for at, run in enumerate(known) if run.id == cell and cell), len(known))
     chosen: list[Run] = []

@@ -89,9 +89,6 @@ class _Found(ast.NodeVisitor):
 
     visit_AsyncFor, visit_AsyncWith, visit_AsyncFunctionDef = visit_For, visit_With, visit_FunctionDef
 
-    def visit_Lambda(self, node: ast.Lambda) -> None:
-        self._function(node)
-
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         self.writes.add(node.name)
         inner = self._inside(node)
@@ -116,6 +113,8 @@ class _Found(ast.NodeVisitor):
         own = {arg.arg for arg in ast.walk(node.args) if isinstance(arg, ast.arg)} | (inner.writes - declared)
         self.reads |= inner.reads - own
         self.writes |= inner.writes & declared
+
+    visit_Lambda = _function
 
 
 @dataclass(slots=True)

@@ -36,10 +36,8 @@ if TYPE_CHECKING:
 
 
 def chat(runtime: Runtime, options: ChatOptions, body: str) -> Reply | list[Reply] | None:
-    """Run the cell; return its Reply (a list with ``--samples``), or None after a preview.
-
-    Raises LLMMagicsError; nothing was sent if the cell is at fault.
-    """
+    """Run the cell; return its Reply (several with ``--samples``), or None after a preview. Raises LLMMagicsError; nothing was
+    sent if the cell is at fault."""
     asked = prepare(runtime, options, fill(body, runtime.shell.user_ns))
     if options.preview:
         request = asked.session.request(asked.text, replaces=asked.replaced, **asked.overrides)
@@ -131,7 +129,6 @@ def prepare(runtime: Runtime, options: ChatOptions, text: str) -> Asked:
 
 
 def _enter(runtime: Runtime, asked: Asked, turn: _Turn, samples: Samples | None = None) -> None:
-    """Add the turn to the conversation."""
     runtime.made_aside(asked.cell, [turn.id] if asked.options.no_history else [], asked.session)
     if not asked.options.no_history:
         asked.session.configure(system=_system_of(asked))
@@ -184,7 +181,6 @@ class _Turn:
 
     @property
     def saved(self) -> Transcript:
-        """The trace as the cell saves it."""
         return replace(self.kept.trace if self.kept else Transcript(), turn=self.id, settings=self.settings)
 
 
@@ -212,11 +208,8 @@ def _drive(turn: _Turn, events: Generator[Event, None, None], view: NotebookView
 
 
 def _settings(asked: Asked) -> dict[str, Any]:
-    """The cell's part of the record; ``after`` is the turn before this one, for ``%thread restore``.
-
-    Only the first turn with a system prompt records it, so that cells do not repeat it. A masked system prompt is in every
-    turn's record, so that no turn keeps its hash.
-    """
+    """The cell's part of the record; ``after`` is the turn before this one, for ``%thread restore``. Only the first turn with
+    a system prompt records it, but every turn records a masked one, so that no turn keeps its hash."""
     from llm_magics.views.secrets.secrets import masked_data
 
     before, _ = asked.session.parted(asked.replaced)
@@ -235,14 +228,12 @@ def _system_of(asked: Asked) -> str:
 
 
 def show_preview(runtime: Runtime, parts: Sequence[PromptPart], context_size: int) -> None:
-    """Show the prompt that would be sent, and the tokens of each part."""
     from llm_magics.views.preview import preview_bundle
 
     runtime.shell.display_pub.publish(preview_bundle([(p.origin, p.text, p.token_ids) for p in parts], context_size))
 
 
 def make_view(runtime: Runtime, options: ChatOptions, turn: str, cell: str) -> NotebookView | TerminalView:
-    """The view for this front end."""
     if getattr(runtime.shell, "kernel", None) is None:
         from llm_magics.views.text.terminal import TerminalView
 
@@ -271,7 +262,6 @@ def _with_context(runtime: Runtime, options: ChatOptions, text: str, cell: str, 
 
 
 def _overrides(runtime: Runtime, options: ChatOptions, rules: Rules) -> dict[str, Any]:
-    """The options of this turn, as arguments of ``Session.turn``."""
     from llm_magics.tools.builtin.selection import select
     from llm_magics.tools.define.registry import registered
 
@@ -311,5 +301,4 @@ def _system(given: str) -> str:
 
 
 def _given(options: ChatOptions) -> dict[str, Any]:
-    """The options that were given, for the record."""
     return {f.name: value for f in fields(options) if (value := getattr(options, f.name)) != f.default}

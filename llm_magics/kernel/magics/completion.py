@@ -42,10 +42,8 @@ def start_completion(runtime: Runtime) -> Callable[[], None]:
 
 
 def complete_braces(runtime: Runtime, cell: str, line: str) -> tuple[str, list[str]] | None:
-    """Complete ``{{expression`` at the end of ``line`` with variables and attributes, e.g. "df.he" to "df.head".
-
-    None outside of braces, and in cells whose braces are text.
-    """
+    """Complete ``{{expression`` at the end of ``line`` with variables and attributes, e.g. "df.he" to "df.head"; None outside
+    of braces, and in cells whose braces are text."""
     begun = _BRACES.search(line)
     if begun is None or not _FILLS.match(cell):
         return None

@@ -42,7 +42,6 @@ class Bar:
         self._draw(bar_text(what, done, total))
 
     def loading(self, name: str, part: float) -> bool:
-        """Show a load's progress, from 0 to 1."""
         self._draw(f"loading {name}  {part:.0%}")
         return True
 
@@ -97,7 +96,6 @@ def _make_room(runtime: Runtime, options: LoadOptions) -> None:
 
 
 def model_rows(resident: Resident) -> list[tuple[str, str]]:
-    """The rows of a model's card; fewer for a model without an engine."""
     from psutil import virtual_memory
 
     model: Any = resident.model
@@ -120,7 +118,6 @@ def model_rows(resident: Resident) -> list[tuple[str, str]]:
 
 
 def estimate_rows(prepared: Prepared) -> list[tuple[str, str]]:
-    """The rows of a dry run's card: each kind of memory, and the sum for each device."""
     config, estimate = prepared.plan.config, prepared.plan.estimate
     rows = [("file", f"{prepared.file.path.name}, {bytes_text(prepared.file.size)}"), ("context", f"{config.n_ctx:,} tokens")]
     rows += [(name, bytes_text(estimate.of(kind))) for name, kind in _KINDS.items() if estimate.of(kind)]

@@ -21,11 +21,10 @@ from .tools import ToolMagics, start_tools
 _RULES_FROM = {
     "kernel": "this kernel's configuration",
     "told": "this kernel's configuration and this page's settings",
-    "silent": "this kernel's configuration and the last settings of a page, and every call is asked about, because this page "
-    "does not answer",
+    "silent": "this kernel's configuration and a page's last settings; every call needs approval: this page does not answer",
     "none": "this kernel's configuration alone: no page with the llm_magics extension has answered",
 }
-_KEPT = "what came so far is kept."
+_KEPT = "the answer so far is kept."
 _HELD = "_llm_magics_runtime"  # an attribute of the shell, so that models survive %reload_ext
 
 

@@ -70,11 +70,8 @@ def register(shell: InteractiveShell, magics: Magics) -> Callable[[], None]:
 
 @contextlib.contextmanager
 def plainly(runtime: Runtime, interrupted: str = "stopped.") -> Iterator[None]:
-    """Raise an LLMMagicsError, or an interrupt, so that IPython shows one sentence without a traceback, and the action that
-    fixes it. If the line asks for help, print the help.
-
-    ``interrupted`` is the sentence for an interrupt. IPython calls an exception's ``_render_traceback_`` to show it.
-    """
+    """Show an LLMMagicsError, or an interrupt (``interrupted``), as one sentence without a traceback, and offer the action
+    that fixes it. Print the help for a line that asks for it. IPython shows an exception by its ``_render_traceback_``."""
     try:
         yield
     except HelpAsked as asked:
@@ -89,10 +86,8 @@ def plainly(runtime: Runtime, interrupted: str = "stopped.") -> Iterator[None]:
 
 
 def start_one_line(shell: InteractiveShell) -> Callable[[], None]:
-    """Allow one-line cells such as ``%%chat What is a notebook?``; return what ends it.
-
-    IPython refuses a cell magic with an empty body. An input transformer gives such a cell a body of one empty line.
-    """
+    """Allow one-line cells such as ``%%chat What is a notebook?``; return what ends it. IPython refuses a cell magic with an
+    empty body, so an input transformer adds an empty line."""
     transformers = shell.input_transformers_cleanup
     transformers.append(with_body)
     return lambda: transformers.remove(with_body)

@@ -87,9 +87,7 @@ class Samples:
     """Several answers to the newest turn of a conversation, which continues with one of them."""
 
     def __init__(self, session: Session, answers: Sequence[Answer], view: ColumnsView | None) -> None:
-        self.session = session
-        self.answers = answers
-        self.view = view
+        self.session, self.answers, self.view = session, answers, view
 
     def note(self, chosen: int) -> str:
         """Say which answer the conversation continues with; ``chosen`` counts from 0."""
@@ -106,7 +104,6 @@ class Samples:
 
     @property
     def turns(self) -> list[Turn]:
-        """The turns that have begun, one per answer."""
         return [turn for answer in self.answers if (turn := answer.kept) is not None]
 
     def pick(self, number: int) -> None:
@@ -119,10 +116,8 @@ class Samples:
 
 
 def run(answers: Sequence[Answer], text: str, view: ColumnsView | None, note: str, chosen: int | None = None) -> list[Reply]:
-    """Run and draw every answer; return the replies. Whatever ends the run, the last drawing is complete.
-
-    A column shows the error of its answer. If all fail, the first error is raised.
-    """
+    """Run and draw every answer; return the replies. Whatever ends the run, the last drawing is complete. A column shows the
+    error of its answer; if all fail, the first error is raised."""
     with Interrupts() as interrupts, ExitStack() as at_end:
         if view is not None:
             at_end.callback(lambda: view.close([answer.final for answer in answers], note, chosen))
@@ -143,12 +138,10 @@ def run(answers: Sequence[Answer], text: str, view: ColumnsView | None, note: st
 
 
 def replies_of(answers: Iterable[Answer]) -> list[Reply]:
-    """The replies of the answers that have begun."""
     return [reply for answer in answers if (reply := answer.reply) is not None]
 
 
 def columns_view(runtime: Runtime, options: ChatOptions, cell: str) -> ColumnsView:
-    """The view for this front end."""
     from llm_magics.kernel.page.widgets import ShellAsker
     from llm_magics.views.columns import ColumnsView
 

@@ -119,10 +119,8 @@ def restore(runtime: Runtime, options: ThreadOptions) -> None:
 
 
 def in_conversation(traces: Iterable[Transcript]) -> list[Transcript]:
-    """Put one thread's saved turns in order, by their ``after``; turns of replaced conversations drop out.
-
-    Turns whose record was stripped have no ``after``: they keep the notebook's order.
-    """
+    """Put one thread's saved turns in order, by their ``after``; turns of replaced conversations drop out. Without ``after``,
+    which ``strip`` removes, they keep the notebook's order."""
     traces = list(traces)
     if any("after" not in trace.settings for trace in traces):
         return traces

@@ -47,11 +47,8 @@ _ADVICE = f"For braces that are text, write {ESCAPE} instead. Nothing was sent."
 
 
 def fill(text: str, namespace: Mapping[str, Any]) -> str:
-    """Replace every ``{{expression}}`` by ``str`` of its value, and every escape by two braces.
-
-    Braces without a Python expression are text: ``{{}}``, ``{{ not python }}``, and JSON such as ``{"a": {"b": 1}}``. Raises
-    OptionError, naming the expression, if its evaluation fails.
-    """
+    """Replace every ``{{expression}}`` by ``str`` of its value, and every escape by two braces. Braces without a Python
+    expression are text: ``{{}}``, ``{{ not python }}``, and JSON such as ``{"a": {"b": 1}}``. Raises OptionError."""
     written: list[str] = []
     at = 0
     while (opening := _OPENING.search(text, at)) is not None:

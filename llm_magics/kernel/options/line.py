@@ -65,10 +65,8 @@ class Spec(Generic[Options]):
         object.__setattr__(self, "by_name", {name: one for one in known for name in one.names})
 
     def parse(self, line: str, namespace: Mapping[str, Any] | None = None, tell: Tell | None = None) -> Options:
-        """Read a line without a question, filled from ``namespace`` (None: braces are text); raises OptionError.
-
-        ``tell`` gets a notice for each old spelling.
-        """
+        """Read a line without a question, filled from ``namespace`` (None: braces are text); raises OptionError. ``tell`` gets
+        a notice for each old spelling."""
         given: dict[str, Any] = {}
         rest: list[str] = []
         words = _Words(line, namespace)
@@ -102,7 +100,6 @@ class Spec(Generic[Options]):
         return actions[said]
 
     def help(self) -> str:
-        """The text that ``magic?`` shows."""
         words = " ".join(f"[{word.metavar}]" for word in self.words)
         usage = " ".join(part for part in (self.magic, words, "[options]" if self.options else "") if part)
         rows = [(one.usage, one.help or ", ".join(one.choices)) for one in (*self.words, *self.options)]

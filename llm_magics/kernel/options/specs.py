@@ -1,7 +1,5 @@
-"""The options of every magic: the dataclasses that lines parse to.
-
-The settings of a load are in :mod:`llm_magics.models.settings`, the options of ``%%tool`` and ``%tools`` in :mod:`.tools`.
-"""
+"""The options of every magic, as dataclasses; those of a load and of tools are in :mod:`llm_magics.models.settings` and
+:mod:`.tools`."""
 
 from __future__ import annotations
 
@@ -22,10 +20,7 @@ _Shown = Literal["fold", "full", "hide"]
 
 @dataclass(frozen=True, slots=True)
 class ChatOptions:
-    """The options of ``%%chat``; ``None`` and ``()`` leave the choice to the thread or the model.
-
-    ``config`` names the field of ``session.settings.TurnSettings`` that the option sets.
-    """
+    """The options of ``%%chat``; ``None`` and ``()`` leave the choice to the thread or the model."""
 
     variable: str = word("VAR", "a variable for the Reply: .text .value .tool_calls .usage ...")
     model: str = option("", "--model -m", "which loaded model answers", str, "NAME", complete="models", varies=True)
@@ -131,11 +126,11 @@ CHAT = Spec(
     "%%chat",
     "Ask the model; the answer streams into the cell and joins the conversation.",
     ChatOptions,
-    body="your message; {{expression}} stands for a value of yours, \\{{ for two braces, all other braces for themselves",
+    body="your message; {{expression}} becomes the value of an expression, \\{{ two braces; all other braces are text",
     refused={"-n": "Write --max-tokens N for a limit in tokens, or --samples N for several answers."},
-    notes="One line is enough: %%chat --temp 0 What is a notebook? Options stand before the question.\n"
+    notes="One line is enough: %%chat --temp 0 What is a notebook? Options come before the question.\n"
     "{{expression}} works on this line too: the value stays one word, and is never an option.\n"
-    "Stop with the interrupt button: what came is kept.",
+    "The interrupt button stops the answer; the text so far is kept.",
 )
 
 COMPARE = Spec(

@@ -23,11 +23,8 @@ class _Running:
 
 
 class Busy:
-    """Repeats ``busy`` after control messages, for as long as the kernel lives.
-
-    "Busy" must never follow the "idle" that ends a cell. So the check and the sending hold a lock that the end of a cell takes
-    too: IPython's ``post_execute`` comes before that "idle", from the same thread.
-    """
+    """Repeats ``busy`` after control messages. "Busy" must never follow the "idle" that ends a cell: the check and the sending
+    hold a lock that ``post_execute`` takes too, which comes before that "idle" on the same thread."""
 
     def __init__(self, kernel: Any) -> None:
         self._kernel = kernel

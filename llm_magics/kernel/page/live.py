@@ -60,10 +60,8 @@ _APPENDED = ("text", "arguments", "printed")
 
 
 class Link:
-    """The link of one kernel to all pages with the extension. Make it with :func:`link_of`.
-
-    ``heard``: whether any page has ever sent a message. ``answered`` is called on the control thread for each page's message.
-    """
+    """The link of one kernel to all pages with the extension, made by :func:`link_of`. ``heard``: whether any page has ever
+    sent a message. ``answered`` is called on the control thread for each page's message."""
 
     def __init__(self, kernel: Any, answered: Callable[[], None] = lambda: None) -> None:
         self._kernel = kernel
@@ -91,10 +89,8 @@ class Link:
         self.send(kind, **data)
 
     def rules(self, session: str, request: str) -> PageRules:
-        """The rules of the page that sent this request. The page is asked once for each request.
-
-        A page that does not answer is waited for once, and not again until it sends a message.
-        """
+        """The rules of the page that sent this request, asked once for each request. The kernel waits for a page that does not
+        answer once, and not again until the page sends a message."""
         with self._changed:
             page = self._pages.of(session)
             if page.asked_for != request:
@@ -322,9 +318,7 @@ def _head_changes(old: Transcript, new: Transcript) -> dict[str, Any]:
 
 
 def notebook_cells(link: Link, beside: str = "", timeout: float = 2.0) -> list[Mapping[str, Any]] | None:
-    """Every cell of the notebook that holds the cell ``beside``, also those never run; None if no page replies.
-
-    Each has ``id``, ``type``, ``source``, ``tags`` and ``tool`` (its metadata under ``llm_magics.tool``, or None).
-    """
+    """Every cell of the notebook that holds the cell ``beside``, also those never run; None if no page replies. Each has
+    ``id``, ``type``, ``source``, ``tags`` and ``tool`` (its metadata under ``llm_magics.tool``, or None)."""
     cells = link.ask("cells", timeout, cell=beside)
     return [cell for cell in cells if isinstance(cell, Mapping)] if isinstance(cells, list) else None

@@ -28,13 +28,9 @@ _SMALL = 2_000  # characters of HTML up to which an update carries the transcrip
 
 
 class NotebookView:
-    """Draws the trace of one turn. Call :meth:`handle` for each event, and :meth:`close` at the end, always.
-
-    Args:
-        publish: IPython's ``display_pub.publish``.
-        live: the turn's stream to pages with the extension, if there is a link to them.
-        updates: whether this front end knows display updates; if not, there is one display, at the end.
-    """
+    """Draws the trace of one turn. Call :meth:`handle` for each event, and :meth:`close` at the end, always. ``live`` is the
+    turn's stream to pages with the extension. Without ``updates``, for front ends without display updates, only the end is
+    drawn."""
 
     def __init__(
         self,
@@ -46,16 +42,12 @@ class NotebookView:
         pace: Pace | None = None,
     ) -> None:
         self.transcript = Transcript()
-        self._publish = publish
-        self._reasoning = reasoning
-        self._live = live
-        self._updates = updates
+        self._publish, self._reasoning, self._live, self._updates = publish, reasoning, live, updates
         self._pace = pace or Pace()
         self._growing = GrowingHtml(reasoning)
         self._masking = Masking()
         self._display_id = uuid.uuid4().hex
-        self._shown = False
-        self._watched = False
+        self._shown = self._watched = False
 
     def handle(self, trace: Transcript, event: Event) -> None:
         """Take the turn after ``event``; draw it if an update is due, or if something began or ended."""

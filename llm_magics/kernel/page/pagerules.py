@@ -17,11 +17,8 @@ _KEPT = 64
 
 @dataclass(frozen=True, slots=True)
 class PageRules:
-    """A user's rules by name.
-
-    ``standing``: "told" if the page that sent the cell answers; "silent" if it does not, and the rules are the last ones of
-    that page, or else of any page; "none" if no page has ever sent a message to this kernel.
-    """
+    """A user's rules by name. ``standing``: "told" if the page that sent the cell answers; "silent" if it does not, and the
+    rules are the last ones of that page, or else of any page; "none" if no page has ever sent a message to this kernel."""
 
     settings: Mapping[str, Any]
     standing: Standing

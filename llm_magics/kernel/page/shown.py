@@ -29,7 +29,6 @@ def start_shown(shell: InteractiveShell) -> Callable[[], None]:
 
 
 def reply_bundle(reply: Reply, include: Any = None, exclude: Any = None) -> dict[str, str]:
-    """Every form of an answer, with secrets masked."""
     from llm_magics.views.html import transcript_html
     from llm_magics.views.secrets.secrets import masked
     from llm_magics.views.text.plain import transcript_markdown, transcript_plain
@@ -43,7 +42,6 @@ def reply_bundle(reply: Reply, include: Any = None, exclude: Any = None) -> dict
 
 
 def result_bundle(result: MapResult, include: Any = None, exclude: Any = None) -> dict[str, str]:
-    """Every form of a map's result: its first rows, with secrets masked."""
     from llm_magics.views.maprows import MOST_ROWS, map_bundle
 
     return map_bundle(repr(result), [_row(result, at) for at in range(min(len(result), MOST_ROWS))], len(result))

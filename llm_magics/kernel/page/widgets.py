@@ -12,8 +12,10 @@ main thread waits in short pieces, so that an interrupt ends the wait.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import Any, Literal
 
 from llm_magics.events import ToolAsk
@@ -30,11 +32,8 @@ _WORDS: Mapping[str, Verdict] = {"y": "approve", "yes": "approve", "a": "always"
 
 
 class ShellAsker:
-    """The Asker of this kernel's sessions; it asks through the shell's front end.
-
-    ``live`` is the running turn's stream to pages with the extension. ``cleared`` is called when the cell's outputs were
-    cleared, so that a view shows its turn again.
-    """
+    """The Asker of this kernel's sessions. ``live`` is the running turn's stream to pages with the extension. ``cleared`` is
+    called when the cell's outputs were cleared, so that a view shows its turn again."""
 
     def __init__(self, shell: Any) -> None:
         self.shell = shell
@@ -152,12 +151,8 @@ def _listen_while_busy(widget: Any) -> None:
 
 
 def _has_widgets() -> bool:
-    from importlib.util import find_spec
-
     return find_spec("ipywidgets") is not None
 
 
 def _at_a_terminal() -> bool:
-    import sys
-
     return sys.stdin is not None and sys.stdin.isatty()

@@ -1,7 +1,4 @@
-"""Lays out an answer that is JSON, e.g. under a response schema.
-
-Only white space changes: numbers keep their digits, and a repeated key appears repeatedly.
-"""
+"""Lays out an answer that is JSON. Only white space changes: numbers keep their digits, and repeated keys stay."""
 
 from __future__ import annotations
 

@@ -39,7 +39,6 @@ def parse(text: str, references: MutableMapping[str, Any] | None = None) -> list
 
 
 def tokens_html(tokens: Sequence[Token]) -> str:
-    """Write parsed tokens as HTML that is safe to show anywhere."""
     parser = _parser()
     return parser.renderer.render(tokens, parser.options, {})
 
@@ -57,11 +56,9 @@ def code_html(code: str, language: str = "") -> str:
 
 
 class GrowingMarkdown:
-    """Markdown that grows at its end: only the part that may still change is parsed again.
-
-    In CommonMark a top-level block is settled once the first line of the next block (of a table: two) is complete. Exceptions,
-    a link defined later and a formula with an empty line inside, are fixed by the final, whole rendering.
-    """
+    """Markdown that grows at its end: only the part that may still change is parsed again. In CommonMark a top-level block is
+    settled once the first line of the next block (of a table: two) is complete. Exceptions, a link defined later and a formula
+    with an empty line inside, are fixed by the final, whole rendering."""
 
     def __init__(self) -> None:
         self._settled = ""

@@ -54,7 +54,6 @@ def _at_start(line: str) -> str:
 
 
 def _blocks(tokens: Sequence[Token]) -> list[str]:
-    """Write the blocks of one level, each without a final newline."""
     return [block for part in _parts(tokens) if (block := _block(part))]
 
 

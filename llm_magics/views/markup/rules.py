@@ -20,7 +20,6 @@ _DIRECTED = {"p", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "blockquote", 
 
 
 def extend(md: MarkdownIt) -> None:
-    """Add these rules to a parser with maths in dollars."""
     from mdit_py_plugins.footnote import footnote_plugin
 
     md.use(footnote_plugin, inline=False)  # x^[1] is a power more often than a note
@@ -42,7 +41,6 @@ def extend(md: MarkdownIt) -> None:
 
 
 def note_number(token: Token) -> int:
-    """The number of a footnote that the reader sees."""
     return int(token.meta["id"]) + 1
 
 

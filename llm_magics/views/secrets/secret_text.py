@@ -97,7 +97,6 @@ _LOOK_BACK = 200  # characters of the line in front of a name
 
 
 def masked_text(text: str) -> str:
-    """Mask all likely secrets in ``text``."""
     return _NAMED.sub(_named, masked_shapes(text))
 
 
@@ -134,7 +133,6 @@ def _member(key: str, item: Any) -> Any:
 
 
 def _environment() -> re.Pattern[str] | None:
-    """A pattern of this process's environment values under a secret's name."""
     held = {value for name, value in os.environ.items() if len(value) >= 8 and "\n" not in value and _SECRET_NAME.match(name)}
     return _pattern(tuple(sorted(held, key=lambda value: (-len(value), value)))) if held else None
 
@@ -145,7 +143,6 @@ def _pattern(values: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def _named(found: re.Match[str]) -> str:
-    """Mask the value beside a secret's name."""
     if found["call"]:
         return found["call"] + _ONE_LITERAL.sub(_literal, found["given"])
     if found["literals"]:
@@ -176,10 +173,8 @@ def _inside(text: str) -> str:
 
 
 def _line_value(found: re.Match[str]) -> str:
-    """Mask the value of ``KEY=value`` unless it is an expression, as in ``f(token=token)`` or ``token=next(stream)``.
-
-    Beside a name in capitals, behind dashes or in a URL's query, only a call counts as an expression.
-    """
+    """Mask the value of ``KEY=value`` unless it is an expression, as in ``f(token=token)`` or ``token=next(stream)``. Beside a
+    name in capitals, behind dashes or in a URL's query, only a call counts as an expression."""
     value, start = found["value"], found.start()
     in_front = found.string[max(start - _LOOK_BACK, 0) : start]
     name_start = _NAME_START.search(in_front)

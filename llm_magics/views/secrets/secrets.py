@@ -96,15 +96,12 @@ def _ask(ask: Ask) -> Ask:
 
 
 def _words(segment: Segment) -> str:
-    """The text that the model wrote."""
     return segment.arguments if isinstance(segment, ToolSegment) else segment.text
 
 
 def _step(step: Step, hidden: bool) -> Step:
     """Mask a step's record. Masked texts lose their token ids, which spell them out, and their hashes, which allow guessing.
-
-    ``hidden``: a text that the model wrote in this step was masked.
-    """
+    ``hidden``: a text that the model wrote in this step was masked."""
     record, recording = masked_data(step.record), masked_data(step.recording)
     if record is step.record and recording is step.recording and not hidden:
         return step

@@ -48,7 +48,6 @@ class Prose:
         self._show_tail()
 
     def end(self) -> None:
-        """Draw the rest."""
         self._draw(self._rest)
         self._rest = ""
 
@@ -77,8 +76,6 @@ class Prose:
 
 
 class TerminalView:
-    """Prints one turn with rich, as it grows."""
-
     def __init__(self, console: Console | None = None, *, reasoning: ShowReasoning = "fold") -> None:
         from rich.console import Console
 
@@ -139,7 +136,6 @@ class TerminalView:
         return next(segment for segment in reversed(self.transcript.tools) if segment.index == index)
 
     def _call(self, index: int) -> ToolSegment:
-        """Print a call, once."""
         segment = self._segment(index)
         if (segment.step, index) not in self._told:
             self._told.add((segment.step, index))
