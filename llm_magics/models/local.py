@@ -212,13 +212,7 @@ class LocalModel(Mappable):
             chosen |= {name: value for name, value in given.items() if value is not None and value != ()}
         return replace(SamplerSettings(), **chosen)
 
-    def _end(
-        self,
-        done: Finished,
-        collected: Sequence[ModelEvent],
-        losses: tuple[str, ...],
-        left_out: int,
-    ) -> ModelEnd:
+    def _end(self, done: Finished, collected: Sequence[ModelEvent], losses: tuple[str, ...], left_out: int) -> ModelEnd:
         """Close the step: the fold of its events, with the ids it was generated with."""
         folded = next((e for e in collected if isinstance(e, ModelEnd)), None)
         reason = folded.finish_reason if folded else done.reason

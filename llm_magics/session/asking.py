@@ -1,8 +1,8 @@
-"""How a turn's next step is asked for: as it is, in words without tools, or with less of the turn where the context is full.
+"""How a turn's next step is asked for: with everything, in words without tools, or with shorter results if the context is full.
 
-A turn that calls on and on outgrows the context by its own results. It then ends with an answer and not with an error: the
-model is asked for words, without tools (whose definitions take room too), from results that are cut as far as they must be. The
-question, and what was said before it, are never cut here: if those do not fit, the caller has to know.
+The results of a long turn can outgrow the context. The turn then ends with an answer, not an error: the model is asked for
+words, without tools (whose definitions take room too), from results that are cut as far as needed. The question and earlier
+turns are never cut here: if those do not fit, the caller gets the error.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from llm_magics.segments import ToolSegment
 from llm_magics.tools.results import shorten
 from llm_magics.tools.run.execute import ANSWER, GO_ON
 
-_CUTS = (2_000, 500, 120)  # characters of each result, where not all of them fit
-_LEAST_ROOM = 256  # tokens that an answer should find, or an eighth of a small context
+_CUTS = (2_000, 500, 120)  # characters of each result, if not all of them fit
+_LEAST_ROOM = 256  # tokens to leave for an answer, or an eighth of a small context
 
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """One way to ask. ``final``: words are asked for, and a call in the answer is not run. ``remark`` tells the reader why."""
+    """One way to ask. ``final``: words are asked for, and calls in the answer do not run. ``remark`` tells the reader why."""
 
     request: Request
     final: bool = False
@@ -30,9 +30,9 @@ class Asking:
 
 
 def ways_to_ask(model: Model, request: Request, n_own: int, tools: tuple[ToolSegment, ...], in_words: bool) -> list[Asking]:
-    """The ways that leave room for an answer, the fullest first, and at least one: the shortest is there whatever its length.
+    """The ways that leave room for an answer, the fullest first; if none does, the shortest way alone.
 
-    The last ``n_own`` messages are what the turn added to its question; nothing else is left out.
+    The last ``n_own`` messages are the turn's own after its question; only those may be left out.
     """
     ways = list(_ways(request, n_own, tools, in_words))
     fitting = (at for at, way in enumerate(ways) if _fits(model, way.request))
@@ -60,18 +60,15 @@ def _ways(request: Request, n_own: int, tools: tuple[ToolSegment, ...], in_words
 
 
 def _cut(request: Request, most: int) -> Request:
-    """The request with every tool result cut, those of earlier turns included."""
+    """The request with every tool result cut, including those of earlier turns."""
     return replace(
-        request,
-        messages=tuple(replace(m, content=shorten(m.text, most)) if m.role == "tool" else m for m in request.messages),
+        request, messages=tuple(replace(m, content=shorten(m.text, most)) if m.role == "tool" else m for m in request.messages)
     )
 
 
 def _for_words(messages: tuple[Message, ...], tools: tuple[ToolSegment, ...]) -> Iterator[Message]:
-    """Leave out the calls that did not run, but for the last, and ask for words behind the last result.
-
-    A small model goes on with what it sees itself do.
-    """
+    """Leave out all calls that did not run but the last, because a small model continues what it sees itself do; and ask for
+    words after the last result."""
     unrun = [tool.id for tool in tools if tool.state == "refused" and not tool.is_error]
     left_out = set(unrun[:-1])
     for at, message in enumerate(messages):

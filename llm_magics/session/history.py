@@ -1,8 +1,8 @@
-"""What a session remembers: turns, each derived from the events that made it.
+"""What a session remembers: turns, each derived from its events.
 
-Theory of operation: a :class:`Turn` only ever *appends* the events that flowed, and its messages are a pure function of them.
-So there is no moment at which the history is invalid and nothing to repair afterwards: cut the list of events anywhere (an
-interrupt, a crash of a tool, a closed generator) and the fold still gives every call exactly one result (law 5).
+Theory of operation: a :class:`Turn` only *appends* events, and its messages are a pure function of them. So the history is
+always valid: cut the list of events anywhere (an interrupt, a crash of a tool, a closed generator), and the fold still gives
+every call exactly one result (law 5).
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ class Turn:
     """One turn of a conversation, from its first event on.
 
     Args:
-        id: name of the turn, e.g. that of its cell.
-        transcript: what is there already, for a turn read back from a saved notebook.
-        settings: what it was asked with; None for a turn read back.
+        id: name of the turn, e.g. its cell's id.
+        transcript: the saved turn, if it is read back from a notebook.
+        settings: the turn's settings; None for a turn read back.
     """
 
     def __init__(self, id: str, transcript: Transcript | None = None, settings: TurnSettings | None = None) -> None:
         self.id = id
         self.settings = settings
-        # One tuple, replaced as a whole: an interrupt between two assignments must not count an event twice or lose one.
+        # One tuple, replaced as a whole: an interrupt between two assignments would count an event twice or lose one.
         self._state: tuple[Transcript, list[Event]] = (transcript or Transcript(turn=id), [])
 
     def record(self, event: Event) -> None:
@@ -44,7 +44,7 @@ class Turn:
 
     @property
     def trace(self) -> Transcript:
-        """The turn as it stands, as a value; running turns are marked "running"."""
+        """The turn so far, as a value; its state is "running" until it ends."""
         done, fresh = self._state
         taken = list(fresh)
         for event in taken:
@@ -57,22 +57,21 @@ class Turn:
         return self.trace.state != "running"
 
     def cut(self) -> None:
-        """Mark a turn that nobody will continue; one that ended by itself stays as it is."""
+        """Mark the turn as interrupted, unless it has ended by itself."""
         self._state = (self.trace.finish("interrupted"), [])
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """The turn's messages, valid at any moment; empty while (or if) the model said nothing at all.
+        """The turn's messages, always valid; empty as long as the model has said nothing.
 
-        Where the turn stopped behind a tool result, a bracketed remark stands in for the answer: many templates demand that
-        user and assistant alternate, and the model should know why there is none.
+        If the turn stopped after a tool result, a remark in brackets stands for the answer: many templates demand that user and
+        assistant alternate, and the model should know why the answer is missing.
         """
         trace = self.trace.finish("interrupted")
         messages = trace.messages()
         if len(messages) < 2:
             return ()
-        # Where the model said nothing and was asked again, nothing was said.
-        *earlier, last = messages
+        *earlier, last = messages  # an empty answer after which the model was asked again is left out
         messages = (*(m for m in earlier if m.role != "assistant" or m.text or m.reasoning or m.tool_calls), last)
         if messages[-1].role == "assistant":
             return messages

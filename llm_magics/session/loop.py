@@ -1,15 +1,15 @@
 """The tool loop: model step, tool calls, results, model step, until the model answers or a limit is reached.
 
-The loop yields events and keeps nothing: what it needs of the turn so far it reads back from the
-:class:`~llm_magics.session.history.Turn` that records those events. An interrupt or an error is told as an event first and then
-raised again, never swallowed.
+The loop yields events and keeps no copy of the turn: it reads the turn so far back from the
+:class:`~llm_magics.session.history.Turn` that records the events. An interrupt or an error becomes a TurnEnd and is then raised
+again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Collection, Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from dataclasses import dataclass, field, replace
 
 from llm_magics.errors import ContextFullError, ModelError
@@ -42,15 +42,15 @@ from .record import Recorder
 from .settings import TurnSettings
 from .waysout import WayOut, after, failed_twice, out_of_steps, out_of_time, out_of_tokens, stopped
 
-_CHARS_PER_TOKEN = 3  # a careful guess for English and code, only to keep one result from filling the context
+_CHARS_PER_TOKEN = 3  # a low estimate for English and code, used only to keep one result from filling the context
 _MIN_RESULT_CHARS = 500
-# what the model reads behind the last result of an answer that had too many calls
+# appended, for the model, to the last result of an answer with too many calls
 _STOPPED = "[Your answer was stopped here. Answer from these results, or make the calls that are still needed.]"
 
 
 @dataclass(slots=True)
 class TurnLoop:
-    """One turn on its way. ``before`` is the conversation in front of it; ``turn`` records every event that ``run`` yields."""
+    """One turn in progress. ``before`` is the conversation before it; ``turn`` records every event that ``run`` yields."""
 
     model: Model
     settings: TurnSettings
@@ -60,29 +60,22 @@ class TurnLoop:
     asker: Asker
     owner: object = None
     recorder: Recorder = field(default_factory=Recorder)
-    _told: int = 0  # of turns left out
-    _meter: Meter | None = None  # of the answer under way, if its model counts
+    _told: int = 0  # how many left-out turns the reader has been told of
+    _meter: Meter | None = None  # of the answer in progress, if its model has one
 
     def run(self, text: str) -> Generator[Event, None, None]:
-        """Yield the turn's events. Whoever consumes them gives each to ``turn.record`` before asking for the next."""
-        clock = Clock(self.settings.limits.seconds)
-        runner = Runner(
-            {tool.name: tool for tool in self.settings.tools},
-            Gate(self.settings.approve),
-            self.asker,
-            clock,
-            self._result_chars(),
-            self.owner,
-            self.settings.tool_choice,
-        )
-        yield TurnStart(self.turn.id, self.thread, self.model.name, text, self.settings.record)
+        """Yield the turn's events. The caller must pass each event to ``turn.record`` before it asks for the next."""
+        settings, clock = self.settings, Clock(self.settings.limits.seconds)
+        tools, gate = {tool.name: tool for tool in settings.tools}, Gate(settings.approve)
+        runner = Runner(tools, gate, self.asker, clock, self._result_chars(), self.owner, settings.tool_choice)
+        yield TurnStart(self.turn.id, self.thread, self.model.name, text, settings.record)
         try:
             way_out = yield from self._steps(clock, runner)
             yield from way_out.told
         except KeyboardInterrupt:
             yield self._end("interrupted", clock)
             raise
-        except GeneratorExit:  # nobody hears of it any more, but the turn keeps what it cost
+        except GeneratorExit:  # a closed generator cannot yield, but the turn must record its usage
             self.turn.record(self._end("interrupted", clock))
             raise
         except Exception:
@@ -104,7 +97,7 @@ class TurnLoop:
         return out_of_steps(n_steps)
 
     def _step(self, number: int, clock: Clock, course: _Course) -> Generator[Event, None, ModelEnd | None]:
-        """Stream one answer of the model; None if the turn's time ran out under it."""
+        """Stream one answer of the model; None if the turn's time ran out meanwhile."""
         asking, stream = self._begin(number, course.in_words)
         course.final = asking.final
         end: ModelEnd | None = None
@@ -119,7 +112,7 @@ class TurnLoop:
                 if end is None and clock.over:
                     return None
         if end is None:
-            raise ModelError(f"The stream of {self.model.name} broke off without an end.", "Ask again.")
+            raise ModelError(f"The stream of {self.model.name} broke off before its end.", "Ask again.")
         if end.usage.left_out_turns > self._told:
             self._told = end.usage.left_out_turns
             yield Notice(_left_out(end.usage), "warning")
@@ -127,10 +120,8 @@ class TurnLoop:
             yield Notice(next(iter(end.notes), "The answer ended with an error."), "error")
         return end
 
-    def _run_calls(
-        self, end: ModelEnd, clock: Clock, runner: Runner, course: _Course
-    ) -> Generator[Event, None, WayOut | None]:
-        """Run the calls of an answer; None if the model is to be asked again."""
+    def _run_calls(self, end: ModelEnd, clock: Clock, runner: Runner, course: _Course) -> Generator[Event, None, WayOut | None]:
+        """Run the calls of an answer; None if the turn goes on."""
         calls, urge = end.message.tool_calls, course.urge(end)
         ran = yield from _watched(runner.run(calls, end.doubted, urge), calls, _STOPPED if end.stopped else "")
         if end.stopped:
@@ -144,9 +135,9 @@ class TurnLoop:
         return out_of_tokens(self._generated) if total is not None and self._generated >= total else None
 
     def _begin(self, number: int, in_words: bool) -> tuple[Asking, Generator[ModelEvent, None, None]]:
-        """Ask in the fullest way that has room in the model's context. Raises ContextFullError for a question without any."""
+        """Ask in the fullest way that fits the model's context. Raises ContextFullError if not even the question fits."""
         request, trace = self.recorder.asking(self.request(number)), self.turn.trace
-        n_own = len(trace.messages()) - 1  # what the turn has added to its question
+        n_own = len(trace.messages()) - 1  # the turn's messages after its question
         *ways, shortest = ways_to_ask(self.model, request, n_own, trace.tools, in_words) if n_own else [Asking(request)]
         for asking in ways:
             with contextlib.suppress(ContextFullError):
@@ -154,12 +145,11 @@ class TurnLoop:
         return shortest, self._stream(shortest.request)
 
     def _stream(self, request: Request) -> Generator[ModelEvent, None, None]:
-        """The answer's events, begun: a request that is refused is refused here. Too many calls end it."""
+        """The answer's events, ended if there are too many calls. The first event is drawn here, to raise refusals here."""
         asked = self.model.stream(request)
         self._meter = asked.meter if isinstance(asked, Metered) else None
         events = _with_ids(bounded(asked, self.settings.limits.of_calls))
-        first = next(events, None)
-        return _chained(first, events)
+        return _chained(next(events, None), events)
 
     def request(self, number: int) -> Request:
         settings = self.settings
@@ -168,13 +158,13 @@ class TurnLoop:
         return Request(
             messages=(*opening, *self.before, *self.turn.trace.messages()),
             tools=tuple(tool.spec for tool in settings.tools),
-            # A forced call is forced once: the next step must be free to answer with what it gave.
+            # A call is forced once: the next step must be free to answer from its result.
             tool_choice="auto" if forced and number else settings.tool_choice,
             parallel_tool_calls=settings.parallel_tool_calls,
             response_schema=settings.json_schema,
             sampling=settings.sampling,
             max_tokens=self._max_tokens(),
-            soft_limit=settings.max_tokens,  # the turn's limits are a guard; nobody asks for an answer that long by them
+            soft_limit=settings.max_tokens,  # not the turn's limit: that is a guard, not a wish for so long an answer
             stop=settings.stop,
             logprobs=settings.logprobs,
             thinking=settings.thinking,
@@ -196,7 +186,7 @@ class TurnLoop:
         return self.turn.trace.usage.completion_tokens
 
     def _result_chars(self) -> int:
-        """How much of one result the model may read: the limit, and never more than about a quarter of its context."""
+        """Characters of one result that the model may read: the limit, but at most about a quarter of its context."""
         fits = self.model.context_size * _CHARS_PER_TOKEN // 4 if self.model.context_size else self.settings.limits.result_chars
         return min(self.settings.limits.result_chars, max(fits, _MIN_RESULT_CHARS))
 
@@ -208,10 +198,10 @@ class TurnLoop:
 
 @dataclass(slots=True)
 class _Course:
-    """What the steps so far say of the next one.
+    """What the steps so far mean for the next one.
 
-    ``stalled`` counts steps in a row whose calls all went without a run, because they repeat or were not meant; ``failed``
-    holds the calls that failed in the last step; ``final`` says that the step under way was asked for words.
+    ``stalled`` counts the latest steps in a row none of whose calls ran, because they were repeated or not meant. ``failed``
+    are the calls that failed in the last step. ``final`` says that the current step was asked for words.
     """
 
     stalled: int = 0
@@ -223,46 +213,42 @@ class _Course:
         return self.stalled > 1
 
     def fell_silent(self, message: Message) -> bool:
-        """Whether the model, reminded of a result, said nothing: it is then asked once more, and for words."""
+        """Whether the model, reminded of a result, said nothing; it is then asked once more, for words."""
         silent = self.stalled == 1 and not (message.tool_calls or message.text.strip())
         self.stalled += silent
         return silent
 
     def urge(self, end: ModelEnd) -> str:
-        """What calls that do not run are answered with."""
+        """The instruction in the results of calls that do not run."""
         return ANSWER if self.stalled or end.doubted else GO_ON
 
     def take(self, calls: tuple[ToolCall, ...], ran: Mapping[int, ToolEnd], urge: str) -> int | None:
-        """Note what came of a step's calls; gives the index of one that failed as it did in the step before."""
+        """Note the outcomes of a step's calls; returns the index of a call that also failed in the step before, or None."""
         failed = {key_of(calls[index]): index for index, one in ran.items() if one.result.is_error}
         moved = any(one.state != "refused" or one.result.is_error for one in ran.values())
         self.stalled = 0 if moved else 2 if urge == ANSWER else 1
-        again = next((index for key, index in failed.items() if key in self.failed), None)
-        self.failed = failed.keys()
-        return again
+        before, self.failed = self.failed, failed.keys()
+        return next((index for key, index in failed.items() if key in before), None)
 
 
 def _watched(
     events: Generator[ToolEvent, None, None], calls: tuple[ToolCall, ...], remark: str
 ) -> Generator[ToolEvent, None, dict[int, ToolEnd]]:
-    """Pass tool events on and give the ends of the calls, the last one's with a remark for the model. An interrupt ends the
-    calls it hit, visibly."""
-    open_calls = dict(enumerate(calls))
+    """Pass tool events on and return the calls' ends. ``remark`` is appended to the last result. On an interrupt, every open
+    call ends as interrupted."""
     ends: dict[int, ToolEnd] = {}
     with contextlib.closing(events):
         try:
             for event in events:
+                if isinstance(event, ToolEnd) and remark and event.index == len(calls) - 1:
+                    event = replace(event, result=replace(event.result, content=f"{event.result.content}\n{remark}"))
+                yield event
                 if isinstance(event, ToolEnd):
-                    if remark and event.index == len(calls) - 1:
-                        event = replace(event, result=replace(event.result, content=f"{event.result.content}\n{remark}"))
-                    yield event
-                    del open_calls[event.index]
                     ends[event.index] = event
-                else:
-                    yield event
         except KeyboardInterrupt:
-            for index, call in open_calls.items():
-                yield ToolEnd(index, ToolResult(call.id, call.name, INTERRUPTED_RESULT, True), "interrupted")
+            for index, call in enumerate(calls):
+                if index not in ends:
+                    yield ToolEnd(index, ToolResult(call.id, call.name, INTERRUPTED_RESULT, True), "interrupted")
             raise
     return ends
 
@@ -273,15 +259,15 @@ def _left_out(usage: Usage) -> str:
 
 
 def _chained(first: ModelEvent | None, events: Generator[ModelEvent, None, None]) -> Generator[ModelEvent, None, None]:
-    """Put the first event back in front; closing closes the events."""
+    """Put the first event before the others; closing closes them."""
     with contextlib.closing(events):
         if first is not None:
             yield first
         yield from events
 
 
-def _with_ids(events: Iterator[ModelEvent]) -> Generator[ModelEvent, None, None]:
-    """Give calls that came without an id, or with one that the step has already, an id of their own."""
+def _with_ids(events: Generator[ModelEvent, None, None]) -> Generator[ModelEvent, None, None]:
+    """Give an id to calls without one, or whose id another call of the step has."""
     ids: dict[int, str] = {}
 
     def named(index: int, given: str) -> str:
@@ -289,7 +275,7 @@ def _with_ids(events: Iterator[ModelEvent]) -> Generator[ModelEvent, None, None]
             ids[index] = given if given and given not in ids.values() else f"call_{uuid.uuid4().hex[:12]}"
         return ids[index]
 
-    try:
+    with contextlib.closing(events):
         for event in events:
             match event:
                 case ToolCallStart(index=index, id=given):
@@ -301,7 +287,3 @@ def _with_ids(events: Iterator[ModelEvent]) -> Generator[ModelEvent, None, None]
                     yield replace(event, message=replace(message, tool_calls=calls))
                 case _:
                     yield event
-    finally:
-        close = getattr(events, "close", None)
-        if close is not None:
-            close()

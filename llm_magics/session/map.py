@@ -1,13 +1,12 @@
 """One question for many rows: a list, a Series or a DataFrame in, as many answers out, in the same order.
 
-Every row is a turn of its own :class:`~llm_magics.session.session.Session`, so it may use a schema or tools like any other. As
-many rows are on their way as the model has slots, and as many again wait in its queue, with a lower priority than a cell's:
-somebody who asks meanwhile goes first. A row's seed comes from the map's seed and the row's place alone, so that its answer
-does not depend on which rows run beside it (as far as rounding in larger batches allows; ``load_model(...,
-deterministic=True)`` rules that out too).
+Every row is a turn of its own :class:`~llm_magics.session.session.Session`, so it may use a schema or tools. One row runs per
+slot of the model, and as many again wait in the model's queue. Their priority is lower than a cell's, so a cell goes first. A
+row's seed depends on the map's seed and the row's place alone, so its answer does not depend on the rows beside it, up to
+rounding in larger batches (``load_model(..., deterministic=True)`` rules that out too).
 
-A row that fails is a value, not the end of the others. An interrupt keeps what is done: the next call with the same prompts
-and settings goes on from there.
+A row that fails does not end the others. An interrupt keeps the finished rows: the next call with the same prompts and
+settings continues from there.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from typing import Any, overload
@@ -39,7 +38,7 @@ PRIORITY = 10  # a cell's is 0, and smaller goes first
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What came of one row. ``value`` is the text, or what the schema made of it, and None where there is an ``error``."""
+    """The outcome of one row. ``value`` is the text, or the text read by the schema; None if there is an ``error``."""
 
     label: Any
     prompt: str = ""
@@ -53,9 +52,9 @@ class Row:
 
 
 class MapResult(Sequence[Any]):
-    """The values of a map, in the order of its rows; None where a row failed or did not run.
+    """The values of a map, in the order of its rows; None for a row that failed or did not run.
 
-    ``rows`` has all there is to know of each, None for a row that did not run. ``seed`` is what the rows' seeds come from.
+    ``rows`` holds each row's outcome, None for a row that did not run. The rows' seeds are derived from ``seed``.
     """
 
     def __init__(self, source: Rows, settings: TurnSettings, seed: int) -> None:
@@ -70,17 +69,17 @@ class MapResult(Sequence[Any]):
 
     @property
     def errors(self) -> dict[Any, Exception]:
-        """Why rows failed, by label: the row's number, or its label in pandas' index (the last one's of several alike)."""
+        """The errors of failed rows, by label: the row's number, or its pandas label (of equal labels the last row's error)."""
         return {row.label: row.error for row in self.rows if row is not None and row.error is not None}
 
     @property
     def pending(self) -> list[int]:
-        """The places of the rows that did not run."""
+        """The numbers of the rows that did not run, from 0."""
         return [at for at, row in enumerate(self.rows) if row is None]
 
     @property
     def usage(self) -> Usage:
-        """All rows' tokens and seconds. Rows run side by side, so the seconds are not those of a clock."""
+        """All rows' tokens and seconds. Rows run side by side, so the seconds exceed the time that passed."""
         return sum((row.usage for row in self.rows if row is not None), Usage())
 
     def __len__(self) -> int:
@@ -94,22 +93,21 @@ class MapResult(Sequence[Any]):
         return self.values[at]
 
     def __repr__(self) -> str:
-        parts = [counted(len(self), "row")]
-        parts += [f"{n} {what}" for n, what in ((self._n_failed, "failed"), (len(self.pending), "did not run")) if n]
-        return f"<map of {', '.join(parts)}>"
+        missing = [f"{n} {what}" for n, what in ((self._n_failed, "failed"), (len(self.pending), "did not run")) if n]
+        return f"<map of {', '.join([counted(len(self), 'row'), *missing])}>"
 
     @property
     def _n_failed(self) -> int:
         return sum(row is not None and row.error is not None for row in self.rows)
 
     def keep(self, earlier: MapResult) -> None:
-        """Take over what an earlier run of the same work has done; raises OptionError where it was other work."""
+        """Take over the successful rows of an earlier run; raises OptionError if its prompts or settings differ."""
         if not self.is_like(earlier):
             raise OptionError("That result comes from other prompts or settings.", "Leave resume out to start again.")
         self.rows = [None if row is None or row.error is not None else row for row in earlier.rows]
 
     def is_like(self, other: MapResult) -> bool:
-        """Whether both are the same work: same prompts, same settings, and the same seed where one was given."""
+        """Whether prompts and settings are the same, and the seed too if one was given."""
         mine, theirs = ([p for p in one.source.prompts if isinstance(p, str)] for one in (self, other))
         given = self.settings.sampling.seed in (None, other.seed)
         return given and mine == theirs and _compared(self.settings) == _compared(other.settings)
@@ -131,24 +129,23 @@ def map_prompts(
     Args:
         prompts: a Series, a DataFrame (with a template), or an iterable of texts or mappings.
         template: the question, with the row's fields in braces, e.g. ``"Sort this letter: {}"``; see ``session/rows.py``.
-        schema: what each answer has to be: a JSON schema, or a type or model that pydantic understands.
-        resume: a result to go on from: rows that failed or did not run are asked (again). True goes on from the last map of
-            this model if that was interrupted and the same; False starts anew.
-        concurrency: how many rows are on their way at once; else twice the model's slots, or one with tools that are not
-            thread-safe, because such tools run in the calling thread.
+        schema: the schema of each answer: a JSON schema, or a type or model that pydantic understands.
+        resume: a result to continue: rows that failed or did not run are asked again. True continues the last map of this
+            model if that was interrupted and had the same prompts and settings; False starts again.
+        concurrency: most rows in progress at once. The default is twice the model's slots, or one if a tool is not
+            thread-safe, because that tool runs in the calling thread.
         progress: show a bar.
         settings: fields of :class:`~llm_magics.session.settings.TurnSettings`, e.g. ``system, tools, max_tokens, seed``.
 
-    Returns:
-        A MapResult; for pandas, a Series with the same index, whose ``errors`` says why a row is None (copies keep the
-        texts as ``attrs["errors"]``).
+    Returns a MapResult; for pandas, a Series with the same index. Its ``errors`` say why rows are None; copies of the Series
+    keep the errors' texts as ``attrs["errors"]``.
 
     Raises:
-        OptionError, SchemaError: before any row is asked. What a row raises is its ``error``.
+        OptionError, SchemaError: before any row is asked. An exception of one row becomes that row's ``error``.
         KeyboardInterrupt: with the MapResult so far as its ``partial``.
     """
     asked = TurnSettings(priority=PRIORITY).override(response_schema=schema, **settings)
-    asked.json_schema  # noqa: B018 (a schema that is none: say so before anything runs)
+    asked.json_schema  # noqa: B018 (raise for an invalid schema before anything runs)
     result = MapResult(read_rows(prompts, template), asked, seed_of(model, asked))
     _take_over(model, result, resume)
     _note_interrupted(model, None)
@@ -170,22 +167,19 @@ def _note_interrupted(model: Model, result: MapResult | None) -> None:
     key = id(model)
     _interrupted.pop(key, None)
     if result is not None:
-        try:
+        with suppress(TypeError):  # a Model that cannot be weakly referenced: its user has the interrupt's ``partial``
             _interrupted[key] = weakref.ref(model, lambda _: _interrupted.pop(key, None)), result
-        except TypeError:
-            pass  # a Model with slots and no room for a weak reference: its user has the interrupt's ``partial``
 
 
 def _take_over(model: Model, result: MapResult, resume: MapResult | bool) -> None:
     earlier = _interrupted.get(id(model), (None, None))[1] if resume is True else resume
-    if not isinstance(earlier, MapResult) or (resume is True and not result.is_like(earlier)):
-        return
-    result.keep(earlier)
-    result.seed = earlier.seed
+    if isinstance(earlier, MapResult) and (resume is not True or result.is_like(earlier)):
+        result.keep(earlier)
+        result.seed = earlier.seed
 
 
 class _Run:
-    """The rows of one map on their way through a model. Workers write each row into the result as soon as it is done."""
+    """One map in progress. Workers write each row into the result as soon as it is done."""
 
     def __init__(self, model: Model, result: MapResult, concurrency: int | None, progress: bool) -> None:
         self.model = model
@@ -199,7 +193,7 @@ class _Run:
         self._done: SimpleQueue[int | BaseException] = SimpleQueue()
 
     def go(self) -> None:
-        """Answer every row that is left, in this thread or in several."""
+        """Ask every pending row, in this thread or in several."""
         total = len(self.result)
         with front_end_bar()(total=total, initial=total - len(self.todo), unit="row", disable=not self.progress) as bar:
             for at in self._in_this_thread() if self.width <= 1 else self._in_threads():
@@ -223,7 +217,7 @@ class _Run:
                     raise at
                 yield at
         finally:
-            self._stop.set()  # whoever still waits for the model gives up at the model's next word
+            self._stop.set()  # workers stop at their model's next event
 
     def _work(self, thread: str) -> None:
         while not self._stop.is_set():
@@ -233,7 +227,7 @@ class _Run:
                 return
             try:
                 row = self._answer(at, thread)
-            except (KeyboardInterrupt, SystemExit) as end:  # meant for whoever waits for the map
+            except (KeyboardInterrupt, SystemExit) as end:  # raised again in the thread that waits for the map
                 self._done.put(end)
                 return
             if row is not None:
@@ -241,7 +235,7 @@ class _Run:
                 self._done.put(at)
 
     def _answer(self, at: int, thread: str) -> Row | None:
-        """Ask one row; None where the map was stopped meanwhile."""
+        """Ask one row; None if the map was stopped meanwhile."""
         source, settings = self.result.source, self.result.settings
         label, prompt = source.labels[at], source.prompts[at]
         if isinstance(prompt, LLMMagicsError):
@@ -279,7 +273,7 @@ def row_seed(seed: int, row: int) -> int:
 
 
 def seed_of(model: Model, settings: TurnSettings) -> int:
-    """The seed given, else the model's own, else one drawn now."""
+    """The given seed, else the model's own, else a new one."""
     own = getattr(getattr(model, "sampling", None), "seed", None)
     given = settings.sampling.seed if settings.sampling.seed is not None else own
     return random.SystemRandom().getrandbits(32) if given is None else int(given)
@@ -296,7 +290,7 @@ def _width(model: Model, settings: TurnSettings, concurrency: int | None) -> int
 
 
 def _compared(settings: TurnSettings) -> Any:
-    """What makes two maps the same work, tools and schemas by what the model sees of them."""
+    """What must be equal for a map to be resumed: tools and schemas are compared by what the model sees of them."""
     sampling = replace(settings.sampling, seed=None)
     plain = replace(settings, tools=(), tool_choice="auto", response_schema=None, sampling=sampling)
     return plain, settings.tool_choice, settings.json_schema, [tool.spec for tool in settings.tools]
@@ -306,8 +300,7 @@ def _warn_of_errors(result: MapResult) -> None:
     if result.errors:
         label, error = next(iter(result.errors.items()))
         where = "attrs['errors']" if result.source.index is not None else ".errors"
-        what = f"{result._n_failed} of {len(result)} rows failed, e.g. {label!r}: {error} See {where}."
-        warnings.warn(what, stacklevel=4)
+        warnings.warn(f"{result._n_failed} of {len(result)} rows failed, e.g. {label!r}: {error} See {where}.", stacklevel=4)
 
 
 def _series(result: MapResult) -> Any:
@@ -316,5 +309,5 @@ def _series(result: MapResult) -> Any:
     made = pandas.Series(result.values, index=result.source.index, name=result.source.name, dtype=object)
     series = made if result.errors else made.infer_objects()  # a failed row stays None
     series.attrs["errors"] = {label: str(error) for label, error in result.errors.items()}
-    object.__setattr__(series, "errors", result.errors)  # as a MapResult has them; what pandas makes of the Series keeps attrs
+    object.__setattr__(series, "errors", result.errors)  # like MapResult.errors; copies of the Series keep only attrs
     return series

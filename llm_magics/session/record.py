@@ -1,7 +1,7 @@
-"""What a saved turn says of how it came about: hashes of what the model was asked, and with ``--record`` what a replay needs.
+"""The provenance of a saved turn: hashes of what the model was asked, and with ``--record`` what a replay needs.
 
-**Hashes.** A HASH is the SHA-256, in hex, of a value's canonical JSON (:mod:`llm_magics.canonical`). Messages and tools are
-hashed in OpenAI's form (:mod:`llm_magics.wire`), a text as a JSON string.
+A HASH is the SHA-256, in hex, of a value's canonical JSON (:mod:`llm_magics.canonical`). Messages and tools are hashed in
+OpenAI's form (:mod:`llm_magics.wire`), a text as a JSON string.
 
 **Always saved**, as ``record`` of each step::
 
@@ -10,21 +10,20 @@ hashed in OpenAI's form (:mod:`llm_magics.wire`), a text as a JSON string.
      "max_tokens": null, "stop": [], "tool_choice": "auto", "thinking": null,
      "request": {"earlier": 4, "messages": HASH, "system": HASH, "tools": HASH, "settings": HASH}}
 
-``earlier`` counts the conversation's messages in front of the turn. ``messages`` is the hash of the turn's own messages that
-the step was sent, ``settings`` that of all else in the request. Each turn hashes its own messages alone: a hash over the whole
-conversation would let a secret that an earlier turn masks be guessed.
+``earlier`` counts the conversation's messages before the turn. ``messages`` hashes the turn's own messages that the step was
+sent, ``settings`` the rest of the request. Earlier messages are not hashed: a hash over the whole conversation would help to
+guess a secret that is masked in an earlier turn.
 
-**Saved with** ``--record``: the ids that each step generated (``token_ids``), and its ``recording``::
+**Saved with** ``--record``: each step's generated ``token_ids``, and its ``recording``::
 
     {"text": "the answer as the model wrote it, markers included",
      "prompt": "text that the prompt adds", "prompt_token_ids": [...], "prompt_kept": 120, "prompt_after": "TURN/STEP",
      "prompt_hash": HASH, "tools": {"weather": HASH}, "response_schema": HASH, "schemas": {HASH: {...}}}
 
-A prompt is saved as what it adds. The whole prompt is the first ``prompt_kept`` ids of the *sequence* of the recorded step
-before it (its prompt and what it generated), which ``prompt_after`` names, and then ``prompt_token_ids``, whose text is
-``prompt``. ``prompt_hash`` is the hash of that text. ``schemas`` holds a
-tool's description, or the schema of the answer, in the first recorded turn that uses it; later turns name its hash alone.
-What looks like a secret is masked in all of these, and with a masked text its token ids and hashes are left out.
+The whole prompt is the first ``prompt_kept`` ids of the *sequence* (prompt and generated ids) of the recorded step that
+``prompt_after`` names, followed by ``prompt_token_ids``. ``prompt`` is the text of those, ``prompt_hash`` the text's hash.
+``schemas`` holds a tool's description, or the answer's schema, in the first recorded turn that uses it; later turns hold the
+hash alone. Whatever looks like a secret is masked, and the token ids and hashes of a masked text are left out.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ _SETTINGS = (
 
 
 def request_hashes(request: Request, earlier: int) -> dict[str, Any]:
-    """The hashes of one step's request, of whose messages (the system prompt aside) ``earlier`` stand in front of the turn."""
+    """The hashes of one step's request; ``earlier`` of its messages (not counting the system prompt) are from earlier turns."""
     opening = [message for message in request.messages[:1] if message.role == "system"]
     settings = {name: getattr(request, name) for name in _SETTINGS}
     sampling = {f.name: value for f in fields(Sampling) if (value := getattr(request.sampling, f.name)) not in (None, ())}
@@ -61,37 +60,37 @@ def request_hashes(request: Request, earlier: int) -> dict[str, Any]:
 
 
 class SchemaBook:
-    """Which recorded turn of a notebook holds which schema. Threads may share one."""
+    """Which recorded turn of a notebook holds which schema. Thread-safe."""
 
     def __init__(self) -> None:
         self._holders: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def claim(self, turn: str, schemas: Mapping[str, Any]) -> dict[str, Any]:
-        """Give those of ``schemas``, by hash, that no turn holds yet; ``turn`` holds them from now on."""
+        """Return the schemas, by hash, that no turn holds yet; from now on ``turn`` holds them."""
         with self._lock:
             new = {key: schema for key, schema in schemas.items() if key not in self._holders}
             self._holders |= dict.fromkeys(new, turn)
             return new
 
     def release(self, turns: Iterable[str]) -> None:
-        """Forget turns that are not saved any more: whoever uses their schemas next holds them."""
+        """Forget turns that are no longer saved: the next turn that uses their schemas will hold them."""
         gone = set(turns)
         with self._lock:
             self._holders = {key: turn for key, turn in self._holders.items() if turn not in gone}
 
 
 def schemas_in(trace: Transcript) -> dict[str, Any]:
-    """The schemas that a recorded turn holds, by their hashes."""
+    """The schemas that a recorded turn holds, by hash."""
     held = (step.recording.get("schemas") for step in trace.steps)
     return {str(key): schema for schemas in held if isinstance(schemas, Mapping) for key, schema in schemas.items()}
 
 
 @dataclass(slots=True)
 class Recorder:
-    """Completes the record of one turn's steps. ``schemas`` is None where the turn is not recorded.
+    """Completes the record of one turn's steps. ``schemas`` is None if the turn is not recorded.
 
-    ``sequence`` is what the recorded step before has in the model's context, and ``after`` that step's name.
+    ``sequence`` are the ids of the last recorded step's prompt and answer; ``after`` is that step's name.
     """
 
     turn: str = ""
@@ -102,15 +101,15 @@ class Recorder:
 
     @classmethod
     def of(cls, turn: str, traces: Iterable[Transcript], earlier: int, schemas: SchemaBook | None) -> Recorder:
-        """The recorder of a turn that stands behind the turns of ``traces``."""
+        """The recorder of the turn that follows ``traces``."""
         return cls(turn, earlier, schemas, *(sequence_of(traces) if schemas is not None else ([], "")))
 
     def asking(self, request: Request) -> Request:
-        """The request, with what the model need not record again."""
+        """The request, with the ids that the model need not record again."""
         return request if self.schemas is None else replace(request, known=tuple(self.sequence))
 
     def completed(self, end: ModelEnd, request: Request, step: int) -> ModelEnd:
-        """The end of a step with its hashes, and with its recording where the turn is recorded."""
+        """The end of a step with its hashes and, if the turn is recorded, its recording."""
         record = {**end.record, "request": request_hashes(request, self.earlier)}
         if self.schemas is None:
             return replace(end, record=record)
@@ -128,9 +127,9 @@ class Recorder:
 
 
 def sequence_of(traces: Iterable[Transcript]) -> tuple[list[int], str]:
-    """The ids that the last recorded step of a conversation has in the model's context, and its name.
+    """The ids of the prompt and answer of a conversation's last recorded step, and the step's name.
 
-    Both are empty where nothing is recorded, or where a part of it is missing, e.g. because it was masked.
+    Both are empty if no step is recorded or a part is missing, e.g. masked.
     """
     ids: list[int] = []
     name = ""
@@ -141,14 +140,14 @@ def sequence_of(traces: Iterable[Transcript]) -> tuple[list[int], str]:
             added = _added(step.recording, len(ids), name)
             if added is None:
                 ids, name = [], ""
-                continue
-            ids[step.recording["prompt_kept"] :] = (*added, *step.token_ids)
-            name = f"{trace.turn}/{number}"
+            else:
+                ids[step.recording["prompt_kept"] :] = (*added, *step.token_ids)
+                name = f"{trace.turn}/{number}"
     return ids, name
 
 
 def _added(recording: Mapping[str, Any], n_known: int, name: str) -> list[int] | None:
-    """What a step's prompt adds to what is known; None where it does not say, or begins with something else."""
+    """The ids that a step's prompt adds to the known ones; None if they are missing or follow another sequence."""
     kept, added = recording["prompt_kept"], recording.get("prompt_token_ids")
     if type(kept) is not int or not isinstance(added, (list, tuple)) or not all(type(item) is int for item in added):
         return None

@@ -1,8 +1,8 @@
-"""From what a user has (a list, a Series, a DataFrame, any iterable) to the rows of a map: one prompt and one label each.
+"""From a list, a Series, a DataFrame or any iterable to the rows of a map: one prompt and one label each.
 
 A template names the row's fields in single braces: ``{column}`` of a DataFrame or a mapping, ``{}`` (or the Series' own name)
-for a row that is one value. ``{{`` and ``}}`` are braces; any other brace, e.g. of JSON, stands for itself. Fields are looked
-up and written with ``str``, never evaluated.
+for a row that is one value. ``{{`` and ``}}`` are literal braces; any other brace, e.g. in JSON, stays as it is. Fields are
+written with ``str``, never evaluated.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MISSING = "There is no value in this row."
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What a map goes through. A prompt may be the error that says why its row has none. ``index`` is pandas' own, or None."""
+    """The rows of a map. A prompt may be the error that explains why its row has none. ``index`` is pandas' own, or None."""
 
     labels: tuple[Any, ...]
     prompts: tuple[str | LLMMagicsError, ...]
@@ -31,11 +31,11 @@ class Rows:
 
 
 def read_rows(given: Any, template: str | None = None) -> Rows:
-    """Read rows off a Series, a DataFrame (whose columns the template names), or any finite iterable of texts or mappings.
+    """Read the rows of a Series, a DataFrame (whose columns the template names), or any finite iterable of texts or mappings.
 
-    Raises OptionError where there can be no rows, or where the template names a field that no row has.
+    Raises OptionError if ``given`` cannot be rows, or if the template names a field that no row has.
     """
-    pandas = sys.modules.get("pandas")  # nobody has a Series who has not imported it
+    pandas = sys.modules.get("pandas")  # imported by whoever made the Series
     if pandas is not None and isinstance(given, pandas.DataFrame):
         if template is None:
             raise OptionError("A DataFrame has no text of its own.", 'Give template="... {column} ...", or map one column.')
@@ -70,7 +70,7 @@ def _fields(row: Any, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _check(template: str, known: Mapping[str, Any] | None) -> None:
-    """Refuse a name that no row has, and a template that has no place for a row: every prompt would be the same."""
+    """Refuse a field that no row has, and a template without any field: every prompt would be the same."""
     written = [found[1] for found in _FIELD.finditer(template) if found[1] is not None]
     for name in written:
         if known is not None and name not in known and (name.isidentifier() or not name):
@@ -103,10 +103,8 @@ def _filled(template: str, fields: Mapping[str, Any], known: Mapping[str, Any]) 
 
 
 def _missing(value: Any) -> bool:
-    """None, NaN, NaT and pandas' NA: what no text can be made of."""
-    if value is None:
-        return True
+    """Whether this is None, NaN, NaT or pandas' NA."""
     try:
-        return bool(value != value)  # only what is not a number differs from itself
+        return value is None or bool(value != value)  # NaN and NaT differ from themselves
     except (TypeError, ValueError):
         return type(value).__name__ == "NAType"

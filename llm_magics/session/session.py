@@ -1,8 +1,7 @@
 """A conversation with a model that may use tools: history, threads, and turns one can iterate over.
 
-``session.turn(text)`` is a synchronous pull generator: whoever iterates decides the pace, and closing it (or an interrupt) ends
-the turn. The history is derived from the events that flowed (see :mod:`llm_magics.session.history`), so it is valid at any
-moment.
+``session.turn(text)`` is a synchronous pull generator: the caller sets the pace, and closing the generator (or an interrupt)
+ends the turn. The history is derived from the turn's events (:mod:`.history`), so it is always valid.
 """
 
 from __future__ import annotations
@@ -36,10 +35,10 @@ _MAX_NESTED = 4
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Reply:
-    """What came of one turn. ``trace`` is all of it as a value: it goes to JSON and back.
+    """The outcome of one turn. ``trace`` holds the whole turn and can be saved as JSON.
 
-    ``text`` and ``reasoning`` are those of the last answer, ``tool_calls`` all calls of the turn in order, ``messages`` what
-    the history keeps of it, the user's message first (empty where the model said nothing).
+    ``text`` and ``reasoning`` belong to the last answer; ``tool_calls`` are all calls of the turn in order. ``messages`` are
+    the turn's part of the history, the user's message first; empty if the model said nothing.
     """
 
     messages: tuple[Message, ...]
@@ -51,8 +50,8 @@ class Reply:
         return cls(turn.messages, turn.trace, turn.settings.response_schema if turn.settings else None)
 
     def __repr__(self) -> str:
-        head = " ".join(self.text.split())
-        head = head if len(head) <= _HEAD else f"{head[: _HEAD - 1]}…"
+        text = " ".join(self.text.split())
+        head = text if len(text) <= _HEAD else f"{text[: _HEAD - 1]}…"
         counts = [(self.usage.completion_tokens, "token"), (len(self.tool_calls), "tool call")]
         said = [counted(n, noun) for n, noun in counts if n]
         said += [] if self.finish_reason == "stop" else [self.finish_reason]
@@ -80,13 +79,13 @@ class Reply:
 
     @property
     def value(self) -> Any:
-        """The answer as what ``response_schema`` asked for; raises SchemaError where it is not valid. None without a schema."""
+        """The answer, read by ``response_schema``; None without a schema. Raises SchemaError for an invalid answer."""
         return None if self.response_schema is None else value_of(self.text, self.response_schema)
 
     @property
     def _last(self) -> Message:
-        answers = [message for message in self.messages if message.role == "assistant"]
-        return answers[-1] if answers else Message("assistant")
+        answers = (message for message in reversed(self.messages) if message.role == "assistant")
+        return next(answers, Message("assistant"))
 
     def __str__(self) -> str:
         return self.text
@@ -96,21 +95,20 @@ class Session:
     """One thread of conversation with a model.
 
     Args:
-        model: anything that is a Model; it stays the caller's to close.
-        tools: what the model may call: tools, or plain functions.
+        model: any Model; the caller closes it.
+        tools: the tools or plain functions that the model may call.
         system: the system prompt.
-        seed: for the sampler; None draws one for each step.
-        thread: the thread's name; models keep their cache by it.
+        seed: the sampler's seed; None draws a new seed for each step.
+        thread: the thread's name; models keep one cache per thread.
         sampling: how to draw tokens.
         max_steps: most answers of the model in one turn; short for ``limits=Limits(steps=...)``.
         limits: how far one turn may go.
-        approve: "auto" runs what would ask, "ask" asks for every call, "deny" runs none; None leaves it to each tool.
-        asker: puts approvals before a person. Without one nobody can be asked, and what needs a yes is refused.
-        settings: any other field of :class:`~llm_magics.session.settings.TurnSettings`, as the default of every turn, and
-            ``max_calls`` (most calls in one answer). ``record=True`` keeps in the saved ``reply.trace`` what a replay needs
-            (:mod:`llm_magics.session.record`).
+        approve: "auto" runs calls that would ask, "ask" asks for every call, "deny" runs none; None follows each tool's policy.
+        asker: asks a person to approve a call. Without an asker, calls that need approval are refused.
+        settings: defaults for every turn: other fields of :class:`~llm_magics.session.settings.TurnSettings`, and ``max_calls``
+            (most calls in one answer). ``record=True`` saves what a replay needs (:mod:`llm_magics.session.record`).
 
-    ``schemas`` knows which recorded turn holds which tool's description; sessions of one notebook share one.
+    ``schemas`` records which turn holds which tool's description; the sessions of one notebook share it.
     """
 
     def __init__(
@@ -138,7 +136,7 @@ class Session:
         self.schemas = SchemaBook()
         self.nested: list[Session] = []
         self._turns: tuple[Turn, ...] = ()
-        self._failed: Turn | None = None  # the latest turn, if it failed before anything was said
+        self._failed: Turn | None = None  # the latest turn, if it failed before the model said anything
         self._running: GeneratorType[Event, None, None] | None = None
         self._runs_in = 0
 
@@ -150,23 +148,23 @@ class Session:
     def turn(
         self, text: str, *, turn: str | None = None, replaces: str | None = None, **overrides: Any
     ) -> Generator[Event, None, None]:
-        """Ask, and yield what happens as it happens. Iterate under ``contextlib.closing``.
+        """Ask, and yield the turn's events as they happen. Iterate under ``contextlib.closing``.
 
-        A turn that is asked while a tool of this session runs gets a thread of its own, in ``session.nested``.
+        If a tool of this session asks, the turn runs in a new thread, kept in ``session.nested``.
 
         Args:
             text: the user's message.
-            turn: a name for the turn, e.g. its cell's. A turn of that name is replaced, and those behind it are dropped.
-            replaces: the name of the turn to replace, where it is another one.
+            turn: a name for the turn, e.g. its cell's id. It replaces a turn of the same name, and later turns are dropped.
+            replaces: the name of the turn to replace, if it is not ``turn``.
             overrides: fields of TurnSettings for this turn alone, and ``seed``, ``max_steps`` and ``max_calls``.
 
         Raises:
             OptionError: at once, for an override that cannot be understood or met.
-            LLMMagicsError: while iterating, when the model fails. KeyboardInterrupt passes through. Both after a TurnEnd.
-                A turn that failed before the model had said anything does not join the conversation; ``reply`` tells of it.
+            LLMMagicsError: while iterating, after a TurnEnd, if the model fails; KeyboardInterrupt passes through likewise.
+                If the model had said nothing by then, the turn does not join the conversation; ``reply`` still returns it.
         """
         settings = self.settings.override(**overrides)
-        settings.json_schema  # noqa: B018 (a schema that is none is the caller's mistake: say it before anything runs)
+        settings.json_schema  # noqa: B018 (an invalid schema is the caller's mistake: raise before anything runs)
         if self._inside_own_tool():
             return self._nest().turn(text, turn=turn, **overrides)
         self._finish_open_turn()
@@ -175,7 +173,7 @@ class Session:
         return running
 
     def ask(self, text: str, **overrides: Any) -> Reply:
-        """Ask, wait for the end of the turn, and give the Reply. Arguments and errors as in :meth:`turn`."""
+        """Ask, wait for the end of the turn, and return the Reply. Arguments and errors as in :meth:`turn`."""
         if self._inside_own_tool():
             return self._nest().ask(text, **overrides)
         with contextlib.closing(self.turn(text, **overrides)) as events:
@@ -185,32 +183,29 @@ class Session:
 
     @property
     def reply(self) -> Reply | None:
-        """What came of the latest turn, also of one that failed or still runs; None before the first."""
+        """The outcome of the latest turn, even if it failed or still runs; None before the first turn."""
         latest = self._failed or (self._turns[-1] if self._turns else None)
         return Reply.of(latest) if latest else None
 
     def find(self, turn: str) -> Turn | None:
-        """The turn of that name, also a nested one, or the latest one that failed; None if there is none."""
+        """The turn with this name among all turns, nested ones and the latest failed one included; None if there is none."""
         known = (*self._turns, self._failed) if self._failed else self._turns
         found = next((one for one in known if one.id == turn), None)
         return found or next((one for child in self.nested if (one := child.find(turn))), None)
 
     def reply_to(self, turn: str) -> Reply | None:
-        """What came of the turn that :meth:`find` finds."""
+        """The outcome of the turn that :meth:`find` finds."""
         found = self.find(turn)
         return Reply.of(found) if found else None
 
     def request(self, text: str, *, replaces: str | None = None, **overrides: Any) -> Request:
-        """The first request that such a turn would send; nothing is sent, and the conversation stays as it is."""
+        """The first request that this turn would send; nothing is sent, and the conversation does not change."""
         before, settings = messages_of(self.parted(replaces)[0]), self.settings.override(**overrides)
         return TurnLoop(self.model, settings, before, Turn("", Transcript(prompt=text)), self.thread, self.asker).request(0)
 
-    def _run(
-        self, text: str, turn: Turn, replaces: str | None, settings: TurnSettings
-    ) -> Generator[Event, None, None]:
+    def _run(self, text: str, turn: Turn, replaces: str | None, settings: TurnSettings) -> Generator[Event, None, None]:
         dropped = self.rewind(replaces or turn.id)
-        before = self.history
-        traces = (one.trace for one in self._turns)
+        before, traces = self.history, (one.trace for one in self._turns)
         recorder = Recorder.of(turn.id, traces, len(before), self.schemas if settings.record else None)
         loop = TurnLoop(self.model, settings, before, turn, self.thread, self.asker, self, recorder)
         self._turns, self._failed = (*self._turns, turn), None
@@ -228,14 +223,14 @@ class Session:
             turn.cut()
 
     def _inside_own_tool(self) -> bool:
-        """Whether the caller is a tool that this session's running turn has called, in its thread or in one of its own."""
+        """Whether the caller is a tool of this session's running turn, in the turn's thread or in another one."""
         running = self._running
         if running is None or not running.gi_running:
             return False
         return self._runs_in == threading.get_ident() or self in inside.get()
 
     def _finish_open_turn(self) -> None:
-        """End a turn whose generator was left lying about; one that runs in another thread is somebody else's."""
+        """End a turn whose generator was abandoned. Raises LLMMagicsError if the turn runs in another thread."""
         running, self._running = self._running, None
         if running is not None:
             try:
@@ -247,16 +242,15 @@ class Session:
     def _nest(self) -> Session:
         depth = sum(isinstance(owner, Session) for owner in inside.get())
         if depth >= _MAX_NESTED:
-            raise LLMMagicsError(f"Turns are nested {depth} deep: a tool keeps asking.", "Let a tool answer by itself.")
-        child = self.fork(f"{self.thread}/{len(self.nested) + 1}", turns=())
-        self.nested.append(child)
-        return child
+            raise LLMMagicsError(f"Turns are nested {depth} deep: a tool keeps asking the model.", "Answer without the model.")
+        self.nested.append(self.fork(f"{self.thread}/{len(self.nested) + 1}", turns=()))
+        return self.nested[-1]
 
     # --- history --------------------------------------------------------------------------------------------------------
 
     @property
     def history(self) -> tuple[Message, ...]:
-        """The conversation so far, without the system prompt. Valid at any moment: every call has exactly one result."""
+        """The conversation so far, without the system prompt. Always valid: every call has exactly one result."""
         return messages_of(self._turns)
 
     @property
@@ -265,12 +259,12 @@ class Session:
         return self._turns
 
     def parted(self, turn: str | None) -> tuple[tuple[Turn, ...], tuple[Turn, ...]]:
-        """The turns before the one of that name, and those from it on; all are before it if there is none."""
+        """The turns before the one with this name, and the turns from it on. If no turn has the name, the second is empty."""
         at = next((at for at, one in enumerate(self._turns) if one.id == turn), len(self._turns))
         return self._turns[:at], self._turns[at:]
 
     def rewind(self, turn: str) -> tuple[Turn, ...]:
-        """Drop the turn of that name and all behind it; gives what was dropped, nothing if there is none."""
+        """Drop the turn with this name and all later ones; returns the dropped turns."""
         self._turns, dropped = self.parted(turn)
         self.schemas.release(one.id for one in dropped)
         return dropped
@@ -283,43 +277,43 @@ class Session:
         self.nested.clear()
 
     def restore(self, traces: Iterable[Transcript]) -> None:
-        """Go on from saved turns, e.g. those of a notebook's outputs."""
+        """Continue from saved turns, e.g. those of a notebook's outputs."""
         self._finish_open_turn()
         self._turns, self._failed = tuple(Turn(trace.turn, trace.finish("interrupted")) for trace in traces), None
         for turn in self._turns:
             self.schemas.claim(turn.id, schemas_in(turn.trace))
 
     def adopt(self, turn: Turn) -> None:
-        """Put a fork's turn in the place of the newest turn, which has the same name; raises OptionError where it has not."""
+        """Replace the newest turn with a fork's turn of the same name; raises OptionError if the names differ."""
         if not self._turns or self._turns[-1].id != turn.id:
             raise OptionError(f"The conversation {self.thread!r} has moved on.", "Run that cell again.")
         self._turns = (*self._turns[:-1], turn)
 
     def fork(self, thread: str | None = None, *, turns: Iterable[Turn] | None = None, model: Model | None = None) -> Session:
-        """Copy the session into a new thread: its model (or ``model``), its settings, its turns so far (or ``turns``)."""
+        """Copy the session into a new thread: the model (or ``model``), the settings, the turns so far (or ``turns``)."""
         copy = Session(model or self.model, thread=thread or f"{self.thread}-fork-{uuid.uuid4().hex[:4]}", asker=self.asker)
         copy.settings, copy.schemas = self.settings, self.schemas
         copy._turns = tuple(one for one in self._turns if one.over) if turns is None else tuple(turns)
         return copy
 
     def configure(self, **settings: Any) -> None:
-        """Change defaults of the turns to come; raises OptionError like :meth:`turn`."""
+        """Change the defaults of later turns; raises OptionError like :meth:`turn`."""
         if "thread" in settings:
             raise OptionError("A session's thread cannot be renamed.", "Use session.fork(NAME).")
         self.settings = self.settings.override(**settings)
 
 
 def _stale(dropped: tuple[Turn, ...]) -> list[Event]:
-    """Say that turns behind a replaced one are gone."""
+    """The notice that turns after a replaced one were removed."""
     later = len(dropped) - 1
     if later < 1:
         return []
-    which = "A later turn" if later == 1 else f"{later} later turns"
-    return [Notice(f"{which} answered the old version and left the conversation: run their cells again.", "warning")]
+    which = "a later turn was removed. Run its cell" if later == 1 else f"{later} later turns were removed. Run their cells"
+    return [Notice(f"This cell was run again, so {which} again.", "warning")]
 
 
 def _after_first(events: Iterator[Event], extra: Iterable[Event]) -> Iterator[Event]:
-    """Put ``extra`` behind the first event, so that a turn still begins with its TurnStart."""
+    """Insert ``extra`` after the first event, so that a turn still begins with its TurnStart."""
     yield next(events)
     yield from extra
     yield from events

@@ -1,4 +1,4 @@
-"""How one turn is to be answered: the session's defaults with the turn's own words laid over them."""
+"""The settings of one turn: the session's defaults, overridden by what the turn itself gives."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _AGAIN = "Ask again, or allow more tokens."
 
 @dataclass(frozen=True, slots=True)
 class TurnSettings:
-    """Everything a turn is asked with besides its text. All but the last four go to the model as they are (see Request).
+    """Everything a turn is asked with besides its text. All but the last three go to the model (see Request).
 
-    Beside these names, a turn takes short ones: each field of Sampling, e.g. ``seed``, ``max_steps`` for ``limits.steps``, and
-    ``max_calls`` for both ``limits.calls`` and ``limits.recovered_calls``.
-    ``tools`` may be plain functions. ``response_schema`` is a JSON schema or anything that pydantic makes one of: a model, a
-    dataclass, ``list[int]``. ``approve`` None leaves the policy to each tool. ``record`` saves what a replay needs too.
+    A turn also takes short names: each field of Sampling, e.g. ``seed``; ``max_steps`` for ``limits.steps``; ``max_calls`` for
+    both ``limits.calls`` and ``limits.recovered_calls``. ``tools`` may be plain functions. ``response_schema`` is a JSON schema
+    or a type that pydantic can describe: a model, a dataclass, ``list[int]``. ``approve`` None follows each tool's policy.
+    ``record`` also saves what a replay needs.
     """
 
     system: str = ""
@@ -43,11 +43,9 @@ class TurnSettings:
     record: bool = False
 
     def __post_init__(self) -> None:
-        if len({tool.name for tool in self.tools}) < len(self.tools):
-            names = [tool.name for tool in self.tools]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise OptionError(f"Two tools are called {twice!r}.", "Give one of them another name: @tool(name=...).")
         offered = [tool.name for tool in self.tools]
+        if twice := [name for name in offered if offered.count(name) > 1]:
+            raise OptionError(f"Two tools are called {twice[0]!r}.", "Give one of them another name: @tool(name=...).")
         if self.tool_choice not in ("auto", "none", "required", *offered):
             hint = near(self.tool_choice, offered) or f"Choose one of {', '.join(('auto', 'none', 'required', *offered))}."
             raise OptionError(f"No tool called {self.tool_choice!r} is offered in this turn.", hint)
@@ -55,12 +53,11 @@ class TurnSettings:
             raise OptionError("A tool call is required, and no tool is offered.", "Offer at least one tool.")
 
     def override(self, **given: Any) -> TurnSettings:
-        """Lay ``given`` over these settings; raises OptionError for a name that is none."""
+        """Override these settings; raises OptionError for an unknown name."""
         known = {f.name for f in fields(self)}
-        for name in given:
-            if name not in known | _SHORT.keys():
-                raise OptionError(f"A turn has no setting {name!r}.", near(name, [*known, *_SHORT]))
-        plain = {name: _READ.get(name, _same)(value) for name, value in given.items() if name in known}
+        if unknown := [name for name in given if name not in known | _SHORT.keys()]:
+            raise OptionError(f"A turn has no setting {unknown[0]!r}.", near(unknown[0], [*known, *_SHORT]))
+        plain = {name: _READ[name](value) if name in _READ else value for name, value in given.items() if name in known}
         settings = replace(self, **plain)
         for name, set_in in _SHORT.items():
             if given.get(name) is not None:
@@ -69,12 +66,12 @@ class TurnSettings:
 
     @property
     def json_schema(self) -> JsonSchema | None:
-        """``response_schema`` as the JSON schema that the model is held to."""
+        """``response_schema`` as the JSON schema that is enforced."""
         return None if self.response_schema is None else schema_of(self.response_schema)
 
 
 def schema_of(given: Any) -> JsonSchema:
-    """Make the JSON schema that a model is held to of a schema, a pydantic model, or any type that pydantic understands."""
+    """The JSON schema to enforce for a schema, a pydantic model, or any type that pydantic understands."""
     if isinstance(given, Mapping):
         return given
     from pydantic import TypeAdapter
@@ -91,7 +88,7 @@ def schema_of(given: Any) -> JsonSchema:
 
 
 def value_of(text: str, given: Any) -> Any:
-    """Read an answer as what ``response_schema`` asked for; raises SchemaError where it is not valid."""
+    """Read an answer as ``response_schema`` describes; raises SchemaError if it is not valid."""
     import pydantic
 
     from llm_magics.tools.define.annotations import modern
@@ -100,7 +97,7 @@ def value_of(text: str, given: Any) -> Any:
         try:
             return pydantic.TypeAdapter(modern(given)).validate_json(text)
         except pydantic.ValidationError as error:
-            raise SchemaError(f"The answer is not what the schema asks for: {error}", _AGAIN) from error
+            raise SchemaError(f"The answer does not match the schema: {error}", _AGAIN) from error
     import json
 
     from llm_magics.schema.validate import validate
@@ -111,7 +108,7 @@ def value_of(text: str, given: Any) -> Any:
         raise SchemaError(f"The answer is not JSON: {error}.", _AGAIN) from error
     wrong = validate(value, given)
     if wrong:
-        raise SchemaError(f"The answer is not what the schema asks for: {'; '.join(wrong[:3])}.", _AGAIN)
+        raise SchemaError(f"The answer does not match the schema: {'; '.join(wrong[:3])}.", _AGAIN)
     return value
 
 
@@ -119,10 +116,6 @@ def _tools(given: Iterable[Tool | Callable[..., Any]]) -> tuple[Tool, ...]:
     if isinstance(given, Tool) or callable(given):
         given = (given,)
     return tuple(as_tool(one) for one in given)
-
-
-def _same(value: Any) -> Any:
-    return value
 
 
 _READ: dict[str, Callable[[Any], Any]] = {

@@ -18,7 +18,7 @@ class WayOut:
 
 
 def after(end: ModelEnd, final: bool) -> WayOut | None:
-    """The way out behind one answer of the model; None if its calls are to run. ``final``: it was asked for words alone."""
+    """The way out after one answer of the model; None if its calls should run. ``final``: it was asked for words alone."""
     if not end.message.tool_calls:
         return answered(end)
     if end.finish_reason not in ("tool_calls", "stop"):
@@ -27,7 +27,7 @@ def after(end: ModelEnd, final: bool) -> WayOut | None:
 
 
 def answered(end: ModelEnd) -> WayOut:
-    """The model has answered in words, perhaps not to the end."""
+    """The model has answered in words, perhaps incompletely."""
     told = [stopped(end)] if end.stopped else []
     if end.finish_reason == "length":
         told.append(Notice(_why_cut_off(end.usage), "warning"))
@@ -40,7 +40,7 @@ def cut_off_in_calls(end: ModelEnd) -> WayOut:
 
 
 def calls_for_words(end: ModelEnd) -> WayOut:
-    """The model was asked for words and answers with calls again."""
+    """The model was asked for words and has answered with calls again."""
     return WayOut("tool_calls", _not_run(end.message.tool_calls, "the model was to answer from the results it has"))
 
 
@@ -63,19 +63,19 @@ def out_of_steps(n_steps: int) -> WayOut:
 
 
 def stopped(end: ModelEnd) -> Event:
-    """Say that an answer was ended although the model would have gone on."""
+    """Say that an answer was stopped before the model ended it."""
     return Notice(f"The answer was stopped {end.stopped}.", "warning")
 
 
 def _why_cut_off(usage: Usage) -> str:
     if usage.context_size and usage.context_used >= usage.context_size:
         more = "load the model with a larger context (--ctx), or with --context-shift to drop the oldest turns"
-        return f"The answer was cut off where the context of {usage.context_size:,} tokens ends; {more}."
-    return "The answer was cut off at its limit of tokens; a larger max_tokens (in a cell --max-tokens) allows more."
+        return f"The answer was cut off at the end of the context of {usage.context_size:,} tokens; {more}."
+    return "The answer was cut off at its token limit; a larger max_tokens (in a cell --max-tokens) allows more."
 
 
 def _not_run(calls: tuple[ToolCall, ...], why: str) -> tuple[Event, ...]:
-    """Answer calls that nobody runs."""
+    """Give each call that does not run its result."""
     results = (ToolResult(call.id, call.name, f"Not run: {why}.") for call in calls)
     ends = (ToolEnd(index, result, "refused") for index, result in enumerate(results))
-    return (*ends, Notice(f"Its tool calls were not run: {why}.", "warning"))
+    return (*ends, Notice(f"The tool calls were not run: {why}.", "warning"))

@@ -142,8 +142,7 @@ def _of_entry(entry: CatalogEntry) -> ModelFile:
             return found
     remarks = f" Passed over: {'; '.join(passed_over)}." if passed_over else ""
     raise ModelNotFoundError(
-        f"{entry.name} is in the catalogue, but not on this machine.{remarks}",
-        f"Get it with `llm-magics pull {entry.name}`.",
+        f"{entry.name} is in the catalogue, but not on this machine.{remarks}", f"Get it with `llm-magics pull {entry.name}`."
     )
 
 

@@ -109,9 +109,7 @@ def _as_line(given: Any) -> Any:
 
 
 def _execute_python(
-    script_name: str,
-    arguments: Annotated[str, BeforeValidator(_as_line)] = "",
-    venv_path: str = "",
+    script_name: str, arguments: Annotated[str, BeforeValidator(_as_line)] = "", venv_path: str = ""
 ) -> Generator[str, None, ToolOutput]:
     """Run a Python script by its name and return what it prints.
 

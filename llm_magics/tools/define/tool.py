@@ -160,11 +160,7 @@ def tool(
     mock: Any = ...,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(
-    function: Callable[..., Any] | None = None,
-    *,
-    name: str | None = None,
-    description: str | None = None,
-    **options: Any,
+    function: Callable[..., Any] | None = None, *, name: str | None = None, description: str | None = None, **options: Any
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a function, method, coroutine function or generator function a tool, and register it under its name.
 
