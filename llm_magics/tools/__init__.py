@@ -1,4 +1,4 @@
-"""A function becomes a tool and is run. ``from llm_magics.tools import toolbox`` gives the tools that come with the package."""
+"""Defining and running tools. ``from llm_magics.tools import toolbox`` gives the tools that come with the package."""
 
 from __future__ import annotations
 

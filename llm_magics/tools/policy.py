@@ -1,11 +1,10 @@
-"""Who may run what, and how much of it: approval policies, limits of a turn, and decisions bound to what was shown.
+"""Approval policies, the limits of a turn, and decisions bound to what was shown.
 
-Three policies. ``auto`` runs at once, ``ask`` needs somebody's yes, ``deny`` never runs. A turn may set its own
-(``approve=``): it turns ``ask`` into ``auto`` or ``auto`` into ``ask``, and ``deny`` into nothing: what a tool's author
-forbade stays forbidden. A call that was recovered from a near miss and is not trusted (``ToolCall.trusted``) is asked about
-whatever the policy says: nobody but a person can tell whether the model meant it or quoted it.
+Three policies: ``auto`` runs at once, ``ask`` needs a person's approval, ``deny`` never runs. A turn's policy (``approve=``)
+replaces ``auto`` and ``ask``, but not ``deny``: what a tool's author forbade stays forbidden. A call recovered from a near miss
+and not trusted (``ToolCall.trusted``) always asks: only a person can tell whether the model meant or quoted it.
 
-An answer counts only for the digest of what was shown, which is computed anew right before the run.
+A decision counts only for the digest of what was shown, which is computed again right before the run.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ Verdict: TypeAlias = Literal["approve", "deny", "always"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How far one turn may go; ``None`` is no limit. Whatever limit is hit, the turn says so.
+    """How far one turn may go; ``None`` is unlimited. A turn that reaches a limit says so.
 
-    ``steps`` are answers of the model, the last one included. ``calls`` are those of one answer in the template's own syntax,
-    ``recovered_calls`` those that were read from near misses (see :mod:`.runaway`). ``tokens`` counts what the model generated
-    in the whole turn. ``seconds`` is wall-clock without the time somebody took to approve. ``result_chars`` caps what the model
-    reads of one result; a tool's own ``max_chars`` stands before it.
+    ``steps`` counts the model's answers, including the last. ``calls`` counts those of one answer in the template's own syntax,
+    ``recovered_calls`` those read from near misses (see :mod:`.runaway`). ``tokens`` are generated in the whole turn.
+    ``seconds`` are wall-clock, without the time a person takes to approve. ``result_chars`` caps what the model reads of one
+    result, unless the tool has its own ``max_chars``.
     """
 
     steps: int = 10
@@ -43,7 +42,7 @@ class Limits:
     result_chars: int = 8_000
 
     def __post_init__(self) -> None:
-        for name in ("steps", "calls", "recovered_calls", "tokens", "seconds", "result_chars"):
+        for name in self.__slots__:
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0):
                 raise OptionError(f"The limit {name} must be a positive number, not {value!r}.")
@@ -55,10 +54,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Somebody's answer to a ToolAsk: it holds for that ``digest`` alone. ``always`` lasts to the end of the turn.
-
-    ``asked`` is False if there was nobody who could be asked.
-    """
+    """The answer to the ToolAsk of ``digest``. "always" lasts to the turn's end; ``asked`` is False if nobody was there."""
 
     verdict: Verdict
     digest: str
@@ -67,23 +63,23 @@ class Decision:
 
 @runtime_checkable
 class Asker(Protocol):
-    """Puts a question before a person and waits. Nobody there to ask is a "deny"."""
+    """Asks a person and waits for the decision; "deny" if nobody can be asked."""
 
     def __call__(self, ask: ToolAsk) -> Decision: ...
 
 
 def nobody(ask: ToolAsk) -> Decision:
-    """Deny: the asker of a session where nobody can be asked."""
+    """The asker of a session without a person: it denies."""
     return Decision("deny", ask.digest, asked=False)
 
 
 def digest_of(call: ToolCall, shown: str) -> str:
-    """Hash what a person is shown: the call's name and arguments, and the text of what would run."""
+    """Hash what a person is shown: the call's name and arguments, and the text that would run."""
     return hashlib.sha256(json.dumps([call.name, call.arguments, shown]).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def check_approve(value: str) -> Approve:
-    """Check a policy's name."""
+    """Check a policy's name; raises OptionError."""
     for known in get_args(Approve):
         if value == known:
             return known
@@ -92,16 +88,16 @@ def check_approve(value: str) -> Approve:
 
 @dataclass(slots=True)
 class Gate:
-    """Decides for one turn which calls run, which are asked about, which are refused; remembers "always".
+    """Decides for one turn which calls run, which need approval, and which are refused; remembers "always".
 
-    "Always" covers a tool's later calls while its source is the one that was shown, and never a call that is not trusted.
+    "Always" covers a tool's later calls as long as its source is the one that was shown, but never untrusted calls.
     """
 
     floor: Approve | None = None
     always: set[tuple[str, str]] = field(default_factory=set)
 
     def rule(self, call: ToolCall, policy: Approve, source: str) -> tuple[Approve, str]:
-        """Say what becomes of a call, and why."""
+        """Decide about a call; returns the policy that holds and the reason."""
         if policy == "deny" or self.floor == "deny":
             return "deny", f"the policy of {call.name} is deny" if policy == "deny" else "this turn runs no tools"
         if not call.trusted:
@@ -111,6 +107,6 @@ class Gate:
         return self.floor or policy, ""
 
     def remember(self, decision: Decision, call: ToolCall, source: str) -> None:
-        """Keep an "always" for the tool and the source that it was given for."""
+        """Keep an "always" for the tool and the source it was given for."""
         if decision.verdict == "always":
             self.always.add((call.name, source))

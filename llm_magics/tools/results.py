@@ -1,6 +1,6 @@
-"""What a tool gave, twice: as text for the model, short, and as MIME bundles for the person.
+"""A tool's result in two forms: short text for the model, and MIME bundles for the person.
 
-Libraries are recognised by what is already imported: no tool result makes this module import pandas, matplotlib or Pillow.
+Values of pandas, matplotlib or Pillow are recognised without importing these libraries.
 """
 
 from __future__ import annotations
@@ -17,17 +17,15 @@ from llm_magics.errors import LLMMagicsError
 from llm_magics.plural import counted
 
 MimeBundle = Mapping[str, Any]
-NOBODY_ASKED = "nobody could be asked to approve this call"
-"""Why a call that needs a yes did not run where there is no person; in its result."""
-
-READER_CHARS = 100_000  # of one text output in the trace; more makes a notebook that nobody can open
+NOBODY_ASKED = "nobody could be asked to approve this call"  # in the result of a call that needs approval, without a person
+READER_CHARS = 100_000  # of one text output in the trace; with more, nobody can open the notebook
 _ROWS = 10  # of a table, for the model
 _SIGNATURES = {b"\x89PNG\r\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
 
 
 @dataclass(frozen=True, slots=True)
 class ToolOutput:
-    """A tool's outcome: ``text`` for the model, ``outputs`` for the person. A tool may return one itself to decide both."""
+    """A tool's outcome: ``text`` for the model, ``outputs`` for the person. A tool may return one to choose both."""
 
     text: str
     outputs: tuple[MimeBundle, ...] = ()
@@ -36,7 +34,7 @@ class ToolOutput:
 
 
 def render(value: Any, printed: str = "") -> ToolOutput:
-    """Turn a tool's value into an outcome; where there is no value, what it printed is the result."""
+    """Turn a tool's value into an outcome; without a value, the printed text is the result."""
     if isinstance(value, ToolOutput):
         return value
     if value is None:
@@ -45,15 +43,11 @@ def render(value: Any, printed: str = "") -> ToolOutput:
         return ToolOutput(value)
     if isinstance(value, BaseException):
         return render_error(value)
-    for kind in (_table, _picture, _bytes):
-        output = kind(value)
-        if output is not None:
-            return output
-    return _data(value)
+    return _table(value) or _picture(value) or _bytes(value) or _data(value)
 
 
 def render_error(error: BaseException) -> ToolOutput:
-    """Word an exception for the model in a line, for the person with its traceback."""
+    """Describe an exception: in one line for the model, with its traceback for the person."""
     if isinstance(error, LLMMagicsError):
         return ToolOutput(f"Error: {error}", is_error=True)
     if isinstance(error, SystemExit):
@@ -66,17 +60,16 @@ def render_error(error: BaseException) -> ToolOutput:
 
 
 def shorten(text: str, limit: int) -> str:
-    """Cut the middle out of ``text`` where it is longer than ``limit`` characters, and say so."""
+    """Cut the middle out of a text of more than ``limit`` characters, and say so in its place."""
     if len(text) <= limit:
         return text
     head = limit * 2 // 3
-    tail = limit - head
-    end = text[-tail:] if tail else ""
+    end = text[len(text) - limit + head :]
     return f"{text[:head]}\n[... {len(text) - limit:,} of {len(text):,} characters left out ...]\n{end}"
 
 
 def cap(output: ToolOutput, max_chars: int) -> ToolOutput:
-    """Hold an outcome to what the model may read and the notebook can carry; a cut is said in the text and as a warning."""
+    """Shorten an outcome to what the model may read and a notebook can hold. A cut shows in the text and as a warning."""
     outputs = tuple(
         {mime: shorten(data, READER_CHARS) if isinstance(data, str) and mime.startswith("text/plain") else data
          for mime, data in bundle.items()}
@@ -91,7 +84,7 @@ def cap(output: ToolOutput, max_chars: int) -> ToolOutput:
 
 
 def to_json(value: Any) -> str:
-    """Write a value as compact JSON; what JSON does not know is written as text."""
+    """Write a value as compact JSON; anything that JSON cannot express is written as text."""
     import json
 
     from pydantic_core import to_jsonable_python
@@ -101,7 +94,7 @@ def to_json(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Make an array or a scalar of numpy's kind a list or a number, anything else its repr."""
+    """The list or number of a numpy array or scalar; the repr of anything else."""
     to_list = getattr(value, "tolist", None)
     return to_list() if callable(to_list) else repr(value)
 
@@ -116,28 +109,23 @@ def _data(value: Any) -> ToolOutput:
 
 
 def _own_bundle(value: Any) -> MimeBundle:
-    """What an object says of itself in IPython's protocol, e.g. a chart's ``_repr_mimebundle_``."""
-    whole = getattr(value, "_repr_mimebundle_", None)
-    if callable(whole) and not isinstance(value, type):
-        try:
+    """What an object shows under IPython's display protocol, e.g. a chart's ``_repr_mimebundle_``."""
+    if isinstance(value, type):
+        return {}
+    whole, png = getattr(value, "_repr_mimebundle_", None), getattr(value, "_repr_png_", None)
+    try:
+        if callable(whole):
             found = whole(include=None, exclude=None)
-        except Exception:  # a broken repr must not turn a good result into an error
-            return {}
-        found = found[0] if isinstance(found, tuple) else found
-        return dict(found) if isinstance(found, Mapping) else {}
-    png = getattr(value, "_repr_png_", None)
-    if callable(png) and not isinstance(value, type):
-        try:
-            data = png()
-        except Exception:  # as above
-            return {}
-        if isinstance(data, bytes):
-            return {"image/png": _encoded(data), "text/plain": repr(value)}
-    return {}
+            found = found[0] if isinstance(found, tuple) else found
+            return dict(found) if isinstance(found, Mapping) else {}
+        data = png() if callable(png) else None
+    except Exception:  # a broken repr must not turn a good result into an error
+        return {}
+    return {"image/png": _encoded(data), "text/plain": repr(value)} if isinstance(data, bytes) else {}
 
 
 def _is(value: Any, module: str, name: str) -> bool:
-    """Whether ``value`` is an instance of a class of a module, if that module was ever imported."""
+    """Whether ``value`` is an instance of a module's class, if that module is imported."""
     kind = getattr(sys.modules.get(module), name, None)
     return isinstance(kind, type) and isinstance(value, kind)
 
@@ -149,16 +137,11 @@ def _table(value: Any) -> ToolOutput | None:
         return None
     rows, columns = value.shape
     kinds = ", ".join(f"{name} ({kind})" for name, kind in value.dtypes.items())
-    shown = value.head(_ROWS)
     more = f"\n({counted(rows - _ROWS, 'more row')})" if rows > _ROWS else ""
-    body = shown.to_csv(index=not _plain_index(value))
+    body = value.head(_ROWS).to_csv(index=not _is(value.index, "pandas", "RangeIndex"))
     text = f"A table of {counted(rows, 'row')} and {counted(columns, 'column')}: {kinds}\n{body}{more}".strip()
     bundle = {"text/html": value.to_html(max_rows=20, max_cols=20), "text/plain": value.to_string(max_rows=20, max_cols=20)}
     return ToolOutput(text, (bundle,))
-
-
-def _plain_index(table: Any) -> bool:
-    return _is(table.index, "pandas", "RangeIndex")
 
 
 def _picture(value: Any) -> ToolOutput | None:
@@ -175,7 +158,7 @@ def _picture(value: Any) -> ToolOutput | None:
     figure.savefig(buffer, format="png", bbox_inches="tight", dpi=96)
     pyplot = sys.modules.get("matplotlib.pyplot")
     if pyplot is not None:
-        pyplot.close(figure)  # else the inline backend shows it a second time below the cell
+        pyplot.close(figure)  # otherwise the inline backend shows it again below the cell
     return _image(describe_figure(figure), buffer.getvalue())
 
 
@@ -199,7 +182,7 @@ def _encoded(data: bytes) -> str:
 
 
 def describe_figure(figure: Any) -> str:
-    """Say in a few lines what a matplotlib figure shows, for a model that cannot see it."""
+    """Describe a matplotlib figure in a few lines, for a model that cannot see it."""
     axes = figure.get_axes()
     lines = [f"A figure with {counted(len(axes), 'plot')}."]
     for ax in axes:

@@ -1,7 +1,7 @@
-"""Arithmetic from text, evaluated over Python's syntax tree: numbers, operators, a table of functions, and nothing else.
+"""Arithmetic from text, evaluated over Python's syntax tree: numbers, operators and a table of functions only.
 
-Every operation is bounded before it is carried out: ``9^9^9^9`` is refused by the size its result would have, not by a timer.
-Libraries that evaluate expressions limit time or names, not that size.
+Every operation is bounded before it runs: ``9^9^9^9`` is refused by the size its result would have, not by a timer. Libraries
+that evaluate expressions limit time or names, not that size.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from llm_magics.errors import ToolError
 
 Number: TypeAlias = int | float
 MAX_CHARS = 2_000
-MAX_BITS = 20_000  # of an integer on the way, about 6,000 digits
+MAX_BITS = 20_000  # of any intermediate integer, about 6,000 digits
 _MAX_FACTORIAL = 1_000
 
 CONSTANTS: dict[str, float] = {"pi": math.pi, "e": math.e, "tau": math.tau, "inf": math.inf}
@@ -71,8 +71,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 def evaluate(expression: str) -> Number | str:
     """Evaluate arithmetic. ``^`` and ``**`` are power; ``hex``, ``bin`` and ``oct`` give text.
 
-    Raises:
-        ToolError: anything that is not arithmetic, is undefined, or would become too large.
+    Raises ToolError for text that is not arithmetic, and for results that are undefined or too large.
     """
     if len(expression) > MAX_CHARS:
         raise ToolError(f"The expression has {len(expression):,} characters.", f"At most {MAX_CHARS:,} are evaluated.")
@@ -80,10 +79,7 @@ def evaluate(expression: str) -> Number | str:
     for written, meant in (("^", "**"), ("×", "*"), ("·", "*"), ("÷", "/"), ("−", "-"), ("π", "pi")):
         text = text.replace(written, meant)
     try:
-        value = _value(ast.parse(text, mode="eval").body)
-        return _tidied(value)
-    except ToolError:
-        raise
+        return _tidied(_value(ast.parse(text, mode="eval").body))
     except SyntaxError as error:
         what = f"{expression[:200]!r} is not an arithmetic expression: {error.msg}."
         raise ToolError(what, "Write it as in 2*(3+4)^2.") from error
@@ -92,7 +88,7 @@ def evaluate(expression: str) -> Number | str:
 
 
 def _tidied(value: Any) -> Number | str:
-    """Write a result as a calculator would: whole numbers as such, floats without their last, uncertain digits."""
+    """Write a result as a calculator does: whole numbers as integers, floats without their last, uncertain digits."""
     if isinstance(value, float) and math.isfinite(value):
         return int(value) if value.is_integer() and abs(value) < 1e15 else float(f"{value:.15g}")
     if isinstance(value, int):
@@ -119,15 +115,13 @@ def _value(node: ast.expr) -> Any:
         case ast.Attribute(value=ast.Name(id="math"), attr=name) if name in CONSTANTS:
             return CONSTANTS[name]
         case ast.Name(id=name):
-            raise ToolError(f"There is no constant {name!r}.", f"Known are {', '.join(CONSTANTS)}; write numbers otherwise.")
+            raise ToolError(f"There is no constant {name!r}.", f"Known are {', '.join(CONSTANTS)}; write others as numbers.")
     raise ToolError(f"{ast.unparse(node)[:100]!r} is not arithmetic.", "Use numbers, operators, functions and parentheses.")
 
 
 def _arguments(args: list[ast.expr]) -> list[ast.expr]:
-    """Take ``sum([1, 2])`` like ``sum(1, 2)``."""
-    if len(args) == 1 and isinstance(args[0], (ast.List, ast.Tuple)):
-        return args[0].elts
-    return args
+    """Read ``sum([1, 2])`` as ``sum(1, 2)``."""
+    return args[0].elts if len(args) == 1 and isinstance(args[0], (ast.List, ast.Tuple)) else args
 
 
 def _function(node: ast.expr) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""Starting one Python script of a declared folder in a process of its own: no shell, no way out of the folder, bounded."""
+"""Run one Python script of a declared folder in a child process: without a shell, inside the folder, within limits."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from typing import IO
 from llm_magics.errors import ToolError
 
 MAX_ARGUMENTS = 100
-_LOOK = 0.5  # seconds between two looks whether a silent process has ended
-# What a script needs to start; the rest of the environment may hold keys, and a script's output goes to a model.
+_LOOK = 0.5  # seconds between checks whether a silent process has ended
+# The variables that a script needs to start. Others may hold keys, and the script's output goes to a model.
 _PASSED_ON = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "USERPROFILE", "APPDATA")
 
 
@@ -32,7 +32,7 @@ def inside(folder: Path, name: str, what: str) -> Path:
         path = (root / name).resolve()
         allowed = path.is_relative_to(root) and not Path(name).is_absolute() and not Path(name).drive
         found = allowed and path.is_file()
-    except (OSError, ValueError, RuntimeError) as error:  # too long, a loop of links, not encodable
+    except (OSError, ValueError, RuntimeError) as error:  # e.g. too long, a loop of links, not encodable
         raise ToolError(f"{name[:100]!r} is not the name of {what}: {error}.", "Give a plain file name.") from error
     if not allowed:
         raise ToolError(f"{name[:100]!r} lies outside the folder that was opened for this tool.", "Give a name inside it.")
@@ -43,7 +43,7 @@ def inside(folder: Path, name: str, what: str) -> Path:
 
 
 def split(arguments: str) -> list[str]:
-    """Split an argument line as a shell would, without one: nothing in it is expanded or run."""
+    """Split an argument line as a shell does; nothing in it is expanded or run."""
     if "\0" in arguments:
         raise ToolError("The arguments contain a NUL character.", "Leave it out.")
     try:
@@ -56,25 +56,24 @@ def split(arguments: str) -> list[str]:
 
 
 def interpreter(venv: str, allowed: Iterable[Path]) -> str:
-    """Find the Python of a virtual environment out of the allowed ones, by path or by name; "" is this one."""
+    """The Python of an allowed virtual environment, given by path or name; "" is the running Python."""
     if not venv:
         return sys.executable
     for environment in allowed:
         if venv in (str(environment), environment.name):
-            for python in (environment / "bin" / "python", environment / "Scripts" / "python.exe"):
-                if python.is_file():
-                    return str(python)
+            places = (environment / "bin" / "python", environment / "Scripts" / "python.exe")
+            if python := next(filter(Path.is_file, places), None):
+                return str(python)
             raise ToolError(f"{environment} holds no Python.", "Make it with python -m venv.")
     known = ", ".join(str(environment) for environment in allowed) or "none"
-    raise ToolError(f"The virtual environment {venv[:100]!r} is not one that may be used.", f"Allowed: {known}.")
+    raise ToolError(f"The virtual environment {venv[:100]!r} is not allowed.", f"Allowed: {known}.")
 
 
 def run(command: list[str], folder: Path, timeout: float, max_bytes: int) -> Iterator[str | int]:
-    """Run a command; yields its output (both streams) as it comes, and last its exit code.
+    """Run a command; yields its output (both streams) as it comes, and finally its exit code.
 
-    Raises:
-        ToolError: it ran longer than ``timeout`` seconds or wrote more than ``max_bytes``. It is then killed, with all that it
-            started, as it is when the generator is closed.
+    Raises ToolError if it runs longer than ``timeout`` seconds or writes more than ``max_bytes``. The command and its children
+    are killed then, and also when the generator is closed.
     """
     environment = {name: value for name, value in os.environ.items() if name in _PASSED_ON}
     process = subprocess.Popen(
@@ -94,7 +93,7 @@ def run(command: list[str], folder: Path, timeout: float, max_bytes: int) -> Ite
 
 
 def _follow(process: subprocess.Popen[bytes], ends: float, max_bytes: int) -> Iterator[str]:
-    """Yield what the process writes until it has ended, also where a child of its own still holds the pipe."""
+    """Yield what the process writes until it has ended, even if its own child still holds the pipe."""
     chunks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_pump, args=(process.stdout, chunks, max_bytes), daemon=True).start()
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -121,7 +120,7 @@ def _follow(process: subprocess.Popen[bytes], ends: float, max_bytes: int) -> It
 
 
 def _pump(stream: IO[bytes], chunks: queue.SimpleQueue[bytes], max_bytes: int) -> None:
-    """Read a pipe to its end, or until more came than anybody wants."""
+    """Read a pipe to its end, or until it has given more than ``max_bytes``."""
     read = 0
     with stream:
         while read <= max_bytes:
@@ -133,12 +132,12 @@ def _pump(stream: IO[bytes], chunks: queue.SimpleQueue[bytes], max_bytes: int) -
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End the process and its group; its children outlive it otherwise."""
+    """Kill the process and its group, so that no child outlives it."""
     if hasattr(os, "killpg"):
         try:
             os.killpg(process.pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
-            pass  # all of the group has ended already
+            pass  # the whole group has ended
     else:
         process.kill()
     process.wait()

@@ -1,6 +1,6 @@
-"""A selection of tools, as ``%%chat --tools`` takes it: names with commas, ``@set`` for a named set, ``none`` for no tool.
+"""A selection of tools, as in ``%%chat --tools``: names with commas, ``@set`` for a named set, ``none`` for no tool.
 
-Names of the toolbox can be selected without being registered; a registered tool of the same name goes first.
+Tools of the toolbox need not be registered; a registered tool of the same name has precedence.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .toolbox import READY
 
 
 def select(registry: Registry, selection: str | None = None) -> tuple[Tool, ...]:
-    """Read a selection, e.g. ``"weather,@mine"``; None selects all registered tools. Raises ToolError with the near name."""
+    """Read a selection, e.g. ``"weather,@mine"``; None selects all registered tools. Raises ToolError naming a similar tool."""
     if selection is None:
         return tuple(registry)
     if selection.strip() in ("none", ""):
@@ -33,5 +33,5 @@ def _names(registry: Registry, word: str) -> tuple[str, ...]:
         return tuple(READY)
     if word[1:] not in registry.sets:
         known = ", ".join(f"@{name}" for name in ("all", "toolbox", *registry.sets))
-        raise ToolError(f"There is no set of tools {word!r}.", f"There are {known}; %tools set NAME a,b makes one.")
+        raise ToolError(f"There is no set of tools {word!r}.", f"Known are {known}; %tools set NAME a,b makes one.")
     return registry.sets[word[1:]]

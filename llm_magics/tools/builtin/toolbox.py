@@ -1,7 +1,6 @@
 """Ready-made tools, all opt-in: name them with ``%%chat -t calculate,...`` or pass them to ``Session(tools=...)``.
 
-What reaches outside the kernel is off until :func:`configure` opens it: a folder of scripts, a folder of files, a search
-service.
+Access to a folder of scripts, a folder of files or a search service is off until :func:`configure` allows it.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from . import arithmetic, scripts
 
 @dataclass(frozen=True, slots=True)
 class ToolboxSettings:
-    """What the toolbox may reach; see :func:`configure`."""
+    """What the toolbox may access; see :func:`configure`."""
 
     scripts: Path | None = None
     venvs: tuple[Path, ...] = ()
@@ -51,27 +50,24 @@ def configure(
     script_seconds: float | None = None,
     script_bytes: int | None = None,
 ) -> ToolboxSettings:
-    """Open what the toolbox may reach; what is not named stays as it is.
+    """Allow the toolbox to access a folder or service; an argument that is left out changes nothing.
 
     Args:
         scripts: folder whose scripts ``execute_python`` may run.
-        venvs: virtual environments that it may run them in.
+        venvs: virtual environments that ``execute_python`` may use.
         files: folder whose files ``read_file`` may read.
         search: URL of a SearXNG instance or of any JSON search; ``{query}`` and ``{num_results}`` in it are filled in.
-        script_seconds: longest run of a script.
-        script_bytes: most output of a script.
+        script_seconds: time limit of a script.
+        script_bytes: output limit of a script.
 
-    Raises:
-        ToolError: a folder does not exist, or the URL is not http or https.
+    Raises ToolError if a folder does not exist, or the URL is not http or https.
     """
     global settings
-    changes: dict[str, Any] = {
+    changes: dict[str, Any] = {"search": search, "script_seconds": script_seconds, "script_bytes": script_bytes}
+    changes |= {
         "scripts": None if scripts is None else _folder(scripts),
         "venvs": None if venvs is None else tuple(_folder(venv) for venv in venvs),
         "files": None if files is None else _folder(files),
-        "search": search,
-        "script_seconds": script_seconds,
-        "script_bytes": script_bytes,
     }
     if search and urllib.parse.urlsplit(search).scheme not in ("http", "https"):
         raise ToolError(f"{search!r} is not the URL of a search service.", "Give one that begins with https://.")
@@ -102,7 +98,7 @@ def _calculate(expression: str) -> int | float | str:
 
 
 def _as_line(given: Any) -> Any:
-    """Accept a list of arguments where a line was asked for."""
+    """Accept a list of arguments instead of a line."""
     if isinstance(given, list) and all(isinstance(word, (str, int, float)) for word in given):
         return shlex.join(str(word) for word in given)
     return given
@@ -125,13 +121,15 @@ def _execute_python(
     python = scripts.interpreter(venv_path, settings.venvs)
     command = [python, str(path), *scripts.split(arguments)]
     printed: list[str] = []
+    code = 0
     for item in scripts.run(command, settings.scripts, settings.script_seconds, settings.script_bytes):
         if isinstance(item, int):
-            text = "".join(printed).rstrip() or "(the script printed nothing)"
-            return ToolOutput(text if item == 0 else f"{text}\n(the script failed with exit code {item})", is_error=item != 0)
-        printed.append(item)
-        yield item
-    raise ToolError("The script ended without an exit code.")
+            code = item
+        else:
+            printed.append(item)
+            yield item
+    text = "".join(printed).rstrip() or "(the script printed nothing)"
+    return ToolOutput(f"{text}\n(the script failed with exit code {code})" if code else text, is_error=code != 0)
 
 
 # --- get_system_info ----------------------------------------------------------------------------------------------------------
@@ -218,32 +216,27 @@ def _web_search(query: str, num_results: Annotated[int, Field(ge=1, le=20)] = 5)
         raise ToolError("Web search is off.", "Call toolbox.configure(search=URL of a SearXNG instance) first.")
     request = urllib.request.Request(search_url(settings.search, query, num_results), headers={"Accept": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=20) as response:  # the scheme was checked when it was configured
+        with urllib.request.urlopen(request, timeout=20) as response:  # configure() has checked the scheme
             answer = json.loads(response.read(_MAX_ANSWER))
     except (urllib.error.URLError, ValueError, OSError) as error:
-        raise ToolError(f"The search service did not answer: {error}.", "Try again later, or without a search.") from error
+        raise ToolError(f"The search service did not answer: {error}.", "Try again later, or answer without it.") from error
     found = [_hit(item) for item in _hits(answer)]
     return [hit for hit in found if hit["url"]][:num_results]
 
 
 def search_url(service: str, query: str, num_results: int) -> str:
-    """Write the address to ask; a service without ``{query}`` in it is taken for the address of a SearXNG."""
+    """The URL of a search; a service without ``{query}`` is taken as the address of a SearXNG instance."""
     if "{query}" not in service:
         service = f"{service.rstrip('/').removesuffix('/search')}/search?q={{query}}&format=json"
     return service.replace("{query}", urllib.parse.quote(query, safe="")).replace("{num_results}", str(num_results))
 
 
 def _hits(answer: Any) -> list[Mapping[str, Any]]:
-    """Find the list of results in a JSON answer: the first list of objects that have an address."""
+    """The results in a JSON answer: its first list of objects that have a URL."""
     if isinstance(answer, list):
         objects: list[Mapping[str, Any]] = [item for item in answer if isinstance(item, dict)]
         return objects if any(_hit(item)["url"] for item in objects) else []
-    if isinstance(answer, dict):
-        for value in answer.values():
-            found = _hits(value)
-            if found:
-                return found
-    return []
+    return next(filter(None, map(_hits, answer.values())), []) if isinstance(answer, dict) else []
 
 
 def _hit(item: Mapping[str, Any]) -> dict[str, str]:
@@ -289,10 +282,10 @@ def _read_file(
 
 
 def namespace_tools(mapping: Mapping[str, Any]) -> tuple[Tool, ...]:
-    """Make tools that let a model look into a namespace: ``list_variables``, ``read_variable``, ``describe_variable``.
+    """Make tools that let a model read a namespace: ``list_variables``, ``read_variable``, ``describe_variable``.
 
-    They read ``mapping`` (e.g. ``globals()``) when they are called, by plain name: nothing is evaluated and no attribute is
-    followed. Names that begin with an underscore, modules, functions and classes are left out.
+    They look up plain names in ``mapping`` (e.g. ``globals()``) when they are called: nothing is evaluated and no attribute is
+    read. Names that begin with an underscore, modules, functions and classes are left out.
     """
 
     def list_variables() -> dict[str, str]:

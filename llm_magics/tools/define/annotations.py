@@ -1,6 +1,6 @@
-"""Reading annotations: strings resolved one parameter at a time, old TypedDicts made readable for pydantic.
+"""Reading annotations: strings are resolved per parameter, and old TypedDicts made readable for pydantic.
 
-pydantic resolves all annotations of a function or fails for all; here the parameter that cannot be resolved is named.
+pydantic resolves all annotations of a function or none; here an error names the parameter.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 
 def resolve(function: Callable[..., Any], annotation: Any) -> Any:
-    """Evaluate a string annotation where the function was defined, its closure included; anything else is itself."""
+    """Evaluate a string annotation in the scope of the function's definition; return any other annotation unchanged."""
     if not isinstance(annotation, str):
         return annotation
     plain = inspect.unwrap(function)
@@ -26,12 +26,11 @@ def resolve(function: Callable[..., Any], annotation: Any) -> Any:
     scope = dict(getattr(plain, "__globals__", vars(typing)))
     if getattr(plain, "__closure__", None):
         scope |= inspect.getclosurevars(plain).nonlocals
-    # Same trust as the function itself: its author wrote the annotation.
-    return eval(annotation, scope)
+    return eval(annotation, scope)  # as trusted as the function: its author wrote both
 
 
 def modern(annotation: Any) -> Any:
-    """Rebuild ``typing.TypedDict`` classes inside an annotation as the kind pydantic accepts before Python 3.12."""
+    """Rebuild ``typing.TypedDict`` classes inside an annotation so that pydantic accepts them before Python 3.12."""
     if sys.version_info >= (3, 12):
         return annotation
     if typing.is_typeddict(annotation):
@@ -52,18 +51,15 @@ def modern(annotation: Any) -> Any:
 def _rebuilt(old: Any) -> Any:
     from typing import NotRequired, Required
 
-    hints = typing.get_type_hints(old, include_extras=True)
-    fields = {
-        name: Required[modern(_bare(hint))] if name in old.__required_keys__ else NotRequired[modern(_bare(hint))]
-        for name, hint in hints.items()
-    }
-    new = typed_dict(old.__name__, fields)
+    hints = {name: modern(_bare(hint)) for name, hint in typing.get_type_hints(old, include_extras=True).items()}
+    required = old.__required_keys__
+    new = typed_dict(old.__name__, {k: Required[h] if k in required else NotRequired[h] for k, h in hints.items()})
     new.__doc__ = old.__doc__
     return new
 
 
 def typed_dict(name: str, fields: dict[str, Any]) -> Any:
-    """Make a TypedDict class at run time, of the kind that pydantic accepts on every Python."""
+    """Make a TypedDict class that pydantic accepts on every Python."""
     import typing_extensions
 
     make: Any = typing_extensions.TypedDict  # type checkers only know the literal form
@@ -71,5 +67,5 @@ def typed_dict(name: str, fields: dict[str, Any]) -> Any:
 
 
 def _bare(hint: Any) -> Any:
-    """Take ``Required[...]`` or ``NotRequired[...]`` off."""
+    """Remove ``Required[...]`` or ``NotRequired[...]``."""
     return get_args(hint)[0] if get_origin(hint) in (typing.Required, typing.NotRequired) else hint

@@ -1,9 +1,9 @@
-"""The JSON schema of a Python type, as a model is held to it and as it reads it best.
+"""The JSON schema of a Python type, closed for generation and tidied for reading.
 
-Objects have their declared members and no others: a pydantic model ignores members that it does not know, so its own schema
-allows them, and a small model then invents one after the other. What is *read* stays as open as the type is; what is
-*generated* is not. Types that ask for further members keep them: ``extra="allow"``, ``dict[...]``, and raw JSON schemas, which
-never come here. A tool's schema is also tidied: no generated titles, and definitions stand where they are used.
+pydantic's own schemas allow unknown members, because pydantic ignores them; a small model then invents one after the other. So
+a *generated* object has its declared members only, while *reading* stays as open as the type. Types that ask for further
+members keep them (``extra="allow"``, ``dict[...]``), and so do raw JSON schemas, which do not pass through this file. A tool's
+schema is also tidied: no generated titles, and definitions written where they are used.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _REFERENCE = re.compile(r'"#/\$defs/([^"]+)"')  # e.g. {"$ref": "#/$defs/Point"}
 
 
 def declared_schema(adapter: TypeAdapter[Any]) -> dict[str, Any]:
-    """Make the JSON schema of a type, its models, dataclasses and TypedDicts closed. Raises pydantic's own errors."""
+    """The JSON schema of a type, with its models, dataclasses and TypedDicts closed. Raises pydantic's own errors."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a default that JSON cannot spell
+        warnings.simplefilter("ignore")  # for a default that JSON cannot express
         return adapter.json_schema(schema_generator=_Declared)
 
 
@@ -40,7 +40,7 @@ class _Declared(GenerateJsonSchema):
 
 
 def _closed(schema: JsonSchemaValue) -> JsonSchemaValue:
-    """Close an object that says nothing of further members; one with an applicator beside it after that is merged in."""
+    """Close an object that is silent about further members; ``unevaluatedProperties`` respects an ``allOf`` beside it."""
     said = {"additionalProperties", "unevaluatedProperties", "patternProperties"} & schema.keys()
     if schema.get("type") != "object" or said:
         return schema
@@ -49,7 +49,7 @@ def _closed(schema: JsonSchemaValue) -> JsonSchemaValue:
 
 
 def tidy(schema: dict[str, Any]) -> dict[str, Any]:
-    """Take generated titles out and write definitions where they are used; only recursive ones stay apart."""
+    """Remove generated titles, and write definitions where they are used; only recursive ones stay in ``$defs``."""
     definitions = schema.get("$defs", {})
 
     def reached(node: Any) -> set[str]:

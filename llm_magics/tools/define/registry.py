@@ -1,4 +1,4 @@
-"""The tools that a bare ``%%chat`` offers: whatever was decorated with ``@tool`` or made by ``%%tool``, by name."""
+"""The tools that a bare ``%%chat`` offers: those decorated with ``@tool`` or made by ``%%tool``, by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Registry:
-    """Tools by name, in the order in which they were first registered; named sets of them beside."""
+    """Tools by name, in the order of first registration, and named sets of tools."""
 
     def __init__(self) -> None:
         self._tools: dict[str, Tool] = {}
@@ -39,11 +39,11 @@ class Registry:
         return dict(self._sets)
 
     def add(self, tool: Tool) -> None:
-        """Register a tool; one of the same name is replaced."""
+        """Register a tool, replacing one of the same name."""
         self._tools[tool.name] = tool
 
     def discard(self, tool: Tool) -> None:
-        """Take a tool away, unless another one has its name by now."""
+        """Remove a tool, unless another one has taken its name."""
         if self._tools.get(tool.name) is tool:
             del self._tools[tool.name]
 

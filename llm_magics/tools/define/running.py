@@ -1,8 +1,8 @@
 """Running generators, coroutines and async generators to their end from synchronous code; what they yield is progress.
 
-The kernel's event loop runs the cell and is busy until the cell ends, so the coroutine gets a loop and a thread of its own; the
-main thread waits on a queue, which an interrupt and a deadline can break, and then cancels the task. What is bound to the
-kernel's loop (a session, a lock, a queue that a cell made and used there) cannot be awaited on this one: a tool makes its own.
+The kernel's event loop is busy with the cell until the cell ends, so a coroutine gets its own loop and thread. The main thread
+waits on a queue; an interrupt or a deadline breaks the wait, and the task is cancelled. Objects bound to the kernel's loop (a
+session, a lock or a queue that a cell used there) cannot be awaited on this loop: a tool must make its own.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any
 
 from llm_magics.errors import ToolError
 
-_GRACE = 2.0  # seconds a cancelled coroutine has to clean up
+_GRACE = 2.0  # seconds for a cancelled coroutine to clean up
 
 
 def collect(steps: Generator[Any, None, Any]) -> Generator[Any, None, Any]:
-    """Pass a generator's progress on; its value is what it returns, or else all it yielded."""
+    """Pass a generator's progress on; the value is what it returns, or without one all that it yielded."""
     seen: list[Any] = []
     try:
         while True:
@@ -44,7 +44,7 @@ def yielded(items: list[Any]) -> Any:
 
 
 def drive(work: Any) -> Generator[Any, None, Any]:
-    """Run a coroutine or an async generator; yields what the latter yields, returns the value."""
+    """Run a coroutine or an async generator; yields the generator's items, returns the value."""
     waiting: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
     loop = asyncio.new_event_loop()
     context = contextvars.copy_context()  # prints go to the same sink
@@ -61,7 +61,7 @@ def drive(work: Any) -> Generator[Any, None, Any]:
             seen.append(item)
             yield item
     finally:
-        if thread.ident is None:  # struck before it began
+        if thread.ident is None:  # interrupted before the thread began
             loop.close()
             if inspect.iscoroutine(work):
                 work.close()
@@ -86,10 +86,10 @@ def _run(loop: asyncio.AbstractEventLoop, work: Any, waiting: queue.SimpleQueue[
         waiting.put(("value", loop.run_until_complete(_gather(work, waiting))))
     except asyncio.CancelledError:
         waiting.put(("error", ToolError("The coroutine was cancelled.")))
-    except (Exception, SystemExit, KeyboardInterrupt) as error:  # raised again in the thread that waits
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # raised again in the waiting thread
         waiting.put(("error", error))
     finally:
-        with suppress(asyncio.CancelledError):  # asked for after the work was done, of whatever ran then
+        with suppress(asyncio.CancelledError):  # a cancellation that came after the work was done
             loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
 
@@ -99,7 +99,5 @@ def _cancel(loop: asyncio.AbstractEventLoop) -> None:
         for task in asyncio.all_tasks(loop):
             task.cancel()
 
-    try:
+    with suppress(RuntimeError):  # the loop has closed meanwhile: nothing is left to cancel
         loop.call_soon_threadsafe(cancel_all)
-    except RuntimeError:
-        pass  # the loop closed between the question and the call: there is nothing left to cancel

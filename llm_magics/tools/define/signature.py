@@ -1,8 +1,7 @@
 """From a Python signature and its docstring to a JSON schema, and from JSON arguments back to Python values.
 
-pydantic does both halves from one description, a TypedDict made of the parameters, so that what the model is told and what is
-checked cannot drift apart. Each parameter is first tried alone: an annotation that JSON cannot express is an error when the
-tool is defined, and names the parameter.
+pydantic does both from one TypedDict made of the parameters, so the model is told exactly what is checked. Each parameter is
+first tried alone: an annotation that JSON cannot express raises an error that names the parameter when the tool is defined.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ _TYPES: Mapping[str, Any] = {
     "str": str, "string": str, "text": str, "int": int, "integer": int, "float": float, "number": float,
     "bool": bool, "boolean": bool, "list": list, "array": list, "dict": dict, "object": dict,
 }  # fmt: skip
-MAX_ARGUMENTS = 1_000_000  # characters of JSON; more is no call but a flood
+MAX_ARGUMENTS = 1_000_000  # characters of JSON
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A tool's face. ``text`` is the Python signature to show, ``adapter`` pydantic's reader of the arguments."""
+    """A tool's signature. ``text`` is the Python signature to show, ``adapter`` pydantic's reader of the arguments."""
 
     name: str
     description: str
@@ -43,7 +42,7 @@ class Signature:
         return tuple(self.parameters["properties"])
 
     def bind(self, arguments: str) -> dict[str, Any]:
-        """Read the JSON text of a call's arguments; raises ToolError, worded for a model."""
+        """Read the JSON text of a call's arguments; raises ToolError, written for the model."""
         import pydantic
 
         given = parse_arguments(self.name, arguments)
@@ -54,7 +53,7 @@ class Signature:
             what = f"Invalid arguments for {self.name}: {faults}."
             raise ToolError(what, f"The signature is {self.name}{self.text}.") from error
         except (RecursionError, OverflowError) as error:
-            raise ToolError(f"The arguments for {self.name} are too deep or too large.", "Send plain, short values.") from error
+            raise ToolError(f"The arguments for {self.name} are too deep or too large.", "Send short, plain values.") from error
         return {**self.defaults, **bound}
 
     def call(self, function: Callable[..., Any], bound: Mapping[str, Any]) -> Any:
@@ -77,16 +76,16 @@ def parse_arguments(name: str, arguments: str) -> dict[str, Any]:
 
 
 def read_signature(function: Callable[..., Any], name: str | None = None, description: str | None = None) -> Signature:
-    """Describe ``function``; raises ToolError naming the parameter that cannot be expressed."""
+    """Describe ``function``; raises ToolError naming a parameter that JSON cannot express."""
     from .declared import declared_schema, tidy
 
     name = str(name or getattr(function, "__name__", type(function).__name__))
     if not _NAME.fullmatch(name):
-        raise ToolError(f"{name!r} cannot be a tool's name.", "Use letters, digits, _ and -: @tool(name='look_up').")
+        raise ToolError(f"{name!r} is not a valid tool name.", "Use letters, digits, _ and -: @tool(name='look_up').")
     try:
         signature = inspect.signature(function)
     except (ValueError, TypeError) as error:
-        raise ToolError(f"Python knows no signature of {name}.", "Wrap it in a function with annotations.") from error
+        raise ToolError(f"Python cannot read the signature of {name}.", "Wrap it in a function with annotations.") from error
     documentation = read_docstring(inspect.getdoc(function) or "")
     parameters = [p for i, p in enumerate(signature.parameters.values()) if not (i == 0 and _is_self(function, p))]
     adapter, defaults = _reader(name, function, parameters, documentation)
@@ -102,7 +101,7 @@ def read_signature(function: Callable[..., Any], name: str | None = None, descri
 
 
 def _spell(function: Callable[..., Any], signature: inspect.Signature) -> str:
-    """Write a signature for people: without the main module's name, Field rules and annotations' metadata."""
+    """Write a signature for people: without the main module's name, Field rules and metadata of annotations."""
     from pydantic.fields import FieldInfo
 
     def plain(parameter: inspect.Parameter) -> inspect.Parameter:
@@ -118,7 +117,7 @@ def _spell(function: Callable[..., Any], signature: inspect.Signature) -> str:
         returns = _Verbatim(returns)
     try:
         text = str(signature.replace(parameters=[plain(p) for p in signature.parameters.values()], return_annotation=returns))
-    except ValueError:  # a required Field() behind a default: Python allows it, a Signature does not
+    except ValueError:  # a required Field() after a default: Python allows it, Signature does not
         text = str(signature)
     return text.replace("__main__.", "")
 
@@ -136,7 +135,7 @@ class _Verbatim:
 def _reader(
     name: str, function: Callable[..., Any], parameters: list[inspect.Parameter], documentation: Documentation
 ) -> tuple[Any, dict[str, Any]]:
-    """pydantic's reader of the arguments, a TypedDict made of the parameters, and the defaults that their Fields give."""
+    """pydantic's reader of the arguments (a TypedDict made of the parameters), and the defaults given by Fields."""
     from typing import NotRequired
 
     from pydantic import ConfigDict, TypeAdapter
@@ -148,7 +147,7 @@ def _reader(
         required = parameter.default is parameter.empty and parameter.name not in defaults
         fields[parameter.name] = annotation if required else NotRequired[annotation]
     arguments = typed_dict("arguments", fields)
-    # Small models write 5 where "5" is due: numbers become text where text is asked for, names nobody asked for are errors.
+    # Small models write 5 instead of "5", so numbers become text if text is expected. Unknown names are errors.
     arguments.__pydantic_config__ = ConfigDict(
         extra="forbid", coerce_numbers_to_str=True, arbitrary_types_allowed=False, regex_engine="python-re"
     )
@@ -156,13 +155,9 @@ def _reader(
 
 
 def _annotate(
-    name: str,
-    function: Callable[..., Any],
-    parameter: inspect.Parameter,
-    documentation: Documentation,
-    defaults: dict[str, Any],
+    name: str, function: Callable[..., Any], parameter: inspect.Parameter, docs: Documentation, defaults: dict[str, Any]
 ) -> Any:
-    """Give a parameter's annotation, description and default included, tried alone; a Field's default goes to ``defaults``."""
+    """A parameter's annotation with description and default, tried alone; the default of a Field is added to ``defaults``."""
     from pydantic import TypeAdapter
 
     from .declared import declared_schema
@@ -173,13 +168,13 @@ def _annotate(
     try:
         annotation = resolve(function, parameter.annotation)
         if annotation is parameter.empty:
-            annotation = documentation.types.get(parameter.name, Any)
-        annotation = _with_facts(modern(annotation), parameter, documentation.parameters.get(parameter.name, ""), defaults)
+            annotation = docs.types.get(parameter.name, Any)
+        annotation = _with_facts(modern(annotation), parameter, docs.parameters.get(parameter.name, ""), defaults)
         declared_schema(TypeAdapter(annotation))  # tried alone
-    except Exception as error:  # pydantic, typing and the annotation's own code raise many kinds; here all mean the same
+    except Exception as error:  # pydantic, typing and the annotation's own code raise many kinds
         spelled = "no annotation" if parameter.annotation is parameter.empty else inspect.formatannotation(parameter.annotation)
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        why = first.partition(". ")[0].rstrip(".")  # what pydantic advises next is meant for pydantic's own users
+        why = first.partition(". ")[0].rstrip(".")  # the advice that follows is for pydantic's own users
         raise ToolError(
             f"{name}: the parameter {parameter.name!r} ({spelled}) cannot be described to a model: {why}.",
             "Annotate it with str, int, float, bool, list, dict, Literal, an Enum, a dataclass or a pydantic model.",
@@ -193,7 +188,7 @@ def _with_facts(annotation: Any, parameter: inspect.Parameter, description: str,
     from pydantic_core import to_jsonable_python
 
     default, facts = parameter.default, []
-    if isinstance(default, FieldInfo):  # def f(n: int = Field(3, ge=1)): the rule belongs to the type, the default to the call
+    if isinstance(default, FieldInfo):  # e.g. n: int = Field(3, ge=1): the rule is the type's, the default the call's
         facts += default.metadata
         description = default.description or description
         default = parameter.empty if default.is_required() else default.get_default(call_default_factory=True)
@@ -206,19 +201,19 @@ def _with_facts(annotation: Any, parameter: inspect.Parameter, description: str,
         try:
             facts.append(Field(json_schema_extra={"default": to_jsonable_python(default)}))
         except ValueError:
-            pass  # a default that JSON cannot spell is Python's business alone: the parameter is simply optional
+            pass  # JSON cannot express the default, so the schema only says that the parameter is optional
     return Annotated[(annotation, *facts)] if facts else annotation
 
 
 def _is_self(function: Callable[..., Any], parameter: inspect.Parameter) -> bool:
-    """Whether this is the ``self`` of a function defined in a class's body."""
+    """Whether this is the ``self`` or ``cls`` of a function defined in a class body."""
     owner = getattr(function, "__qualname__", "").rpartition(".")[0]
     in_class = bool(owner) and not owner.endswith("<locals>") and not inspect.ismethod(function)
     return in_class and parameter.name in ("self", "cls") and parameter.annotation is parameter.empty
 
 
 def _fault(error: Mapping[str, Any]) -> str:
-    """Word one fault pydantic found: where, what is wrong, and what was given."""
+    """Describe one of pydantic's errors: where, what is wrong, and what was given."""
     where = ".".join(str(part) for part in error["loc"]) or "the arguments"
     if error["type"] == "missing":
         return f"{where} is missing"
@@ -233,7 +228,7 @@ def _fault(error: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Documentation:
-    """``types`` holds plain types that the docstring names, for parameters without an annotation."""
+    """A docstring, read. ``types`` holds the plain types it names, for parameters without an annotation."""
 
     summary: str = ""
     parameters: Mapping[str, str] = field(default_factory=dict)
@@ -241,7 +236,7 @@ class Documentation:
 
 
 def read_docstring(text: str) -> Documentation:
-    """Read a Google, NumPy or reST docstring; one that follows none of them is all summary."""
+    """Read a Google, NumPy or reST docstring; any other docstring is all summary."""
     if not text.strip():
         return Documentation()
     from docstring_parser import ParseError, parse

@@ -1,8 +1,8 @@
 """``@tool``: a Python function that a model may call.
 
-A :class:`Tool` keeps the function callable as it was. What the loop needs of it is small: what the model is told (``spec``),
-what a person is shown before it runs (``shown``), how arguments are read (``bind``), and ``invoke``, a generator that yields
-progress and returns the value. A notebook cell as a tool (``kernel.cells``) is a subclass with its own ``invoke``.
+A :class:`Tool` stays callable like its function. The loop uses four members: ``spec`` describes it to the model, ``shown`` to a
+person who approves, ``bind`` reads arguments, and ``invoke`` is a generator that yields progress and returns the value. A
+notebook cell as a tool (``kernel.cells``) is a subclass with its own ``invoke``.
 """
 
 from __future__ import annotations
@@ -28,10 +28,9 @@ _UNSET: Any = object()
 
 @dataclass(frozen=True, slots=True)
 class ToolOptions:
-    """How a tool may run. ``timeout`` in seconds; None leaves it to the turn's limits. ``max_chars`` caps what the model reads
-    of a result. ``thread_safe`` lets calls of one step run side by side, each in its own thread. ``mock`` stands in for the
-    function: a value, or a callable with the same parameters. ``repeats`` says that the same call may give something new each
-    time (a clock, a die): without it a call that a turn has answered already is not run again."""
+    """How a tool may run. ``timeout`` is in seconds; None follows the turn's limits. ``max_chars`` caps what the model reads of
+    a result. ``thread_safe`` lets calls of one step run side by side in threads. ``mock`` replaces the function: a value, or a
+    callable with the same parameters. ``repeats``: a repeated call may give a new result (a clock, a die), so it runs again."""
 
     approve: Approve = "auto"
     timeout: float | None = None
@@ -53,7 +52,7 @@ class ToolOptions:
 
 
 class Tool:
-    """A function with what a model must know to call it. Made by :func:`tool`; call it like the function itself.
+    """A function and its description for a model. Made by :func:`tool`; call it like the function itself.
 
     Attributes: ``name``, ``description``, ``parameters`` (JSON schema), ``options``, ``spec``.
     """
@@ -89,8 +88,7 @@ class Tool:
         return Tool(self.function.__get__(instance, owner), self.signature, self.options)
 
     def __set_name__(self, owner: type, name: str) -> None:
-        # A method needs its instance, so the name alone must not offer it; ``tools=[thing.method]`` does.
-        registered.discard(self)
+        registered.discard(self)  # a method needs its instance: offer it with ``tools=[thing.method]``
 
     def __repr__(self) -> str:
         return f"<tool {self.name}{self.signature.text}>"
@@ -107,11 +105,11 @@ class Tool:
 
     @property
     def source(self) -> str:
-        """The code behind the tool where it is what a person should judge (cells); empty for a function."""
+        """The code of a cell, for the person who approves it; empty for a function."""
         return ""
 
     def shown(self, call: ToolCall) -> str:
-        """Write out exactly what would run, for a person to approve; characters that cannot be seen are written as escapes."""
+        """Write out exactly what would run, for a person to approve; invisible characters are written as escapes."""
         try:
             given = json.loads(call.arguments or "{}")
             arguments = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in given.items())
@@ -121,7 +119,7 @@ class Tool:
         return _visible(f"{header}\n\n{self.source}" if self.source else header)
 
     def bind(self, arguments: str) -> dict[str, Any]:
-        """Validate and convert a call's arguments; raises ToolError, worded for the model to correct itself."""
+        """Validate and convert a call's arguments; raises ToolError, written so that the model can correct the call."""
         return self.signature.bind(arguments)
 
     def invoke(self, arguments: dict[str, Any]) -> Generator[Any, None, Any]:
@@ -141,7 +139,7 @@ class Tool:
 
 
 def _visible(text: str) -> str:
-    """Escape what is not printed or turns text around, e.g. U+202E, which shows "txt.exe" as "exe.txt"."""
+    """Escape characters that are invisible or reorder text, e.g. U+202E, which shows "txt.exe" as "exe.txt"."""
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -164,22 +162,20 @@ def tool(
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a function, method, coroutine function or generator function a tool, and register it under its name.
 
-    The model learns its name, its docstring's description and a JSON schema of its parameters (annotations, defaults and the
-    docstring's parameter section: Google, NumPy or reST). Arguments are validated and converted before the call. A generator's
-    yields stream into the trace. Decorating again replaces the tool of that name.
+    The model reads the name, the docstring's description and a JSON schema of the parameters (from annotations, defaults and
+    the docstring's parameter section: Google, NumPy or reST). Arguments are validated and converted before the call. A
+    generator's items stream into the trace. A new tool replaces the one of the same name.
 
-    A coroutine function runs in a thread with an event loop of its own, because the kernel's loop is busy with the cell. What
-    is bound to the kernel's loop (an HTTP session, an asyncio lock or queue that a cell has used) fails there; make it inside
-    the function.
+    A coroutine function runs in a thread with its own event loop, because the kernel's loop is busy with the cell. Objects of
+    the kernel's loop (an HTTP session, an asyncio lock or queue that a cell has used) fail there: make them in the function.
 
     Args:
-        name: what the model calls it; the function's name by default.
-        description: what the model is told of it; the docstring's by default.
+        name: the tool's name for the model; the function's name by default.
+        description: the tool's description for the model; the docstring's by default.
         options: ``approve`` ("auto", "ask" or "deny"), ``timeout`` in seconds, ``max_chars`` of the result that reach the
             model, ``thread_safe``, ``repeats``, ``mock``; see :class:`ToolOptions`.
 
-    Raises:
-        ToolError: a parameter cannot be expressed as JSON schema; the message names it.
+    Raises ToolError naming a parameter that JSON schema cannot express.
     """
 
     def make(target: Callable[..., Any]) -> Tool:
@@ -205,5 +201,5 @@ def make_tool(target: Callable[..., Any], *, name: str | None = None, descriptio
 
 
 def as_tool(given: Tool | Callable[..., Any]) -> Tool:
-    """Take a tool as it is and make one of a plain function."""
+    """Return a tool unchanged, and make a tool of a plain function."""
     return given if isinstance(given, Tool) else make_tool(given)

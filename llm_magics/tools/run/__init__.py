@@ -1,1 +1,1 @@
-"""A call is executed: output captured, time limited, interrupts kept."""
+"""Executing calls: output is captured, time limited, and interrupts held back."""

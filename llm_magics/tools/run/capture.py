@@ -1,8 +1,8 @@
-"""What a running tool prints, kept apart per call, also when several run in threads.
+"""Capturing what tools print, separately per call, even if several run in threads.
 
-While any tool runs, ``sys.stdout`` and ``sys.stderr`` are routers that send each write to the sink of the context it comes from
-(a ContextVar, so a thread has its own), and to the real stream where there is none. A sink keeps the first part and counts the
-rest, so that 50 MB cost no memory.
+While a tool runs, ``sys.stdout`` and ``sys.stderr`` are routers: each write goes to the sink of its context (a ContextVar, so
+each thread has its own), or to the real stream if there is none. A sink keeps the first part and only counts the rest, so that
+50 MB of output cost no memory.
 """
 
 from __future__ import annotations
@@ -18,19 +18,17 @@ from typing import Any, TextIO
 KEPT_CHARS = 200_000
 _sink: ContextVar[Sink | None] = ContextVar("llm_magics_sink", default=None)
 
-# The kernel adds a context manager here that also catches ``display(...)``; this room knows no IPython.
+# The kernel adds a context manager that also captures ``display(...)``, because this package must not import IPython.
 surroundings: list[Callable[[Sink], contextlib.AbstractContextManager[Any]]] = []
 
 
 class Sink:
-    """Takes what one call writes. ``text`` is all that was kept; ``take()`` what is new since the last take."""
+    """Receives what one call writes. ``text`` is all that was kept; ``take()`` returns what is new since the last take."""
 
     def __init__(self) -> None:
         self.outputs: list[dict[str, Any]] = []
         self._parts: list[str] = []
-        self._kept = 0
-        self._total = 0
-        self._taken = 0
+        self._kept = self._total = self._taken = 0
         self._said = False
 
     def write(self, text: str) -> int:
@@ -57,12 +55,12 @@ class Sink:
 
 
 def current() -> Sink | None:
-    """The sink that this context writes to."""
+    """The sink of this context."""
     return _sink.get()
 
 
 class _Router:
-    """Stands for a stream: writes go to the sink of the writer's context, else to the stream itself."""
+    """Replaces a stream: writes go to the sink of the writer's context, or to the stream itself if there is none."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -84,7 +82,7 @@ class _Router:
 
 
 class _Use:
-    """One stretch in which the routers are needed; it dies with the frame that needed them, whatever ended it."""
+    """One need for the routers. It is garbage-collected with the frame that holds it, however that ends."""
 
 
 _lock = threading.Lock()
@@ -94,9 +92,9 @@ _real: tuple[Any, Any] = (None, None)
 
 @contextlib.contextmanager
 def routed() -> Iterator[None]:
-    """Put the routers in place for as long as anybody needs them.
+    """Install the routers as long as any use needs them.
 
-    A thread that is told to stop may die anywhere in here. Then the routers stay until the next use ends: they only pass on.
+    A stopped thread may die anywhere in here. The routers then stay until the next use ends, and only pass writes on.
     """
     global _real
     use = _Use()
@@ -112,7 +110,7 @@ def routed() -> Iterator[None]:
             _uses.discard(use)
             if not _uses:
                 for name, stream in zip(("stdout", "stderr"), _real, strict=True):
-                    if isinstance(getattr(sys, name), _Router):  # a tool that put its own stream there keeps it
+                    if isinstance(getattr(sys, name), _Router):  # a stream that a tool has set stays
                         setattr(sys, name, stream)
 
 

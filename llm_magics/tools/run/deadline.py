@@ -1,10 +1,10 @@
 """Ending Python code that does not end by itself.
 
 On the main thread of a POSIX system an interval timer's signal (SIGALRM) raises :class:`ToolTimeout` between two bytecodes,
-also out of ``time.sleep`` and other waits. Elsewhere (other threads, Windows) a timer thread sets the exception in the running
-thread with ``PyThreadState_SetAsyncExc``, which takes effect at its next bytecode. Neither can end a single long call into C:
-nothing in one process can. ToolTimeout is no ``Exception``, so that ``except Exception`` inside a tool does not swallow it,
-and the timer rings again each second for code that swallows even that.
+even out of ``time.sleep`` and other waits. Elsewhere (other threads, Windows) a timer thread sets the exception in the running
+thread with ``PyThreadState_SetAsyncExc``, which takes effect at its next bytecode. Nothing in the same process can end one long
+call into C. ToolTimeout is not an ``Exception``, so ``except Exception`` in a tool does not swallow it, and the timer rings
+again every second in case the code swallows even that.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ToolTimeout(BaseException):
 
 
 class Cancel:
-    """Ends a tool that runs in another thread: it is struck inside its Deadline's block, now or when it enters the next."""
+    """Ends a tool in another thread: ToolTimeout is raised in its Deadline's block, now or when it enters the next block."""
 
     def __init__(self) -> None:
         self.wanted = False
@@ -36,13 +36,12 @@ class Cancel:
 
     def ring(self) -> None:
         self.wanted = True
-        deadline = self.deadline
-        if deadline is not None:
+        if (deadline := self.deadline) is not None:
             deadline.ring()
 
 
 class Deadline:
-    """``with Deadline(seconds):`` raises ToolTimeout inside the block when they have passed, or when ``cancel`` rings."""
+    """``with Deadline(seconds):`` raises ToolTimeout inside the block after that time, or when ``cancel`` rings."""
 
     def __init__(self, seconds: float | None, cancel: Cancel | None = None) -> None:
         self.seconds = seconds
@@ -63,7 +62,7 @@ class Deadline:
         return self
 
     def ring(self) -> None:
-        """Strike the block from another thread; after its end this does nothing."""
+        """Raise ToolTimeout in the block from another thread; no effect after the block's end."""
         if isinstance(self._way, _Async):
             self._way.ring()
 
@@ -77,7 +76,7 @@ class Deadline:
 
 
 class _Alarm:
-    """The main thread's interval timer; whoever used it before gets it back."""
+    """The main thread's interval timer; a timer that was set before is restored."""
 
     def __init__(self, deadline: Deadline) -> None:
         self.deadline = deadline
@@ -110,15 +109,12 @@ class _Async:
 
     def start(self, seconds: float | None) -> None:
         if seconds is not None:
-            self._start_watch(seconds)
+            threading.Thread(target=self._watch, args=(seconds,), daemon=True, name="llm-magics-deadline").start()
 
     def ring(self) -> None:
         with self.lock:
             if not self.over.is_set():
                 raise_in(self.thread, ToolTimeout)
-
-    def _start_watch(self, seconds: float) -> None:
-        threading.Thread(target=self._watch, args=(seconds,), daemon=True, name="llm-magics-deadline").start()
 
     def _watch(self, seconds: float) -> None:
         while not self.over.wait(seconds):
@@ -128,11 +124,11 @@ class _Async:
     def stop(self) -> None:
         with self.lock:
             self.over.set()
-        raise_in(self.thread, None)  # one that was set and not yet raised must not hit what comes after
+        raise_in(self.thread, None)  # an exception that is set but not yet raised must not hit later code
 
 
 class Clock:
-    """The seconds of one turn, which stand still while somebody is asked; ``left`` is None where there is no limit."""
+    """The seconds of one turn, paused while a person is asked; ``left`` is None without a limit."""
 
     def __init__(self, limit: float | None) -> None:
         self.limit = limit
@@ -162,6 +158,6 @@ class Clock:
 
 
 def raise_in(thread: int, kind: type[BaseException] | None) -> None:
-    """Have ``kind`` raised in another thread at its next bytecode; None takes back one that is pending."""
+    """Raise ``kind`` in another thread at its next bytecode; None takes back a pending exception."""
     error: Any = None if kind is None else ctypes.py_object(kind)
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), error)

@@ -1,11 +1,11 @@
-"""Running the calls of one model step: each becomes exactly one ToolEnd, whatever the tool does.
+"""Running the calls of one model step: each gives exactly one ToolEnd, whatever the tool does.
 
-A call goes through five gates, and a failure at any of them is a result that the model can read: is it new to the turn (see
-:mod:`.answered`), is the tool offered, are the arguments valid, may it run, does it end in time. Only a KeyboardInterrupt
-passes through, because it ends the turn.
+A call passes five checks: is it new to the turn (see :mod:`..answered`), is the tool offered, are the arguments valid, may it
+run, does it end in time. A failed check gives a result that the model can read. Only a KeyboardInterrupt passes through: it
+ends the turn.
 
-Tools run in the calling thread, one after another, where the interrupt, the deadline and libraries that want the main thread
-all work. Neighbouring calls of tools marked ``thread_safe`` run side by side in threads; one that hangs in C is left behind.
+Tools run one after another in the calling thread, where interrupts, deadlines and libraries that need the main thread work.
+Adjacent calls of ``thread_safe`` tools run side by side in threads; a call that hangs in C is left behind.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from .capture import Sink, into
 from .deadline import Cancel, Clock, Deadline, ToolTimeout
 from .interrupts import Held
 
-GO_ON = "Do the next thing that was asked for, or answer."  # what a model is told behind a call that did not run
+GO_ON = "Do the next thing that was asked for, or answer."  # ends the result of a call that did not run
 ANSWER = "Now answer the question in words."
-_GRACE = 1.0  # seconds a thread has to notice its deadline
+_GRACE = 1.0  # seconds for a thread to notice its deadline
 _PROGRESS_CHARS = 20_000  # of one yielded item
 inside: contextvars.ContextVar[tuple[object, ...]] = contextvars.ContextVar("llm_magics_inside", default=())
 
@@ -49,7 +49,7 @@ class _Ready:
 
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """Runs calls for one turn. ``owner`` is whoever they run for (a session): a tool's code can see that it runs inside."""
+    """Runs calls for one turn. ``owner`` is the session they run for; a tool's code can see it in ``inside``."""
 
     tools: Mapping[str, Tool]
     gate: Gate
@@ -65,7 +65,7 @@ class Runner:
     ) -> Generator[ToolEvent, None, None]:
         """Run the calls of one message in order; results carry their call's index and id.
 
-        A call that repeats what the turn knows, or is ``doubted``, does not run: its result tells the model so, and what to do.
+        A call that is a repetition or ``doubted`` does not run: its result says so, and ``urge`` says what to do.
         """
         unrun = dict.fromkeys(doubted, f"Not called. The last result is {self.answered.last}. {urge}")
         unrun |= {index: f"Already called. The result is {said}. {urge}" for index, said in self.answered.recall(calls).items()}
@@ -78,33 +78,30 @@ class Runner:
     def _run(self, calls: Sequence[ToolCall], unrun: Mapping[int, str]) -> Generator[ToolEvent, None, None]:
         at = 0
         while at < len(calls):
-            if at in unrun:
-                result = ToolResult(calls[at].id, calls[at].name, unrun[at])
-                yield ToolEnd(at, result, "refused", warnings=("Not run: it was answered before, or not meant.",))
-                at += 1
-                continue
             together = at
             while together not in unrun and together < len(calls) and self._thread_safe(calls[together]):
                 together += 1
-            if together > at:
+            if at in unrun:
+                result = ToolResult(calls[at].id, calls[at].name, unrun[at])
+                yield ToolEnd(at, result, "refused", warnings=("Not run: the call was answered before, or was not meant.",))
+            elif together > at:
                 ready = []
                 for index in range(at, together):
                     one = yield from self._prepare(index, calls[index])
                     ready += [one] if one else []
                 yield from self._side_by_side(ready)
-                at = together
-                continue
-            single = yield from self._prepare(at, calls[at])
-            if single is not None:
-                yield from self._here(single)
-            at += 1
+            else:
+                single = yield from self._prepare(at, calls[at])
+                if single is not None:
+                    yield from self._here(single)
+            at = max(together, at + 1)
 
     def _thread_safe(self, call: ToolCall) -> bool:
         tool = self.tools.get(call.name)
         return tool is not None and tool.options.thread_safe
 
     def _prepare(self, index: int, call: ToolCall) -> Generator[ToolEvent, None, _Ready | None]:
-        """Take a call through the gates in front of its run; None where it was stopped, and said why."""
+        """Check a call before its run; None if a check failed, after a ToolEnd that says why."""
         tool = self.tools.get(call.name)
         if self.tool_choice == "none":
             yield _end(index, call, "Error: no tool may be called in this turn; answer in words.", "refused")
@@ -129,7 +126,7 @@ class Runner:
         return _Ready(index, call, tool, arguments)
 
     def _ask(self, index: int, call: ToolCall, tool: Tool, reason: str) -> Generator[ToolEvent, None, str]:
-        """Ask somebody; gives why the call may not run, or nothing."""
+        """Ask a person; returns why the call may not run, empty if it may."""
         shown = tool.shown(call)
         ask = ToolAsk(index, call, shown, digest_of(call, shown), reason)
         yield ask
@@ -149,8 +146,7 @@ class Runner:
     def _here(self, ready: _Ready, cancel: Cancel | None = None) -> Iterator[ToolEvent]:
         yield ToolStart(ready.index, ready.call, ready.tool.source)
         started = time.monotonic()
-        timeout = self._timeout(ready.tool)
-        sink = Sink()
+        timeout, sink = self._timeout(ready.tool), Sink()
         output: ToolOutput | None = None
         work = self._slices(ready, timeout, sink, cancel)
         try:
@@ -165,15 +161,14 @@ class Runner:
                     output = render_error(error)
         finally:
             work.close()
-        rest = sink.take()
-        if rest:
+        if rest := sink.take():
             yield ToolProgress(ready.index, rest)
         yield self._finish(ready, output, sink, time.monotonic() - started)
 
     def _slices(
         self, ready: _Ready, timeout: float | None, sink: Sink, cancel: Cancel | None
     ) -> Generator[Any, None, ToolOutput]:
-        """Step through the tool; only the tool's own time counts, and only its own prints are caught."""
+        """Step through the tool; only the tool's own time counts, and only its own output is captured."""
         steps = ready.tool.invoke(ready.arguments)
         try:
             while True:
@@ -196,15 +191,14 @@ class Runner:
         return ToolEnd(ready.index, result, "failed" if output.is_error else "done", seconds, outputs, output.warnings)
 
     def _side_by_side(self, group: Sequence[_Ready]) -> Iterator[ToolEvent]:
-        """Run calls in threads of their own; events come as they happen."""
+        """Run each call in its own thread; yield events as they happen."""
         events: queue.SimpleQueue[ToolEvent] = queue.SimpleQueue()
         running: dict[int, tuple[_Ready, Cancel, float | None]] = {}
         try:
             for ready in group:
                 timeout = self._timeout(ready.tool)
                 ends = None if timeout is None else time.monotonic() + timeout + _GRACE
-                run = contextvars.copy_context().run
-                cancel = Cancel()
+                run, cancel = contextvars.copy_context().run, Cancel()
                 given = (self._feed, ready, events, cancel)
                 thread = threading.Thread(target=run, args=given, daemon=True, name="llm-magics-tool")
                 running[ready.index] = (ready, cancel, ends)
@@ -228,12 +222,12 @@ class Runner:
         try:
             for event in self._here(ready, cancel):
                 events.put(event)
-        except (KeyboardInterrupt, ToolTimeout):  # the turn is over, or the deadline fell behind the tool's own end
+        except (KeyboardInterrupt, ToolTimeout):  # the turn is over, or the deadline came after the tool's end
             events.put(_end(ready.index, ready.call, f"Error: {ready.tool.name} was stopped.", "failed"))
 
 
 def _left_behind(running: dict[int, tuple[_Ready, Cancel, float | None]]) -> Iterator[ToolEvent]:
-    """End calls whose thread does not notice its deadline; the thread itself cannot be stopped."""
+    """End calls whose threads do not notice their deadline; the threads themselves cannot be stopped."""
     for index, (ready, _, ends) in list(running.items()):
         if ends is not None and time.monotonic() >= ends:
             del running[index]
@@ -242,15 +236,13 @@ def _left_behind(running: dict[int, tuple[_Ready, Cancel, float | None]]) -> Ite
 
 
 def _progress(index: int, item: Any, sink: Sink) -> Iterator[ToolEvent]:
-    """Say what a tool printed since, and what it yielded."""
-    printed = sink.take()
-    if printed:
+    """The progress events for what a tool has printed and for the item it yielded."""
+    if printed := sink.take():
         yield ToolProgress(index, printed)
     output = render(item)
-    if output.outputs:
-        for bundle in output.outputs:
-            yield ToolProgress(index, data=bundle)
-    else:
+    for bundle in output.outputs:
+        yield ToolProgress(index, data=bundle)
+    if not output.outputs:
         yield ToolProgress(index, shorten(output.text, _PROGRESS_CHARS).rstrip("\n") + "\n")
 
 
@@ -259,7 +251,7 @@ def _end(index: int, call: ToolCall, text: str, state: ToolState, warnings: tupl
 
 
 class _within:
-    """``with _within(owner):`` lets code inside see that it runs as a tool of ``owner``."""
+    """``with _within(owner):`` lets code in the block see that it runs as a tool of ``owner``."""
 
     def __init__(self, owner: object) -> None:
         self.owner = owner

@@ -1,9 +1,9 @@
-"""Holding interrupts and deadlines back while what a tool's run has put aside (streams, displays) is put back.
+"""Holding back interrupts and deadlines while a tool's run replaces and restores streams and displays.
 
-A KeyboardInterrupt or a ToolTimeout may strike between any two bytecodes. Inside a tool that is what they are for; between the
-two lines that give the kernel its own stdout back it would leave the kernel mute. ``with Held() as held:`` notes an interrupt
-and raises it at the end; ``with held.open():`` inside it is the stretch where both strike at once. Only the main thread gets
-signals; in other threads all this does nothing.
+A KeyboardInterrupt or a ToolTimeout may be raised between any two bytecodes. Inside a tool that is the purpose; between the two
+lines that restore the kernel's stdout it would leave the kernel mute. ``with Held() as held:`` notes an interrupt and raises it
+at the end; in a ``with held.open():`` block inside, both are raised at once. Only the main thread receives signals; in other
+threads this file has no effect.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-_marks: list[Held] = []  # those that hold right now; one append or pop is the whole change of state
+_marks: list[Held] = []  # what holds now; the state changes by a single append or pop
 
 
 def holding() -> bool:
-    """Whether a signal must wait."""
+    """Whether signals are held back now."""
     return bool(_marks)
 
 
 class Held:
-    """Holds SIGINT and deadlines back inside the block, but for its ``open()`` stretches."""
+    """Holds back SIGINT and deadlines inside the block, except in its ``open()`` blocks."""
 
-    _handler: Any = None  # what SIGINT did before the outermost Held
+    _handler: Any = None  # SIGINT's handler before the outermost Held
     _depth = 0
     _noted = False
 
@@ -53,7 +53,7 @@ class Held:
             _deliver()
 
     def open(self) -> _Open:
-        """Let interrupts and deadlines strike inside this block."""
+        """Allow interrupts and deadlines inside this block."""
         return _Open(self._here)
 
 
