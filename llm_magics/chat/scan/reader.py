@@ -9,6 +9,7 @@ nothing becomes plain text again.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Generator, Sequence
 from typing import Literal, TypeAlias, TypeVar
@@ -117,33 +118,35 @@ class Reader:
             yield
         return self.text[self.at + offset]
 
-    def space(self, kind: Kind = "marker") -> Reading[str]:
-        """Consume white space and return it."""
-        taken: list[str] = []
-        while True:
-            match = _SPACE.match(self.text, self.at)
-            taken.append(self.take(match.end() - self.at if match else 0, kind))
-            if self.rest or self.closed:
-                return "".join(taken)
-            yield
+    def run(self, pattern: re.Pattern[str], size: int = 0, most: float = math.inf, what: str = "") -> Reading[int]:
+        """Where the characters end that match from ``size`` ahead on, once that is decided; nothing is consumed.
 
-    def space_ahead(self, size: int = 0) -> Reading[int]:
-        """Where the white space ends that comes next, or ``size`` characters ahead; nothing is consumed."""
+        Raises Malformed if there are more than ``most``. Only what has come since the last time is looked at.
+        """
         while True:
-            match = _SPACE.match(self.text, self.at + size)
+            match = pattern.match(self.text, self.at + size)
             size = (match.end() if match else self.at + size) - self.at
+            if size > most:
+                raise Malformed(f"{what} is too long")
             if size < self.rest or self.closed:
                 return size
             yield
 
+    def space(self, kind: Kind = "marker") -> Reading[str]:
+        """Consume white space and return it."""
+        return self.take((yield from self.run(_SPACE)), kind)
+
+    def space_ahead(self, size: int = 0) -> Reading[int]:
+        """Where the white space ends that comes next, or ``size`` characters ahead; nothing is consumed."""
+        return (yield from self.run(_SPACE, size))
+
     def layout_ahead(self, size: int = 0) -> Reading[int]:
         """Where the layout ends, be it white space or its escapes: some models write ``\\n`` where a line break is due."""
-        while True:
-            match = _LAYOUT.match(self.text, self.at + size)
-            size = (match.end() if match else self.at + size) - self.at
-            if self.closed or (size < self.rest and self.text[self.at + size :] != "\\"):
-                return size
+        size = yield from self.run(_LAYOUT, size)
+        while self.text[self.at + size :] == "\\" and not self.closed:
             yield
+            size = yield from self.run(_LAYOUT, size)
+        return size
 
     def which(self, scanner: Scanner[T], offset: int = 0) -> Reading[Found[T] | None]:
         """The marker that stands exactly ``offset`` characters ahead, waiting until that is decided; nothing is consumed.
@@ -212,15 +215,7 @@ class Reader:
 
     def name(self) -> Reading[str]:
         """Consume a tool's name, or an id. Raises Malformed where there is none."""
-        size = 0
-        while True:
-            match = NAME.match(self.text, self.at + size)
-            size = (match.end() if match else self.at + size) - self.at
-            if size > _MAX_NAME:
-                raise Malformed("a name is too long")
-            if size < self.rest or self.closed:
-                break
-            yield
+        size = yield from self.run(NAME, 0, _MAX_NAME, "a name")
         if not size:
             raise (Truncated if not self.rest else Malformed)("expected a name")
         if not self.rest > size:
@@ -282,12 +277,7 @@ class Reader:
     def _container(self, say: Callable[[str], None]) -> Reading[None]:
         stack: list[str] = []
         while True:
-            match = _PLAIN.match(self.text, self.at)
-            if match and match.end() > self.at:
-                say(self.take(match.end() - self.at, "call"))
-            char = yield from self.peek()
-            if not char:
-                raise Truncated("the text ends inside JSON")
+            char = yield from self._past(_PLAIN, say, "inside JSON")
             if char == '"':
                 yield from self._string(say)
                 continue
@@ -304,36 +294,28 @@ class Reader:
 
     def _string(self, say: Callable[[str], None]) -> Reading[None]:
         say(self.take(1, "call"))
-        while True:
-            match = _IN_STRING.match(self.text, self.at)
-            if match and match.end() > self.at:
-                say(self.take(match.end() - self.at, "call"))
-            char = yield from self.peek()
-            if not char:
-                raise Truncated("the text ends inside a JSON string")
-            if char == "\\":
-                if not (yield from self.peek(1)):
-                    raise Truncated("the text ends inside a JSON string")
-                say(self.take(2, "call"))
-                continue
+        while (char := (yield from self._past(_IN_STRING, say, "inside a JSON string"))) != '"':
             if char < " ":
                 say(json.dumps(self.take(1, "call"))[1:-1])
-                continue
-            if char == '"':
-                say(self.take(1, "call"))
-                return
+            elif (yield from self.peek(1)):
+                say(self.take(2, "call"))  # a backslash, and what it escapes
+            else:
+                raise Truncated("the text ends inside a JSON string")
+        say(self.take(1, "call"))
+
+    def _past(self, pattern: re.Pattern[str], say: Callable[[str], None], where: str) -> Reading[str]:
+        """Give out what has come and matches, and return the character behind it. Raises Truncated where there is none."""
+        while match := pattern.match(self.text, self.at):
+            say(self.take(match.end() - self.at, "call"))
+            char = yield from self.peek()  # waits: what comes may match again
+            if not char:
+                raise Truncated(f"the text ends {where}")
+            if not pattern.fullmatch(char):
+                return char
+        return ""
 
     def _scalar(self, say: Callable[[str], None]) -> Reading[None]:
-        size = 0
-        while True:
-            match = _SCALAR.match(self.text, self.at + size)  # only what has come since the last time
-            size = (match.end() if match else self.at + size) - self.at
-            if size > _MAX_SCALAR:
-                raise Malformed("a number is too long")
-            if size < self.rest or self.closed:
-                break
-            yield
-        text = self.take(size, "call")
+        text = self.take((yield from self.run(_SCALAR, 0, _MAX_SCALAR, "a number")), "call")
         if not text and not self.rest:
             raise Truncated("the text ends before a JSON value")
         decoded(text)
