@@ -1,20 +1,20 @@
-"""Ending a JSON text in time: it is complete and valid within its limit of tokens, whatever the model would rather write.
+"""Ending a JSON text in time: the text is complete and valid within its limit of tokens, whatever the model prefers.
 
 Theory of operation. From any point of a text under a grammar there is a short *way out* (``engine/wayout.py``): close the
-string, write the members that are still required with the shortest values there are, close what is open. What the model writes
-is compared with it, token by token:
+string, write the missing required members with their shortest values, close all brackets. Each token that the model draws is
+compared with it:
 
-- far from the limit, nothing happens: the model writes what it likes;
+- far from the limit, every token stands;
 - after three quarters of the limit, or when the text repeats itself, the text is *brought to its end*: a token that opens
-  another item, member or object is replaced by the first token of the way out, and a string that goes on and on is closed;
-- a token behind which no way out fits, or is found, is replaced likewise. So a way out that fits is known at every point.
+  another item, member or object is replaced by the first token of the way out, and a long string is closed;
+- a token behind which no way out fits, or is found, is also replaced. So a way out that fits is known at every point.
 
-An array without a maximum therefore ends, and a text is never cut off in the middle. Only a limit that is smaller than the
-shortest valid text is refused, before anything is generated.
+An array without a maximum therefore ends, and a text is never cut off. Only a limit below the shortest valid text is refused,
+before anything is generated.
 
-Below the limit that holds in any case, the JSON has a *soft limit*: what is asked for, else ``SOFT_LIMIT``, or three times the
-shortest valid text if that is more. It counts from the first token of the JSON, so what is thought before it does not matter,
-and it is never refused.
+Within that hard limit, the JSON has a *soft limit*: the requested one, else ``SOFT_LIMIT``, or three times the shortest valid
+text if that is more. It counts from the first token of the JSON, so reasoning before the JSON does not count, and it is never
+refused.
 """
 
 from __future__ import annotations
@@ -28,24 +28,21 @@ from llm_magics.errors import SchemaError
 from .values import Hurry, JsonText
 from .wayout import Place, WayOut
 
-SOFT_LIMIT = 500
-"""The soft limit of a request that names none."""
+SOFT_LIMIT = 500  # tokens, if a request names none
+END = -1  # in place of a token: the end of the text
 
-END = -1
-"""No token, but the end of the text."""
-
-_SHORTEST_TIMES = 3  # a soft limit is at least so many times the shortest text
-_LONG_STRING = 24  # tokens that a string may go on for once the text is to end
-_REPEATED = 64  # tokens of the same few again and again, e.g. 16 times `"salt", `
+_SHORTEST_TIMES = 3  # a soft limit is at least this many times the shortest text
+_LONG_STRING = 24  # tokens that a string may take once the text is brought to its end
+_REPEATED = 64  # tokens of one short sequence repeated, e.g. 16 times `"salt", `
 _LONGEST_PERIOD = 32
-_TIGHT = 64  # tokens; forced tokens are looked at where less than this and twice the way out are left
-_MOST_COUNTED = 20_000  # tokens of a shortest text, to say how many it would take
+_TIGHT = 64  # tokens; forced tokens are checked if fewer than this and twice the way out are left
+_MOST_COUNTED = 20_000  # tokens of a shortest text, for the message of a refusal
 _OPENING = frozenset(b",[{")
 
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """How many tokens a text may take, with what is thought before it; how many its JSON may, softly; what sets the first."""
+    """The hard limit of a text, reasoning included; the soft limit of its JSON; what sets the hard limit."""
 
     tokens: int
     soft: int = SOFT_LIMIT
@@ -53,8 +50,8 @@ class Allowed:
 
 
 class Closer:
-    """Watches one JSON text under one grammar. ``matcher`` is the grammar's state, which this may take back; ``prelude`` are
-    the tokens of ``text.prelude_end``. The rest is as for :class:`~llm_magics.engine.wayout.WayOut`."""
+    """Watches one JSON text under one grammar. ``matcher`` is the grammar's state, which the closer may roll back; ``prelude``
+    are the tokens of ``text.prelude_end``. The rest is as for :class:`~llm_magics.engine.wayout.WayOut`."""
 
     def __init__(
         self, matcher: Any, piece: Callable[[int], bytes], bytes_as_tokens: Mapping[int, int],
@@ -71,12 +68,11 @@ class Closer:
         self._way: list[int] = []  # a way out from here that fits
         self._shortest = 0
         self._written: list[int] = []
-        self._off = False  # the text turned out to be something else than JSON
-        self.hurried: Hurry = ""
-        """Why the model was kept from going on as it wanted to; empty if it was not."""
+        self._off = False  # the text turned out not to be JSON
+        self.hurried: Hurry = ""  # why a token was first replaced
 
     def begin(self) -> None:
-        """Find the first way out. Raises SchemaError if the shortest valid text does not fit into the limit."""
+        """Find the first way out. Raises SchemaError if the shortest valid text exceeds the limit."""
         way = self._ways.find(self._matcher, self._place, self._limit)
         if way is None:
             raise _too_short(self._allowed, self._needed())
@@ -90,11 +86,11 @@ class Closer:
 
     @property
     def over(self) -> bool:
-        """Whether the limit is reached; the text is complete then."""
-        return not self._off and len(self._written) >= self._limit and self.complete
+        """Whether the text is complete at its limit."""
+        return len(self._written) >= self._limit and self.complete
 
     def may_force(self, tokens: list[int]) -> bool:
-        """Whether tokens that the grammar forces leave room for a way out, spelled as they are."""
+        """Whether tokens that the grammar forces leave room for a way out."""
         left = self._limit - len(self._written)
         if self._elsewhere or left > len(tokens) + 2 * len(self._way) + _TIGHT:
             return True
@@ -105,25 +101,22 @@ class Closer:
         return self._ways.find(copy, place, left - len(tokens)) is not None
 
     def took(self, token: int) -> None:
-        """Note a token that was not the model's choice."""
+        """Note a token that the model did not draw."""
         followed = self._way[:1] == [token]
         self._note(token)
         if not self._elsewhere:
             self._way = self._way[1:] if followed else self._way_from_here() or []
 
     def instead(self, token: int) -> int | None:
-        """Say which token to write in place of ``token``, which the grammar has just taken; None if it may stand, END if the
-        text is complete and has to end here.
-
-        If one is named, the grammar's state is again what it was before ``token``.
-        """
+        """The token to write in place of ``token``, which the grammar has just taken; None to keep it, END if the complete text
+        must end. Unless None, the grammar's state is rolled back to before ``token``."""
         place, before = replace(self._place), self._way
         outside = self._note(token)
         if self._elsewhere:
             return None
         why = self._why_hurry()
         if not why:
-            self._place.string_tokens = 0  # what was written while there was room is nothing to hold against a string
+            self._place.string_tokens = 0  # tokens far from the limit do not count against a string
         opens = bool(why and _OPENING.intersection(outside))
         way = self._way_from_here(anew=opens)
         long = self._place.string_tokens > _LONG_STRING
@@ -133,17 +126,17 @@ class Closer:
         self._written.pop()
         self._matcher.rollback(1)
         self._place, self._way, self.hurried = place, before, self.hurried or why or self._bound
-        if opens:  # an earlier way out may open the same
+        if opens:  # the last way out may open the same
             self._way = self._way_from_here(anew=True) or before
         if self._way:
             return self._way[0]
-        return END if self.complete else token  # forced tokens led where no way out is known
+        return END if self.complete else token  # after forced tokens, no way out may be known
 
     # --- deciding -----------------------------------------------------------------------------------------------------------
 
     @property
     def _elsewhere(self) -> bool:
-        """Whether the text is no JSON, or may be the beginning of what stands in its place."""
+        """Whether the text is not JSON, or may begin the text that replaces the JSON."""
         begun = (self._place.before or b"").lstrip()
         return self._off or (begun != b"" and any(other.startswith(begun) for other in self._others))
 
@@ -154,7 +147,7 @@ class Closer:
             self._limit, self._hurry_from, self._bound = begun + soft, begun + soft * 3 // 4, "soft"
 
     def _why_hurry(self) -> Hurry:
-        """Why the text is to be brought to its end by now; empty while it is not."""
+        """Why the text must be brought to its end now; empty if it need not."""
         if self._place.before is not None:
             return ""
         if self.hurried or len(self._written) >= self._hurry_from:
@@ -162,7 +155,7 @@ class Closer:
         return "repeats" if self._repeats() else ""
 
     def _way_from_here(self, *, anew: bool = False) -> list[int] | None:
-        """A way out that fits, or None; the last one where it still leads out, unless it is to be found ``anew``."""
+        """A way out that fits, or None: the last one if it still leads out, unless ``anew``."""
         left = self._limit - len(self._written)
         if left < 0:
             return None
@@ -174,14 +167,14 @@ class Closer:
             return None
 
     def _goes_on(self, token: int, after: list[int], place: Place) -> bool:
-        """Whether a token that opens something leads away from the end: the way out is no shorter behind it."""
+        """Whether a token that opens something leads away from the end: the way out behind it is not shorter."""
         self._matcher.rollback(1)
         before = self._ways.find(self._matcher, place, self._limit)
         self._matcher.consume_token(token)
         return before is not None and self._size(after) >= self._size(before)
 
     def _repeats(self) -> bool:
-        """Whether the text ends in the same few tokens again and again."""
+        """Whether the text ends in repetitions of a short sequence of tokens."""
         written = self._written
         for period in range(1, min(_LONGEST_PERIOD, len(written) // 2) + 1):
             times = -(-_REPEATED // period)
@@ -193,13 +186,13 @@ class Closer:
         return sum(len(self._piece(token)) for token in tokens)
 
     def _needed(self) -> int:
-        """How many tokens the shortest valid text takes; 0 where that is too many to count."""
+        """How many tokens the shortest valid text takes; 0 if they are too many to count."""
         return len(self._ways.find(self._matcher, self._place, _MOST_COUNTED) or ())
 
     # --- where the text stands ------------------------------------------------------------------------------------------------
 
     def _note(self, token: int) -> bytes:
-        """Go on over a token; return its bytes outside strings."""
+        """Move the place over a token; return the token's bytes outside strings."""
         self._written.append(token)
         place, data = self._place, self._piece(token)
         if place.before is not None:
@@ -209,7 +202,7 @@ class Closer:
         return outside
 
     def _after_prelude(self, text: bytes) -> bytes:
-        """What of a text is JSON: what comes behind the prelude, or all of it if it does not begin as one."""
+        """The part of a text that is JSON: the part behind the prelude, or all of a text that does not begin as a prelude."""
         place, begun = self._place, text.lstrip()
         closes = b"" if place.closed else self._closes
         if closes and closes in text:

@@ -1,8 +1,8 @@
-"""What goes into the engine and what comes out: plain values that pickle, so that an engine may live across a pipe.
+"""The engine's input and output: plain values that pickle, so that an engine can run in another process.
 
-The engine knows tokens and grammar text. It knows no messages, no templates and no tools: a :class:`Guide` (written by the
-``chat`` room) runs beside the sampler, is fed the text of each token, and answers with events for the consumer (opaque here),
-a grammar to arm, or a stop.
+The engine knows tokens and grammar text, but not messages, templates or tools. A :class:`Guide` (written by the ``chat`` room)
+runs beside the sampler and reads the text of each token. It answers with events for the consumer, which the engine passes on
+unread, a grammar to arm, or a stop.
 """
 
 from __future__ import annotations
@@ -15,25 +15,23 @@ KVType: TypeAlias = Literal["f16", "q8_0"]
 FlashAttention: TypeAlias = Literal["auto", "on", "off"]
 Speculation: TypeAlias = Literal["off", "lookup", "auto"]
 
-MAX_DRAFT = 16
-"""Guessed tokens in one batch, at most."""
+MAX_DRAFT = 16  # guessed tokens in one batch
 Hurry: TypeAlias = Literal["", "repeats", "soft", "limit", "context"]
-"""Why a JSON text was brought to its end: it repeated itself, or one of three bounds of its length was near."""
+"""Why a JSON text was brought to its end: the text repeated itself, or was near one of three bounds on its length."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """How to load one model. Sizes in tokens unless said; ``None`` leaves the choice to the engine.
+    """How to load one model. Sizes in tokens unless said; with ``None`` the engine chooses.
 
     ``path`` is the first file of a split GGUF. ``n_gpu_layers`` -1 means all. ``n_slots`` sequences share one KV cache of
-    ``n_ctx`` tokens. ``deterministic``: no prefix reuse, fixed batch shape, one sequence. ``speculation``: "lookup" guesses
-    that the text repeats itself, and checks every guess, so that only the speed changes (see :mod:`.guess.speculation`);
-    "auto" does so where that was measured to help, with no layer on a GPU, if this model's memory can take a wrong guess back.
-    ``draft`` is the file of a small model of the same vocabulary that guesses too, ``draft_gpu_layers`` of it on the GPU.
-    ``device_sampling`` lets llama.cpp draw where the logits are, as long as a request needs no grammar, log-probabilities,
-    penalties or bias; a seed then gives another draw than on the host. It does not go with speculation. ``park_memory`` and
-    ``park_disk`` are the bytes that the states of conversations may take that have lost their slot, on disk in
-    ``park_directory`` ("" is one beside the models that were fetched).
+    ``n_ctx`` tokens. ``deterministic``: no prefix reuse, fixed batch shape, one sequence. ``speculation`` "lookup" guesses
+    repetitions and checks each guess, so that only the speed changes (see :mod:`.guess.speculation`); "auto" does so if no
+    layer is on a GPU, where it was measured to help, and if the model's memory can take back a wrong guess. ``draft`` is the
+    file of a small model of the same vocabulary that also guesses, with ``draft_gpu_layers`` on the GPU. ``device_sampling``
+    draws where the logits are, if a request needs no grammar, log-probabilities, penalties or bias; the same seed then draws
+    differently than on the host. It excludes speculation. ``park_memory`` and ``park_disk`` bound, in bytes, the kept states
+    of conversations without a slot; ``park_directory`` "" is a directory beside the fetched models.
     """
 
     path: str
@@ -62,8 +60,8 @@ class EngineConfig:
 class SamplerSettings:
     """The sampler chain, in llama.cpp's order: penalties, top-k, top-p, min-p, temperature, draw.
 
-    ``temperature`` 0 is greedy. ``seed`` None draws one (and the result's ``seed`` says which). ``top_k`` 0, ``top_p`` 1,
-    ``min_p`` 0 and penalties 1/0/0 switch their stage off. ``logit_bias`` maps token id to an addend; -inf bans it.
+    ``temperature`` 0 is greedy. ``seed`` None draws a seed, which ``Finished.seed`` reports. ``top_k`` 0, ``top_p`` 1,
+    ``min_p`` 0 and penalties 1/0/0 switch their stage off. ``logit_bias`` are (token id, addend); -inf bans the token.
     """
 
     temperature: float = 0.8
@@ -82,10 +80,10 @@ class SamplerSettings:
 class JsonText:
     """A grammar's text is one JSON value, which must be complete within the limit of tokens; see ``engine/closing.py``.
 
-    ``required`` are the keys that some object in it requires. ``prelude_start`` and ``prelude_end`` are the markers around what
-    may stand before the JSON, e.g. ``<think>`` and ``</think>``; without a start, the prelude is open already. ``others`` are
-    the beginnings of what may stand in its place and has no limit to keep, e.g. ``<tool_call>``. ``values`` are texts to
-    complete it with, the shortest first; they need not be valid.
+    ``required`` are the keys that some object in the JSON requires. ``prelude_start`` and ``prelude_end`` are the markers of a
+    text before the JSON, e.g. ``<think>`` and ``</think>``; without a start, that text is open already. ``others`` begin a
+    text that may replace the JSON and has no limit, e.g. ``<tool_call>``. ``values`` are texts to complete the JSON with, the
+    shortest first; a value may be invalid at its place.
     """
 
     required: tuple[str, ...] = ()
@@ -97,12 +95,12 @@ class JsonText:
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """A grammar in llguidance's Lark dialect, to hold from here on.
+    """A grammar in llguidance's Lark dialect, for the text from here on.
 
-    ``pending`` is text that the model has already written and that the grammar must consume first, e.g. ``"\\n{"`` when the
-    token that completed the marker carried more than the marker. An armed grammar holds until the generation ends or the
-    guide disarms it; where it accepts and cannot go on, only an end-of-generation token is left. ``json`` asks for a text that
-    is complete when the limit of tokens is reached.
+    ``pending`` is text that the model has already written and that the grammar must consume first, e.g. ``"\\n{"`` if the
+    token that completed a marker went on behind it. An armed grammar holds until the generation ends or the guide disarms it;
+    when its text is complete and cannot continue, only an end-of-generation token is allowed. ``json`` asks for a text that is
+    complete when the limit of tokens is reached.
     """
 
     text: str
@@ -112,7 +110,7 @@ class Grammar:
 
 @dataclass(frozen=True, slots=True)
 class GuideStep:
-    """A guide's answer to one piece of text. ``events`` go to the consumer as they are."""
+    """A guide's answer to one piece of text. The consumer gets ``events`` as they are."""
 
     events: tuple[object, ...] = ()
     arm: Grammar | None = None
@@ -122,45 +120,40 @@ class GuideStep:
 
 @runtime_checkable
 class Guide(Protocol):
-    """Runs beside the sampler in the engine's thread. Pickles. Must be fast: it is called once per token."""
+    """Runs beside the sampler in the engine's thread, once per token, so it must be fast. Must pickle."""
 
     def start(self) -> GuideStep:
-        """Answer before the first token; the place to arm a grammar that holds from the start."""
-        ...
+        """Answer before the first token; may arm a grammar for the whole text."""
 
     def feed(self, text: str) -> GuideStep:
         """Take the text of newly sampled tokens (complete UTF-8, special tokens written out)."""
-        ...
 
     def finish(self, reason: str) -> GuideStep:
-        """Take the end: "stop", "length" or "interrupted"; only ``events`` of the answer are read."""
-        ...
+        """Take the end: "stop", "length" or "interrupted". Only ``events`` of the answer are read."""
 
 
 @runtime_checkable
 class ScoringGuide(Guide, Protocol):
-    """A guide that decides by how probable the model finds its own text, where it asks for that."""
+    """A guide that decides by the log-probability of the text under the model."""
 
     @property
     def wants_logprob(self) -> bool:
-        """Whether the next token's log-probability is wanted; asked before each draw, because it costs a pass over the row."""
-        ...
+        """Whether to compute the next token's log-probability, at the cost of a pass over the logits; read before each draw."""
 
     def observe(self, logprob: float) -> None:
-        """Take the drawn token's log-probability under the model itself: temperature 1, no grammar. Its text is fed next."""
-        ...
+        """Take the drawn token's log-probability at temperature 1, without a grammar. Its text is fed next."""
 
 
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
     """One sequence to generate. ``prompt`` is the whole prompt's token ids, BOS included.
 
-    ``conversation`` names what the slot's cache belongs to, so that the right slot is chosen; "" takes any. ``logprobs`` > 0
-    asks for that many alternatives per token. ``max_tokens`` None goes on to the context's end. ``soft_limit`` is how many
-    tokens a JSON text may take, if less than that; None is 500 (see ``engine/closing.py``). ``stop`` strings end the
-    text and are not part of it. ``priority`` 0 is a cell somebody looks at, larger numbers wait. ``droppable`` are ranges of
-    the prompt that may be forgotten when the context is full, each a whole number of turns, the oldest first; without any, a
-    prompt that does not fit is refused and an answer ends where the context does.
+    ``conversation`` names the owner of a slot's cache, so that the conversation finds its slot; "" takes any slot.
+    ``logprobs`` > 0 asks for that many alternatives per token. ``max_tokens`` None stops at the end of the context.
+    ``soft_limit`` bounds a JSON text below that, in tokens; None is 500 (see ``engine/closing.py``). ``stop`` strings end the
+    text and are not part of it. ``priority`` 0 is for a cell that a user watches; larger numbers wait. ``droppable`` are ranges
+    of the prompt to forget when the context is full, each of whole turns, the oldest first; without them, a prompt that does
+    not fit is refused and an answer stops at the end of the context.
     """
 
     prompt: tuple[int, ...]
@@ -176,7 +169,7 @@ class GenerateRequest:
 
     @property
     def same_again(self) -> bool:
-        """Whether the same prompt in the same conversation must give the same text: a greedy or seeded one of a reader's."""
+        """Whether the same prompt in this conversation must give the same text: if greedy or seeded, and watched by a user."""
         fixed = self.sampler.temperature <= 0 or self.sampler.seed is not None
         return fixed and bool(self.conversation) and self.priority <= 0
 
@@ -186,7 +179,7 @@ class GenerateRequest:
 
 @dataclass(frozen=True, slots=True)
 class Prefill:
-    """``done`` of ``total`` prompt tokens evaluated that were not cached; ``cached`` more were."""
+    """``done`` of ``total`` uncached prompt tokens are evaluated; ``cached`` more were in the cache."""
 
     done: int
     total: int
@@ -202,8 +195,7 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """New tokens: their ids, the text that became certain (may be empty inside a UTF-8 character or a possible stop string),
-    what the guide said of it, and logprobs where asked for."""
+    """New tokens. ``text`` may be empty inside a UTF-8 character or a possible stop string; ``events`` are the guide's."""
 
     ids: tuple[int, ...]
     text: str
@@ -215,11 +207,10 @@ class Tokens:
 class Finished:
     """The end of one generation. ``ids`` are all sampled tokens without the end-of-generation token; ``text`` is all text.
 
-    ``reason``: "stop" (end token, stop string or guide), "length" (max_tokens or context), "interrupted". ``losses`` says why
-    the prefix could not be reused further than it was, or that guesses ended. ``masked`` counts tokens for which a grammar mask
-    was computed, ``forced`` those a grammar forced without sampling, ``drafted``/``accepted`` those of speculation; ``dropped``
-    counts the droppable ranges that were forgotten (``n_prompt`` and ``n_past`` are without them). ``hurried`` says
-    why a JSON text was brought to its end.
+    ``reason``: "stop" (end token, stop string or guide), "length" (max_tokens or context) or "interrupted". ``losses`` says why
+    no more of the prefix was reused, or that guessing ended. ``masked`` counts tokens that needed a grammar mask, ``forced``
+    those that a grammar forced without sampling, ``drafted`` and ``accepted`` those of speculation, ``dropped`` the forgotten
+    droppable ranges (``n_prompt`` and ``n_past`` exclude them). ``hurried`` says why a JSON text was brought to its end.
     """
 
     reason: Literal["stop", "length", "interrupted"]
@@ -249,10 +240,9 @@ EngineEvent: TypeAlias = Prefill | Tokens | Finished
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What is loaded. Bytes are bytes. ``buffers`` maps (device, kind) to llama.cpp's own reported size, where kind is one of
-    "model", "kv", "compute", "output", "recurrent". ``control_tokens`` maps the text of every control or user-defined special
-    token to its id. ``can_shift``: the memory can forget a range and close up. ``draft`` describes the model that guesses, if
-    there is one."""
+    """A loaded model. Sizes in bytes. ``buffers`` are (device, kind, size) from llama.cpp's log; kind is "model", "kv",
+    "compute", "output" or "recurrent". ``control_tokens`` are (text, id) of every control or user-defined special token.
+    ``can_shift``: the memory can forget a range and close the gap. ``draft`` describes the draft model, if there is one."""
 
     path: str
     architecture: str
@@ -283,7 +273,7 @@ class EngineInfo:
 
 
 class Generation(Protocol):
-    """One running request. Iterate under ``contextlib.closing``: closing early cancels it within one token."""
+    """One running request. Iterate under ``contextlib.closing``: closing early cancels the request within one token."""
 
     def __iter__(self) -> Iterator[EngineEvent]: ...
 
@@ -293,23 +283,19 @@ class Generation(Protocol):
 
 
 class Engine(Protocol):
-    """One loaded model. Thread-safe: every method may be called from any thread of the process that made it."""
+    """One loaded model. Thread-safe within the process that loaded it. A closed engine raises EngineError."""
 
     @property
     def info(self) -> EngineInfo: ...
 
     def tokenize(self, text: str, *, special: bool) -> tuple[int, ...]:
-        """Token ids of ``text``, no BOS added; ``special`` False writes control strings out as ordinary text."""
-        ...
+        """Token ids of ``text`` without BOS; with ``special`` False, control strings are ordinary text."""
 
     def piece(self, token: int) -> bytes:
         """The bytes of one token, special tokens written out."""
-        ...
 
     def submit(self, request: GenerateRequest) -> Generation:
         """Queue a request. Raises ContextFullError before anything is evaluated if the prompt does not fit."""
-        ...
 
     def close(self) -> None:
-        """Drain what runs, then free everything. A closed engine raises EngineError."""
-        ...
+        """End all running requests, then free everything."""

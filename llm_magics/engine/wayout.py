@@ -1,9 +1,9 @@
-"""The short way out of a JSON text: the tokens that complete it from where it stands, as few as are easily found.
+"""The way out of a JSON text: a short run of tokens that completes the text from any point.
 
-Theory of operation. A copy of the grammar's state is walked to where the text is complete. Where a value is due, the
-shortest values of the schema (``JsonText.values``) are tried, the shortest first; where a key is due, the keys that some object
-requires. Else what the grammar forces is taken, and where it leaves a choice it goes byte by byte: what ends something comes
-before what begins something. The grammar has the last word on every step, so a way out is valid whatever was tried.
+Theory of operation. A copy of the grammar's state is walked until the text is complete. Where a value is expected, the
+schema's shortest values (``JsonText.values``) are tried, the shortest first; where a key is expected, the keys that some object
+requires. Otherwise forced tokens are taken, and at a choice one byte, closing bytes before opening ones. The grammar checks
+every step, so a way out is always valid.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from llm_magics.errors import SchemaError
 
 from .values import JsonText
 
-_OUTSIDE = b'}],:0"123456789-ntf[{ '  # what is tried outside strings: what ends something first
+_OUTSIDE = b'}],:0"123456789-ntf[{ '  # tried outside strings, closing bytes first
 _INSIDE = b'"0123456789-:.TZ+@/ abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSUVWXY_'
 _ESCAPED = b"n0"
 _QUOTE = 0x22
@@ -27,20 +27,20 @@ _BLANK = b" \t\r\n"
 
 @dataclass(slots=True)
 class Place:
-    """Where one stands: ``before`` is the text before the JSON, None once that has begun; ``opened`` its open brackets."""
+    """A point of a text: ``before`` is the text before the JSON, None once the JSON has begun; ``opened`` its open brackets."""
 
     before: bytes | None = None
-    closed: bool = False  # what may stand before the JSON has ended
+    closed: bool = False  # the prelude has ended
     opened: tuple[int, ...] = ()
     in_string: bool = False
     escaped: bool = False
-    key: bool = False  # the next string is a key, or this one is
+    key: bool = False  # this or the next string is a key
     fresh: bool = False  # the string has just been opened
-    due: bool = True  # a value comes next
+    due: bool = True  # a value is expected
     string_tokens: int = field(default=0, compare=False)
 
     def read(self, data: bytes) -> bytes:
-        """Go on over JSON text; return those of its bytes that stand outside strings."""
+        """Move over JSON text; return its bytes outside strings."""
         outside = bytearray()
         for byte in data:
             if not self.in_string:
@@ -72,10 +72,8 @@ class Place:
 
 
 class WayOut:
-    """Finds ways out of texts of one kind, in one vocabulary.
-
-    ``bytes_as_tokens`` maps a byte to the token that is this byte alone. ``tokenize`` spells a text as the model would.
-    """
+    """Finds ways out of texts under one schema. ``bytes_as_tokens`` maps a byte to the token of this byte alone; ``tokenize``
+    spells a text as the model would."""
 
     def __init__(
         self, text: JsonText, piece: Callable[[int], bytes], bytes_as_tokens: Mapping[int, int],
@@ -90,9 +88,9 @@ class WayOut:
         self._keys = self._spelled(tuple(json.dumps(key, ensure_ascii=False)[1:] for key in text.required))
 
     def find(self, matcher: Any, place: Place, most: int) -> list[int] | None:
-        """The tokens that complete a text which stands at ``place`` in ``matcher``; neither is changed.
+        """The tokens that complete a text at ``place`` in ``matcher``; None if there are more than ``most``. Changes neither.
 
-        None if there are more than ``most``. Raises SchemaError where no end is found.
+        Raises SchemaError if no end is found.
         """
         matcher, place, way, tried = matcher.deep_copy(), replace(place), list[int](), Counter[int]()
         thinking = place.before is not None and not place.closed and (place.before.strip() != b"" or not self._opens)
@@ -112,7 +110,7 @@ class WayOut:
         return way
 
     def still_leads_out(self, matcher: Any, way: list[int]) -> bool:
-        """Whether a way that was found earlier completes the text from here too."""
+        """Whether an earlier way also completes the text from here."""
         if matcher.validate_tokens(way) < len(way):
             return False
         copy = matcher.deep_copy()
@@ -122,46 +120,36 @@ class WayOut:
         return [tokens for text in texts if (tokens := self._spell(text))]
 
     def _spell(self, text: str) -> list[int]:
-        """A text's tokens: the model's own, or else byte by byte; empty where the vocabulary cannot spell it."""
+        """A text's tokens, as the model's tokenizer or byte by byte; empty if the vocabulary cannot spell the text."""
         data = text.encode("utf-8", "replace")
         tokens = list(self._tokenize(text))
-        if b"".join(map(self._piece, tokens)) == data:  # some vocabularies put a blank before a text
+        if b"".join(map(self._piece, tokens)) == data:  # some tokenizers put a blank before a text
             return tokens
         return [self._tokens[byte] for byte in data] if all(byte in self._tokens for byte in data) else []
 
     def _due(self, matcher: Any, place: Place) -> list[int]:
-        """A value or key that comes next, whole; empty where none does, or an array may be closed instead."""
+        """A whole value or key that is expected here; empty if none is, or if an array may be closed instead."""
+        spelled: list[list[int]] = []
         if place.key and place.fresh:
-            return self._first(matcher, self._keys)
-        if place.due and not place.in_string and not self._may_end(matcher):
-            return self._first(matcher, self._values)
-        return []
+            spelled = self._keys
+        elif place.due and not place.in_string and not self._takes(matcher, self._tokens.get(0x5D, -1)):
+            spelled = self._values
+        return next((tokens for tokens in spelled if matcher.validate_tokens(tokens) == len(tokens)), [])
 
     def _byte(self, matcher: Any, place: Place, tried: Counter[int]) -> list[int]:
-        """The next byte where there is a choice.
-
-        In a string, that is the quote or else the byte that was ``tried`` least often, so that what a pattern waits for comes.
-        """
+        """One allowed byte, else any token. In a string, the quote, else the byte ``tried`` least often, so that every byte
+        that a pattern may need is tried in time."""
         choices = list(_OUTSIDE if not place.in_string else _ESCAPED if place.escaped else _INSIDE)
         if place.in_string:
             choices.sort(key=lambda byte: -1 if byte == _QUOTE else tried[byte])
         for byte in choices:
-            token = self._tokens.get(byte)
-            if token is not None and matcher.validate_tokens([token]) == 1:
+            token = self._tokens.get(byte, -1)
+            if self._takes(matcher, token):
                 tried[byte] += 1
                 return [token]
-        return self._any(matcher)
-
-    def _may_end(self, matcher: Any) -> bool:
-        end = self._tokens.get(0x5D)
-        return end is not None and matcher.validate_tokens([end]) == 1
-
-    def _first(self, matcher: Any, spelled: list[list[int]]) -> list[int]:
-        """The first of several texts that the grammar takes whole."""
-        return next((tokens for tokens in spelled if matcher.validate_tokens(tokens) == len(tokens)), [])
-
-    def _any(self, matcher: Any) -> list[int]:
-        """Any token that is allowed here, the shortest first."""
         mask = matcher.compute_bitmask()
         allowed = [8 * at + bit for at, byte in enumerate(mask) if byte for bit in range(8) if byte >> bit & 1][:1_000]
         return [min(allowed, key=lambda token: len(self._piece(token)) or 99)] if allowed else []
+
+    def _takes(self, matcher: Any, token: int) -> bool:
+        return token >= 0 and bool(matcher.validate_tokens([token]) == 1)

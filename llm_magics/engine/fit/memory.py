@@ -1,9 +1,9 @@
 """How much memory is free, on the host and on each NVIDIA GPU, and how much a configuration takes there.
 
-Nothing is computed here that llama.cpp can say itself. A child process (:mod:`llm_magics.engine.fit.probe`) loads the model
-without its weights and plans the context without allocating it; its log then tells, for this very architecture and build: which
-device each layer goes to, which of the CPU's buffer types each tensor goes to (some are repacked into a second copy), the size
-of the KV cache and of recurrent states, and the compute and output buffers. The weights' sizes are those of the tensor table.
+llama.cpp itself is asked. A child process (:mod:`.probe`) loads the model without its weights and plans the context without
+allocating it. Its log says, for this architecture and this build, which device each layer goes to, which of the CPU's buffer
+types each tensor goes to (some are repacked into a second copy), and how large the KV cache, recurrent states, compute and
+output buffers are. The sizes of the weights come from the tensor table.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from .gguf import Gguf, TensorInfo
 from .probe import Child, as_request
 
 _MIB = 1 << 20
-_UNDERSTOOD = "0.3.36"  # the release of llama-cpp-python whose log is read here
-_PLAN_SECONDS = 120.0  # for a child to plan one configuration; it reads the vocabulary only
+_UNDERSTOOD = "0.3.36"  # the release of llama-cpp-python whose log these patterns match
+_PLAN_SECONDS = 120.0  # for a child to plan one configuration
 
 # e.g. "load_tensors: layer   0 assigned to device CUDA0, is_swa = 0"; the last one is the output layer
 _ASSIGNED = re.compile(r"layer +(\d+) assigned to device ([^,]+),")
@@ -45,7 +45,7 @@ _INPUT = ("token_embd", "token_types", "position_embd", "per_layer_token_embd") 
 
 @dataclass(frozen=True, slots=True)
 class GpuProcess:
-    """A process that holds memory on a GPU; ``used`` is 0 where the driver does not tell (containers, Windows)."""
+    """A process that holds ``used`` bytes on a GPU; 0 if the driver does not say (containers, Windows)."""
 
     pid: int
     name: str
@@ -54,8 +54,8 @@ class GpuProcess:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """An NVIDIA GPU as its driver sees it; bytes. ``pci`` identifies it to llama.cpp as well, e.g. "0000:17:00.0".
-    ``busy`` is how much of the last moments something ran on it, in percent; None where the driver does not tell (MIG)."""
+    """An NVIDIA GPU as its driver sees it; bytes. ``pci`` identifies the GPU to llama.cpp too, e.g. "0000:17:00.0".
+    ``busy`` is its recent utilisation in percent; None if the driver does not say (MIG)."""
 
     name: str
     pci: str
@@ -68,7 +68,7 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class FreeMemory:
-    """Bytes that a model may take: ``host``, and what each GPU has."""
+    """Bytes that a model may take, on the host and on each GPU."""
 
     host: int
     gpus: tuple[Gpu, ...] = ()
@@ -82,7 +82,7 @@ def free_memory() -> FreeMemory:
 
 
 def free_host_memory(root: Path = Path("/")) -> int:
-    """Bytes that this process could still take: what the machine has available, and what its container leaves of that."""
+    """Bytes that this process could still take: the machine's available memory, or less if its container's limit is near."""
     import psutil
 
     rooms = [room for group in control_groups("memory", root) if (room := _room(group)) is not None]
@@ -90,7 +90,7 @@ def free_host_memory(root: Path = Path("/")) -> int:
 
 
 def _room(group: Path) -> int | None:
-    """What one control group leaves: its limit, less what it uses and cannot give back; None where it sets no limit."""
+    """Bytes that one control group leaves: its limit, less the memory in use that is not cache; None if it sets no limit."""
     for limit_file, usage_file, cache in (
         ("memory.max", "memory.current", "inactive_file"),
         ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -106,7 +106,7 @@ def _room(group: Path) -> int | None:
 
 
 def nvidia_gpus() -> tuple[Gpu, ...]:
-    """The GPUs that NVIDIA's driver lists; empty where there is no such driver."""
+    """The GPUs that NVIDIA's driver lists; empty without the driver, and if the driver fails (llama.cpp then reports it)."""
     import pynvml
 
     try:
@@ -118,7 +118,7 @@ def nvidia_gpus() -> tuple[Gpu, ...]:
         handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
         return tuple(_gpu(pynvml, handle, driver) for handle in handles)
     except pynvml.NVMLError:
-        return ()  # a driver in trouble: llama.cpp will say what it can use
+        return ()
     finally:
         pynvml.nvmlShutdown()
 
@@ -140,7 +140,7 @@ def _gpu(pynvml: Any, handle: Any, driver: str) -> Gpu:
 
 
 def normal_pci(address: str) -> str:
-    """A PCI address in one spelling: NVML writes the domain with eight digits, CUDA with four."""
+    """A PCI address with a domain of four digits, as CUDA writes it; NVML writes eight."""
     domain, _, rest = address.lower().partition(":")
     return f"{domain[-4:]}:{rest}" if rest else address.lower()
 
@@ -151,7 +151,7 @@ def _process_name(pid: int) -> str:
     try:
         return psutil.Process(pid).name()
     except psutil.Error:
-        return "a process"  # of another container or user
+        return "a process"  # in another container, or of another user
 
 
 def _text(value: str | bytes) -> str:
@@ -163,7 +163,7 @@ def _text(value: str | bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A GPU as llama.cpp names it; ``free`` in bytes, as seen while the estimate was made."""
+    """A GPU as llama.cpp names it; ``free`` in bytes, when the estimate was made."""
 
     name: str
     description: str
@@ -175,9 +175,9 @@ class Device:
 class Estimate:
     """What one configuration would take.
 
-    ``buffers`` are (device, kind, bytes), with the names and kinds of ``EngineInfo.buffers``. ``devices`` are the GPUs that are
-    used; whatever is not on one of them is the host's. ``unread`` bytes of the host's weights are mapped but not read once the
-    model is loaded (another copy of them is), so the system takes them back when it needs room.
+    ``buffers`` are (device, kind, bytes), as in ``EngineInfo.buffers``. ``devices`` are the GPUs in use; all else is on the
+    host. ``unread`` bytes of the host's weights are mapped, but only a repacked copy is read once the model is loaded, so the
+    system can reclaim them.
     """
 
     buffers: tuple[tuple[str, str, int], ...]
@@ -190,7 +190,7 @@ class Estimate:
         return sum(s for d, k, s in self.buffers if (d if d in names else "host") == device and kind in ("", k))
 
     def needs(self, device: str, kind: str = "") -> int:
-        """Bytes that must be free on a device, or on the "host", to run well: those :meth:`on` it that stay in use."""
+        """Bytes :meth:`on` a device, or on the "host", that stay in use, and must be free there."""
         return self.on(device, kind) - (self.unread if device == "host" and kind in ("", "model") else 0)
 
     def of(self, kind: str) -> int:
@@ -199,7 +199,7 @@ class Estimate:
 
 
 def estimate(gguf: Gguf, config: EngineConfig) -> Estimate:
-    """Say what loading ``config`` would take, without loading it. Raises what a load would, if llama.cpp refuses the model."""
+    """Estimate what ``config`` takes, without loading it. Raises the error of a load if llama.cpp refuses the model."""
     with Estimator(gguf) as estimator:
         return estimator(config)
 
@@ -225,23 +225,23 @@ class Estimator:
         if known := _from_json(recall(self._gguf.paths).get(key, "")):
             return known
         found = self._measure(config)
-        if not found.devices:  # what is free on a device is part of the estimate, and changes
+        if not found.devices:  # an estimate with devices holds their free memory, which changes
             remember(self._gguf.paths, **{key: json.dumps(asdict(found))})
         return found
 
     def _measure(self, config: EngineConfig) -> Estimate:
         config = replace(config, path=str(self._gguf.paths[0]))
-        if config.n_gpu_layers == 0:  # then every tensor is the CPU's anyway, and one run tells everything
+        if config.n_gpu_layers == 0:  # every tensor is on the CPU, so one run logs everything
             lines = self._ask(config, overridden=True)
             types = _buffer_types(lines)
-        else:  # with devices the CPU has another type, which they copy from quickly
+        else:
             self._types = self._types or _buffer_types(self._ask(config, overridden=True))
             types, lines = self._types, self._ask(config, overridden=False)
         _must_be_understood(types, lines, on_device=config.n_gpu_layers != 0)
         weights = _weights(self._gguf, types, lines)
         sizes = Counter(_caches(lines)) + Counter(_planned(lines))
         unread = 0
-        if config.use_mmap:  # then there is no need for a buffer that a GPU copies from quickly, e.g. "CUDA_Host"
+        if config.use_mmap:  # llama.cpp then maps the tensors of a pinned buffer, e.g. "CUDA_Host", too
             pinned = [buffer for buffer in weights if buffer.endswith("_Host")]
             weights["CPU"] = [t for buffer in ("CPU", *pinned) for t in weights.pop(buffer, [])]
         for buffer, tensors in weights.items():
@@ -259,7 +259,7 @@ class Estimator:
             self._child = Child(self._gguf.paths[0], _PLAN_SECONDS)
         try:
             return self._child.ask(as_request(config, overridden=overridden))
-        except ModelError:  # it may have died of this configuration; another one gets a new child
+        except ModelError:  # the child may have died of this configuration; the next one gets a new child
             self.__exit__()
             raise
 
@@ -276,7 +276,7 @@ def _key(config: EngineConfig) -> str:
 
 
 def _from_json(text: str) -> Estimate | None:
-    """A remembered estimate; None for what is not one (of another version of this package, say)."""
+    """A remembered estimate; None if the text is not one, e.g. from another version of this package."""
     try:
         found = json.loads(text)
         buffers = tuple((device, kind, size) for device, kind, size in found["buffers"])
@@ -286,7 +286,7 @@ def _from_json(text: str) -> Estimate | None:
 
 
 def _must_be_understood(types: Sequence[tuple[str, str]], lines: Sequence[Line], *, on_device: bool) -> None:
-    """Refuse a log in other words than those that are read here: what is not seen would count as nothing."""
+    """Refuse a log that the patterns above do not match: a line that is not recognised would count as no memory."""
     for what, found in (
         ("where the weights go", bool(types)),
         ("which layers a device gets", not on_device or any(_ASSIGNED.search(text) for _, text in lines)),
@@ -296,9 +296,8 @@ def _must_be_understood(types: Sequence[tuple[str, str]], lines: Sequence[Line],
     ):
         if not found:
             raise EngineError(
-                f"How much memory this takes is not known: this build of llama.cpp does not say {what} in words that are "
-                "understood.",
-                f"Install the release that this package stands on: pip install llama-cpp-python=={_UNDERSTOOD}.",
+                f"The memory that this model needs is unknown: the log of this build of llama.cpp does not show {what}.",
+                f"Install the release that this package supports: pip install llama-cpp-python=={_UNDERSTOOD}.",
             )
 
 
@@ -308,7 +307,7 @@ def _devices(lines: Iterable[Line]) -> list[Device]:
 
 
 def _buffer_types(lines: Iterable[Line]) -> list[tuple[str, str]]:
-    """(tensor, CPU buffer type), in llama.cpp's order; a tensor that serves twice (tied embeddings) comes twice."""
+    """(tensor, CPU buffer type), in llama.cpp's order; a tensor with two uses (tied embeddings) comes twice."""
     return [(m[1], m[2]) for _, text in lines if (m := _OVERRIDDEN.search(text))]
 
 
@@ -326,22 +325,20 @@ def _weights(gguf: Gguf, types: Sequence[tuple[str, str]], lines: Iterable[Line]
         seen.add(name)
         if name in infos:
             placed[name, cpu_type if device == cpu else device] = infos[name]
-    by_buffer: dict[str, list[TensorInfo]] = {}
+    by_buffer: dict[str, list[TensorInfo]] = {cpu: [t for t in gguf.tensors if t.name not in seen]}  # the rest is the host's
     for (_, buffer), info in placed.items():
         by_buffer.setdefault(buffer, []).append(info)
-    # What the log says nothing of counts as the host's: never less than the file has.
-    by_buffer.setdefault(cpu, []).extend(info for name, info in infos.items() if name not in seen)
     return by_buffer
 
 
 def _span(tensors: list[TensorInfo]) -> int:
-    """Bytes from the first to the last tensor, in each part of the file: what llama.cpp counts as mapped."""
+    """Bytes from the first to the last tensor in each part of the file, which llama.cpp counts as mapped."""
     parts = ([t for t in tensors if t.part == part] for part in {t.part for t in tensors})
     return sum(max(t.offset + t.n_bytes for t in part) - min(t.offset for t in part) for part in parts)
 
 
 def _caches(lines: Iterable[Line]) -> dict[tuple[str, str], int]:
-    """Bytes of KV caches and recurrent states by device: each cache's size, shared out over the devices of its layers."""
+    """Bytes of KV caches and recurrent states by device; a cache's size is split over the devices of its layers."""
     sizes: Counter[tuple[str, str]] = Counter()
     layers: dict[str, Counter[str]] = {}
     for _, text in lines:
@@ -356,8 +353,7 @@ def _caches(lines: Iterable[Line]) -> dict[tuple[str, str], int]:
 
 
 def _planned(lines: Sequence[Line]) -> dict[tuple[str, str], int]:
-    """Bytes of compute and output buffers: these llama.cpp sizes even when it allocates nothing."""
+    """Bytes of compute and output buffers, which llama.cpp logs even when it allocates nothing."""
     from llm_magics.engine.native.context import buffer_sizes
 
     return {(device, kind): size for device, kind, size in buffer_sizes(lines) if kind in ("compute", "output")}
-

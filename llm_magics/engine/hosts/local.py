@@ -1,7 +1,5 @@
-"""The engine in this process: one thread owns the context, everybody else talks to it through a queue.
-
-Submitting puts a sequence into the engine's inbox; its events come back through the sequence's own channel.
-"""
+"""The engine in this process. One thread owns the context and takes sequences from an inbox; each sequence's events come back
+through its own channel."""
 
 from __future__ import annotations
 
@@ -33,21 +31,18 @@ from llm_magics.files import cache_dir
 
 from .interpreter import Held, held, hurry, relax
 
-MAX_WAITING = 4096
-"""How many requests may wait for a slot."""
-
-# A lock is not interruptible by Ctrl-C on Windows while it waits, so there waiting is cut into pieces.
-_WAIT = 0.2 if sys.platform == "win32" else None
+MAX_WAITING = 4096  # requests that may wait for a slot
+_WAIT = 0.2 if sys.platform == "win32" else None  # seconds; on Windows, Ctrl-C does not interrupt a longer wait
 
 
 class _Core:
-    """What the engine's thread needs. It knows no LocalEngine, so that one may be collected while the thread still runs."""
+    """The engine's thread and all that it uses. Has no reference to the LocalEngine, which can be collected meanwhile."""
 
     def __init__(
         self, model: Model, context: Context, speculation: Speculation, parking: Parking, scheduler: Scheduler
     ) -> None:
-        self.model, self.context, self.speculation, self.parking = model, context, speculation, parking
-        self.scheduler = scheduler
+        self.model, self.context, self.speculation = model, context, speculation
+        self.parking, self.scheduler = parking, scheduler
         self.inbox: SimpleQueue[Sequence | Literal["wake", "close"]] = SimpleQueue()
         self.closing = threading.Event()
         self.pid = os.getpid()
@@ -63,7 +58,7 @@ class _Core:
         finally:
             relax()
             self.closing.set()
-            self.scheduler.end_all(fault)  # after a fault of ours nobody may be left waiting; otherwise nobody waits
+            self.scheduler.end_all(fault)  # after a fault, no consumer may wait for ever; otherwise none is left
             self._refuse_late_comers()
             self.parking.close()
             for part in (self.context, self.speculation, self.model):
@@ -71,30 +66,27 @@ class _Core:
             give_memory_back()
 
     def _serve(self) -> None:
-        scheduler, inbox = self.scheduler, self.inbox
         busy = False
         while True:
-            if not busy or not inbox.empty():
+            if not busy or not self.inbox.empty():
                 for command in self._commands(wait=not busy):
                     if command == "close":
-                        scheduler.end_all()
+                        self.scheduler.end_all()
                         return
                     if isinstance(command, Sequence):
-                        scheduler.add(command)
-            busy = scheduler.step()
+                        self.scheduler.add(command)
+            busy = self.scheduler.step()
 
     def _commands(self, *, wait: bool) -> Iterator[Sequence | str]:
-        """What came in; waits for it where there is nothing else to do."""
+        """The commands in the inbox; with ``wait``, at least one."""
         if wait:
             relax()
             command = self.inbox.get()
             hurry()
             yield command
-        while True:
-            try:
+        with suppress(Empty):
+            while True:
                 yield self.inbox.get_nowait()
-            except Empty:
-                return
 
     def _refuse_late_comers(self) -> None:
         while not self.inbox.empty():
@@ -103,8 +95,8 @@ class _Core:
                 command.fail(_closed())
 
     def shut_down(self) -> None:
-        """End what runs and free everything. Returns when that is done, except in the engine's own thread. In a forked child
-        it does nothing: the thread and what it owns are the parent's. Nor does it where the thread was never started."""
+        """End all sequences and free everything; wait for that, except in the engine's own thread. Does nothing in a forked
+        child, where the parent owns the thread, and before the thread is started."""
         if os.getpid() != self.pid or self.thread.ident is None:
             return
         self.closing.set()
@@ -140,7 +132,7 @@ class LocalGeneration:
         return item
 
     def cancel(self) -> None:
-        """Ask for the end: iterating goes on to a Finished with reason "interrupted". Any thread may ask."""
+        """Ask for the end: iteration continues to a Finished with reason "interrupted". Any thread may call this."""
         if not self._channel.cancelled:
             self._channel.cancelled = True
             self._core.scheduler.interrupt()
@@ -153,13 +145,12 @@ class LocalGeneration:
             self.cancel()
 
     def __del__(self) -> None:
-        # An interrupt may strike between submitting and entering the caller's closing(); the request must not run on unseen.
-        if not getattr(self, "_over", True):
+        if not getattr(self, "_over", True):  # an interrupt came before the caller's closing(): the request must not run on
             self.close()
 
 
 class LocalEngine:
-    """One model loaded in this process; see :class:`~llm_magics.engine.values.Engine`. Make it with :func:`open_engine`."""
+    """One model loaded in this process; see :class:`~llm_magics.engine.values.Engine`. Use :func:`open_engine`."""
 
     def __init__(self, config: EngineConfig, progress: Progress | None = None) -> None:
         _check(config)
@@ -172,7 +163,7 @@ class LocalEngine:
                 self._device_sampling = config.device_sampling
                 self._finalizer = weakref.finalize(self, self._core.shut_down)  # also at the interpreter's exit
                 self._core.thread.start()
-                owned.pop_all()  # from here on the thread owns them, and frees them when it ends
+                owned.pop_all()  # the thread owns the parts now, and frees them when it ends
         except BaseException:
             self.close()
             raise
@@ -190,14 +181,13 @@ class LocalEngine:
         return self._core.model.piece(token)
 
     def submit(self, request: GenerateRequest) -> LocalGeneration:
-        """Queue a request. Raises ContextFullError, OptionError or EngineError for one that cannot be met, before anything is
-        evaluated."""
+        """Queue a request. Raises ContextFullError, OptionError or EngineError before anything is evaluated."""
         self._check_open()
         _check_request(request, self._info)
-        core, n_ctx = self._core, self._info.n_ctx
+        core = self._core
         if core.scheduler.n_waiting + core.inbox.qsize() >= MAX_WAITING:
-            raise EngineError(f"{MAX_WAITING} requests are waiting already.", "Ask again when some are done.")
-        sequence = Sequence(request, core.model, self._constraints, n_ctx, device_sampling=self._device_sampling)
+            raise EngineError(f"{MAX_WAITING} requests are already waiting.", "Ask again when some are done.")
+        sequence = Sequence(request, core.model, self._constraints, self._info.n_ctx, self._device_sampling)
         generation = LocalGeneration(core, sequence)
         core.inbox.put(sequence)
         core.scheduler.interrupt(request.priority)
@@ -206,7 +196,7 @@ class LocalEngine:
         return generation
 
     def close(self) -> None:
-        """End what runs as "interrupted", then free everything. Harmless when called twice."""
+        """End all requests as "interrupted", then free everything. Harmless when called twice."""
         self._finalizer()
 
     def __enter__(self) -> LocalEngine:
@@ -223,7 +213,7 @@ class LocalEngine:
 
 
 def _open(config: EngineConfig, progress: Progress | None, interrupts: Held, owned: ExitStack) -> tuple[_Core, EngineInfo]:
-    """Load everything. What was loaded is ``owned`` at once; an interrupt waits for that."""
+    """Load all parts. Each is ``owned`` at once; interrupts wait for that."""
 
     def loading(fraction: float) -> bool | None:
         interrupts.check()
@@ -256,10 +246,10 @@ def _closed() -> EngineError:
 
 
 def _check(config: EngineConfig) -> None:
-    """Refuse sizes that llama.cpp would change in silence or abort on."""
+    """Refuse sizes that llama.cpp would silently change or abort on, and options that exclude each other."""
     for names, least, wanted in (
         (("n_batch", "n_ubatch", "n_slots", "n_threads"), 1, "at least 1"),
-        (("park_memory", "park_disk"), 0, "0 (keep nothing there) or more bytes"),
+        (("park_memory", "park_disk"), 0, "0 (park nothing there) or more bytes"),
         (("n_ctx",), 0, "0 (the model's own) or more"),
     ):
         for name in names:
@@ -270,13 +260,13 @@ def _check(config: EngineConfig) -> None:
     if config.deterministic and config.n_slots > 1:
         raise OptionError("A deterministic engine runs one sequence at a time.", "Leave n_slots at 1.")
     if config.device_sampling and guesses:
-        raise OptionError("Guesses are checked on the host: sampling cannot be the device's.", "Leave one of the two off.")
+        raise OptionError("Speculation needs the logits on the host, so it excludes device sampling.", "Leave one of them off.")
     if config.deterministic and guesses:
-        raise OptionError("A deterministic engine guesses nothing: batches would differ in shape.", "Leave speculation off.")
+        raise OptionError("A deterministic engine cannot speculate: batches would differ in shape.", "Leave speculation off.")
 
 
 def _settled(config: EngineConfig) -> EngineConfig:
-    """Take "auto" for prompt lookup where it was not measured to help, or where guesses are out of place, for "off"."""
+    """Turn speculation "auto" into "off" where prompt lookup was not measured to help, or is excluded."""
     elsewhere = config.n_gpu_layers != 0 or config.deterministic or config.device_sampling
     return replace(config, speculation="off") if config.speculation == "auto" and elsewhere else config
 
@@ -298,7 +288,7 @@ def _check_request(request: GenerateRequest, info: EngineInfo) -> None:
     _check_droppable(request, info)
     least = len(prompt) - sum(end - start for start, end in request.droppable)
     if least > info.n_ctx:
-        without = ", even without what may be dropped" if request.droppable else ""
+        without = ", even without its droppable turns" if request.droppable else ""
         what = f"The prompt has {least} tokens{without}, but the context holds {info.n_ctx}."
         more = "Shorten the conversation, or load the model with a larger context."
         raise ContextFullError(what, more, n_prompt=least, n_ctx=info.n_ctx)
@@ -307,16 +297,16 @@ def _check_request(request: GenerateRequest, info: EngineInfo) -> None:
 
 
 def _check_droppable(request: GenerateRequest, info: EngineInfo) -> None:
-    """Refuse ranges that are out of order or take the whole end of the prompt, and any where the memory cannot shift."""
+    """Refuse ranges that are out of order or reach the end of the prompt, and any range if the memory cannot shift."""
     if not request.droppable:
         return
     if not info.can_shift:
-        raise OptionError(f"{info.description}: its memory cannot forget a part of the prompt.", "Drop nothing.")
+        raise OptionError(f"The memory of {info.description} cannot forget a part of the prompt.", "Drop nothing.")
     edges = [edge for span in request.droppable for edge in span]
     if edges != sorted(edges) or edges[0] < 0 or edges[-1] >= len(request.prompt):
-        raise OptionError("The droppable ranges are out of order, or reach to the prompt's end.")
+        raise OptionError("The droppable ranges are out of order, or reach the end of the prompt.")
     if any(a[1] != b[0] for a, b in itertools.pairwise(request.droppable)):
-        raise OptionError("The droppable ranges do not follow one another.", "Give them as one stretch, cut where turns end.")
+        raise OptionError("The droppable ranges have gaps.", "Give one stretch of the prompt, cut where turns end.")
 
 
 def _describe(
@@ -326,7 +316,7 @@ def _describe(
     values = dict(metadata)
     draft = speculation.draft
     buffers = buffer_sizes([*model.log, *context.log, *(draft.log if draft is not None else [])])
-    every = model.n_layers + 1  # the output layer counts as one
+    every = model.n_layers + 1  # with the output layer
     bos, eos = (model.piece(token).decode("utf-8", "replace") if token >= 0 else "" for token in (model.bos, model.eos))
     return EngineInfo(
         path=config.path, architecture=values.get("general.architecture", ""), description=model.description(),

@@ -1,9 +1,9 @@
-"""The same engine in a child process: what crashes there leaves this process alive.
+"""The same engine in a child process, whose crash leaves this process alive.
 
-The child serves an ordinary engine, and both ends speak in tuples over a pipe. To the child:
-``("call", id, method, args, kwargs)``, ``("credit", id)``, ``("cancel", id)``, ``("end",)``. From it:
-``("progress", fraction)``, then ``("ready", info)`` or ``("failed", error)``, then ``(id, item)``: an answer, an event or an
-exception. A generation's events stop while its consumer is more than ``_WINDOW`` of them behind.
+The child serves an ordinary engine over a pipe. To the child go ``("call", id, method, args, kwargs)``, ``("credit", id)``,
+``("cancel", id)`` and ``("end",)``. From the child come ``("progress", fraction)``, then ``("ready", info)`` or ``("failed",
+error)``, then ``(id, item)``: an answer, an event or an exception. A generation's events stop while its consumer is more than
+``_WINDOW`` events behind.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import signal
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
@@ -79,7 +80,7 @@ class PipeEngine:
         return generation
 
     def close(self) -> None:
-        """End what runs, then the child. Harmless when called twice."""
+        """End all requests, then the child. Harmless when called twice."""
         self._finalizer()
 
     def __enter__(self) -> PipeEngine:
@@ -99,7 +100,7 @@ class PipeGeneration:
         self._over = False
 
     def begin(self, request: GenerateRequest) -> None:
-        """Send the request and wait until the child has taken or refused it."""
+        """Send the request and wait until the child has accepted or refused it."""
         try:
             self._link.send_call(self._id, "submit", request)
             _value(self._box.get())
@@ -123,7 +124,7 @@ class PipeGeneration:
         return _value(item)
 
     def cancel(self) -> None:
-        """Ask for the end: iterating goes on to a Finished with reason "interrupted". Any thread may ask."""
+        """Ask for the end: iteration continues to a Finished with reason "interrupted". Any thread may call this."""
         self._link.send("cancel", self._id)
 
     def close(self) -> None:
@@ -155,12 +156,12 @@ class _Link:
             threading.Thread(target=run, name="llm-magics-pipe", daemon=True).start()
 
     def open_box(self) -> tuple[int, SimpleQueue[Any]]:
-        """Make a box that the child's answers to one id fall into."""
+        """Make an id, and the box for the child's answers to it."""
         if self._over is not None:
             raise self._over
         number, box = next(self._ids), SimpleQueue[Any]()
         self._boxes[number] = box
-        if self._over is not None:  # the reader may have ended in between
+        if self._over is not None:  # the reader may have ended meanwhile
             box.put(self._over)
         return number, box
 
@@ -180,13 +181,13 @@ class _Link:
         try:
             self.send("call", number, method, args, kwargs)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise EngineError(f"This cannot be sent to the engine's process: {error}.", "Use guides that pickle.") from error
+            raise EngineError(f"The engine's process cannot get this request: {error}.", "Use guides that pickle.") from error
 
     def send(self, *message: object) -> None:
         self._out.put(pickle.dumps(message))
 
     def end(self, error: EngineError) -> None:
-        """Tell the child to end. From here on everything raises ``error``; whoever waits gets it now."""
+        """Tell the child to end. From here on every call raises ``error``, those that wait now too."""
         self._over = self._over or error
         for box in list(self._boxes.values()):
             box.put(self._over)
@@ -198,7 +199,7 @@ class _Link:
             try:
                 self._pipe.send_bytes(message)
             except OSError:
-                return  # the reader sees the same end and tells everyone
+                return  # the reader sees the same end and tells every box
 
     def _read(self) -> None:
         try:
@@ -236,7 +237,7 @@ def serve(pipe: Connection, config: EngineConfig) -> None:
     """Serve one engine over a pipe until the other end goes away. Runs in the child."""
     from llm_magics.engine.hosts import open_engine
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; what to cancel is the parent's decision
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group, but the parent decides what to cancel
     try:
         engine = open_engine(config, lambda fraction: pipe.send(("progress", fraction)))
     except Exception as error:
@@ -250,7 +251,7 @@ def serve(pipe: Connection, config: EngineConfig) -> None:
 
 
 class _Server:
-    """Answers calls in the child's main thread; each generation's events are sent on by a thread of its own."""
+    """Answers calls in the child's main thread; one thread per generation forwards its events."""
 
     def __init__(self, pipe: Connection, engine: Engine) -> None:
         self._pipe = pipe
@@ -274,7 +275,7 @@ class _Server:
                     credit.release(_CREDIT)
                 else:
                     generation.cancel()
-                    credit.release(_WINDOW)  # the forwarder may wait for a consumer who has gone
+                    credit.release(_WINDOW)  # the forwarder may wait for a consumer that is gone
 
     def _answer(self, number: int, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         try:
@@ -306,9 +307,9 @@ class _Server:
 
 
 def _sendable(error: Exception) -> Exception:
-    """An exception that pickles and is one of ours."""
-    try:
+    """The exception if it is one of ours and pickles, else an EngineError with its text."""
+    with suppress(Exception):
         pickle.loads(pickle.dumps(error))
-    except Exception:
-        return EngineError(f"{type(error).__name__}: {error}.")
-    return error if isinstance(error, LLMMagicsError) else EngineError(f"{type(error).__name__}: {error}.")
+        if isinstance(error, LLMMagicsError):
+            return error
+    return EngineError(f"{type(error).__name__}: {error}.")

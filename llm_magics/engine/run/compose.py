@@ -1,12 +1,12 @@
-"""What goes into the next batch, and which slot a prompt takes: pure decisions from the state of the slots.
+"""Plans the next batch, and chooses a prompt's slot: pure decisions from the state of the slots.
 
-First come the sequences that generate (a sampled token, tokens that a grammar forced), then chunks of prompts, important and
-older ones first. While somebody generates, prompts get a share of the batch that keeps a step short. A prompt that shares its
-beginning with one that is being evaluated waits for it and then stands on it, so that a system prompt is computed once for all.
-While a prompt is read, all that matters less stands back.
+Sequences that generate come first (a sampled token, forced tokens), then chunks of prompts, important and older ones first.
+While a sequence generates, prompts get a share of the batch that keeps the step short. A prompt that shares its beginning with
+a prompt in evaluation waits and then takes over that prefix, so that a system prompt is computed once for all. Sequences that
+are less important than a prompt pause while it is read.
 
-While nobody comes or goes, every step has the shape of the one before: as many tokens, of the same sequences in the same order.
-llama.cpp then keeps its graph, and on an NVIDIA GPU the CUDA graph that was recorded of it.
+As long as the sequences stay the same, each step has the shape of the one before: the same number of tokens, in the same
+order. llama.cpp then keeps its graph, and on an NVIDIA GPU the recorded CUDA graph.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from typing import Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from llm_magics.engine.prefix import common_prefix, keep_length
 
-_SHORT_STEP = 0.25  # seconds that a step may take while somebody generates
-_SHORTER_STEP = 0.1  # the same where who generates matters more than the prompts
+_SHORT_STEP = 0.25  # seconds that a step may take while a sequence generates
+_SHORTER_STEP = 0.1  # the same if that sequence is more important than the prompts
 _LEAST_CHUNK = 32  # tokens of prompts that a step takes in any case
 _LEAST_OUTRANKED_CHUNK = 8
 _WORTH_WAITING = 32  # shared tokens for which a prompt waits until another sequence has evaluated them
 
 
 class Phase(Enum):
-    """How far a request is. It may go back: a sequence that gives up its slot is SUSPENDED (WAITING, if none of its tokens was
-    evaluated), and one whose cache was lost is READING again. Why it will end may be known in any phase."""
+    """How far a request is. A sequence that gives up its slot is SUSPENDED (WAITING, if none of its tokens was evaluated); one
+    that lost its cache is READING again."""
 
     WAITING = "waits for its first slot"
-    SEATED = "has a slot, and may still stand on what another one evaluates"
+    SEATED = "has a slot, and may still take over a prefix from another one"
     READING = "its prompt is being evaluated"
     GENERATING = "its tokens are drawn"
-    SUSPENDED = "gave up its slot, and waits for one again"
-    DONE = "its consumer has the last word"
+    SUSPENDED = "gave up its slot, and waits for another one"
+    DONE = "its consumer has the last event"
 
 
 class SequenceView(Protocol):
-    """What the plan depends on of a sequence. ``rank`` is (priority, order of arrival): smaller numbers go first."""
+    """The part of a sequence that plans depend on. ``rank`` is (priority, order of arrival): smaller numbers go first."""
 
     tokens: list[int]
     n_prompt: int
@@ -46,7 +46,7 @@ class SequenceView(Protocol):
 
 
 class SlotView(Protocol):
-    """What the plan depends on of a slot; see :class:`~llm_magics.engine.run.slots.Slot`."""
+    """The part of a slot that plans depend on; see :class:`~llm_magics.engine.run.slots.Slot`."""
 
     index: int
     cached: list[int]
@@ -64,8 +64,8 @@ S = TypeVar("S", bound=SlotView)
 
 
 class Limits(NamedTuple):
-    """What bounds a batch: ``capacity`` in tokens; ``seconds_per_token`` of long batches (0 while unknown); whether any end of
-    a sequence can be forgotten, whether slots may stand on each other's tokens, whether guesses are made."""
+    """Bounds of a batch: ``capacity`` in tokens; ``seconds_per_token`` of long batches (0 while unknown); whether any end of a
+    sequence can be forgotten; whether slots may share prefixes; whether guesses are made."""
 
     capacity: int
     seconds_per_token: float = 0.0
@@ -77,8 +77,8 @@ class Limits(NamedTuple):
 class Part(NamedTuple, Generic[S]):
     """One slot's share of a batch: ``n`` tokens of its sequence, from ``start`` on.
 
-    ``last``: they reach the last known token, so the next one is drawn behind them; ``guess``: a guess may follow them. With a
-    ``source``, the slot first takes over from that one the tokens before ``start``.
+    ``last``: they end with the last known token, so the next token is drawn; ``guess``: a guess may follow. With a ``source``,
+    the slot first takes over the tokens before ``start`` from that slot.
     """
 
     slot: S
@@ -90,18 +90,13 @@ class Part(NamedTuple, Generic[S]):
 
 
 BatchPlan: TypeAlias = list[Part[S]]
-"""The parts of one batch, in its order."""
-
-_GENERATING = Phase.GENERATING  # looking a member up takes longer than comparing it
+_GENERATING = Phase.GENERATING  # looking up the member takes longer than the comparison
 
 
 def compose(occupied: Sequence[S], limits: Limits, paused: Collection[int] = ()) -> BatchPlan[S]:
-    """Say what goes into the next batch.
+    """Plan the next batch from the slots that have a sequence, in their order.
 
-    Args:
-        occupied: the slots that have a sequence, in their order.
-        limits: what bounds the batch.
-        paused: the indices of those whose consumers do not keep up. Others may stand on what these have evaluated.
+    ``paused`` are the indices of the slots whose consumers do not keep up; others may still share their prefixes.
     """
     generating: list[S] = []
     reading: list[S] = []
@@ -111,7 +106,7 @@ def compose(occupied: Sequence[S], limits: Limits, paused: Collection[int] = ())
             (generating if slot.sequence.phase is _GENERATING else reading).append(slot)
     parts: BatchPlan[S] = []
     room, urgent = limits.capacity, 0
-    if reading:  # who matters less than a waiting prompt stands back until that has its first token
+    if reading:  # less important sequences pause until the prompt has its first token
         urgent = min(_of(slot).rank for slot in reading)[0]
         generating = [slot for slot in generating if _of(slot).rank[0] <= urgent]
     guess = limits.guessing and len(generating) == 1 and not reading
@@ -133,17 +128,14 @@ def _of(slot: SlotView) -> SequenceView:
     return slot.sequence
 
 
-def _put(
-    parts: BatchPlan[S], slot: S, start: int, room: int, limits: Limits, guess: bool, source: S | None = None
-) -> int:
+def _put(parts: BatchPlan[S], slot: S, start: int, room: int, limits: Limits, guess: bool, source: S | None = None) -> int:
     """Plan a slot's next tokens, at most ``room`` of them, from ``start`` on; return how many."""
     sequence = slot.sequence
     assert sequence is not None
-    end = known = len(sequence.tokens)
-    if end > start + room:
-        end = start + room
+    known = len(sequence.tokens)
+    end = min(known, start + room)
     if not limits.cuttable and start < sequence.n_prompt - 1 < end:
-        end = sequence.n_prompt - 1  # stop where a checkpoint is of most use
+        end = sequence.n_prompt - 1  # the most useful place for a checkpoint
     if slot.singly > start:
         end, guess = min(end, start + 1), False
     if end <= start:
@@ -156,8 +148,8 @@ def _put_prompt(
     parts: BatchPlan[S], slot: S, room: int, limits: Limits,
     occupied: Sequence[S], paused: Collection[int], starts: dict[int, int],
 ) -> int:
-    """Plan a chunk of a prompt, on the longest prefix that older sequences have evaluated; none while one is still at it.
-    ``starts`` are those of the slots that stand on another one from this step on."""
+    """Plan a chunk of a prompt behind the longest prefix that older sequences have evaluated; wait while one still evaluates a
+    longer one. ``starts`` are the lengths of the prefixes that slots take over in this step."""
     sequence, start = _of(slot), len(slot.cached)
     source: S | None = None
     others = occupied if limits.sharing and sequence.phase is Phase.SEATED else ()
@@ -179,17 +171,16 @@ def _put_prompt(
 
 
 def _chunk(limits: Limits, *, outranked: bool) -> int:
-    """How many tokens of prompts keep a step of the engine short, but at least a few."""
+    """How many tokens of prompts keep a step short; at least a few."""
     seconds, least = (_SHORTER_STEP, _LEAST_OUTRANKED_CHUNK) if outranked else (_SHORT_STEP, _LEAST_CHUNK)
     return max(least, int(seconds / limits.seconds_per_token)) if limits.seconds_per_token else least
 
 
 def choose_slot(prompt: list[int], conversation: str, slots: Sequence[S]) -> S:
-    """Return the slot that should take a prompt, out of those that are free.
+    """Return the slot, out of the free ones, that should take a prompt.
 
-    First the conversation's own slot; then the one that shares the longest prefix, if it is no other conversation's and that
-    is worth more than half of what it would overwrite; else an empty one; else the one unused for longest. (A prefix in a slot
-    that is left alone is not lost: slots share.)
+    First the conversation's own slot; then the unowned slot with the longest shared prefix, if that is more than half of its
+    tokens; else an empty slot; else the one unused for longest. (Slots share prefixes, so none is lost in a slot that is kept.)
     """
     own = [slot for slot in slots if conversation and slot.conversation == conversation]
     if own:

@@ -1,11 +1,11 @@
-"""Where the state of a sequence waits while others have its slot: in host memory, then on disk, each within a budget.
+"""Keeps the state of a sequence while others have its slot: in host memory, then on disk, each within a budget.
 
-What was parked longest goes from memory to disk, and from disk away; it is then evaluated anew. A state is as private as the
-conversation it was computed from, so it goes to disk only if a budget for that was given, and then to files without a name:
-nobody else can open them, and they are gone when the process ends, however it ends.
+The state parked longest goes from memory to disk, and is dropped from disk; its tokens are then evaluated again. A state is as
+private as its conversation, so it goes to disk only with a budget for that, and to files without a name: no other process can
+open them, and they vanish when the process ends, however it ends.
 
-A thread of its own writes to disk. What is on its way counts as on disk already and is still given back from memory, where it
-takes as much as the budget there, or 256 MiB; what would be more is dropped.
+One thread writes to disk. A state that waits for the disk counts as on disk, and is still returned from memory. Such states may
+take as much memory as the budget, or 256 MiB; more are dropped.
 """
 
 from __future__ import annotations
@@ -15,22 +15,21 @@ import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from queue import Queue
 from typing import IO
 
 from llm_magics.errors import OptionError
 
-_ON_THE_WAY = 256 << 20  # bytes that may wait for the disk in any case
+_ON_THE_WAY = 256 << 20  # bytes that may always wait for the disk
 _CHUNK = 16 << 20
 
 
 @dataclass(slots=True, eq=False)
 class _Parked:
-    """A conversation's state. ``starts`` say where batches began in ``tokens``.
-
-    ``state`` is None once it is in ``file``; ``leaving`` while it is on the way there; ``gone`` when nobody wants it.
-    """
+    """A conversation's state; ``starts`` are where batches began in ``tokens``. ``state`` is None once it is in ``file``;
+    ``leaving`` while it waits for the disk; ``gone`` once it was taken or dropped."""
 
     name: str
     tokens: list[int]
@@ -47,43 +46,40 @@ class _Parked:
 
 
 class Parking:
-    """States by name, the longest parked first. Budgets in bytes; ``directory`` is made where something may go to disk."""
+    """States by name, the longest parked first. Budgets in bytes; ``directory`` is made if there is a budget on disk."""
 
     def __init__(self, memory: int, disk: int = 0, directory: str = "") -> None:
         self._memory = memory
         self._disk = disk
         self._directory = directory
         self._parked: OrderedDict[str, _Parked] = OrderedDict()
-        self._lock = threading.Lock()  # held for moments only, never while anything is read or written
+        self._lock = threading.Lock()  # never held during input or output
         self._queue: Queue[_Parked | None] = Queue()
         self._writer: threading.Thread | None = None
         if disk:
             try:
                 os.makedirs(directory, mode=0o700, exist_ok=True)
             except OSError as error:
-                raise OptionError(f"Nothing can be parked in {directory}: {error}.", "Choose another directory.") from error
+                raise OptionError(f"States cannot be parked in {directory}: {error}.", "Choose another directory.") from error
 
     def has_room_for(self, size: int) -> bool:
-        """Whether a state of that size could be kept at all."""
         return size <= max(self._memory, self._disk)
 
     def put(self, name: str, tokens: list[int], state: bytes, starts: Sequence[int] = ()) -> None:
-        """Keep a state, the tokens that it was computed from and where their batches began, under a name that may be reused."""
+        """Keep a state, its tokens and where their batches began, in place of an earlier one of that name."""
         self.drop(name)
         with self._lock:
             self._parked[name] = _Parked(name, tokens, starts, len(state), state)
             self._make_room()
 
     def tokens(self, name: str) -> list[int] | None:
-        """The tokens of what is parked under a name; None where nothing is."""
         return parked.tokens if (parked := self._parked.get(name)) else None
 
     def starts(self, name: str) -> Sequence[int]:
-        """Where the batches began that computed what is parked under a name; empty where nothing is."""
         return parked.starts if (parked := self._parked.get(name)) else ()
 
     def take(self, name: str) -> bytes | None:
-        """Give a state back, and keep it no longer; None where it is not there, or cannot be read back."""
+        """Remove a state and return it; None if it is not there or cannot be read back."""
         with self._lock:
             parked = self._parked.pop(name, None)
             if parked is None:
@@ -96,7 +92,7 @@ class Parking:
                 file.seek(0)
                 state = file.read()
             except OSError:
-                return None  # what cannot be read is evaluated again
+                return None
         return state if len(state) == parked.size else None
 
     def drop(self, name: str) -> None:
@@ -104,7 +100,7 @@ class Parking:
             self._drop(name)
 
     def settle(self) -> None:
-        """Wait until nothing is on its way to disk."""
+        """Wait until no state waits for the disk."""
         self._queue.join()
 
     def close(self) -> None:
@@ -121,7 +117,7 @@ class Parking:
 
     @property
     def on_disk(self) -> int:
-        """Bytes held on disk, or on their way there."""
+        """Bytes on disk, or waiting for the disk."""
         return sum(parked.size for parked in self._parked.values() if not parked.stays_in_memory)
 
     # --- with the lock held -------------------------------------------------------------------------------------------------
@@ -171,17 +167,13 @@ class Parking:
         self._queue.task_done()
 
     def _written(self, parked: _Parked) -> IO[bytes] | None:
-        """A file with the state; None where it was given up, or the disk cannot take it: it is then evaluated again."""
+        """A file with the state (with a part of it, if it is gone); None if the disk cannot take it."""
         assert parked.state is not None
-        try:
-            file = tempfile.TemporaryFile(dir=self._directory, buffering=0)  # noqa: SIM115 (closed when it is taken or dropped)
-        except OSError:
-            return None
-        try:
+        with ExitStack() as on_failure, suppress(OSError):  # most likely, the disk is full
+            file = on_failure.enter_context(tempfile.TemporaryFile(dir=self._directory, buffering=0))
             view = memoryview(parked.state)
             while view and not parked.gone:
                 view = view[file.write(view[:_CHUNK]) :]
-        except OSError:  # the disk is full, most likely
-            file.close()
-            return None
-        return file
+            on_failure.pop_all()
+            return file
+        return None

@@ -1,11 +1,11 @@
 """Runs sequences over the slots of one context: continuous batching, step by step.
 
-Each step admits who may run, fills one batch as :mod:`.compose` has planned it, lets llama.cpp evaluate it, and draws one token
-for each sequence whose last token was in it. A step ends in one of these ways: it is done; it was aborted, for an interrupt or
-somebody more important; there was no room in the memory; llama.cpp failed. What was evaluated may be no number.
+Each step admits sequences, fills one batch as :mod:`.compose` plans it, lets llama.cpp evaluate the batch, and draws one token
+for each sequence whose last token was in it. A step succeeds, is aborted (for an interrupt or a more important sequence), finds
+no room in the memory, or fails in llama.cpp. Logits may be NaN.
 
-A prompt that matters more than what runs gets its first token as soon as on a quiet engine: the batch that is being evaluated
-is cut short, a sequence that matters less gives up its slot, and all such stand back until the first token is there.
+A more important prompt gets its first token as soon as on an idle engine: the running batch is cut short, a less important
+sequence gives up its slot, and all less important sequences pause until that first token.
 
 All of this runs in the engine's thread, except :meth:`Scheduler.interrupt`.
 """
@@ -28,14 +28,12 @@ from .parking import Parking
 from .sequence import Sequence
 from .slots import Slot, Slots
 
-_LONG_BATCH = 32  # tokens; a batch longer than this is worth aborting for an interrupt
-
-
+_LONG_BATCH = 32  # tokens; a longer batch is worth aborting for an interrupt
 _NOBODY: frozenset[int] = frozenset()
 _GENERATING = Phase.GENERATING
 
 _Filled: TypeAlias = tuple[Part[Slot], Sequence, int, list[int]]
-"""A part of the plan that is in the batch: where the logits of its last token are, -1 for none, and the guess behind it."""
+"""A part of the plan in the batch: the part, its sequence, the row of its last token's logits (-1 for none), its guess."""
 
 
 class Scheduler:
@@ -55,25 +53,25 @@ class Scheduler:
         cuttable, sharing = self._slots.cuttable, self._slots.sharing
         self._limits = Limits(context.n_batch, cuttable=cuttable, sharing=sharing, guessing=self._speculation.on)
         self._numbered = 0
-        self._crowded = False  # the memory was full: nobody is admitted until somebody has ended
+        self._crowded = False  # the memory was full: no sequence is admitted until another one has ended
         self._long_batch = False
-        self._changed = False  # something went otherwise than planned while the batch was made up
-        self._batch_priority: int | None = None  # of the batch that is being evaluated, where it can be cut short
-        self._calls: list[int | None] = []  # what interrupt() was asked since the last batch
+        self._changed = False  # the slots changed while the batch was filled
+        self._batch_priority: int | None = None  # of the running batch, if it can be cut short
+        self._calls: list[int | None] = []  # the priorities of interrupt() since the last batch
 
     # --- from outside -------------------------------------------------------------------------------------------------------
 
     def add(self, sequence: Sequence) -> None:
-        """Queue a sequence: smaller priority numbers first, then first come, first served."""
+        """Queue a sequence: smaller priority numbers first, then in the order of arrival."""
         self._numbered += 1
         sequence.rank = (sequence.request.priority, self._numbered)
         self._queue(sequence)
 
     def interrupt(self, priority: int | None = None) -> None:
-        """Cut a long evaluation short, so that a cancelled sequence is noticed, or one of this ``priority`` if all in the batch
-        matter less. Any thread may call this, once it has left word of what the engine is to do: where it comes before the
-        evaluation, that does not begin; where it comes too late, it only repeats a step."""
-        self._calls.append(priority)  # before looking, as the engine looks at the calls after saying what it evaluates
+        """Cut a long evaluation short, to notice a cancelled sequence; with a ``priority``, any evaluation of less important
+        sequences. Any thread may call this, after it has queued its command. A call before the evaluation prevents it; a late
+        call only repeats a step."""
+        self._calls.append(priority)  # first, because the engine reads the calls after it has set what it evaluates
         if self._cuts(priority):
             self._context.abort.set()
 
@@ -99,33 +97,33 @@ class Scheduler:
     # --- one step -----------------------------------------------------------------------------------------------------------
 
     def step(self) -> bool:
-        """Evaluate one batch and draw the tokens that follow from it; False where there was nothing to evaluate, which stays so
-        until somebody asks, cancels, or catches up with what came."""
+        """Evaluate one batch and draw the next tokens; False if there is nothing to do until the next request, cancellation or
+        wake-up."""
         self._drop_cancelled()
         self._admit()
         parts = self._fill()
         if not parts:
-            return self._changed  # then somebody else may have the slot
+            return self._changed  # another sequence may then take the slot
         code = self._evaluate(parts)
         if code == Outcome.DONE:
             self._go_on(parts)
             return True
         self._context.abort.clear()
-        for part, *_ in parts:  # forget what the batch left behind
+        for part, *_ in parts:  # forget what the batch left in the memory
             self._slots.cut_back(part.slot, len(part.slot.cached))
         if code == Outcome.NO_ROOM:
             self._make_room(parts[0][0].slot)
-        elif code != Outcome.ABORTED:  # else whoever was cancelled is dropped at the next step, the others go on
+        elif code != Outcome.ABORTED:  # the next step drops cancelled sequences and continues the others
             self._fail(parts, code)
         return True
 
     def _evaluate(self, parts: list[_Filled]) -> int:
-        """Evaluate the batch, unless somebody has called meanwhile whom it would keep waiting."""
+        """Evaluate the batch, unless an interrupt arrived while it was filled."""
         self._long_batch = long = self._batch.n > _LONG_BATCH
-        if long or self._slots.cuttable:  # another memory may lose more by being cut short than a short step takes
+        if long or self._slots.cuttable:  # a memory that cannot be cut may lose more by an abort than a short step takes
             self._batch_priority = min([sequence.rank[0] for _, sequence, _, _ in parts])
         begin = time.perf_counter() if long else 0.0
-        called = bool(self._calls) and any(map(self._cuts, self._calls))  # while the batch was made up
+        called = bool(self._calls) and any(map(self._cuts, self._calls))
         code = Outcome.ABORTED if called else self._context.decode(self._batch)
         self._long_batch, self._batch_priority = False, None
         self._calls.clear()
@@ -135,7 +133,7 @@ class Scheduler:
         return code
 
     def _go_on(self, parts: list[_Filled]) -> None:
-        tainted = False  # the memory holds what is no number
+        tainted = False  # the memory holds NaN
         for part, sequence, row, draft in parts:
             try:
                 self._advance(part, sequence, row, draft)
@@ -182,8 +180,8 @@ class Scheduler:
                 sequence.fail(error)
 
     def _has_place_for(self, priority: int) -> bool:
-        """Whether a slot is free, or can be made free, for a sequence that matters so much: by one whose consumer does not keep
-        up, or else by the least important and youngest one, if it matters less."""
+        """Whether a slot is free, or can be freed, for this priority. A sequence with a slow consumer gives up its slot first,
+        else the least important and youngest one, if it is less important."""
         if not self._crowded and self._slots.free():
             return True
         running = self._slots.running()
@@ -201,7 +199,7 @@ class Scheduler:
         try:
             self._slots.park(slot, sequence.parking)
         except Exception as error:
-            sequence.losses.append(f"its state could not be kept aside: {error}")
+            sequence.losses.append(f"its state could not be parked: {error}")
         self._slots.vacate(slot)
         sequence.suspend()
         self._queue(sequence)
@@ -209,7 +207,7 @@ class Scheduler:
     # --- what is evaluated --------------------------------------------------------------------------------------------------
 
     def _fill(self) -> list[_Filled]:
-        """Put what is planned into the batch. What goes wrong with a sequence there ends this one and no other."""
+        """Fill the batch as planned. An error of one sequence ends that sequence only."""
         occupied: list[Slot] = []
         paused = _NOBODY
         for slot in self._slots.all:
@@ -234,7 +232,7 @@ class Scheduler:
         return filled
 
     def _stand_on(self, source: Slot, part: Part[Slot], sequence: Sequence) -> bool:
-        """Take over what a part stands on in another slot; False where that has just gone, so that all is planned anew."""
+        """Take over a part's prefix from another slot; False if that slot has just lost it: plan again."""
         if not self._slots.share(source, part.slot, part.start):
             self._changed = True
             return False
@@ -283,7 +281,7 @@ class Scheduler:
             self._end(slot)
 
     def _shift(self, slot: Slot) -> None:
-        """Where the context is full, drop the oldest turns that may be dropped; :class:`Sequence` ends what is too long yet."""
+        """If the context is full, drop the oldest droppable turns; end a sequence that is still too long."""
         sequence = slot.sequence
         if sequence is not None and sequence.overfull:
             start, end = sequence.drop()
@@ -298,12 +296,12 @@ class Scheduler:
             _finish(sequence, reason)
 
     def _leave(self, slot: Slot) -> None:
-        """Let a sequence go that has ended, however it did: there is room for another one."""
+        """Free the slot of a sequence that has ended."""
         self._slots.vacate(slot)
         self._crowded = False
 
     def _fail(self, parts: list[_Filled], code: int) -> None:
-        """llama.cpp has failed: so have all in the batch."""
+        """End every sequence of a batch at which llama.cpp failed."""
         said = llama.recent_errors()
         what = f"llama.cpp failed to evaluate (code {code}){': ' + said if said else ''}."
         for part, sequence, *_ in parts:
@@ -312,7 +310,7 @@ class Scheduler:
             sequence.fail(EngineError(what, "Ask again; if it repeats, load the model again."))
 
     def _make_room(self, slot: Slot) -> None:
-        """The memory is full: drop an idle slot's cache, else suspend the least important sequence, else end the only one."""
+        """Free memory: drop an idle slot's cache, else suspend the least important sequence, else end the only one."""
         idle = [slot for slot in self._slots.free() if slot.cached]
         running = self._slots.running()
         if idle:

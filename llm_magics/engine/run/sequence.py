@@ -1,6 +1,6 @@
-"""One request on its way through the engine: its tokens, its text, its guide and grammar, and what it tells its consumer.
+"""One request in the engine: its tokens, text, guide and grammar, and the events for its consumer.
 
-The scheduler decides when a sequence is evaluated; what a new token means is decided here.
+The scheduler decides when a sequence is evaluated; the sequence decides what each new token means.
 """
 
 from __future__ import annotations
@@ -31,12 +31,11 @@ from llm_magics.errors import EngineError, LLMMagicsError
 
 from .compose import Phase
 
-RUN_AHEAD = 512
-"""How many events may wait for a consumer before its sequence pauses."""
+RUN_AHEAD = 512  # events that may wait for a consumer before its sequence pauses
 
 
 class Channel:
-    """The way from the engine to one consumer: events, then one Finished or one exception."""
+    """Carries events from the engine to one consumer, then one Finished or one exception."""
 
     __slots__ = ("cancelled", "paused", "queue")
 
@@ -46,14 +45,14 @@ class Channel:
         self.paused = False
 
     def may_run(self) -> bool:
-        """Say whether the consumer keeps up; remember if not, so that it wakes the engine when it has caught up."""
+        """Whether the consumer keeps up. If not, the sequence is paused until :meth:`caught_up`."""
         if self.queue.qsize() < RUN_AHEAD:
             return True
         self.paused = True
-        return self.queue.qsize() < RUN_AHEAD  # it may have caught up just before it could see the flag
+        return self.queue.qsize() < RUN_AHEAD  # the consumer may have caught up before it could see the flag
 
     def caught_up(self) -> bool:
-        """Say once, on the consumer's side, that a paused sequence may go on."""
+        """Say once, in the consumer's thread, that a paused sequence may continue."""
         if self.paused and self.queue.qsize() < RUN_AHEAD // 2:
             self.paused = False
             return True
@@ -61,7 +60,7 @@ class Channel:
 
 
 class Sequence:
-    """What the engine knows of one request. Lives in the engine's thread once it was submitted."""
+    """One request. Only the engine's thread uses it once it is submitted."""
 
     def __init__(
         self, request: GenerateRequest, model: Model, constraints: ConstraintEngine, n_ctx: int, device_sampling: bool = False
@@ -70,21 +69,21 @@ class Sequence:
         self.channel = Channel()
         self.tokens = list(request.prompt)
         self.n_prompt = len(request.prompt)
-        self.n_dropped = 0  # droppable ranges that were
+        self.n_dropped = 0  # droppable ranges that were dropped
         self.n_cached = 0
         self.losses: list[str] = []
         self.reason = ""
         self.guesses = Guesses(model.n_vocab, self.losses)
         self.phase = Phase.WAITING
-        self.rank = (request.priority, 0)  # with its number in the order of arrival, which the scheduler counts
-        self.parking = f"sequence {id(self)}"  # the name under which its state is kept while it is suspended
+        self.rank = (request.priority, 0)  # the scheduler sets the order of arrival
+        self.parking = f"sequence {id(self)}"  # names its parked state while it is suspended
         self._model = model
         self._constraints = constraints
         self._eog = frozenset(model.eog)
         self._droppable = list(request.droppable)
-        self._n_asked = self.n_prompt  # when it started
+        self._n_asked = self.n_prompt  # before anything is dropped
         self._n_ctx = n_ctx
-        self._on_device = device_sampling and not request.logprobs  # until something needs the logits; never again then
+        self._on_device = device_sampling and not request.logprobs  # until something needs the logits on the host
         self._sampler = Sampler(request.sampler, model.n_vocab, request.prompt, on_device=self._on_device)
         self._stream = TextStream(request.stop)
         self._constraint: Constraint | None = None
@@ -93,8 +92,7 @@ class Sequence:
         self._n_masked = self._n_forced = 0
         self._submitted = time.perf_counter()
         self._started = self._first = 0.0
-        # What the next Tokens event will carry.
-        self._new_ids: list[int] = []
+        self._new_ids: list[int] = []  # these four make up the next Tokens event
         self._new_text: list[str] = []
         self._new_events: list[object] = []
         self._new_logprobs: list[TokenLogprob] = []
@@ -102,14 +100,14 @@ class Sequence:
     # --- the scheduler's side -----------------------------------------------------------------------------------------------
 
     def start(self, n_cached: int, n_lost: int) -> None:
-        """Begin on a slot: ask the guide, arm what it asks for, take the tokens that a grammar forces before the first draw."""
+        """Begin on a slot: ask the guide, arm its grammar, take the tokens that the grammar forces before the first draw."""
         self.found_cached(n_cached)
         if self._started:
             return
         self._started = time.perf_counter()
         self._n_asked = self.n_prompt
         if n_lost:
-            self.losses.append(f"this model's memory cannot be cut back: {n_lost} tokens evaluated anew")
+            self.losses.append(f"this model's memory cannot be cut back: {n_lost} tokens are evaluated again")
         if self.request.guide is not None:
             self._obey(self.request.guide.start())
         if self.request.max_tokens == 0:
@@ -117,35 +115,35 @@ class Sequence:
         self._force()
 
     def found_cached(self, n: int) -> None:
-        """Take note that the first ``n`` tokens need not be evaluated."""
+        """Note that the first ``n`` tokens need not be evaluated."""
         self.n_cached = n
         self._tell_progress(n)
 
     def read(self, n: int) -> None:
-        """Take note that ``n`` of its tokens are evaluated by now, some of them by itself."""
+        """Note that ``n`` of its tokens are evaluated now."""
         self._tell_progress(min(n, self.n_prompt))
         self.phase = Phase.GENERATING if n >= self.n_prompt else Phase.READING
 
     def holds(self, n: int) -> None:
-        """Take note that its slot, which may be a new one, holds ``n`` of its tokens."""
+        """Note that its slot holds ``n`` of its tokens."""
         if self.phase is Phase.WAITING:
             self.phase = Phase.SEATED
         elif self.phase is not Phase.SEATED:
             self.phase = Phase.GENERATING if n >= self.n_prompt else Phase.READING
 
     def suspend(self) -> None:
-        """Give the slot up. From here on, draw on the host."""
+        """Give up the slot. From here on, draw on the host."""
         self.phase = Phase.WAITING if self.phase is Phase.SEATED else Phase.SUSPENDED
         self._on_device = False
 
     def _tell_progress(self, n: int) -> None:
-        """Tell the consumer that ``n`` tokens of the prompt are in the cache by now; one that has its first token knows."""
+        """Tell the consumer that ``n`` tokens of the prompt are in the cache, unless it has its first token."""
         if not self._first:
             self.channel.queue.put(Prefill(max(0, n - self.n_cached), self.n_prompt - self.n_cached, self.n_cached))
 
     @property
     def device_chain(self) -> DeviceChain | None:
-        """What the next token may be drawn by on the device; None where the host needs its logits."""
+        """The chain that may draw the next token on the device; None if the host needs the logits."""
         if self._constraint is not None or self._scoring is not None:
             self._on_device = False
         return self._sampler.device_chain if self._on_device else None
@@ -155,7 +153,7 @@ class Sequence:
         return len(self.tokens) > self._n_ctx
 
     def drop(self) -> tuple[int, int]:
-        """Forget the oldest of what may be dropped, until an eighth of the context is free if it can be; return the range."""
+        """Forget the oldest droppable ranges, until an eighth of the context is free or none is left; return what was cut."""
         start = end = self._droppable[0][0]
         while self._droppable and len(self.tokens) - (end - start) > self._n_ctx - self._n_ctx // 8:
             end = self._droppable.pop(0)[1]
@@ -167,11 +165,11 @@ class Sequence:
         return start, end
 
     def near_tie(self, context: Context, row: int, distance: float) -> bool:
-        """Whether the next token hangs on a difference of logits smaller than that."""
+        """Whether the next token depends on a difference of logits smaller than ``distance``."""
         return self._sampler.near_tie(context, row, distance)
 
     def draw(self, context: Context, row: int) -> None:
-        """Draw the next token from a batch row, and take it and all that it forces."""
+        """Draw the next token from a batch row; take that token and those that the grammar then forces."""
         n = self.request.logprobs
         scoring = self._scoring
         clean = context.logits(row).copy() if n or scoring is not None else None
@@ -196,7 +194,7 @@ class Sequence:
         self._emit()
 
     def finish(self, reason: str = "") -> None:
-        """End: give out what was held back, let the guide finish, send Finished, free C memory."""
+        """End: release the held text, let the guide finish, send Finished, free C memory."""
         self.reason = reason or self.reason
         guide = self.request.guide
         if rest := self._stream.flush():
@@ -208,10 +206,10 @@ class Sequence:
         self.free()
 
     def fail(self, error: Exception) -> None:
-        """End with an exception, which the consumer will see as a named error."""
+        """End with an exception; the consumer gets it as one of this package's errors."""
         if not isinstance(error, LLMMagicsError):
             what = f"The generation failed: {type(error).__name__}: {error}."
-            named = EngineError(what, "The model stays loaded; ask again.")
+            named = EngineError(what, "The model is still loaded; ask again.")
             named.__cause__ = error
             error = named
         self.channel.queue.put(error)
@@ -223,7 +221,7 @@ class Sequence:
 
     @property
     def _scoring(self) -> ScoringGuide | None:
-        """The guide, where it wants to know how probable the next token is."""
+        """The guide, if it wants the next token's log-probability."""
         return self._scorer if self._scorer is not None and self._scorer.wants_logprob else None
 
     # --- what a token means -------------------------------------------------------------------------------------------------
@@ -251,7 +249,7 @@ class Sequence:
         return full or (limit is not None and len(self.tokens) - self.n_prompt >= limit)
 
     def _force(self) -> None:
-        """Take the tokens that the grammar leaves no choice about; they are evaluated in one batch with what comes next."""
+        """Take the tokens that the grammar forces; one batch evaluates them together with the next token."""
         while self._constraint is not None and not self.reason:
             constraint = self._constraint
             forced = constraint.forced()
@@ -279,7 +277,7 @@ class Sequence:
             self.reason = "stop"
 
     def _allowed(self) -> Allowed:
-        """How many tokens a JSON text that begins here may take."""
+        """The limits of a JSON text that begins here."""
         room, most = self._n_ctx - len(self.tokens), self.request.max_tokens
         asked = None if most is None else most - (len(self.tokens) - self.n_prompt)
         soft = SOFT_LIMIT if self.request.soft_limit is None else self.request.soft_limit
@@ -310,8 +308,8 @@ class Sequence:
 
 
 class TextStream:
-    """Turns the bytes of one token after another into text that may be shown: held back while it is the start of a UTF-8
-    character or of a stop string. Bytes that can become no character are replaced by U+FFFD."""
+    """Turns tokens' bytes into text. Holds back the start of a UTF-8 character or of a stop string; replaces bytes that cannot
+    become a character by U+FFFD."""
 
     def __init__(self, stops: Iterable[str] = ()) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -320,18 +318,16 @@ class TextStream:
         self.stopped = False
 
     def push(self, data: bytes) -> str:
-        """Take one token's bytes and return the text that became certain; sets ``stopped`` where a stop string is complete."""
+        """Take one token's bytes and return the text that became certain; sets ``stopped`` if a stop string is complete."""
         text = self._decoder.decode(data)
         return self._release(text) if self._stops else text
 
     def flush(self) -> str:
-        """Return what is still held back, at an end that no stop string caused."""
-        if self.stopped:
-            return ""
-        return self._release(self._decoder.decode(b"", True), final=True)
+        """Return the text that is still held back; "" after a stop string."""
+        return "" if self.stopped else self._release(self._decoder.decode(b"", True), final=True)
 
     def held(self) -> bytes:
-        """The bytes taken in but not yet given out."""
+        """The bytes that are still held back."""
         return self._held.encode() + self._decoder.getstate()[0]
 
     def _release(self, text: str, *, final: bool = False) -> str:
@@ -347,7 +343,4 @@ class TextStream:
 
 def _overlap(text: str, stop: str) -> int:
     """The length of the longest end of ``text`` that begins ``stop``."""
-    for length in range(min(len(text), len(stop) - 1), 0, -1):
-        if stop.startswith(text[-length:]):
-            return length
-    return 0
+    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if stop.startswith(text[-n:])), 0)

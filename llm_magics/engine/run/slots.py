@@ -1,8 +1,8 @@
-"""What each slot remembers: tokens in the KV cache, and how to come back to them.
+"""The slots of a context: which tokens each one holds in the KV cache, and how a prompt reuses them.
 
-There are four ways to stand on what was computed before: cut the slot back to the common prefix; share the prefix of another
-slot (the cells are shared, nothing is copied); go on from a state that was saved in the slot (if the memory cannot be cut back:
-recurrent, hybrid, behind a sliding window); or take back the state of a conversation that was parked when it lost its slot.
+There are four ways to reuse: cut the slot back to the common prefix; share the prefix of another slot (the cells are shared,
+not copied); continue from a state saved in the slot (if the memory cannot be cut back: recurrent, hybrid, behind a sliding
+window); take back the parked state of a conversation that lost its slot.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from .sequence import Sequence
 
 _CHECKPOINTS = 8
 _CHECKPOINT_BYTES = 512 * 2**20
-_WORTH_PARKING = 64  # tokens that no other slot holds; fewer are evaluated again as quickly
+_WORTH_PARKING = 64  # tokens that no other slot holds; fewer are as quickly evaluated again
 
 
 @dataclass(slots=True)
 class Slot:
-    """One sequence of the context. ``cached`` is exactly the list of tokens whose keys and values it holds, whatever happened.
+    """One sequence of the context. ``cached`` is always exactly the list of tokens whose keys and values it holds.
 
-    ``checkpoints`` are (length, state). Behind ``shifted`` tokens, keys and values were computed behind turns that have been
-    dropped since: they carry something of those, and serve this conversation only. Behind ``rounded`` tokens, they come from
-    batches that round otherwise than single tokens, since the running sequence began. None means that there is no such part.
-    Up to ``singly`` tokens are evaluated one by one. ``starts`` are the lengths at which batches began, in order.
+    ``checkpoints`` are (length, state). Behind ``shifted`` tokens, keys and values depend on turns that have been dropped
+    since, so they serve this conversation only. Behind ``rounded`` tokens, they come from batches of the running sequence that
+    round differently from single tokens. None: there is no such part. Tokens before ``singly`` are evaluated one by one.
+    ``starts`` are the lengths at which batches began, in order.
     """
 
     index: int
@@ -45,16 +45,16 @@ class Slot:
     starts: list[int] = field(default_factory=list)
 
     def start_before(self, length: int) -> int:
-        """How much to keep of ``length`` tokens so that what comes is evaluated in the same batches as it was before: all, if
-        that is all there is, else what lies before the batch that holds the next token. E.g. with a prompt of 40 tokens
-        evaluated in one batch, and its answer: 39 gives 0, and 45 gives 45."""
+        """How many of ``length`` tokens to keep so that the rest is evaluated in the same batches as before: all, if the slot
+        holds no more, else those before the batch with the next token. E.g. after a prompt of 40 tokens in one batch and its
+        answer, 39 gives 0, and 45 gives 45."""
         if length >= len(self.cached):
             return length
         after = bisect_right(self.starts, length)
         return self.starts[after - 1] if after else 0
 
     def shorten(self, length: int) -> None:
-        """Take note that only ``length`` tokens are left."""
+        """Note that only ``length`` tokens are left."""
         del self.cached[length:]
         del self.starts[bisect_left(self.starts, length) :]
         self.checkpoints = [saved for saved in self.checkpoints if saved[0] <= length]
@@ -65,13 +65,13 @@ class Slot:
         self.tell()
 
     def tell(self) -> None:
-        """Let the slot's sequence know how much of it is left."""
+        """Tell the slot's sequence how many of its tokens are left."""
         if self.sequence is not None:
             self.sequence.holds(len(self.cached))
 
     @property
     def exact(self) -> list[int]:
-        """The tokens whose keys and values are what they would be in any conversation."""
+        """The tokens whose keys and values serve any conversation."""
         return self.cached if self.shifted is None else self.cached[: self.shifted]
 
 
@@ -99,7 +99,7 @@ class Slots:
         return choose_slot(sequence.tokens, sequence.request.conversation, self.free())
 
     def seat(self, slot: Slot, sequence: Sequence) -> int:
-        """Give a slot to a sequence and keep what it can stand on; return how many cached tokens could not be kept."""
+        """Give a slot to a sequence and keep its reusable prefix; return how many tokens of the prefix could not be kept."""
         tokens, conversation = sequence.tokens, sequence.request.conversation
         if slot.conversation and slot.conversation != conversation:
             self.park(slot, slot.conversation)
@@ -121,12 +121,12 @@ class Slots:
         return max(0, wanted - len(slot.cached))
 
     def _own_start(self, slot: Slot, sequence: Sequence, length: int) -> int:
-        """How much a conversation keeps of its own: if all of its prompt is known, it is asked again and goes on from a start.
-        A prompt that adds something went on from ``length`` the first time, too."""
+        """How many tokens a conversation keeps of its own: up to a batch's start if the whole prompt is cached, because then it
+        is asked again; else ``length``, as the first time."""
         return slot.start_before(length) if length == len(sequence.tokens) - 1 else length
 
     def vacate(self, slot: Slot) -> None:
-        """Let a slot's sequence go; its cache stays."""
+        """Free a slot of its sequence; the cache stays."""
         self._clock += 1
         slot.last_used = self._clock
         slot.sequence = None
@@ -135,7 +135,7 @@ class Slots:
     # --- coming back --------------------------------------------------------------------------------------------------------
 
     def cut_back(self, slot: Slot, length: int) -> None:
-        """Keep at most ``length`` tokens; fewer where the memory cannot be cut there."""
+        """Keep at most ``length`` tokens; fewer if the memory cannot be cut there."""
         if length <= 0:
             self.forget(slot)
         elif self._cut(slot, length):
@@ -146,7 +146,7 @@ class Slots:
     def _cut(self, slot: Slot, length: int) -> bool:
         behind_window = self._n_swa and length < len(slot.cached)
         if behind_window and self._context.first_position(slot.index) > max(0, length - self._n_swa):
-            return False  # what this position would look back at is gone
+            return False  # the window before this position is gone
         return self._context.cut(slot.index, length)
 
     def _restore_checkpoint(self, slot: Slot, length: int) -> bool:
@@ -158,18 +158,18 @@ class Slots:
         return False
 
     def forget(self, slot: Slot) -> None:
-        """Forget all that a slot holds, and whose it was unless that runs on.
+        """Forget all tokens of a slot, and its conversation unless its sequence still runs.
 
-        llama.cpp clears a recurrent state that it uses again by multiplying it with zero, which keeps a NaN that a long or
-        broken run may have left; so its bytes are cleared too, as soon as no other slot needs its own.
+        llama.cpp clears a recurrent state before reuse by multiplying it by zero, which keeps a NaN; so its bytes are cleared
+        too, as soon as no other slot holds tokens.
         """
         self._empty(slot)
         if self._recurrent and not any(other.cached for other in self.all):
             self._context.wipe()
 
     def wipe(self) -> None:
-        """Forget everything, bytes included: what is no number spreads to other sequences, as attention multiplies it by zero
-        where it is masked. Sequences that run are evaluated anew; what is parked stays, as it was saved before."""
+        """Forget everything, bytes included: a NaN spreads to other sequences, because attention multiplies masked values by
+        zero. Running sequences are evaluated again; parked states stay, because they were saved before."""
         for slot in self.all:
             self._empty(slot)
         self._context.wipe()
@@ -186,10 +186,10 @@ class Slots:
             slot.conversation = ""
 
     def close_up(self, slot: Slot, start: int, end: int) -> None:
-        """Forget the tokens from ``start`` to ``end``, and keep those behind them where that is possible.
+        """Forget the tokens from ``start`` to ``end``, and keep those behind them if possible.
 
-        Cells that another slot shares cannot be moved for one of the two: an idle slot lets go of them, a busy one keeps them
-        and what this slot held there is evaluated anew.
+        Cells that another slot shares cannot be moved for one of the two. An idle slot drops them; a busy slot keeps them, and
+        this slot's tokens from ``start`` on are evaluated again.
         """
         if end > len(slot.cached):
             self.cut_back(slot, min(start, len(slot.cached)))
@@ -209,13 +209,13 @@ class Slots:
         slot.tell()
 
     def checkpoint(self, slot: Slot) -> None:
-        """Save the state of a memory that cannot be cut back, to come back to this length later."""
+        """Save the state of a memory that cannot be cut back, to return to this length later."""
         slot.checkpoints.append((len(slot.cached), self._context.save(slot.index, partial=True)))
         while len(slot.checkpoints) > _CHECKPOINTS or sum(len(state) for _, state in slot.checkpoints) > _CHECKPOINT_BYTES:
             slot.checkpoints.pop(0)
 
     def share(self, source: Slot, target: Slot, length: int) -> bool:
-        """Let one slot stand on the first ``length`` tokens of another, all of them exact, if that is more than it has."""
+        """Share the first ``length`` tokens of one slot, all of them exact, with another, if that has fewer."""
         if source is target or not self.sharing or not len(target.cached) < length <= len(source.cached):
             return False
         self.forget(target)
@@ -227,7 +227,7 @@ class Slots:
     # --- parking ------------------------------------------------------------------------------------------------------------
 
     def park(self, slot: Slot, name: str) -> None:
-        """Save a slot's whole state under a name, unless most of it is in other slots too, or it is shifted."""
+        """Save a slot's whole state under a name, unless other slots hold most of it too, or it is shifted."""
         others = [prefix.common_prefix(slot.cached, other.cached) for other in self.all if other is not slot]
         little = len(slot.cached) - max(others, default=0) < _WORTH_PARKING
         if little or slot.shifted is not None or not self._reuse:
@@ -240,7 +240,7 @@ class Slots:
         self._parking.drop(name)
 
     def _take_back(self, slot: Slot, name: str, sequence: Sequence, have: int) -> bool:
-        """Put a parked state into a slot if it is worth more than the ``have`` tokens that the slots hold anyway."""
+        """Put a parked state into a slot if it is worth more than the ``have`` tokens that the slots hold."""
         parked = self._parking.tokens(name) if name else None
         if parked is None:
             return False
@@ -252,7 +252,7 @@ class Slots:
             return False
         self.forget(slot)
         if not self._context.restore(slot.index, state, partial=False):
-            self.forget(slot)  # no room for it: a plain prefill will find some
+            self.forget(slot)  # no room for the state; a prefill makes room
             return False
         slot.cached[:], slot.starts[:] = parked, starts
         if sequence.request.same_again:
