@@ -1,8 +1,7 @@
-"""What was found out about files once, remembered by their identity, so that nobody hashes or tries the same file twice.
+"""Remembers facts about files, so that no file is hashed or tried twice.
 
-A fact (a sha256, the outcome of a trial load) holds for as long as path, size, modification time and inode stay the same.
-Facts live one JSON file per path under :func:`cache_dir`; losing them costs time only, so a cache that cannot be read or
-written is passed over.
+A fact (a sha256, the outcome of a trial load) holds while path, size, modification time and inode stay the same. Facts live in
+one JSON file per path under :func:`cache_dir`. A cache that cannot be read or written is ignored: that costs only time.
 """
 
 from __future__ import annotations
@@ -12,13 +11,14 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 _CHUNK = 1 << 22
 
 
 def cache_dir() -> Path:
-    """Where models and facts are kept: ``$LLM_MAGICS_CACHE``, else the platform's cache directory. Not created here."""
+    """The directory of models and facts: ``$LLM_MAGICS_CACHE``, else the platform's cache directory. Not created here."""
     if given := os.environ.get("LLM_MAGICS_CACHE"):
         return Path(given).expanduser()
     from platformdirs import user_cache_path
@@ -27,31 +27,27 @@ def cache_dir() -> Path:
 
 
 def recall(files: Sequence[Path]) -> dict[str, str]:
-    """Facts about these files (the parts of one model) as long as none of them has changed; else an empty dict."""
-    try:
+    """The facts about these files (the parts of one model), empty if one of them has changed."""
+    with suppress(OSError, ValueError, AttributeError):
         stored = json.loads(_fact_file(files).read_text(encoding="utf-8"))
         if isinstance(stored, dict) and stored.get("identity") == _identity(files):
             return {str(k): str(v) for k, v in stored.get("facts", {}).items()}
-    except (OSError, ValueError, AttributeError):
-        pass
     return {}
 
 
 def remember(files: Sequence[Path], **facts: str) -> None:
-    """Add facts about these files to what is known of them; forgets what was known of an earlier content."""
-    try:
+    """Add facts about these files; facts about an earlier content are dropped."""
+    with suppress(OSError):  # a read-only home: the fact is found again next time
         target = _fact_file(files)
         target.parent.mkdir(parents=True, exist_ok=True)
         content = {"files": [str(f) for f in files], "identity": _identity(files), "facts": recall(files) | facts}
         with tempfile.NamedTemporaryFile("w", dir=target.parent, suffix=".tmp", delete=False, encoding="utf-8") as out:
             json.dump(content, out, indent=1)
         os.replace(out.name, target)
-    except OSError:
-        pass  # a read-only home: the fact is found out anew next time
 
 
 def sha256_of(path: Path, progress: Callable[[int], object] | None = None) -> str:
-    """The file's sha256 in hex, computed at most once per content. ``progress`` gets the number of bytes of each chunk."""
+    """The file's sha256 in hex, computed once per content. ``progress`` gets the number of bytes of each chunk."""
     if known := recall([path]).get("sha256"):
         return known
     digest = hashlib.sha256()

@@ -1,5 +1,4 @@
-"""How much of a prompt a cache holds. A cache is the list of tokens whose keys and values are kept: a prompt needs everything
-behind the longest common prefix with it evaluated."""
+"""How much of a prompt a cache holds: the longest prefix common to the prompt and the tokens whose keys and values are kept."""
 
 from __future__ import annotations
 
@@ -11,18 +10,15 @@ T = TypeVar("T", list[int], bytes)
 def common_prefix(a: T, b: T) -> int:
     """Return how many leading tokens (or bytes) two sequences share."""
     n = min(len(a), len(b))
-    if a[:n] == b[:n]:  # one comparison in C decides the usual case, a prompt that goes on where the cache ends
+    if a[:n] == b[:n]:  # one comparison in C decides the usual case, a prompt that continues the cache
         return n
     low, high = 0, n  # a[:low] == b[:low] holds, a[:high] == b[:high] does not
     while high - low > 1:
         middle = (low + high) // 2
-        if a[low:middle] == b[low:middle]:
-            low = middle
-        else:
-            high = middle
+        low, high = (middle, high) if a[low:middle] == b[low:middle] else (low, middle)
     return low
 
 
 def keep_length(prompt: list[int], cached: list[int]) -> int:
-    """Return how many cached tokens a prompt can stand on. At least its last token is evaluated: only that gives logits."""
+    """Return how many cached tokens a prompt can reuse: not its last one, which must be evaluated to get logits."""
     return min(common_prefix(prompt, cached), len(prompt) - 1)

@@ -1,9 +1,9 @@
-"""The algebra of schema nodes: what two of them admit together, what either admits, and which admit nothing.
+"""The algebra of schema nodes (see ``schema/normal.py``): intersection, union, and emptiness.
 
-``schema/normal.py`` says what a node is. :class:`Algebra` holds the definitions that nodes refer to. A definition is made when
-it is first needed, never while it is read, so recursion in a schema is not recursion here. The last pass (:meth:`Algebra.tidy`)
-drops what admits nothing, e.g. an object that requires itself and all that requires it, and widens what the constraint engine
-cannot take. What is left compiles as a grammar.
+:class:`Algebra` holds the definitions that nodes refer to. A definition is made when it is first needed, not when it is read,
+so recursion in a schema is not recursion here. The last pass (:meth:`Algebra.tidy`) drops empty nodes, e.g. an object that
+requires itself and all that require it, and widens limits that the constraint engine cannot take. The result compiles as a
+grammar.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from llm_magics.errors import SchemaError
 from .leaves import enforceable, linear_search, within
 from .nodes import TYPES, Node, canonical, inside, is_never, json_type, never, properties_of, property_of
 
-MAX_DEPTH = 64  # nesting of the schema as written, and of references through references
-MAX_NODES = 20_000  # nodes made while normalising
-MAX_OPTIONS = 64  # of one union after multiplying out
+MAX_DEPTH = 64  # nesting of the schema as written, and of references to references
+MAX_NODES = 20_000
+MAX_OPTIONS = 64  # of one union after it is multiplied out
 _LIMITS: dict[str, Callable[[list[Any]], Any]] = {
     **dict.fromkeys(("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"), max),
     **dict.fromkeys(("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"), min),
@@ -27,22 +27,20 @@ _LIMITS: dict[str, Callable[[list[Any]], Any]] = {
 
 
 def disjoint(nodes: list[Node]) -> bool:
-    """Can no value satisfy two of these? Says so only where the types, or the values of an enum, already show it."""
+    """Whether the types or enum values of these nodes show that no value satisfies two of them."""
     types: set[str] = set()
     constants: dict[str, str] = {}  # with their types
     for node in nodes:
-        if "enum" in node:
-            values = {canonical(v): json_type(v) for v in node["enum"]}
-            if values.keys() & constants.keys() or types.intersection(values.values()):
-                return False
-            constants |= values
-        elif "type" in node:
-            kinds = {node["type"]} | ({"integer"} if node["type"] == "number" else set())
-            if kinds & types or kinds.intersection(constants.values()):
-                return False
-            types |= kinds
-        else:
+        if "enum" not in node and "type" not in node:
             return False
+        values = {canonical(v): json_type(v) for v in node.get("enum", [])}
+        kinds = set() if "enum" in node else {node["type"], *(["integer"] if node["type"] == "number" else [])}
+        if values.keys() & constants.keys() or types.intersection(values.values()):
+            return False
+        if kinds & types or kinds.intersection(constants.values()):
+            return False
+        constants |= values
+        types |= kinds
     return True
 
 
@@ -51,12 +49,12 @@ def _fits(node: Node, size: int, what: str) -> bool:
 
 
 def _rank(node: Node) -> int:
-    """References first, then unions, then constants: what a node of another kind is met with option by option."""
+    """References first, then unions, then constants: the order in which :meth:`Algebra.meet` resolves them."""
     return next((i for i, keyword in enumerate(("$ref", "anyOf", "enum")) if keyword in node), 3)
 
 
 class Algebra:
-    """Nodes and the definitions they refer to; ``loose`` collects what the normal form cannot say."""
+    """Nodes and the definitions that they refer to; ``unenforced`` collects the keywords that nodes cannot express."""
 
     def __init__(self) -> None:
         self.definitions: dict[str, Node] = {}
@@ -66,7 +64,7 @@ class Algebra:
         self.made = 0
 
     def define(self, key: str, make: Callable[[], Node]) -> Node:
-        """A reference to the definition of this key, which is made later; it may be there already."""
+        """A reference to the definition of this key, which is made later unless it exists."""
         if key not in self.names:
             name = self.names[key] = f"d{len(self.names)}"
             self.pending[name] = make
@@ -77,7 +75,7 @@ class Algebra:
             if len(path) > MAX_DEPTH:
                 raise SchemaError("A $ref leads through too many others.", "Simplify the schema.")
             make = self.pending.pop(name)
-            self.definitions[name] = {"$ref": name}  # while it is being made it can only be itself
+            self.definitions[name] = {"$ref": name}  # while it is made
             self.definitions[name] = make()
         return self.definitions[name]
 
@@ -92,7 +90,7 @@ class Algebra:
     # --- intersection and union ---------------------------------------------------------------------------------------------
 
     def meet(self, a: Node, b: Node, path: str) -> Node:
-        """The node that admits what both admit."""
+        """The intersection of two nodes."""
         self.count(0, path)
         if not a or is_never(b):
             return b
@@ -113,7 +111,7 @@ class Algebra:
         return never()
 
     def solid(self, node: Node) -> Node:
-        """Follow references until something else comes; a circle of nothing but references admits no value."""
+        """Follow references to another kind of node; a circle of references admits no value."""
         seen: set[str] = set()
         while "$ref" in node:
             if node["$ref"] in seen:
@@ -164,7 +162,7 @@ class Algebra:
         return node | {k: v for k, v in parts if v}
 
     def union(self, options: list[Node], path: str) -> Node:
-        """The node that admits what any of them admits."""
+        """The union of nodes."""
         flat: dict[str, Node] = {}
         for option in options:
             for node in option.get("anyOf", [option]):
@@ -180,7 +178,7 @@ class Algebra:
         return nodes[0] if len(nodes) == 1 else {"anyOf": nodes} if nodes else never()
 
     def admits(self, node: Node, value: Any, path: str) -> bool:
-        """Is this constant admitted by a node? Used to filter an enum, so what is unsure counts as admitted."""
+        """Whether a node admits this constant. Filters enums, so it is True if unsure."""
         if not node:
             return True
         if "enum" in node:
@@ -207,9 +205,9 @@ class Algebra:
         return True
 
     def close(self, node: Node, path: str) -> Node:
-        """Forbid further properties, after all that stands beside is merged in.
+        """Forbid properties that the merged node does not declare.
 
-        Each of several objects may have the keys of all of them, because a value may satisfy more than one.
+        Each of several objects may have the keys of all, because a value may satisfy more than one.
         """
         if "$ref" in node:
             return self.define(f"close {node['$ref']}", lambda: self.close(self.solid(node), path))
@@ -233,7 +231,7 @@ class Algebra:
     # --- the last pass --------------------------------------------------------------------------------------------------------
 
     def prune(self) -> None:
-        """Replace definitions without any finite value, e.g. an object that requires itself, by the empty node."""
+        """Replace definitions without a finite value, e.g. an object that requires itself, by the empty node."""
         finite: set[str] = set()
         while new := {n for n, node in self.definitions.items() if n not in finite and _finite(node, finite)}:
             finite |= new
@@ -241,13 +239,13 @@ class Algebra:
         for name in self.definitions:
             self.refuse_circle(name)
         empty, known = set[str](), None
-        while empty != known:  # a definition may be empty because one behind it is
+        while empty != known:  # a definition may be empty because another one is
             known = empty
             self.definitions |= {name: self.tidy(node) for name, node in self.definitions.items()}
             empty = {name for name, node in self.definitions.items() if is_never(node)}
 
     def refuse_circle(self, name: str) -> None:
-        """Refuse a definition that is, without anything between, itself: "a string or this again" never ends a check."""
+        """Refuse a definition that refers to itself directly: a check of "a string or this again" never ends."""
         seen, stack = {name}, [self.definitions[name]]
         while stack:
             node = stack.pop()
@@ -260,7 +258,7 @@ class Algebra:
                 stack.append(self.definitions[target])
 
     def tidy(self, node: Node) -> Node:
-        """Drop what nothing satisfies from unions, and take empty required parts through to the whole."""
+        """Drop empty options of unions; make a node empty if a required part is."""
         if "$ref" in node:
             target = self.definitions[node["$ref"]]
             return target if is_never(target) else node
@@ -280,7 +278,7 @@ class Algebra:
         return self.tidy_leaf(node) if node.get("type") in ("string", "integer", "number") else node
 
     def tidy_leaf(self, node: Node) -> Node:
-        """Keep of a string or number node what the constraint engine takes, so that every grammar compiles."""
+        """Drop the limits that the constraint engine refuses, so that every grammar compiles."""
         kept, loose = enforceable(node)
         for keyword in loose:
             self.loose("#", keyword)
@@ -296,7 +294,7 @@ class Algebra:
         return never() if node.get("minItems", 0) > room else kept | ({"maxItems": room} if room < MAX_NODES else {})
 
     def reachable(self, root: Node) -> dict[str, Node]:
-        """The definitions that a node leads to."""
+        """The definitions to which a node leads."""
         found: dict[str, Node] = {}
         stack = [root]
         while stack:
@@ -309,7 +307,7 @@ class Algebra:
 
 
 def _finite(node: Node, known: set[str]) -> bool:
-    """Does a node admit some value that ends, given the definitions known to?"""
+    """Whether a node admits a finite value, given the definitions known to."""
     if "$ref" in node:
         return node["$ref"] in known
     if "anyOf" in node:

@@ -1,9 +1,8 @@
-"""JSON schemas as they come, brought into one dialect that every reader of schemas reads.
+"""JSON schemas, translated into the one dialect that every reader here reads.
 
-Tools, pydantic and people write schemas of several drafts, and refer to their parts by pointer, by ``$anchor`` or by ``$id``.
-:func:`plain` copies a schema into plain dicts and lists, in the words of 2020-12 alone, where every reference is a pointer into
-the copy. The normal form, the count of steps and the validator read this copy, so they cannot disagree about where a reference
-leads. Equal schemas are read once.
+Tools, pydantic and people write schemas of several drafts, and refer to parts by pointer, by ``$anchor`` or by ``$id``.
+:func:`plain` copies a schema into plain dicts and lists, in the keywords of 2020-12 only, with every reference a pointer into
+the copy. The normal form, the count of steps and the validator read this copy, so they agree on the target of a reference.
 
     {"nullable": true, "type": "string"}               {"type": ["string", "null"]}
     {"type": "str"}                                    {"type": "string"}
@@ -12,8 +11,8 @@ leads. Equal schemas are read once.
     {"dependencies": {"a": ["b"]}}                     {"dependentRequired": {"a": ["b"]}}
     {"$ref": "#zip"}                                   {"$ref": "#/$defs/zip"}       where $defs/zip has "$anchor": "zip"
 
-Sources: JSON Schema 2020-12, 2019-09 (``$recursiveRef``), draft-07 and draft-04; OpenAPI 3.0 (``nullable``). References are
-resolved by the ``referencing`` library, in this document only: nothing is ever fetched.
+Sources: JSON Schema 2020-12, 2019-09 (``$recursiveRef``), draft-07 and draft-04; OpenAPI 3.0 (``nullable``). The
+``referencing`` library resolves references, in this document only: nothing is fetched.
 """
 
 from __future__ import annotations
@@ -27,37 +26,37 @@ from urllib.parse import quote, unquote
 
 from llm_magics.errors import SchemaError
 
-MAX_DEPTH = 192  # of a schema as it is written
-MAX_SIZE = 200_000  # keys and values in it
-MAX_KEPT = 128  # schemas that were read, for the next turn
+MAX_DEPTH = 192  # of a schema as written
+MAX_SIZE = 200_000  # keys and values of a schema
+MAX_KEPT = 128  # schemas kept for the next turn
 MAPS = frozenset({"properties", "patternProperties", "dependentSchemas", "$defs", "definitions"})
 VALUES = frozenset({"const", "enum", "required", "dependentRequired", "type"})
 ANNOTATIONS = frozenset({"title", "description", "default", "examples", "example", "deprecated", "$comment"})  # left out
 _LIMITS = ("Length", "Items", "Properties", "imum", "Minimum", "Maximum", "type", "multipleOf", "format", "nullable")
 _NOWHERE = "#/(nowhere)/"
 _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
-_NAMES = ("$id", "$anchor", "$dynamicAnchor", "$recursiveAnchor", "$schema", "$vocabulary")  # needless once pointers are left
+_NAMES = ("$id", "$anchor", "$dynamicAnchor", "$recursiveAnchor", "$schema", "$vocabulary")  # not needed beside pointers
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plain:
-    """A schema in the dialect, and what each ``$ref`` in it leads to. Nobody changes either: equal schemas share one."""
+    """A schema in the dialect, and the target of each ``$ref``. Equal schemas share one, so never change it."""
 
     schema: Any
     targets: Mapping[str, Any]
 
     def target(self, ref: str) -> Any:
-        """What a reference leads to. Raises SchemaError if that is nothing."""
+        """The target of a reference. Raises SchemaError if there is none."""
         if ref not in self.targets:
             shown = unquote(ref.removeprefix(_NOWHERE))
-            raise SchemaError(f"The reference {shown[:80]!r} leads to nothing here.", "Copy the definition into $defs.")
+            raise SchemaError(f"The reference {shown[:80]!r} has no target here.", "Copy the definition into $defs.")
         return self.targets[ref]
 
 
 def plain(schema: Any) -> Plain:
-    """Read a schema into the dialect that the head of this file describes.
+    """Translate a schema into the dialect that the head of this file describes; equal schemas are read once.
 
-    Raises SchemaError for what is no schema, for a reference that leads nowhere or elsewhere, and beyond the bounds.
+    Raises SchemaError for an invalid schema, for a reference without a target in this document, and beyond the bounds.
     """
     check_size(schema)
     try:
@@ -78,11 +77,11 @@ def _plain(text: str) -> Plain:
 def _jsonable(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
-    raise TypeError(f"{type(value).__name__} is no JSON value")
+    raise TypeError(f"{type(value).__name__} is not a JSON value")
 
 
 def check_size(schema: object) -> None:
-    """Refuse, without recursion, a schema that nests or sprawls beyond reason, or that is no Unicode text."""
+    """Refuse, without recursion, a schema that is nested too deeply, too large, or not Unicode text."""
     stack, count = [(schema, 0)], 0
     while stack:
         value, depth = stack.pop()
@@ -98,13 +97,13 @@ def check_size(schema: object) -> None:
 
 
 class _Copy:
-    """One schema on its way into the dialect. A reference waits until all is copied: its target may come later."""
+    """Translates one schema. References are resolved when all parts are copied, because a target may come later."""
 
     def __init__(self, schema: dict[str, Any]) -> None:
         self._schema = schema
-        self._copies: dict[int, tuple[str, Any]] = {}  # of each part of the schema that is an object: a pointer, the copy
-        self._waiting: list[tuple[dict[str, Any], Any, str]] = []  # a copy, what its reference leads to, and the reference
-        self._dynamic: dict[str, set[int]] = {}  # the parts that each $dynamicAnchor names
+        self._copies: dict[int, tuple[str, Any]] = {}  # id of an object in the schema -> its pointer, its copy
+        self._waiting: list[tuple[dict[str, Any], Any, str]] = []  # a copy, the target of its reference, the reference
+        self._dynamic: dict[str, set[int]] = {}  # $dynamicAnchor -> ids of the objects that it names
 
     def run(self) -> Plain:
         copy, targets = self._part(self._schema, "#", _resolver(self._schema), strict=True), {}
@@ -122,7 +121,7 @@ class _Copy:
         return Plain(copy, targets)
 
     def _part(self, value: Any, place: str, resolver: Any, strict: bool) -> Any:
-        """Copy a schema, or a list of them. ``strict``: it counts, so that its references must lead somewhere."""
+        """Copy a schema, or a list of schemas. ``strict``: the schema is in use, so its references need targets."""
         if isinstance(value, list):
             return [self._part(v, f"{place}/{i}", resolver, strict) for i, v in enumerate(value)]
         if not isinstance(value, dict):
@@ -153,24 +152,19 @@ class _Copy:
         except SchemaError:
             if strict:
                 raise
-            copy["$ref"] = _NOWHERE + step(ref)  # perhaps nobody reads it: Plain.target() tells who does
+            copy["$ref"] = _NOWHERE + step(ref)  # Plain.target() raises if the reference is read
             return
         self._waiting.append((copy, target, f"{key}: {ref}"))
 
 
-_SCHEMAS = frozenset(
-    {
-        *("items", "prefixItems", "contains", "additionalProperties", "propertyNames", "allOf", "anyOf", "oneOf", "not"),
-        *("if", "then", "else", "unevaluatedItems", "unevaluatedProperties"),
-    }
-)
-
-
-_PYTHON_TYPES = {
+_SCHEMAS = {
+    "items", "prefixItems", "contains", "additionalProperties", "propertyNames", "allOf", "anyOf", "oneOf", "not",
+    "if", "then", "else", "unevaluatedItems", "unevaluatedProperties",
+}  # fmt: skip
+_PYTHON_TYPES = {  # which people write instead
     "str": "string", "int": "integer", "float": "number", "bool": "boolean", "dict": "object",
     "list": "array", "tuple": "array", "set": "array", "None": "null", "NoneType": "null",
-}
-"""Python's names of types, which people write where JSON schema's are due."""
+}  # fmt: skip
 
 
 def _typed(named: Any) -> Any:
@@ -184,7 +178,7 @@ def _once(names: Any) -> Any:
 
 
 def _renamed(schema: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The keywords of one schema, in the words of 2020-12."""
+    """The keywords of one schema, translated into those of 2020-12."""
     words = dict(schema)
     if "type" in words:
         words["type"] = _typed(words["type"])
@@ -196,7 +190,7 @@ def _renamed(schema: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     for exclusive, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
         if isinstance(words.get(exclusive), bool) and words.pop(exclusive) and bound in words:
             words[exclusive] = words.pop(bound)
-    if isinstance(words.get("required"), bool):  # draft-03 put it on the property; many tool definitions still do
+    if isinstance(words.get("required"), bool):  # on a property, as in draft-03 and many tool definitions
         del words["required"]
     elif "required" in words:
         words["required"] = _once(words["required"])
@@ -209,7 +203,7 @@ def _renamed(schema: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     if isinstance(words.get("dependentRequired"), dict):
         words["dependentRequired"] = {key: _once(needs) for key, needs in words["dependentRequired"].items()}
     for key, value in words.items():
-        absent = value is None and key.endswith(_LIMITS)  # some programs write null for a limit that there is not
+        absent = value is None and key.endswith(_LIMITS)  # some programs write null for no limit
         if not absent and key not in ANNOTATIONS:
             yield key, value
 
@@ -219,11 +213,8 @@ def step(key: str) -> str:
     return quote(key.replace("~", "~0").replace("/", "~1"), safe="~$")
 
 
-# --- references ---------------------------------------------------------------------------------------------------------------
-
-
 def _resolver(schema: dict[str, Any]) -> Any:
-    """What resolves the references of a schema; None where it has none, which is the common case and needs no library."""
+    """The resolver of a schema's references; None if there are none, which is common and needs no library."""
     if not any(key in part for part in mappings(schema) for key in _REFERENCES):
         return None
     from referencing import Registry
@@ -250,7 +241,7 @@ def _found(resolver: Any, ref: str, place: str) -> Any:
 
 
 def mappings(schema: Any) -> Iterator[dict[str, Any]]:
-    """Every object inside a schema, itself first; more than its schemas."""
+    """Every JSON object in a schema, the schema itself first; not all of them are schemas."""
     stack = [schema]
     while stack:
         value = stack.pop()
@@ -262,10 +253,10 @@ def mappings(schema: Any) -> Iterator[dict[str, Any]]:
 
 
 def _specification() -> Any:
-    """Where ids and anchors stand, in any draft: in any mapping but a constant."""
+    """Finds ids and anchors of any draft: in any mapping that is not a constant."""
     import referencing
 
-    library: Any = referencing  # its classes are attrs', whose arguments mypy does not see
+    library: Any = referencing  # mypy does not see the arguments of its attrs classes
 
     def identity(contents: Any) -> str | None:
         given = contents.get("$id") if isinstance(contents, dict) else None
@@ -284,7 +275,7 @@ def _specification() -> Any:
     def anchors(specification: Any, contents: Any) -> Iterable[Any]:
         if isinstance(contents, dict):
             given = [contents.get("$anchor"), contents.get("$dynamicAnchor")]
-            named = contents.get("$id")  # draft-07 named a part so: "#zip"
+            named = contents.get("$id")  # in draft-07 also an anchor, e.g. "#zip"
             given.append(named[1:] if isinstance(named, str) and named.startswith("#") else None)
             yield from (
                 library.Anchor(name, specification.create_resource(contents)) for name in given if isinstance(name, str)

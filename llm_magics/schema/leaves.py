@@ -1,11 +1,11 @@
-"""Strings and numbers: what the constraint engine takes of their limits, worked out exactly and in linear time.
+"""Strings and numbers: which of their limits the constraint engine can enforce, computed exactly and in linear time.
 
-**Numbers.** The engine computes bounds in 64 bits. What lies beyond its reach is widened for it (:func:`widened`), and whether
-any number is left at all is decided in fractions of the decimals that the schema writes, not by what the engine makes of them.
+**Numbers.** The engine computes bounds in 64 bits. Larger bounds are widened for it (:func:`widened`). Whether any number is
+left is decided here, in fractions of the decimals in the schema, not by the engine's rounding.
 
-**Patterns.** Anybody may have written them, and Python's ``re`` backtracks, so a hostile one can hang a validator. The
-engine's regular expressions work with derivatives and cannot; what enforces a ``pattern`` therefore also checks it. It has
-no look-around and no back-references: :func:`has_linear_regex` says whether it can express a pattern at all.
+**Patterns.** Python's ``re`` backtracks, so a hostile pattern can hang a validator. The engine's regular expressions use
+derivatives and take linear time, so the engine also checks the patterns that it enforces. It has no look-around and no
+back-references; :func:`has_linear_regex` says whether it can express a pattern.
 """
 
 from __future__ import annotations
@@ -21,18 +21,16 @@ from typing import Any
 
 from llm_magics.errors import SchemaError
 
-EXACT = 2**53  # up to here every integer has a 64-bit float of its own
+EXACT = 2**53  # 64-bit floats hold all integers up to here exactly
 NUMBER_BOUNDS = ("multipleOf", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
-STRING_LIMITS = ("format", "patterns", "maxLength", "minLength")  # the first is the first to go if all are too much
+STRING_LIMITS = ("format", "patterns", "maxLength", "minLength")  # in the order to drop them if the engine refuses all
 MAX_PATTERN = 2_000  # characters
-_EMPTY = re.compile(r"at \d+\(\d+\): failed to compile JSON schema: Unsatisfiable schema: ")  # its head: it repeats the schema
+_EMPTY = re.compile(r"at \d+\(\d+\): failed to compile JSON schema: Unsatisfiable schema: ")  # the rest repeats the schema
 
 
 def enforceable(node: Mapping[str, Any]) -> tuple[dict[str, Any] | None, list[str]]:
-    """What the constraint engine takes of a string or number node, and the keywords it does not take.
-
-    None in place of the node if nothing satisfies it. Bounds are widened, so that no right value is refused.
-    """
+    """The part of a string or number node that the constraint engine takes (None if nothing satisfies the node), and the
+    keywords that it does not take. Bounds are only widened, so that no right value is refused."""
     if node["type"] != "string":
         return (None, []) if is_empty(node) else _enforceable_number(node)
     kept, loose = dict(node), list[str]()
@@ -52,7 +50,7 @@ def _enforceable_number(node: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
     kept = {keyword: value for keyword, value in kept.items() if keyword not in refused}
     if "multipleOf" in kept and beside_whole({k: v for k, v in kept.items() if k != "multipleOf"}):
         refused += [keyword for keyword in kept if keyword.startswith("exclusive")]
-    if _problem(kept):  # each alone would do
+    if _problem(kept):  # the engine takes each keyword, but not all together
         return {"type": node["type"]}, [*loose, *refused, *(kept.keys() - {"type"})]
     return kept, [*loose, *refused]
 
@@ -73,7 +71,7 @@ def _grammar(node: Mapping[str, Any]) -> str:
 
 
 def _problem(node: Mapping[str, Any]) -> str:
-    """Why the constraint engine refuses a string or number node; empty if it takes it."""
+    """Why the constraint engine refuses a string or number node; empty if it does not."""
     return _problem_of(_grammar(node))
 
 
@@ -84,18 +82,14 @@ def _problem_of(grammar: str) -> str:
     return str(LLMatcher.validate_grammar(grammar))
 
 
-# --- numbers ----------------------------------------------------------------------------------------------------------------
-
-
 def exact(number: float) -> Fraction:
-    """The number as it is written: 0.1 is a tenth."""
+    """The number as written: 0.1 is a tenth."""
     return Fraction(number) if isinstance(number, int) else Fraction(repr(number))
 
 
 def is_empty(node: Mapping[str, Any]) -> bool:
-    """Does no number satisfy this node?"""
-    low, high = ends(node)
-    step = _step(node)
+    """Whether no number satisfies this node."""
+    low, high, step = *ends(node), _step(node)
     if low is None or high is None:
         return False
     if step is None:
@@ -116,29 +110,29 @@ def within(node: Mapping[str, Any], number: float) -> bool:
 
 
 def widened(node: Mapping[str, Any]) -> dict[str, Any]:
-    """The node with bounds that 64-bit floats hold exactly; none is narrower, e.g. ``minimum: 10**20`` becomes 2**53."""
+    """The node with bounds that 64-bit floats hold exactly, never narrower, e.g. ``minimum: 10**20`` becomes 2**53."""
     kept = dict(node)
     for keyword, side in (("minimum", 1), ("exclusiveMinimum", 1), ("maximum", -1), ("exclusiveMaximum", -1)):
         bound = kept.get(keyword)
         if bound is None or abs(bound) <= EXACT:
             continue
         del kept[keyword]
-        if bound * side > 0 and node["type"] == "integer":  # it still says of small numbers that they are out
+        if bound * side > 0 and node["type"] == "integer":  # still excludes small numbers
             kept["minimum" if side > 0 else "maximum"] = side * EXACT
     return kept
 
 
 def ends(node: Mapping[str, Any]) -> tuple[tuple[Fraction, bool] | None, tuple[Fraction, bool] | None]:
-    """The lower and the upper bound, each with whether it is itself out."""
+    """The lower and the upper bound, each as (bound, whether it is excluded); None without one."""
     lows = [(exact(node[k]), out) for k, out in (("minimum", False), ("exclusiveMinimum", True)) if k in node]
     highs = [(exact(node[k]), out) for k, out in (("maximum", False), ("exclusiveMaximum", True)) if k in node]
     return max(lows, default=None), min(highs, key=lambda end: (end[0], not end[1]), default=None)
 
 
 def beside_whole(node: Mapping[str, Any]) -> str:
-    """A terminal for the numbers between a whole one, which is out, and a bound less than one away; empty for other nodes.
+    """A terminal for the numbers between an excluded whole number and a bound less than one away; empty for other nodes.
 
-    The constraint engine lets such a number be the whole one. e.g. above 0 and up to 0.25: 0.1 and 0.25, but not 0 or 0.26.
+    The constraint engine would admit the whole number. E.g. above 0 and up to 0.25: 0.1 and 0.25, but not 0 or 0.26.
     """
     low, high = ends(node)
     if node["type"] != "number" or "multipleOf" in node or low is None or high is None:
@@ -154,23 +148,20 @@ def beside_whole(node: Mapping[str, Any]) -> str:
 
 
 def _step(node: Mapping[str, Any]) -> Fraction | None:
-    """The distance of the numbers that a node admits; None if they lie as close as they like."""
+    """The distance between the numbers that a node admits; None if it is arbitrary."""
     step = exact(node["multipleOf"]) if "multipleOf" in node else None
     if node["type"] != "integer":
         return step
     return Fraction(1) if step is None else Fraction(step.numerator)  # the least common multiple with 1, in lowest terms
 
 
-# --- patterns ---------------------------------------------------------------------------------------------------------------
-
-
 def has_linear_regex(pattern: str) -> bool:
-    """Can the constraint engine express this pattern?"""
+    """Whether the constraint engine can express this pattern."""
     return len(pattern) <= MAX_PATTERN and not _problem({"type": "string", "patterns": [pattern]})
 
 
 def linear_search(pattern: str, text: str) -> bool:
-    """Is ``pattern`` found anywhere in ``text``? Raises SchemaError if the pattern is beyond the linear engine."""
+    """Whether ``pattern`` is found in ``text``. Raises SchemaError if the engine cannot express the pattern."""
     matcher = _matcher(pattern).deep_copy()
     quoted = json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
     return bool(matcher.consume_tokens(list(quoted.encode("utf-8", "replace"))) and matcher.is_accepting())
@@ -181,12 +172,12 @@ def _matcher(pattern: str) -> Any:
     from llguidance import LLMatcher
 
     if not has_linear_regex(pattern):
-        raise SchemaError(f"The pattern {pattern[:80]!r} cannot be checked in linear time.", "Drop look-around from it.")
+        raise SchemaError(f"The pattern {pattern[:80]!r} cannot be checked in linear time.", "Remove look-around from it.")
     return LLMatcher(byte_tokenizer(), _grammar({"type": "string", "patterns": [pattern]}), log_level=0)
 
 
 class _Bytes:
-    """A vocabulary of the 256 bytes and one end token: enough to run a grammar over text without any model."""
+    """A vocabulary of 256 bytes and an end token, to run a grammar over text without a model."""
 
     eos_token_id = 256
     bos_token_id = None

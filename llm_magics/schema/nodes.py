@@ -1,8 +1,8 @@
-"""What a schema's normal form is made of, and how it is read: the types of a node, its members, its elements.
+"""Reads the nodes of a schema's normal form (see ``schema/normal.py``): their types, members and elements.
 
-``schema/normal.py`` says what a node is. The grammars and the typed reading of tagged arguments read nodes here alone, so a
-value is written as the reader takes it. e.g. with the root ``{"anyOf": [{"type": "object", "properties": {"n": {"type":
-"integer"}}}, {"type": "null"}]}``, ``types(member(root, "n"))`` is ``{"integer"}``.
+Grammars and the typed reading of tagged arguments read nodes only here, so they agree on how a value is written. E.g. with the
+root ``{"anyOf": [{"type": "object", "properties": {"n": {"type": "integer"}}}, {"type": "null"}]}``,
+``types(member(root, "n"))`` is ``{"integer"}``.
 """
 
 from __future__ import annotations
@@ -21,17 +21,15 @@ TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Normalised:
-    """A schema in normal form: ``root`` and ``definitions`` hold nodes, ``unenforced`` what only validation can check.
-
-    Equal schemas share one, so nobody changes a node.
-    """
+    """A schema in normal form; ``unenforced`` names the keywords that only validation checks. Equal schemas share one, so never
+    change a node."""
 
     root: Node
     definitions: Mapping[str, Node]
     unenforced: tuple[str, ...] = ()
 
     def options(self, node: Node) -> list[Node]:
-        """The alternatives that a node stands for, none of them a reference or a union."""
+        """The alternatives of a node, without references and unions."""
         found: list[Node] = []
         waiting, seen = [node], set[str]()
         while waiting:
@@ -47,7 +45,7 @@ class Normalised:
         return found
 
     def types(self, node: Node) -> frozenset[str]:
-        """The JSON types that a node admits, all of them if it says nothing; "integer" is not named beside "number"."""
+        """The JSON types that a node admits, all if it is {}; "number" includes integers."""
         found: set[str] = set()
         for option in self.options(node):
             if not option:
@@ -56,17 +54,17 @@ class Normalised:
         return frozenset(found or TYPES)
 
     def member(self, node: Node, key: str) -> Node:
-        """The node of one member of an object; {} if nothing is said."""
+        """The node of one member of an object; {} if unknown."""
         objects = [option for option in self.options(node) if option.get("type") == "object"]
         declared = [option for option in objects if key in option.get("properties", {})]
         return _either([property_of(option, key) for option in declared or objects])
 
     def items(self, node: Node) -> Node:
-        """The node of an array's elements; {} if nothing is said."""
+        """The node of an array's elements; {} if unknown."""
         return _either([option.get("items", {}) for option in self.options(node) if option.get("type") == "array"])
 
     def object(self) -> Node:
-        """The object at the root; of a union, one that admits what any of its objects admits."""
+        """The object at the root; for a union, one that admits all that its objects admit."""
         objects = [option for option in self.options(self.root) if option.get("type") == "object"]
         if len(objects) < 2:
             return objects[0] if objects else {"type": "object"}
@@ -78,13 +76,10 @@ class Normalised:
 
     def required_keys(self) -> tuple[str, ...]:
         """The keys that some object of the schema requires."""
-        found: dict[str, None] = {}
-        for node in self.nodes():
-            found |= dict.fromkeys(node.get("required", []))
-        return tuple(found)
+        return tuple(dict.fromkeys(key for node in self.nodes() for key in node.get("required", [])))
 
     def nodes(self) -> list[Node]:
-        """Every node, those inside others too."""
+        """Every node, nested ones too."""
         found, waiting = list[Node](), [self.root, *self.definitions.values()]
         while waiting:
             found.append(node := waiting.pop())
@@ -93,7 +88,7 @@ class Normalised:
 
 
 def inside(node: Node) -> list[Node]:
-    """The nodes that stand directly inside a node."""
+    """The nodes directly inside a node."""
     found = [node[keyword] for keyword in ("items", "additionalProperties") if keyword in node]
     for keyword in ("properties", "patternProperties"):
         found += node.get(keyword, {}).values()
@@ -103,7 +98,7 @@ def inside(node: Node) -> list[Node]:
 
 
 def _either(nodes: Sequence[Node]) -> Node:
-    """The node that admits what any of these admits; {} if that is nothing."""
+    """The union of nodes; {} if all are empty."""
     some = [node for node in nodes if not is_never(node)]
     if len(set(map(canonical, some))) < 2:
         return some[0] if some else {}
@@ -122,7 +117,7 @@ def property_of(node: Node, key: str) -> Node:
 
 
 def properties_of(node: Node) -> dict[str, Node]:
-    """An object's declared properties, with those that are only required."""
+    """An object's declared properties, and those that are only required."""
     found = {key: sub for key, sub in node.get("properties", {}).items() if not is_never(sub)}
     return found | {key: property_of(node, key) for key in node.get("required", []) if key not in found}
 
@@ -136,11 +131,8 @@ def is_never(node: Node) -> bool:
     return node.get("enum") == []
 
 
-# --- JSON values ------------------------------------------------------------------------------------------------------------
-
-
 def json_type(value: object) -> str:
-    """Name the JSON type of a Python value; a float without a fraction is an integer."""
+    """The JSON type of a Python value; a float without a fraction is an integer."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -151,7 +143,7 @@ def json_type(value: object) -> str:
 
 
 def canonical(value: object) -> str:
-    """A text that is the same for equal JSON values: ``1`` is ``1.0`` but not ``true``."""
+    """A text that is the same for equal JSON values: ``1`` equals ``1.0`` but not ``true``."""
     return json.dumps(_plain(value), sort_keys=True, ensure_ascii=True)
 
 
@@ -164,7 +156,7 @@ def _plain(value: Any) -> Any:
 
 
 def size_of(value: object) -> int:
-    """How many values there are in a JSON value, itself one of them."""
+    """The number of values in a JSON value, itself included."""
     stack, size = [value], 0
     while stack:
         part = stack.pop()

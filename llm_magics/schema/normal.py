@@ -1,7 +1,7 @@
-"""JSON schema, brought into a normal form that a grammar can enforce.
+"""JSON schema, rewritten into a normal form that a grammar can enforce.
 
-A schema as people and pydantic write it has siblings beside ``$ref``, ``allOf``, conditions and typeless keywords. The grammar
-writer wants none of that, so :func:`normalise` rewrites a schema into this form, and everything downstream reads only this:
+A schema from people or pydantic has siblings beside ``$ref``, ``allOf``, conditions and typeless keywords. Grammars and readers
+get none of these: :func:`normalise` rewrites a schema into this form.
 
     node := {}                                            any value
           | {"enum": [...]}                               one of these; [] is the node that nothing satisfies
@@ -14,16 +14,16 @@ writer wants none of that, so :func:`normalise` rewrites a schema into this form
           | {"anyOf": [node, ...]}                        no siblings
           | {"$ref": name}                                into ``Normalised.definitions``, no siblings
 
-**What is enforced afterwards only.** The normal form admits every value that the schema admits, and more than those where a
-keyword has no grammar: ``not``, ``uniqueItems``, ``contains``, ``oneOf``'s "only one", ``if`` without its negation, patterns
-with look-around or back-references, ``patternProperties`` that overlap or stand beside free keys, ``propertyNames`` other than
-an enum or one pattern, property counts on an object with free keys, ``dependentRequired`` beyond a few, ``unevaluatedItems``,
-enums of many thousand values, bounds beyond 64 bits. ``Normalised.unenforced`` names each such keyword by its place;
-:func:`llm_magics.schema.validate.validate` checks them all on the finished value. A ``format`` that the constraint engine
-knows is enforced, any other is an annotation, as the specification has it.
+**Not enforced by the grammar.** The normal form admits every value that the schema admits, and more if a keyword has no
+grammar: ``not``, ``uniqueItems``, ``contains``, ``oneOf``'s "only one", ``if`` without its negation, patterns with look-around
+or back-references, ``patternProperties`` that overlap or stand beside free keys, ``propertyNames`` other than an enum or one
+pattern, property counts on an object with free keys, ``dependentRequired`` beyond a few, ``unevaluatedItems``, enums of many
+thousand values, bounds beyond 64 bits. ``Normalised.unenforced`` names each such keyword by its place;
+:func:`llm_magics.schema.validate.validate` checks them on the finished value. A ``format`` that the constraint engine knows is
+enforced; any other is an annotation, as in the specification.
 
-Hostile schemas are bounded in depth, in nodes and in products; what goes beyond is refused with SchemaError. What older drafts
-spelt differently, and where references lead, is settled before, in ``schema/dialect.py``. Source: JSON Schema 2020-12.
+Depth, nodes and products are bounded; a schema beyond that raises SchemaError. ``schema/dialect.py`` reads older drafts and
+resolves references first. Source: JSON Schema 2020-12.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ from .leaves import NUMBER_BOUNDS, has_linear_regex, linear_search
 from .nodes import TYPES, Node, Normalised, is_never, json_type, never, size_of
 
 FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"})
-MAX_CONSTANTS = 10_000  # values of an enum, with all that is inside them
+MAX_CONSTANTS = 10_000  # values of an enum, with their parts
 MAX_DEPENDENCIES = 3  # each doubles the union
 
 
 def normalise(schema: Mapping[str, Any] | bool) -> Normalised:
-    """Bring a JSON schema into the normal form that the head of this file describes; equal schemas are read once.
+    """Rewrite a JSON schema into the normal form that the head of this file describes; equal schemas are read once.
 
-    Raises SchemaError for what is no schema, points outside itself, admits no value at all, or is beyond the bounds.
+    Raises SchemaError for a schema that is invalid, points outside itself, admits no value, or exceeds the bounds.
     """
     return _normalise(plain(schema))
 
 
 def parameters(schema: Mapping[str, Any]) -> Normalised:
-    """Normalise a tool's parameters, which are an object whether they say so or not."""
+    """Normalise a tool's parameters, which are an object even if untyped."""
     untyped = "type" not in schema and "$ref" not in schema
     return normalise({**schema, "type": "object"} if untyped else schema)
 
@@ -65,13 +65,13 @@ def _normalise(read: Plain) -> Normalised:
 
 
 def _types(schema: dict[str, Any], path: str) -> list[str]:
-    """The types a schema allows, every one where it names none; "number" stands for integers too."""
+    """The types that a schema allows, all if it names none; "number" includes integers."""
     wanted = schema.get("type")
     if wanted is None:
         return [name for name in TYPES if name != "integer"]
     names = [wanted] if isinstance(wanted, str) else wanted
     if not isinstance(names, list) or not all(isinstance(n, str) and n in TYPES for n in names):
-        raise SchemaError(f"{path}/type is {wanted!r}, which JSON schema does not know.", f"Use one of {', '.join(TYPES)}.")
+        raise SchemaError(f"{path}/type is {wanted!r}, which is not a JSON type.", f"Use one of {', '.join(TYPES)}.")
     names = list(dict.fromkeys(names))
     return [n for n in names if not (n == "integer" and "number" in names)]
 
@@ -104,7 +104,7 @@ def _mapping(schema: dict[str, Any], keyword: str, path: str) -> dict[str, Any]:
 
 
 class _Normaliser(Algebra):
-    """One run over one schema. References become definitions, worked off from a list, so that recursion needs no stack."""
+    """Normalises one schema. References become definitions, made from a list, so that recursion needs no stack."""
 
     def __init__(self, read: Plain) -> None:
         super().__init__()
@@ -120,15 +120,11 @@ class _Normaliser(Algebra):
             raise SchemaError("No value satisfies this JSON schema.", "Look for contradicting keywords or endless recursion.")
         return Normalised(root, self.reachable(root), tuple(self.unenforced))
 
-    # --- reading ------------------------------------------------------------------------------------------------------------
-
     def node(self, schema: Any, path: str, depth: int) -> Node:
-        """Normalise one schema: its own keywords, then every applicator beside them, intersected."""
+        """Normalise one schema: intersect its own keywords with every applicator beside them."""
         self.count(depth, path)
-        if schema is True:
-            return {}
-        if schema is False:
-            return never()
+        if isinstance(schema, bool):
+            return {} if schema else never()
         if not isinstance(schema, dict):
             raise SchemaError(f"{path} is {type(schema).__name__}, not a schema.", "A schema is an object, true or false.")
         node = self.own(schema, path, depth)
@@ -139,7 +135,7 @@ class _Normaliser(Algebra):
         return node
 
     def evaluates_all(self, schema: dict[str, Any]) -> bool:
-        """Does a schema, or one beside it, say something of every property? Then none is left unevaluated."""
+        """Whether a schema, or one applied beside it, evaluates every property, so that none is unevaluated."""
         waiting, seen = [schema], list[Any]()
         while waiting:
             part = waiting.pop()
@@ -156,7 +152,7 @@ class _Normaliser(Algebra):
         return False
 
     def own(self, schema: dict[str, Any], path: str, depth: int) -> Node:
-        """The node for a schema's plain keywords: one option per type it allows."""
+        """The node of a schema's plain keywords: one option per allowed type."""
         types = _types(schema, path)
         for keyword in ("uniqueItems", "not", "contains", "unevaluatedItems"):
             if schema.get(keyword) if keyword == "uniqueItems" else keyword in schema:
@@ -176,7 +172,7 @@ class _Normaliser(Algebra):
         return node
 
     def values(self, values: list[Any], path: str, keyword: str) -> Node:
-        """The node of these constants; of their types alone where there are too many for a grammar."""
+        """The node of these constants; of their types only, if there are too many for a grammar."""
         size = size_of(values)
         self.count(0, path, size // 4)
         if size <= MAX_CONSTANTS:
@@ -246,7 +242,7 @@ class _Normaliser(Algebra):
         return node | {k: v for k, v in (*parts.items(), ("additionalProperties", extra)) if v}
 
     def named(self, node: Node, schema: dict[str, Any], path: str) -> Node:
-        """Apply ``propertyNames`` where it is an enum or one pattern; leave the rest to validation."""
+        """Apply ``propertyNames`` if it is an enum or one pattern; leave other forms to validation."""
         names = schema.get("propertyNames", True)
         declared, extra = node.get("properties", {}), node.get("additionalProperties", {})
         said = names if isinstance(names, dict) and "patternProperties" not in node else {}
@@ -262,7 +258,7 @@ class _Normaliser(Algebra):
         return node
 
     def applicators(self, schema: dict[str, Any], path: str, depth: int) -> list[Node]:
-        """What stands beside a schema's own keywords and must hold as well."""
+        """The nodes of the schemas that apply beside a schema's own keywords."""
         parts: list[Node] = []
         if "$ref" in schema:
             ref = schema["$ref"]
@@ -281,7 +277,7 @@ class _Normaliser(Algebra):
         return parts
 
     def condition(self, schema: dict[str, Any], path: str, depth: int) -> Node:
-        """``if c then t else e`` holds where c and t hold, or where e holds; that e needs "not c" is left to validation."""
+        """``if c then t else e`` holds if c and t hold, or if e holds; validation checks that e needs "not c"."""
         self.loose(path, "if")
         test = self.node(schema["if"], f"{path}/if", depth + 1)
         then = self.node(schema.get("then", True), f"{path}/then", depth + 1)
@@ -289,7 +285,7 @@ class _Normaliser(Algebra):
         return self.union([self.meet(test, then, path), other], path)
 
     def dependencies(self, schema: dict[str, Any], path: str, depth: int) -> list[Node]:
-        """Each dependency is a choice: the key is absent, or what it asks for holds."""
+        """Each dependency is a choice: the key is absent, or its schema holds."""
         rules: dict[str, Any] = {}
         for keyword in ("dependentRequired", "dependentSchemas"):
             for key, needs in _mapping(schema, keyword, path).items():

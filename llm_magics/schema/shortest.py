@@ -1,9 +1,9 @@
-"""The shortest JSON texts under a schema: what an answer is completed with where its tokens run out.
+"""The shortest JSON texts under a schema, which complete an answer that runs out of tokens.
 
-Each node of the normal form has a shortest text, found from those of the nodes inside it; definitions, which may be recursive,
-are gone over until nothing becomes shorter. e.g. ``{"type": "array", "items": {"enum": ["long", "s"]}, "minItems": 2}`` has
-``["s","s"]``. A node whose text is not known here (a pattern, a format, a number between odd bounds) has none, nor has what
-needs it. Whoever uses these texts checks them against the grammar.
+A node's shortest text is built from those of the nodes inside it; definitions, which may be recursive, are repeated until no
+text becomes shorter. E.g. ``{"type": "array", "items": {"enum": ["long", "s"]}, "minItems": 2}`` has ``["s","s"]``. A pattern,
+a format or a number between odd bounds has no known text, and so has every node that needs it. Users of these texts check them
+against the grammar.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MOST_ROUNDS = 16  # over the definitions
 
 @lru_cache(maxsize=MAX_KEPT)
 def shortest_values(normal: Normalised) -> tuple[str, ...]:
-    """Return the shortest text of every node of a schema that has one, the shortest first."""
+    """The shortest texts of a schema's nodes, the shortest first."""
     known: dict[str, str] = {}
     for _ in range(_MOST_ROUNDS):
         texts = {name: _shortest(node, known) for name, node in normal.definitions.items()}
@@ -91,7 +91,7 @@ def _array(node: Node, known: Mapping[str, str]) -> str | None:
 
 
 def _object(node: Node, known: Mapping[str, str]) -> str | None:
-    """The members that are required, and as many more as must be; all in the order in which they are declared."""
+    """The required members, and as many more as ``minProperties`` needs, in the order of their declaration."""
     required = node.get("required", [])
     texts = {key: _shortest(sub, known) for key, sub in properties_of(node).items()}
     members = {key: f"{json.dumps(key, ensure_ascii=False)}:{text}" for key, text in texts.items() if text is not None}

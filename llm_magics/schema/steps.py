@@ -1,12 +1,12 @@
-"""How much work it is to validate a value, counted before it is done.
+"""Counts the steps of a validation before it runs.
 
-The validator is native code that nothing can interrupt, and references multiply: sixty definitions that each use the next one
-twice are 2**60 visits. So the visits are counted first, as a sum over pairs of a schema and a value, each pair once::
+The validator is native code that cannot be interrupted, and references multiply: sixty definitions that each use the next one
+twice make 2**60 visits. So the visits are counted first, as a sum over pairs of a schema and a value::
 
     steps(schema, value) = its own keywords + steps of every schema that it applies to the value or to a part of it
 
-A pair is counted in constant time however often it is visited, so the sum is exact where the work would be endless. One step
-is about 30 microseconds of the validator at its slowest, which is where every visit makes an error that copies the value.
+Each pair is counted once, however often the validator visits it, so the sum is exact even if the validation would never end. A
+step is at most about 30 microseconds of the validator: the slowest visit makes an error, which copies the value.
 
     {"$defs": {"a": {"allOf": [{"$ref": "#/$defs/b"}, {"$ref": "#/$defs/b"}]}, "b": {"allOf": [c, c]}, ...}}    2 ** depth
     {"uniqueItems": true}                                                                                        1
@@ -25,14 +25,13 @@ from .dialect import Plain, mappings
 
 MAX_STEPS = 50_000
 MAX_BACKTRACKS = 30_000  # in one search for a pattern that needs backtracking
-_SEARCH = 40  # steps that such a search may take
-_CHARACTERS = 1_000  # states times characters that a search without backtracking does in a step
-_COPIED = 100  # parts of a value that the validator copies into an error in a step
-_UNEVALUATED = 3  # unevaluatedProperties applies what stands beside it again, to see what it evaluates
+_SEARCH = 40  # steps of such a search at most
+_CHARACTERS = 1_000  # states times characters in one step of a search without backtracking
+_COPIED = 100  # parts of a value that the validator copies into an error in one step
+_UNEVALUATED = 3  # unevaluatedProperties applies the schemas beside it again
 _BACKTRACKS = re.compile(r"\(\?[=!<>]|\\[1-9k]|[+*?}]\+")  # e.g. (?=a), (?<!a), \1, a++
 _ATOM = re.compile(r"\\[pP](?:\{[^}]*\})?|\\.|\[(?:\\.|[^\]\\]){0,300}\]|\{(\d+)(?:(,)(\d*))?\}|.", re.S)
-_WIDE = {"\\p": 300, "\\P": 300, ".": 10, "[^": 10}  # states of what stands for many characters
-
+_WIDE = {"\\p": 300, "\\P": 300, ".": 10, "[^": 10}  # states of classes of many characters
 _OF_MEMBERS = {"properties", "additionalProperties", "patternProperties", "unevaluatedProperties", "propertyNames"}
 
 Pair: TypeAlias = tuple[int, int]
@@ -41,10 +40,9 @@ _NO_VALUE = object()
 
 
 def check_steps(schema: Plain, value: Any) -> set[tuple[str, str]]:
-    """Refuse what takes more than ``MAX_STEPS`` to validate.
+    """Refuse a validation of more than ``MAX_STEPS``; return the searches that backtrack, as (pattern, text).
 
-    Returns the searches that backtrack, as pattern and text. Raises SchemaError, also for a schema that applies itself to the
-    same value again, e.g. ``{"$ref": "#"}``.
+    Raises SchemaError, also for a schema that applies itself to the same value again, e.g. ``{"$ref": "#"}``.
     """
     counted = _Steps(schema)
     if counted.to_compile() + counted.of(schema.schema, value) > MAX_STEPS:
@@ -53,7 +51,7 @@ def check_steps(schema: Plain, value: Any) -> set[tuple[str, str]]:
 
 
 def pattern_size(pattern: str) -> int:
-    """Roughly how many states the automaton of a pattern has, e.g. 36 for ``^[a-z]{1,32}-.{2}$`` with some to spare."""
+    """An upper estimate of the states in a pattern's automaton; ``^[a-z]{1,32}-.{2}$`` has 36."""
     sums, last = [0], 0
     for atom in _ATOM.finditer(pattern):
         text = atom.group()
@@ -81,7 +79,7 @@ class _Steps:
         self.backtracking: set[tuple[str, str]] = set()
 
     def of(self, schema: Any, value: Any) -> int:
-        """The steps of one schema for one value, without recursion: a pair is opened, and closed when all below it is."""
+        """The steps of one schema for one value, without recursion: a pair is closed after all pairs below it."""
         begun: set[Pair] = set()
         edges = 0
         stack: list[tuple[Any, Any, list[Edge] | None]] = [(schema, value, None)]
@@ -98,14 +96,14 @@ class _Steps:
                 begun.add(pair)
                 below = list(islice(self._below(schema, value), MAX_STEPS))
                 edges += 1 + len(below)
-                if edges > MAX_STEPS:  # each is a step at least
+                if edges > MAX_STEPS:  # each is at least a step
                     raise _too_many()
                 stack.append((schema, value, below))
                 stack.extend((s, v, None) for _, s, v in below if (id(s), id(v)) not in self._known)
         return self._known[pair]
 
     def to_compile(self) -> int:
-        """The steps before any value is looked at: patterns, and what unevaluated keywords have to know."""
+        """The steps to compile the schema: its patterns, and what its unevaluated keywords need."""
         total = 0
         for part in mappings(self._read.schema):
             total += 1 + len(part) // 10
@@ -132,7 +130,7 @@ class _Steps:
         return total
 
     def _parts_of(self, value: Any) -> int:
-        """How large a value is: its parts, and its text in pieces of fifty characters."""
+        """The size of a value: its parts, and its text in units of fifty characters."""
         if isinstance(value, str):
             return 1 + len(value) // 50
         if not isinstance(value, dict | list):
@@ -146,7 +144,7 @@ class _Steps:
     def _search(self, pattern: str, text: str) -> int:
         fixed = 1
         if _BACKTRACKS.search(pattern):
-            fixed = 2 * _SEARCH  # once to see whether it ends
+            fixed = 2 * _SEARCH  # validate() searches first, to see whether it ends
             self.backtracking.add((pattern, text))
         return fixed + self._size(pattern) * len(text) // _CHARACTERS
 
@@ -158,7 +156,7 @@ class _Steps:
         return self._sizes[pattern]
 
     def _below(self, schema: Any, value: Any) -> Iterator[Edge]:
-        """What a schema applies, to what."""
+        """The schemas that a schema applies, each with the value that it applies to."""
         if not isinstance(schema, dict):
             return
         again = _UNEVALUATED if "unevaluatedProperties" in schema or "unevaluatedItems" in schema else 1

@@ -1,8 +1,7 @@
-"""Check finished JSON values against their schemas.
+"""Check finished JSON values against their schemas, also the keywords that a grammar cannot enforce.
 
-The second half of ``schema/normal.py``: what a grammar cannot enforce is checked here, by the ``jsonschema-rs`` library. It is
-native code that nothing can interrupt, so everything is bounded before it runs: the steps (:mod:`.steps`), the backtracking of
-a pattern, the depth and the size of schema and value. Nothing is fetched.
+The ``jsonschema-rs`` library does the work. It is native code that cannot be interrupted, so all is bounded before it runs: the
+steps (:mod:`.steps`), the backtracking of a pattern, the depth and size of schema and value. Nothing is fetched.
 """
 
 from __future__ import annotations
@@ -20,18 +19,18 @@ from .dialect import MAX_KEPT, Plain, plain
 from .steps import MAX_BACKTRACKS, check_steps
 
 MAX_VALUE_DEPTH = 200
-MAX_DIGITS = 4_000  # of an integer; Python reads no more from text either
+MAX_DIGITS = 4_000  # of an integer; Python parses about as many
 MAX_REMARKS = 20
 _SHOWN = 80  # characters of a value in a remark
-_MASK = "\0"  # what stands for a value in the library's messages, which would else repeat all of it
+_MASK = "\0"  # replaces a value in the library's messages, which would repeat all of it
 
 
 def validate(value: Any, schema: Mapping[str, Any] | bool) -> tuple[str, ...]:
-    """Say what is wrong with a JSON value under a schema; nothing where it is valid.
+    """The faults of a JSON value under a schema; empty if the value is valid.
 
-    Each remark names the place, e.g. '$.days[0]: "x" is not of type "integer"', so that a model can mend its call; there are
-    at most ``MAX_REMARKS``. Every schema is read as 2020-12, with what older drafts spelt differently; a ``format`` is an
-    annotation. Raises SchemaError where the schema cannot be used, or takes more than a bounded number of steps.
+    Each remark names the place, e.g. '$.days[0]: "x" is not of type "integer"', so that a model can fix its call; there are at
+    most ``MAX_REMARKS``. A ``format`` is an annotation. Raises SchemaError if the schema cannot be used, or takes too many
+    steps.
     """
     odd = next(_oddities(value), "")
     if odd:
@@ -49,7 +48,7 @@ def validate(value: Any, schema: Mapping[str, Any] | bool) -> tuple[str, ...]:
 
 
 def _check_search(pattern: str, text: str) -> None:
-    """Refuse a search that does not end within its limit: under ``if`` or ``contains`` the library takes it for no match."""
+    """Refuse a search that exceeds its limit: under ``if`` or ``contains``, the library would count it as no match."""
     for error in _validator({"pattern": pattern}).iter_errors(text):
         if type(error.kind).__name__ != "Pattern":
             raise SchemaError(f"The pattern {pattern[:80]!r} takes too many steps to check.", "Simplify the pattern.")
@@ -61,7 +60,7 @@ def _validator_of(read: Plain) -> Any:
 
 
 def _validator(schema: Any) -> Any:
-    """Compile a schema in the dialect. Raises SchemaError where it is none."""
+    """Compile a schema of the dialect. Raises SchemaError if it is invalid."""
     import jsonschema_rs
 
     patterns = jsonschema_rs.FancyRegexOptions(backtrack_limit=MAX_BACKTRACKS)
@@ -79,11 +78,8 @@ def _validator(schema: Any) -> Any:
         raise SchemaError(f"The JSON schema cannot be used: {str(error).splitlines()[0][:200]}.", "Correct it.") from error
 
 
-# --- values -----------------------------------------------------------------------------------------------------------------
-
-
 def _oddities(value: Any) -> Iterator[str]:
-    """What makes a value no JSON value, or one too deep to look at; without recursion."""
+    """The parts that are not JSON, or nested too deeply; without recursion."""
     stack: list[tuple[Any, tuple[str | int, ...]]] = [(value, ())]
     while stack:
         part, path = stack.pop()
@@ -104,7 +100,7 @@ def _oddities(value: Any) -> Iterator[str]:
 
 
 def _whole(value: Any) -> Any:
-    """A copy in plain dicts and lists, where half a surrogate pair, which UTF-8 cannot spell, is one character, U+FFFD."""
+    """A copy in plain dicts and lists, with U+FFFD for half a surrogate pair, which UTF-8 cannot encode."""
     if isinstance(value, str):
         return value if value.isascii() else "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in value)
     if isinstance(value, Mapping):
@@ -112,11 +108,8 @@ def _whole(value: Any) -> Any:
     return [_whole(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-# --- remarks ----------------------------------------------------------------------------------------------------------------
-
-
 def _said(error: Any, value: Any = None) -> str:
-    """What the library says, with long values cut short: the reason comes after them."""
+    """The library's message with long values cut short, because the reason comes behind the value."""
     unexpected: list[Any] = []
     if error.kind.name in ("additionalProperties", "unevaluatedProperties"):
         unexpected = list(error.kind.unexpected)
@@ -124,7 +117,7 @@ def _said(error: Any, value: Any = None) -> str:
         place = reduce(getitem, error.instance_path, value)
         if error.schema_path[-1:] != ["additionalProperties"] or not isinstance(place, dict):
             return "nothing is allowed here"
-        unexpected = list(place)  # the schema declares no property at all
+        unexpected = list(place)  # the schema declares no property
     if unexpected:
         return ", ".join(f"the property {_shown(key)} is not allowed" for key in unexpected[:MAX_REMARKS])
     return str(error.message).replace(_MASK, _shown(error.instance))[:300]
@@ -136,6 +129,6 @@ def _shown(value: Any) -> str:
 
 
 def _place(path: Any) -> str:
-    """A place in a value as JSONPath writes it, e.g. ``$.days[0]``."""
+    """A place in a value as JSONPath, e.g. ``$.days[0]``."""
     steps = (f"[{s}]" if isinstance(s, int) else f".{s}" if s.isidentifier() else f"[{s!r}]" for s in path)
     return "$" + "".join(steps)

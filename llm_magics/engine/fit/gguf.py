@@ -1,10 +1,9 @@
 """Read a GGUF's header and tensor table in pure Python, trusting nothing in it.
 
 The format (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md): magic, version, counts, metadata (typed key-value
-pairs), one info per tensor, padding, tensor data. llama.cpp aborts the process on some damage that it meets here, so every
-length is checked against the file before it is used. Arrays stay undecoded (a vocabulary has 150,000 strings); the bytes of the
-header are copied out and the file is closed. The gguf package believes the lengths that a file states, and maps the whole file.
-:mod:`.gguf_check` checks what the header says of a model.
+pairs), one info per tensor, padding, tensor data. llama.cpp aborts the process on some damage here, so every length is checked
+against the file before use. Arrays stay undecoded (a vocabulary has 150,000 strings); the header is copied and the file closed.
+The gguf package trusts the lengths that a file states, and maps the whole file. :mod:`.gguf_check` checks the model's metadata.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ from llm_magics.errors import ModelFileError, UnsupportedModelError
 _AGAIN = "Download it again, or check it against its sha256."
 _SPLIT = re.compile(r"(?P<stem>.*)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf")
 
-# Far beyond any real model, and small enough to walk through at once.
+# far beyond any real model, and quick to read
 _MAX_KEYS, _MAX_TENSORS, _MAX_STRINGS, _MAX_HEADER = 1 << 16, 1 << 17, 1 << 24, 1 << 30
-_MAX_BEHIND = 16 << 20  # bytes behind the last tensor; files in use have none
+_MAX_BEHIND = 16 << 20  # bytes behind the last tensor; real files have none
 _MAX_NAME, _MAX_DIMS = 63, 4  # bytes, dimensions: llama.cpp's own limits
 
 # ggml type id -> (name, weights per block, bytes per block)
@@ -50,7 +49,7 @@ Buffer: TypeAlias = bytes | mmap.mmap
 
 @dataclass(frozen=True, slots=True)
 class Array:
-    """A metadata array, decoded as it is iterated. ``type`` is the GGUF type id of its elements; strings come as bytes."""
+    """A metadata array, decoded when iterated, strings as bytes. ``type`` is the GGUF type id of its elements."""
 
     type: int
     count: int
@@ -84,7 +83,7 @@ Value: TypeAlias = int | float | bool | str | Array
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """One tensor: its shape (the row length first), its ggml type id, and where its bytes lie in part ``part`` of the file."""
+    """One tensor: its shape (the row length first), its ggml type id, and the place of its bytes in part ``part``."""
 
     name: str
     shape: tuple[int, ...]
@@ -100,7 +99,7 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class Gguf:
-    """What the header of one GGUF, or of all parts of a split one, says. Sizes in bytes; ``metadata`` is the first part's."""
+    """The header of one GGUF, or of all parts of a split one. ``size`` in bytes; ``metadata`` is the first part's."""
 
     paths: tuple[Path, ...]
     metadata: dict[str, Value]
@@ -121,7 +120,7 @@ class Gguf:
 
 
 def read_gguf(path: str | Path) -> Gguf:
-    """Read a GGUF, all parts if it is split. Raises ModelFileError or UnsupportedModelError naming what is wrong with it."""
+    """Read a GGUF, all parts if it is split. Raises ModelFileError or UnsupportedModelError that names the fault."""
     first = _read_part(Path(path), 0)
     parts = [first, *(_read_part(p, n) for n, p in enumerate(_further_parts(first), 1))]
     tensors = tuple(t for part in parts for t in part.tensors)
@@ -129,7 +128,7 @@ def read_gguf(path: str | Path) -> Gguf:
         raise _damaged(first.paths[0], "two of its parts hold the same tensor")
     expected = first.metadata.get("split.tensors.count")
     if len(parts) > 1 and expected != len(tensors):
-        raise _damaged(first.paths[0], f"its parts hold {len(tensors)} tensors, not the {expected} they should")
+        raise _damaged(first.paths[0], f"its parts hold {len(tensors)} tensors instead of {expected}")
     return Gguf(tuple(p.paths[0] for p in parts), first.metadata, tensors, sum(p.size for p in parts))
 
 
@@ -149,7 +148,7 @@ def _further_parts(first: Gguf) -> Iterator[Path]:
 
 def _read_part(path: Path, part: int) -> Gguf:
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for somebody to write
+        if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe would wait for a writer
             raise ModelFileError(f"{path.name} cannot be read: it is not a file.", "Name a .gguf file.")
         with path.open("rb") as file:
             size = file.seek(0, 2)
@@ -161,7 +160,7 @@ def _read_part(path: Path, part: int) -> Gguf:
         raise ModelFileError(f"There is no file {path}.", "All parts of a split GGUF must lie side by side.") from error
     except OSError as error:
         what = f"{path} cannot be read: {error.strerror or error}."
-        raise ModelFileError(what, "Check that the file may be read, and its disk.") from error
+        raise ModelFileError(what, "Check the file's permissions and the disk.") from error
 
 
 def _damaged(path: Path, what: str) -> ModelFileError:
@@ -169,7 +168,7 @@ def _damaged(path: Path, what: str) -> ModelFileError:
 
 
 class _Reader:
-    """Walks through one file's header. Every read goes through :meth:`_take` or checks the bounds itself."""
+    """Reads one file's header; every read checks its bounds."""
 
     def __init__(self, path: Path, data: mmap.mmap, size: int, part: int) -> None:
         self.path, self.data, self.size, self.part = path, data, size, part
@@ -198,7 +197,7 @@ class _Reader:
         if version & 0xFFFF == 0:
             raise UnsupportedModelError(f"{self.path.name} is a GGUF in big-endian byte order.", "Get the little-endian one.")
         if version not in (2, 3):
-            what = f"{self.path.name} is a GGUF of version {version:,}; 2 and 3 can be read."
+            what = f"{self.path.name} is a GGUF of version {version:,}; only 2 and 3 can be read."
             raise UnsupportedModelError(what, "Get it in version 3, or check it against its sha256.")
         n_tensors, n_keys = self._take(_U64), self._take(_U64)
         if n_tensors > _MAX_TENSORS or n_keys > _MAX_KEYS:
@@ -268,20 +267,19 @@ class _Reader:
         return prod(shape) // per_block * block_bytes
 
     def _check_data(self, infos: list[tuple[str, tuple[int, ...], int, int, int]], start: int, alignment: int) -> None:
-        """Tensors lie one after the other, each padded, in the order of their infos, within the file."""
+        """Check that the tensors follow each other, padded, in the order of their infos, within the file."""
         expected, seen = 0, set()
         for name, _, _, offset, n_bytes in infos:
             if name in seen:
                 raise self._bad(f"it has two tensors named {name}")
             seen.add(name)
             if offset != expected:
-                raise self._bad(f"the tensor {name} is said to lie at {offset:,}, not at {expected:,}")
-            if start + offset + n_bytes > self.size:
-                missing = start + offset + n_bytes - self.size
+                raise self._bad(f"the tensor {name} has the offset {offset:,}, expected {expected:,}")
+            if (missing := start + offset + n_bytes - self.size) > 0:
                 raise self._bad(f"the tensor {name} ends {missing:,} bytes after the end of the file, which was cut off")
             expected += n_bytes + -n_bytes % alignment
         if (behind := self.size - start - expected) > _MAX_BEHIND:  # llama.cpp would read all of it
-            raise self._bad(f"it goes on for {behind:,} bytes behind its last tensor")
+            raise self._bad(f"it has {behind:,} bytes behind its last tensor")
 
     def _text(self, what: str) -> str:
         try:

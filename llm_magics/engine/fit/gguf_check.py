@@ -1,7 +1,7 @@
-"""Check that what a GGUF says of its model can be true, and that a configuration respects it, before llama.cpp stakes the
-process on it: several of these conditions are plain assertions there.
+"""Check that a GGUF's metadata and tensors describe a possible model, and that a configuration suits it. llama.cpp asserts
+several of these conditions, which would end the process.
 
-What is only unusual passes: whether llama.cpp can run a sound file is found out by trying, in a child process (:mod:`.probe`).
+Unusual files pass: a trial in a child process (:mod:`.probe`) tells whether llama.cpp can run a sound file.
 """
 
 from __future__ import annotations
@@ -18,23 +18,22 @@ from .gguf import Array, Gguf, read_gguf
 
 _MAX_LAYERS, _MAX_EXPERTS = 512, 1024  # llama.cpp's own limits
 _MAX_COUNT = 1 << 28  # of anything else: widths, heads, context
-_NO_TOKEN = 0xFFFFFFFF  # what converters write for "has none"
+_NO_TOKEN = 0xFFFFFFFF  # converters write this for "has none"
 _ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
 _BLOCK = re.compile(r"blk\.(\d+)\.")  # e.g. "blk.12.attn_q.weight"; encoder-decoders have "dec.blk.3.ffn_up.weight"
-# What ends or begins a text must be right; other special tokens llama.cpp does without, and files in use have wrong ones.
-_DECISIVE_TOKENS = ("bos", "eos", "eot", "eom")
+_DECISIVE_TOKENS = ("bos", "eos", "eot", "eom")  # real files have wrong ids of others, which llama.cpp does not need
 _I32, _F32 = 5, 6  # GGUF types of token_type and scores
 
 
 def read_model(path: str | Path) -> Gguf:
-    """Read a GGUF and check it as a language model. Raises ModelFileError or UnsupportedModelError naming what is wrong."""
+    """Read a GGUF and check it as a language model. Raises ModelFileError or UnsupportedModelError that names the fault."""
     gguf = read_gguf(path)
     check_model(gguf)
     return gguf
 
 
 def check_model(gguf: Gguf) -> None:
-    """Raise ModelFileError or UnsupportedModelError unless the metadata and the tensors agree on one possible model."""
+    """Raise ModelFileError or UnsupportedModelError unless the metadata and the tensors describe one possible model."""
     _Checks(gguf).all()
 
 
@@ -58,7 +57,7 @@ class _Checks:
             what = f"{self.name} is a GGUF of type {kind!r}, not a language model."
             raise UnsupportedModelError(what, "Name the model's own file.")
         if not isinstance(self.gguf.metadata.get("general.architecture"), str) or not self.gguf.architecture:
-            raise self.bad("it does not say which architecture it has")
+            raise self.bad("it does not name its architecture")
         if not self.gguf.tensors:
             raise self.bad("it has no tensors, so it is a vocabulary at most")
 
@@ -86,24 +85,22 @@ class _Checks:
             raise self.bad(f"it has {experts} experts in {groups} groups")
 
     def numbers(self) -> None:
-        """No number of the architecture's may be infinite, NaN, or (an epsilon) negative."""
         for key, value in self.gguf.metadata.items():
             if not isinstance(value, float) or not key.startswith(f"{self.gguf.architecture}."):
                 continue
-            if not math.isfinite(value) or (value < 0 and key.endswith("epsilon")):
-                raise self.bad(f"{key} is {value}")
-            if value <= 0 and key.endswith("rope.freq_base"):
+            negative = (value < 0 and key.endswith("epsilon")) or (value <= 0 and key.endswith("rope.freq_base"))
+            if negative or not math.isfinite(value):
                 raise self.bad(f"{key} is {value}")
         scaling = self.gguf.arch("rope.scaling.type", "none")
         if scaling not in _ROPE_SCALINGS:
             raise self.bad(f"it scales its positions by the unknown method {scaling!r}")
 
     def blocks(self, n_blocks: int) -> None:
-        """Every layer has tensors, and no tensor belongs to a layer beyond the last. Layers may lack them where they are said
-        to have no heads, or only predict further tokens (those are at the end, and some files leave them out)."""
+        """Every layer must have tensors, and every tensor's layer must exist. Layers without heads may lack tensors, and so may
+        those that only predict further tokens, at the end."""
         found = {int(m[1]) for t in self.gguf.tensors if (m := _BLOCK.match(t.name))}
         if not found and any(".blk." in t.name for t in self.gguf.tensors):
-            return  # an encoder-decoder counts each side on its own
+            return  # an encoder-decoder counts the layers of each side
         if found and max(found) >= n_blocks:
             raise self.bad(f"it has tensors of layer {max(found)}, but {n_blocks} layers")
         heads = self.counts("attention.head_count", n_blocks)
@@ -123,7 +120,7 @@ class _Checks:
             raise self.bad("it has no vocabulary")
         if not tokens.is_strings or not len(tokens):
             raise self.bad("its vocabulary is not a list of texts")
-        named = [t for t in tokens if t]  # llama.cpp gives the empty ones a name of their own
+        named = [t for t in tokens if t]  # llama.cpp names empty tokens itself
         if len(set(named)) != len(named):
             raise self.bad("its vocabulary has the same token twice")
         self.parallel("tokenizer.ggml.scores", len(tokens), (_F32, _I32))
@@ -149,21 +146,21 @@ class _Checks:
             raise self.bad("it has no token embeddings")
         wanted = (self.gguf.arch("embedding_length"), n_tokens)
         if table.shape != wanted:
-            raise self.bad(f"its token embeddings have the shape {table.shape}, not {wanted}")
+            raise self.bad(f"its token embeddings have the shape {table.shape}, expected {wanted}")
 
     def count(self, key: str, least: int, most: int = _MAX_COUNT) -> int:
-        """The whole number under the architecture's key, which must be there and within bounds."""
+        """The whole number under the architecture's key, within bounds."""
         value = self.gguf.arch(key)
         if value is None:
-            raise self.bad(f"it does not say its {key}")
+            raise self.bad(f"it lacks its {key}")
         return self.within(key, value, least, most)
 
     def optional(self, key: str, most: int = _MAX_COUNT) -> int:
-        """Like :meth:`count`, for a key that may be absent: then 0."""
+        """Like :meth:`count`; 0 if the key is absent."""
         return self.within(key, self.gguf.arch(key, 0), 0, most)
 
     def counts(self, key: str, n_blocks: int) -> list[int]:
-        """One whole number per layer, written as one for all or as an array; empty where the key is absent."""
+        """One whole number per layer, from one number for all or an array; empty if the key is absent."""
         value = self.gguf.arch(key)
         if value is None:
             return []
@@ -182,23 +179,18 @@ class _Checks:
         return ModelFileError(f"{self.name} is damaged: {what}.", "Download it again, or check it against its sha256.")
 
 
-# --- what a configuration must respect: said before anything is loaded, with the option's name -------------------------------
-
-
 def check_cache(kv: KVType, flash_attention: FlashAttention) -> None:
-    """Refuse a quantised cache without flash attention: llama.cpp can read quantised values in no other way."""
+    """Refuse a quantised cache without flash attention, which llama.cpp needs to read it."""
     if kv != "f16" and flash_attention == "off":
-        raise OptionError(
-            f"A {kv} KV cache needs flash attention, which is switched off.",
-            "Leave --flash-attn at auto or on, or take --kv f16.",
-        )
+        what = f"A {kv} KV cache needs flash attention, which is switched off."
+        raise OptionError(what, "Set --flash-attn to auto or on, or use --kv f16.")
 
 
 def trained_context(gguf: Gguf) -> int:
-    """How many tokens of context the file says its model can use, in its own scaling of positions; 0 where it does not say.
+    """How many tokens of context the model can use according to the file, with its scaling of positions; 0 if unknown.
 
-    ``context_length`` is what the model was trained for. Where the file brings a scaling, that may be its length before, e.g.
-    32,768 with a factor of 4 over an original context of 32,768.
+    With a scaling, ``context_length`` may be the length before it, e.g. 32,768 with a factor of 4 over an original context of
+    32,768.
     """
     trained = _number(gguf, "context_length")
     if gguf.arch("rope.scaling.type", "none") == "none":
@@ -208,11 +200,11 @@ def trained_context(gguf: Gguf) -> int:
 
 
 def check_context(gguf: Gguf, n_ctx: int) -> None:
-    """Refuse a context longer than the model can use: what lies behind it would be answered with nonsense, in silence."""
+    """Refuse a context longer than the model can use: beyond that, it silently answers with nonsense."""
     limit = trained_context(gguf)
     if 0 < limit < n_ctx:
         raise OptionError(
-            f"{gguf.paths[0].name} was trained for a context of {limit:,} tokens; {n_ctx:,} are more than it can use.",
+            f"{gguf.paths[0].name} was trained for a context of {limit:,} tokens and cannot use {n_ctx:,}.",
             f"Load it with --ctx {limit} or less, or with --ctx auto.",
         )
 

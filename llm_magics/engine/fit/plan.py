@@ -1,4 +1,4 @@
-"""Decide how to load a model into the memory that is free: what "auto" means, and what to say when it does not fit."""
+"""Decide how to load a model into the free memory: what "auto" means, and which options to offer if nothing fits."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .gguf_check import trained_context
 from .memory import Device, Estimate, Estimator, FreeMemory, free_memory, normal_pci
 from .probe import DeviceError
 
-AUTO_CONTEXT = 16384  # tokens that "auto" asks for at most: a long conversation, and not yet gigabytes of cache
+AUTO_CONTEXT = 16384  # most tokens of "auto": a long conversation, but not gigabytes of cache
 _LEAST_CONTEXT = 512
-_GOOD_CONTEXT = 4096  # "auto" rather leaves layers on the CPU than have less than this
+_GOOD_CONTEXT = 4096  # for a context of this size, "auto" leaves layers on the CPU
 
-# Left free: on the host for everybody else; on a GPU for the libraries' own buffers, and for the driver's context of this
-# process (which the child that made the estimate had already taken when it looked).
+# Left free: on the host for other programs; on a GPU for the libraries' buffers, and for the driver's context of this process
+# (the child that made the estimate already had its own).
 _HOST_RESERVE, _GPU_RESERVE, _GPU_CONTEXT = 256 << 20, 256 << 20, 512 << 20
 _KINDS = {"model": "weights", "kv": "KV cache", "recurrent": "recurrent state", "compute": "compute buffers"}
 
@@ -27,7 +27,7 @@ Fits = Callable[[EngineConfig], bool]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A configuration that fits: what it takes, and what was free before (bytes)."""
+    """A configuration that fits, its estimate, and the memory that was free before."""
 
     config: EngineConfig
     estimate: Estimate
@@ -41,25 +41,20 @@ class Plan:
 
 
 def plan(
-    gguf: Gguf,
-    config: EngineConfig,
-    free: FreeMemory | None = None,
-    *,
-    auto_context: bool = False,
-    auto_layers: bool = False,
-    gpu: bool | None = None,
-) -> Plan:
-    """Fill in what was left to us and check that it fits.
+    gguf: Gguf, config: EngineConfig, free: FreeMemory | None = None, *,
+    auto_context: bool = False, auto_layers: bool = False, gpu: bool | None = None,
+) -> Plan:  # fmt: skip
+    """Choose the automatic options and check that the configuration fits.
 
     Args:
         gguf: the model's header, read and checked.
-        config: as asked; ``n_ctx`` is not read with ``auto_context``, nor ``n_gpu_layers`` with ``auto_layers``.
-        free: what may be taken; None looks now.
-        auto_context: choose the largest context that fits, at most ``AUTO_CONTEXT`` and what the model was trained for.
-        auto_layers: put as many layers as fit onto the GPU, if this build of llama.cpp can use one.
-        gpu: whether it can; None asks it.
+        config: as asked; ``n_ctx`` is ignored with ``auto_context``, ``n_gpu_layers`` with ``auto_layers``.
+        free: the memory that may be taken; None looks now.
+        auto_context: choose the largest context that fits, at most ``AUTO_CONTEXT`` and the model's trained context.
+        auto_layers: put as many layers as fit onto the GPU.
+        gpu: whether this build of llama.cpp can use a GPU; None asks llama.cpp.
 
-    Raises MemoryFitError naming what is missing where, who holds it, and which options would fit.
+    Raises MemoryFitError that names the missing memory, the processes that hold it, and options that would fit.
     """
     if auto_layers and gpu is None:
         from llm_magics.engine.native.llama import supports_gpu
@@ -72,7 +67,7 @@ def plan(
 class _Planner:
     def __init__(self, gguf: Gguf, free: FreeMemory, estimator: Estimator) -> None:
         self.gguf, self.free, self.estimator = gguf, free, estimator
-        self.all_layers = int(gguf.arch("block_count", 1)) + 1  # the output layer counts as one
+        self.all_layers = int(gguf.arch("block_count", 1)) + 1  # with the output layer
 
     def plan(self, config: EngineConfig, auto_context: bool, auto_layers: bool) -> Plan:
         contexts = self.contexts(config.n_ctx, auto_context)
@@ -105,20 +100,20 @@ class _Planner:
         return not self.missing(self.estimator(config))
 
     def would_fit(self, config: EngineConfig) -> bool:
-        """The same of a configuration that nobody asked for: one that cannot be had at all does not fit."""
+        """Whether a configuration that the user did not ask for fits; False if it is impossible."""
         try:
             return self.fits(config)
         except LLMMagicsError:
             return False
 
     def missing(self, estimate: Estimate) -> dict[str, tuple[int, int]]:
-        """Where it does not fit: device -> (bytes needed, bytes to be had)."""
+        """The devices with too little memory: device -> (bytes needed, bytes available)."""
         room = {d.name: self.gpu_room(d) for d in estimate.devices}
         room["host"] = max(0, self.free.host - _HOST_RESERVE)
         return {d: (estimate.needs(d), has) for d, has in room.items() if estimate.needs(d) > has}
 
     def gpu_room(self, device: Device) -> int:
-        """What the driver says, and llama.cpp for itself: it may see a part of the GPU only (MIG)."""
+        """The less of the driver's and llama.cpp's figures: llama.cpp may see only a part of the GPU (MIG)."""
         gpu = self.free.gpu(device.pci)
         rooms = [device.free - _GPU_RESERVE, *([gpu.free - _GPU_RESERVE - _GPU_CONTEXT] if gpu else [])]
         return max(0, min(rooms))
@@ -129,7 +124,7 @@ class _Planner:
         except DeviceError:
             if not auto_layers:
                 raise
-            config = replace(config, n_gpu_layers=0)  # what was tried last
+            config = replace(config, n_gpu_layers=0)  # the last configuration tried
             estimate = self.estimator(config)
         problems = [self.problem(estimate, d, *sizes) for d, sizes in self.missing(estimate).items()]
         return MemoryFitError(f"{self.gguf.paths[0].name} does not fit: {'; '.join(problems)}.", self.advice(config, estimate))
@@ -139,10 +134,10 @@ class _Planner:
         parts = ", ".join(f"{what} {_gb(size)}" for kind, what in _KINDS.items() if (size := estimate.needs(device, kind)))
         holders = [g for d in estimate.devices if d.name == device and (g := self.free.gpu(d.pci))]
         held = "".join(f"; {p.name} (pid {p.pid}) holds {_gb(p.used)} there" for g in holders for p in g.processes if p.used)
-        return f"it needs {_gb(needed)} of {name} ({parts}), and {_gb(has)} are to be had{held}"
+        return f"it needs {_gb(needed)} of {name} ({parts}), but {_gb(has)} are available{held}"
 
     def advice(self, config: EngineConfig, estimate: Estimate) -> str:
-        """The options that would fit, each tried."""
+        """The options that would fit, each of them tried."""
         options = []
         smaller = next((n for n in _halves(config.n_ctx) if self.would_fit(replace(config, n_ctx=n))), None)
         if smaller:
@@ -160,25 +155,21 @@ class _Planner:
                 options.append(f"--ctx {_LEAST_CONTEXT} --kv {least.kv_type}")
         if options:
             return f"This would fit: {', or '.join(options)}; or a smaller model."
-        return "Free some memory, or choose a smaller model or a stronger quantisation: no option makes this one fit."
+        return "Free some memory, or choose a smaller model or a smaller quantisation: no option makes this model fit."
 
 
 def _halves(n: int) -> list[int]:
-    """Smaller contexts to offer: powers of two below ``n``."""
-    powers = [1 << bit for bit in range(30) if _LEAST_CONTEXT <= 1 << bit < n]
-    return powers[::-1]
+    """The powers of two below ``n``, from the largest down to the least context."""
+    return [1 << bit for bit in reversed(range(30)) if _LEAST_CONTEXT <= 1 << bit < n]
 
 
 def _most(least: int, most: int, fits: Callable[[int], bool]) -> int | None:
-    """The largest number in the range that fits, given that smaller ones fit if it does; None where not even the least does."""
+    """The largest number in the range that fits, given that all smaller ones then fit; None if the least does not fit."""
     if most < least or not fits(least):
         return None
     while least < most:
         middle = (least + most + 1) // 2
-        if fits(middle):
-            least = middle
-        else:
-            most = middle - 1
+        least, most = (middle, most) if fits(middle) else (least, middle - 1)
     return least
 
 

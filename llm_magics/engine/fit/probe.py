@@ -1,11 +1,11 @@
-"""Try a model in a child process, where a crash costs nothing, and let llama.cpp say there how much memory it would take.
+"""Try a model in a child process, where a crash is harmless, and let llama.cpp plan there how much memory it takes.
 
-A file of unknown origin can still kill llama.cpp after every check that we make (it aborts on a failed assertion). So such a
-file is loaded once by a child, with a tiny context on the CPU, and evaluates one token; the outcome is remembered for the file.
-The same child can load a model *without* its weights (``no_alloc``) and plan a context's buffers without allocating them.
+A file of unknown origin can pass all our checks and still make llama.cpp abort on a failed assertion. So a child loads the file
+once, with a tiny context on the CPU, and evaluates one token; the outcome is remembered for the file. The same child can load a
+model *without* its weights (``no_alloc``) and plan a context's buffers without allocating them.
 
-The child (``python -m llm_magics.engine.fit.probe``) reads one JSON request a line and answers each with one line; its stderr
-is llama.cpp's log, each line with its level in front, so that the last words of a child that died are known.
+The child (``python -m llm_magics.engine.fit.probe``) reads one JSON request per line and answers with one line. Its stderr is
+llama.cpp's log, each line with its level, so that the last line of a child that died is known.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _LEVEL_LINE = re.compile(r"<(\d)>(.*)")  # e.g. "<4>llama_model_load: error load
 
 
 class TrialError(EngineError):
-    """A child failed for a reason that says nothing lasting of the file: it was killed, took too long, or could not start."""
+    """A child failed, perhaps not because of the file: it was killed, took too long, or could not start."""
 
 
 class DeviceError(TrialError):
@@ -46,18 +46,15 @@ class DeviceError(TrialError):
 
 
 class _Proven(ModelFileError):
-    """The file itself makes llama.cpp fail, each time and everywhere: the one kind of refusal that is remembered."""
+    """The file makes llama.cpp fail each time, on any machine: the only refusal that is remembered."""
 
 
 def try_model(paths: Sequence[Path], timeout: float | None = None) -> None:
-    """Load the model in a child and evaluate a token; return at once where the same files were tried before.
+    """Load all parts of a model in a child and evaluate a token; return at once if the same files were tried before.
 
-    Args:
-        paths: all parts, the first one first.
-        timeout: seconds; None allows for the file's size.
-
-    Raises the error that a load would (ModelFileError, UnsupportedModelError, MemoryFitError); ModelFileError with llama.cpp's
-    last words if the child dies of the file, TrialError if it is killed, cannot start, or does not come back.
+    ``timeout`` in seconds; None depends on the file's size. Raises the error of a load (ModelFileError, UnsupportedModelError,
+    MemoryFitError); ModelFileError with llama.cpp's last line if the file kills the child; TrialError if the child is killed,
+    cannot start, or does not answer in time.
     """
     from llm_magics.engine.native.llama import version
 
@@ -77,15 +74,15 @@ def try_model(paths: Sequence[Path], timeout: float | None = None) -> None:
 
 
 class Child:
-    """A child process that loads models for us. Use as a context manager; it ends with the block."""
+    """A child process that loads models. Use as a context manager; the child ends with the block."""
 
-    # -P: a random.py beside the notebook must not be imported
+    # -P: do not import e.g. a random.py beside the notebook
     command: ClassVar[tuple[str, ...]] = (sys.executable, "-P", "-m", "llm_magics.engine.fit.probe")
 
     def __init__(self, path: Path, timeout: float) -> None:
         self._name, self._timeout = path.name, timeout
         self._read = 0  # bytes of the log
-        self._log = tempfile.TemporaryFile("w+b")  # noqa: SIM115  # closed in __exit__; a pipe could fill up and block the child
+        self._log = tempfile.TemporaryFile("w+b")  # noqa: SIM115  # closed in __exit__; a full pipe would block the child
         root = str(Path(__file__).parents[3])
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "GGML_NO_BACKTRACE": "1"}
@@ -103,7 +100,7 @@ class Child:
         self._log.close()
 
     def ask(self, request: dict[str, Any]) -> list[Line]:
-        """Have one request done; return what llama.cpp logged. Raises as :func:`try_model` does."""
+        """Send one request; return llama.cpp's log of it. Raises as :func:`try_model` does."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         expired = threading.Event()
@@ -136,33 +133,34 @@ class Child:
 
     def _died(self, lines: list[Line], *, on_device: bool, timed_out: bool) -> ModelError:
         status = self._process.wait()
-        how = f"did not come back within {self._timeout:g} s" if timed_out else f"died ({_status(status)})"
+        how = f"did not answer within {self._timeout:g} s" if timed_out else f"died ({_status(status)})"
         said = [text.strip() for _, text in lines if text.strip()]
         last = _SOURCE_FILE.sub("", said[-1]) if said else "none"
-        what = f"A trial load of {self._name} in a child process {how}; its last words: {last}"
-        if timed_out or status == -9:  # SIGKILL: what the system does when memory runs out
+        what = f"A trial load of {self._name} in a child process {how}; its last log line: {last}"
+        if timed_out or status == -9:  # SIGKILL: the system sends it when memory runs out
             return TrialError(what, "Try again when the machine has time and memory to spare.")
         if lacks_memory(lines):
             return MemoryFitError(what, "Free some memory, or choose a smaller model or context.")
         if on_device or fails_on_device(lines):
-            return DeviceError(what, "The GPU may be full or in trouble; load with --gpu-layers 0, or when it is free.")
+            return DeviceError(what, "The GPU may be full or broken; load with --gpu-layers 0, or when the GPU is free.")
         if any(text.startswith("Traceback (most recent call last)") for _, text in lines):
-            return TrialError(what, "llama-cpp-python does not run in a process of its own; install it again.")
+            return TrialError(what, "llama-cpp-python does not run in a child process; install it again.")
         if asserts(lines):
             return _Proven(what, "The file is damaged, or of a kind that this llama.cpp cannot run; choose another.")
         return ModelFileError(what, "The file may be damaged, or of a kind that this llama.cpp cannot run; choose another.")
 
     def _refused(self, why: str, lines: list[Line]) -> ModelError | OptionError:
+        again = "Download it again, or check it against its sha256."
         if why == _NO_NUMBERS:
-            return _Proven(f"{self._name} is damaged: {why}.", "Download it again, or check it against its sha256.")
+            return _Proven(f"{self._name} is damaged: {why}.", again)
         if why and not lacks_memory(lines):
-            return ModelFileError(f"{self._name} cannot be run: {why}.", "Download it again, or check it against its sha256.")
+            return ModelFileError(f"{self._name} cannot be run: {why}.", again)
         error = load_error(self._name, lines)
         return error if isinstance(error, ModelError | OptionError) else ModelFileError(str(error))
 
 
 def _parse_log(text: str) -> list[Line]:
-    """Lines with their level; what did not come through the log (an assertion's text, a Python traceback) counts as errors."""
+    """Lines with their level; lines from outside the log (an assertion, a Python traceback) count as errors."""
     lines = ((_LEVEL_LINE.match(line), line) for line in text.splitlines())
     return [(int(match[1]), match[2]) if match else (4, line) for match, line in lines]
 
@@ -182,11 +180,10 @@ def main() -> None:
 
     end_with_parent()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever a library prints must not look like an answer
+    os.dup2(2, 1)  # a library's print must not look like an answer
 
     @lib.llama_log_callback
-    def log(level: int, text: bytes, _: object) -> None:
-        # 5 goes on with the line before; levels: 1 debug, 2 info, 3 warning, 4 error
+    def log(level: int, text: bytes, _: object) -> None:  # levels: 1 debug, 2 info, 3 warning, 4 error, 5 continues a line
         os.write(2, text if level == 5 else b"<%d>%b" % (level, text))
 
     lib.llama_log_set(log, None)
@@ -198,7 +195,7 @@ def main() -> None:
 
 
 def end_with_parent() -> None:
-    """End this process when the one that started it has, also in the middle of a load. (Windows does not tell of that.)"""
+    """End this process when its parent ends, even during a load. (Not on Windows, where the parent's id stays the same.)"""
     parent = os.getppid()
 
     def watch() -> None:
@@ -210,7 +207,7 @@ def end_with_parent() -> None:
 
 
 def _answer(lib: Any, request: dict[str, Any]) -> str | None:
-    """Do one request: None where it went well, else why not; "" where the log says it."""
+    """Do one request. Return None, or why it failed; "" if the log says why."""
     if request["do"] == "evaluate":
         return _evaluate(lib, request["path"])
     config = EngineConfig(**request["config"] | {"tensor_split": tuple(request["config"]["tensor_split"])})
@@ -218,7 +215,7 @@ def _answer(lib: Any, request: dict[str, Any]) -> str | None:
 
 
 def _evaluate(lib: Any, path: str) -> str | None:
-    """On the CPU alone: what is wrong with a device, or with the memory that it has left, is no fault of the file."""
+    """Evaluate one token on the CPU alone, because a fault of a GPU, or its lack of memory, is not a fault of the file."""
     from llm_magics.engine.native.model import hide_devices
 
     model_params = lib.llama_model_default_params()
@@ -240,7 +237,7 @@ def _evaluate(lib: Any, path: str) -> str | None:
 
 def _evaluate_token(lib: Any, model: Any, context: Any) -> str | None:
     if lib.llama_model_has_encoder(model) or not lib.llama_model_has_decoder(model):
-        return None  # sound, as far as can be told; that it cannot chat is for the engine to say
+        return None  # the engine says that such a model cannot chat
     vocab = lib.llama_model_get_vocab(model)
     first = max(0, lib.llama_vocab_bos(vocab))
     tokens = (lib.llama_token * 1)(first)
@@ -253,8 +250,7 @@ def _evaluate_token(lib: Any, model: Any, context: Any) -> str | None:
 def _plan_buffers(lib: Any, config: EngineConfig, *, overridden: bool) -> str | None:
     """Load without weights and plan a context without memory; the log then says how large each buffer would be.
 
-    ``overridden`` sends every weight to the CPU by an override, because llama.cpp logs for each overridden tensor which of the
-    CPU's buffer types it went to; without it, layers go where the configuration says.
+    ``overridden`` sends every weight to the CPU by an override, because llama.cpp logs an overridden tensor's CPU buffer type.
     """
     from llm_magics.engine.native.chains import Attached
     from llm_magics.engine.native.context import context_params
@@ -285,22 +281,21 @@ def _plan_buffers(lib: Any, config: EngineConfig, *, overridden: bool) -> str | 
 
 
 class _Override(ctypes.Structure):
-    """``llama_model_tensor_buft_override``: tensors whose name fits the pattern go to this buffer type."""
+    """``llama_model_tensor_buft_override``: tensors whose name matches the pattern go to this buffer type."""
 
     _fields_ = [("pattern", ctypes.c_char_p), ("buft", ctypes.c_void_p)]
 
 
 def _cpu_buffer_type(lib: Any) -> int:
-    """The very object that llama.cpp compares with: a wheel may hold several copies of the library that defines it."""
-    function = getattr(lib._lib, "ggml_backend_cpu_buffer_type", None)  # found through libllama's own dependencies
-    if function is None:  # Windows looks into the one library only, and there is one copy
+    """The address that llama.cpp compares with: a wheel may hold several copies of the library that defines it."""
+    function = getattr(lib._lib, "ggml_backend_cpu_buffer_type", None)  # found through libllama's dependencies
+    if function is None:  # Windows searches this library only, and has one copy
         function = lib.load_shared_library("ggml-base", Path(lib.__file__).parent / "lib").ggml_backend_cpu_buffer_type
     function.restype = ctypes.c_void_p
     return int(function())
 
 
 def as_request(config: EngineConfig, *, overridden: bool) -> dict[str, Any]:
-    """The request that plans this configuration's buffers."""
     return {"do": "plan", "config": asdict(config), "overridden": overridden}
 
 

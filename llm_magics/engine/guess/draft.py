@@ -1,12 +1,12 @@
-"""Draft-model speculation: a small model of the same vocabulary guesses what the large one will say.
+"""Draft-model speculation: a small model of the same vocabulary guesses the large model's next tokens.
 
-The draft guesses its own likeliest tokens (https://arxiv.org/abs/2211.17192), so the draws, and with them the sampled
-distribution and what a seed gives, are those of plain decoding; the price is that at high temperatures fewer guesses come true
-than if the draft's own draws were weighed against the large model's.
+The draft guesses its likeliest tokens (https://arxiv.org/abs/2211.17192), so the draws, the sampled distribution and the text
+of a seed are those of plain decoding. At high temperatures, fewer guesses come true than if the draft's own draws were weighed
+against the large model's.
 
-Guessing stops where the draft is unsure, guesses grow while they come true, and a draft that is unsure or mostly wrong rests
-for longer and longer, because asking it costs time too. All of that hangs on what was accepted and on no clock, so that the
-same request is evaluated in the same batches every time.
+A guess stops at the first token of which the draft is unsure. Guesses grow while they come true, and a draft that is unsure or
+mostly wrong rests for longer and longer, because it costs time too. All this depends on accepted tokens, not on a clock, so
+that the same request is evaluated in the same batches every time.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -24,17 +25,17 @@ from llm_magics.engine.native.model import Model, Progress
 from llm_magics.engine.values import MAX_DRAFT, EngineConfig
 from llm_magics.errors import OptionError, UnsupportedModelError
 
-_SURE = 0.75  # the least probability, under the draft, of a token that is guessed
+_SURE = 0.75  # the least probability, under the draft, of a guessed token
 _FIRST_LENGTH, _LEAST_LENGTH = 4, 2
-_CATCH_UP = 128  # tokens of a prompt that the draft reads in one step of the engine, so that nobody waits for it long
+_CATCH_UP = 128  # tokens of a prompt that the draft reads in one step of the engine, to keep the step short
 _PAYS = 0.5  # share of guessed tokens that must come true
 _SHORTEST_REST, _LONGEST_REST = 16, 256  # tokens, of a draft that is mostly wrong
-_LONGEST_DOUBT = 16  # tokens for which a draft that was unsure is not asked again, at most
+_LONGEST_DOUBT = 16  # tokens that an unsure draft rests at most
 _PADDING = 128  # vocabularies of one family differ by unused tokens at their end
 
 
 class Draft:
-    """The small model and its own context, as many sequences as the large one's. Belongs to the engine's thread; free it."""
+    """The small model and its context, with as many sequences as the large one's. Belongs to the engine's thread; free it."""
 
     def __init__(self, config: EngineConfig, target: Model, progress: Progress | None = None) -> None:
         own = replace(config, path=config.draft, n_gpu_layers=config.draft_gpu_layers, draft="", speculation="off")
@@ -57,11 +58,10 @@ class Draft:
             on_failure.pop_all()
 
     def guesser(self, tokens: list[int]) -> DraftGuesser:
-        """Return guesses for one sequence, over its own list of tokens."""
-        return DraftGuesser(lambda limit: self.propose(tokens, limit))
+        return DraftGuesser(partial(self.propose, tokens))
 
     def propose(self, tokens: list[int], limit: int) -> list[int] | None:
-        """Return up to ``limit`` tokens that the draft is sure of; None while it is still reading the prompt."""
+        """Return up to ``limit`` tokens of which the draft is sure; None while it still reads the prompt."""
         sequence = self._choose(tokens)
         cached = self._cached[sequence]
         common = prefix.keep_length(tokens, cached)
@@ -82,7 +82,7 @@ class Draft:
         return guessed
 
     def _choose(self, tokens: list[int]) -> int:
-        """The sequence that shares most with these tokens; where none shares a thing, the one unused for longest."""
+        """The sequence that shares the longest prefix with these tokens; at a tie, the one unused for longest."""
         shared = [prefix.common_prefix(tokens, cached) for cached in self._cached]
         best = max(range(len(shared)), key=lambda i: (shared[i], -self._used[i]))
         self._clock += 1
@@ -90,11 +90,11 @@ class Draft:
         return best
 
     def _evaluate(self, sequence: int, tokens: list[int], *, output: bool) -> int:
-        """Evaluate tokens behind what a sequence holds; the row of the last one, -1 where that failed."""
+        """Evaluate the next tokens of a sequence; return the row of the last one, -1 after a failure."""
         cached = self._cached[sequence]
         self._batch.clear()
         row = self._batch.extend(tokens, len(cached), sequence, output_last=output)
-        if self._context.decode(self._batch) != 0:  # most likely the other sequences fill its memory
+        if self._context.decode(self._batch) != 0:  # most likely, other sequences fill the memory
             for i in range(len(self._cached)):
                 self._context.forget(i)
                 self._cached[i].clear()
@@ -103,20 +103,19 @@ class Draft:
         return row
 
     def _sure_of(self, row: int) -> int:
-        """The likeliest token, or -1 where the draft is not sure of it."""
+        """The likeliest token, or -1 if the draft is not sure of it."""
         logits = self._context.logits(row)
         best = int(logits.argmax())
         sure = 1 / float(np.exp(logits - logits[best]).sum()) >= _SURE
         return best if sure and best < self._n_vocab else -1
 
     def free(self) -> None:
-        """Give the memory back; harmless when called twice."""
         self._context.free()
         self._model.free()
 
 
 class DraftGuesser:
-    """One sequence's guesses: how long they are, and when the draft had better rest."""
+    """One sequence's guesses: decides how long they are, and when the draft rests."""
 
     def __init__(self, propose: Callable[[int], list[int] | None]) -> None:
         self._propose = propose
@@ -127,7 +126,6 @@ class DraftGuesser:
         self._doubt = 1
 
     def propose(self, limit: int) -> list[int]:
-        """Return up to ``limit`` tokens that may follow."""
         if self._resting > 0:
             self._resting -= 1
             return []
@@ -137,7 +135,6 @@ class DraftGuesser:
         return guess or []
 
     def learn(self, proposed: int, accepted: int) -> None:
-        """Take note of how many of the proposed tokens came true."""
         weight = 0.7**proposed
         self._accepted = weight * self._accepted + (1 - weight) * accepted / proposed
         if accepted == proposed:
@@ -147,12 +144,12 @@ class DraftGuesser:
             self._length = max(_LEAST_LENGTH, self._length // 2)
         if self._accepted < _PAYS:
             self._resting, self._rest = self._rest, min(_LONGEST_REST, self._rest * 2)
-            self._accepted = _PAYS  # one more failure, and it rests again
+            self._accepted = _PAYS  # after one more failure, it rests again
 
 
 def check_vocabularies(target: Model, draft: Model, target_name: str, draft_name: str) -> None:
     if why := _difference(target, draft):
-        more = "Choose a smaller model of the same family, which has the same vocabulary."
+        more = "Choose a smaller model of the same family, with the same vocabulary."
         raise OptionError(f"{draft_name} cannot draft for {target_name}: {why}.", more)
 
 
@@ -160,8 +157,8 @@ def _difference(target: Model, draft: Model) -> str:
     if abs(target.n_vocab - draft.n_vocab) > _PADDING:
         return f"their vocabularies have {target.n_vocab:,} and {draft.n_vocab:,} tokens"
     for token in range(min(target.n_vocab, draft.n_vocab)):
-        theirs, ours = draft.piece(token), target.piece(token)
-        if theirs != ours:
-            one, other = (repr(piece.decode("utf-8", "replace")) for piece in (ours, theirs))
-            return f"token {token:,} is {one} to the one and {other} to the other"
+        pieces = (target.piece(token), draft.piece(token))
+        if pieces[0] != pieces[1]:
+            ours, theirs = (repr(piece.decode("utf-8", "replace")) for piece in pieces)
+            return f"token {token:,} is {ours} in the one vocabulary and {theirs} in the other"
     return ""

@@ -1,14 +1,13 @@
-"""How many tokens may be evaluated together so that each gets the very bits that it would have got alone.
+"""How many tokens can be evaluated together so that each gets the same bits as alone.
 
-Batches of different shapes go through different kernels, which add up in different orders; quantised activations make a whole
-quantum of the last bit, and after some layers the logits differ in their second digit. Then a guess that is checked in a batch
-is not checked against what plain decoding would have said, and what the batch leaves in the cache turns later near ties too.
-Up to which shape the kernels agree depends on the weights' types, the cache's types, the build and the processor, and no rule
-foresees it. So it is tried, once per file and configuration: a few tokens are evaluated one by one and then together, and both
-their keys and values and their logits are compared bit by bit.
+Batches of different shapes use different kernels, which add in different orders. Quantised activations turn the last bit into a
+whole quantum, and after some layers the logits differ in their second digit. Then a batch does not check a guess against plain
+decoding, and the keys and values of the batch flip later near-ties too. The largest shape on which the kernels agree depends on
+the types of the weights and the cache, the build and the processor; no rule predicts it. So it is tried, once per file and
+configuration: a few tokens are evaluated one by one, then together, and their keys, values and logits are compared bit by bit.
 
-On the CPU, llama.cpp's attention goes one way for a single token behind more than 256 others and another way for several; only
-with quantised keys and values (``kv_type`` "q8_0") it goes the same way for all.
+On the CPU, llama.cpp's attention treats a single token behind more than 256 others differently from several; only with
+quantised keys and values (``kv_type`` "q8_0") it treats all the same.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ from llm_magics.engine.native.model import Model
 from llm_magics.engine.values import MAX_DRAFT, EngineConfig
 from llm_magics.files import recall, remember
 
-_WIDTHS = (2, 3, 4, 7, 8, MAX_DRAFT + 1)  # rows that are tried; kernels change at such numbers
-_BEHIND = 300  # tokens in front of them: more than 256, where kernels change too
+_WIDTHS = (2, 3, 4, 7, 8, MAX_DRAFT + 1)  # rows to try; kernels change at such numbers
+_BEHIND = 300  # tokens before them: kernels also change at 256
 
 
 def exact_rows(model: Model, context: Context, config: EngineConfig, check: Callable[[], None] = lambda: None) -> int:
-    """How many rows a batch may have to be exact; 1 where only single tokens are. Found out once, then remembered.
+    """How many rows an exact batch may have; 1 if only single tokens are exact. Tried once, then remembered.
 
-    The context must be new; it is empty again afterwards. ``check`` is called now and then, and may raise to end the search.
+    The context must be new; it is empty again afterwards. ``check`` is called at times, and may raise to end the search.
     """
     if _hopeless(config):
         return 1
@@ -46,12 +45,12 @@ def exact_rows(model: Model, context: Context, config: EngineConfig, check: Call
 
 
 def _hopeless(config: EngineConfig) -> bool:
-    """Whether only single tokens can be exact, for the reason above, so that trying need not take its seconds."""
+    """Whether only single tokens can be exact, for the reason above, so that no trial is needed."""
     return config.kv_type == "f16" and config.n_gpu_layers == 0
 
 
 def _try(model: Model, context: Context, n: int, check: Callable[[], None] = lambda: None) -> int:
-    """The widest batch that is exact behind ``n`` tokens, with all narrower ones."""
+    """The widest batch that is exact behind ``n`` tokens, as are all narrower ones."""
     batch = Batch(max(context.n_batch, _WIDTHS[-1]))
     tokens = [(37 * i + 11) % model.n_vocab for i in range(n + _WIDTHS[-1])]
     best = 1
@@ -75,7 +74,7 @@ def _try(model: Model, context: Context, n: int, check: Callable[[], None] = lam
 
 
 def _evaluate(context: Context, batch: Batch, tokens: list[int], n: int, at_once: int) -> bytes | None:
-    """What tokens behind ``n`` others leave behind, keys, values and logits, when so many are evaluated at once."""
+    """The keys, values and logits of tokens behind ``n`` others, ``at_once`` evaluated in one batch; None after a failure."""
     if len(tokens) > context.n_batch:
         return None
     found = []

@@ -1,14 +1,13 @@
-"""Prompt lookup: guess that what followed the same words before will follow them again.
+"""Prompt lookup: guess that the tokens behind an earlier occurrence of the same words follow again.
 
 Text that is copied or edited repeats long runs of the prompt
 (https://arxiv.org/abs/2304.04487, https://github.com/apoorvumang/prompt-lookup-decoding).
 
-A wrong guess costs time: on a CPU, four tokens take as long as 2.3 single ones, eight 2.7, seventeen 4.3 (two cores, weights of
-Q4_K; others between are no cheaper, as llama.cpp's kernels go by four and eight rows). So a guess is made only where the run of
-tokens that repeats is already long, longer still where it repeats what the model itself has said, which is how lists and loops
-begin that soon go another way; longer after each failure and shorter again after each success; and guesses grow while they
-come true. The lengths are those under which, at these costs, none of 60 recorded answers would have become slower, from prose
-to copied programs.
+A wrong guess costs time: on a CPU, four tokens take as long as 2.3 single ones, eight 2.7, seventeen 4.3 (two cores, Q4_K
+weights; numbers between are not cheaper, because llama.cpp's kernels take four or eight rows). So a guess needs a long repeated
+run of tokens: a longer one if it repeats the model's own text, whose lists and loops soon diverge; longer after each failure,
+shorter after each success. Guesses grow while they come true. With these lengths and costs, none of 60 recorded answers, from
+prose to copied programs, would have become slower.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ from typing import Protocol
 
 from llm_magics.engine.values import MAX_DRAFT
 
-_GRAM = 3  # shorter repetitions are not looked for
+_GRAM = 3  # the shortest repetition
 _FIRST_RUN = 20
 _LONGEST_RUN = 48
-_OWN_RUN = 12  # more, for what the model has said itself
-_LENGTHS = (3, 7, MAX_DRAFT)  # of guesses; with the token that is due, four and eight rows
+_OWN_RUN = 12  # more, in the model's own text
+_LENGTHS = (3, 7, MAX_DRAFT)  # of guesses; with the next token, four and eight rows
 
 
 class Guesser(Protocol):
-    """Guesses what may follow in one sequence, and learns from how that turned out."""
+    """Guesses the next tokens of one sequence, and learns how many were accepted."""
 
     def propose(self, limit: int) -> list[int]: ...
 
@@ -33,18 +32,17 @@ class Guesser(Protocol):
 
 
 class Lookup:
-    """Guesses for one sequence, over its own list of tokens, which only grows. What is there at first is what was given."""
+    """Guesses for one sequence over its list of tokens, which only grows; the tokens at first are the prompt."""
 
     def __init__(self, tokens: list[int]) -> None:
         self._tokens = tokens
         self._n_given = len(tokens)
-        self._after: dict[tuple[int, ...], int] = {}  # three tokens -> where the text went on after them last
+        self._after: dict[tuple[int, ...], int] = {}  # three tokens -> the place behind their last occurrence
         self._indexed = _GRAM
         self._run = _FIRST_RUN
-        self._level = 0  # of the lengths
+        self._level = 0  # in the lengths
 
     def propose(self, limit: int) -> list[int]:
-        """Return up to ``limit`` tokens that may follow; usually none."""
         tokens, end = self._tokens, len(self._tokens)
         for i in range(self._indexed, end):
             self._after[tuple(tokens[i - _GRAM : i])] = i

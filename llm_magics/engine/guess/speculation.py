@@ -1,9 +1,9 @@
-"""Guessing what comes next, and checking it: who guesses, how much may be checked at once, and what rounding may have spoiled.
+"""Speculation: guesses the next tokens, checks them in one batch, and repairs what rounding may have changed.
 
-A guess is evaluated in one batch behind the token that is due, and every position is then drawn as usual; the guess is kept as
-far as the draws say the same, so neither greedy output nor a sampled distribution changes. Batches of several tokens may round
-differently from single ones (see :mod:`.exact`). Where no batch is exact, a greedy choice that rounding could flip is made
-again: the last tokens are evaluated once more, one by one, as long as they are few.
+A guess is evaluated in one batch behind the last token, and every position is then drawn as usual. The guess is kept as far as
+the draws agree, so neither greedy output nor a sampled distribution changes. Batches of several tokens may round differently
+from single ones (see :mod:`.exact`). If no batch is exact, a greedy choice that rounding could flip is made again: the last
+tokens, if they are few, are evaluated again one by one.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from .draft import Draft
 from .exact import exact_rows
 from .lookup import Guesser, Lookup
 
-_NEAR = 0.5  # between two logits: more than rounding was ever seen to move them towards each other
-_LONGEST_REPAIR = 16  # tokens that are evaluated once more at most: more would cost what the guesses have gained
+_NEAR = 0.5  # between two logits: more than rounding was ever seen to change
+_LONGEST_REPAIR = 16  # most tokens to evaluate again: more would cost what the guesses have gained
 
 Maker = Callable[[list[int]], Guesser]
 
 
 class Guesses:
-    """One sequence's guesses and how they turned out. ``losses`` is told when guessing breaks: a guess only makes it faster."""
+    """One sequence's guesses and their success. An error ends the guessing, not the sequence, and is added to ``losses``."""
 
     def __init__(self, n_vocab: int, losses: list[str]) -> None:
         self.drafted = self.accepted = 0
@@ -40,7 +40,7 @@ class Guesses:
         self._guesser: Guesser | None = None  # whose guess is being checked
 
     def propose(self, makers: tuple[Maker, ...], tokens: list[int], limit: int) -> list[int]:
-        """The first guess of at most ``limit`` tokens that a guesser ventures; ``makers`` make them over the tokens."""
+        """The first guess that a guesser offers, of at most ``limit`` tokens; ``makers`` make the guessers over the tokens."""
         if limit <= 0 or self._broken:
             return []
         try:
@@ -48,9 +48,9 @@ class Guesses:
                 self._guessers = [make(tokens) for make in makers]
             for guesser in self._guessers:
                 if guess := guesser.propose(limit):
-                    # llama.cpp refuses the whole batch for a token that does not exist
+                    # llama.cpp refuses the whole batch if a token does not exist
                     if len(guess) > limit or min(guess) < 0 or max(guess) >= self._n_vocab:
-                        raise EngineError(f"It was no guess of at most {limit} tokens below {self._n_vocab}.")
+                        raise EngineError(f"A guess must have at most {limit} tokens below {self._n_vocab}.")
                     self._guesser = guesser
                     return guess
         except Exception as error:
@@ -67,7 +67,7 @@ class Guesses:
                 self._stop(error)
 
     def forget_places(self) -> None:
-        """The tokens have moved, and guessers know them by their places."""
+        """Drop the guessers after tokens have moved, because they know tokens by their places."""
         self._guessers = None
 
     def _stop(self, error: Exception) -> None:
@@ -83,12 +83,11 @@ class Guessed(Protocol):
     guesses: Guesses
 
     def near_tie(self, context: Context, row: int, distance: float) -> bool: ...
-
     def draw(self, context: Context, row: int) -> None: ...
 
 
 class Seat(Protocol):
-    """The slot it runs in; see :class:`~llm_magics.engine.run.slots.Slot`."""
+    """The sequence's slot; see :class:`~llm_magics.engine.run.slots.Slot`."""
 
     cached: list[int]
     rounded: int | None
@@ -96,7 +95,7 @@ class Seat(Protocol):
 
 
 class Speculation:
-    """Guesses for sequences that run alone, in batches of up to ``exact_rows`` tokens, or of any size if that is 1."""
+    """Guesses for a sequence that runs alone, in batches of up to ``exact_rows`` tokens, or of any size if that is 1."""
 
     def __init__(self, makers: tuple[Maker, ...] = (), exact_rows: int = 1, draft: Draft | None = None) -> None:
         self._makers = makers
@@ -106,9 +105,9 @@ class Speculation:
 
     @classmethod
     def open(cls, config: EngineConfig, model: Model, context: Context, check: Callable[[], None]) -> Speculation:
-        """Load the draft model, if there is one, and find out how many rows are exact. Free it.
+        """Load the draft model, if there is one, and find how many rows are exact. Free the result.
 
-        The context must be new; it is empty again afterwards. ``check`` is called now and then, and may raise to end this.
+        The context must be new; it is empty again afterwards. ``check`` is called at times, and may raise to end this.
         """
         with ExitStack() as on_failure:
             draft = Draft(config, model, lambda _: check()) if config.draft else None
@@ -120,20 +119,19 @@ class Speculation:
             return found
 
     def free(self) -> None:
-        """Give the draft model's memory back; harmless when called twice."""
         if self.draft is not None:
             self.draft.free()
 
     def guess(self, sequence: Guessed, n: int, room: int) -> list[int]:
-        """Up to ``room`` tokens that may follow a part of ``n`` tokens in its batch."""
+        """Guess up to ``room`` tokens behind a part of ``n`` tokens in its batch."""
         most = self._exact_rows - n if self._exact_rows > 1 else MAX_DRAFT
         return sequence.guesses.propose(self._makers, sequence.tokens, min(most, MAX_DRAFT, room))
 
     def draw(self, context: Context, seat: Seat, sequence: Guessed, row: int, start: int, draft: list[int]) -> int:
-        """Draw from ``row``, which is that of the last cached token, and on through a guess as long as it comes true.
+        """Draw from ``row``, that of the last cached token, then from the rows of the guess while it comes true.
 
-        ``start`` is where the tokens began that were evaluated with it. Return how many of the slot's tokens may stay, the
-        guess now among them; the rest is to be cut.
+        ``start`` is where this batch's tokens began. Return how many of the slot's tokens, the guess included, may stay; the
+        caller must cut the rest.
         """
         if draft and self._exact_rows == 1 and seat.rounded is None:
             seat.rounded = start
@@ -154,12 +152,12 @@ class Speculation:
 
 
 def _is_short(seat: Seat, length: int) -> bool:
-    """Whether what was rounded otherwise, in so many tokens, is worth evaluating again."""
+    """Whether the differently rounded part of ``length`` tokens is short enough to evaluate again."""
     return seat.rounded is not None and length - seat.rounded <= _LONGEST_REPAIR
 
 
 def _repair(seat: Seat, sequence: Guessed, drafted: int, right: int) -> int:
-    """Have what was rounded otherwise evaluated once more, token by token; return how many tokens stay."""
+    """Have the differently rounded tokens evaluated again one by one; return how many tokens stay."""
     if drafted:
         sequence.guesses.learn(drafted, right)
     assert seat.rounded is not None

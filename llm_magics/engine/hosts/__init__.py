@@ -10,7 +10,7 @@ from llm_magics.engine.values import Engine, EngineConfig
 def open_engine(config: EngineConfig, progress: Callable[[float], bool | None] | None = None) -> Engine:
     """Load a model in this process. Imports llama_cpp.
 
-    ``progress`` is called in the calling thread with the fraction loaded so far; returning False cancels the load. Raises
+    ``progress`` is called in this thread with the loaded fraction; it cancels the load by returning False. Raises
     ModelNotFoundError, ModelFileError, UnsupportedModelError, MemoryFitError or OptionError, with llama.cpp's own words.
     """
     from .local import LocalEngine

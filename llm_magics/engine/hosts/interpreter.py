@@ -1,12 +1,12 @@
-"""What an engine asks of the interpreter: interrupts that wait until what was made has an owner, and the lock when it needs it.
+"""The engine and the Python interpreter: delays interrupts while a model is loaded, and shortens the switch interval.
 
-Ctrl-C may strike between any two steps of Python, so also between llama.cpp's return with gigabytes of weights and the
-assignment that would let anybody free them. Inside :func:`held` it is only noted. Whoever works there asks at safe moments
-whether one came, and stops; at the end the interrupt takes place as it would have.
+Ctrl-C may interrupt between any two steps of Python, also between llama.cpp's return with gigabytes of weights and the
+assignment by which they can be freed. Inside :func:`held` it is only noted; the code there checks at safe moments, and the
+interrupt is raised at the end.
 
-After each evaluation the engine's thread needs the interpreter lock for some 20 microseconds. If another thread computes in
-Python, CPython lets it keep the lock for a switch interval, by default 5 ms, which nearly halves the speed of a small
-model. While any engine is busy the interval is therefore a fraction of that; the other thread loses next to nothing.
+After each evaluation the engine's thread needs the interpreter lock for some 20 microseconds. CPython lets another busy Python
+thread keep the lock for a switch interval, by default 5 ms, which nearly halves the speed of a small model. So it is a
+fraction of that while any engine is busy; the other thread loses almost nothing.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def hurry() -> None:
 
 
 def relax() -> None:
-    """Count one busy engine less; the last one puts back what was there before, unless somebody changed it meanwhile."""
+    """Count one busy engine less; the last one restores the interval, unless other code changed it meanwhile."""
     global _busy
     with _lock:
         _busy -= 1
@@ -45,7 +45,7 @@ def relax() -> None:
 
 
 class Held:
-    """Whether an interrupt has come. ``check`` raises KeyboardInterrupt if so: call it where nothing is without an owner."""
+    """Whether an interrupt has come; then ``check`` raises KeyboardInterrupt. Call it where every object has an owner."""
 
     def __init__(self) -> None:
         self.struck = False
@@ -64,7 +64,7 @@ def held() -> Iterator[Held]:
     state = Held()
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield state  # ignored ones are none, and what is no Python function cannot be put back
+        yield state  # interrupts are ignored, or the handler is not a Python function, which could not be restored
         return
     signal.signal(signal.SIGINT, state._note)
     try:
@@ -72,4 +72,4 @@ def held() -> Iterator[Held]:
     finally:
         signal.signal(signal.SIGINT, before)
         if state.struck:
-            signal.raise_signal(signal.SIGINT)  # the handler that was there decides what an interrupt is
+            signal.raise_signal(signal.SIGINT)  # to the restored handler

@@ -1,4 +1,4 @@
-"""llama.cpp's sampler chains: which stages some settings stand for."""
+"""llama.cpp's sampler chains, made from sampler settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .library import lib
 
 
 def chain_of(stages: list[Any]) -> Any:
-    """A chain of these stages, which it owns. Free it with ``llama_sampler_free``."""
+    """A chain that owns these stages. Free it with ``llama_sampler_free``."""
     chain = llama.must(lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params()), "make a sampler chain")
     for stage in stages:
         lib.llama_sampler_chain_add(chain, llama.must(stage, "make a sampler"))
@@ -23,24 +23,22 @@ def stages_of(s: SamplerSettings, seed: int) -> list[Any]:
     """The stages behind the penalties, in llama.cpp's order."""
     if s.temperature <= 0:
         return [lib.llama_sampler_init_greedy()]
-    stages = []
-    if s.top_k > 0:
-        stages.append(lib.llama_sampler_init_top_k(s.top_k))
-    if s.top_p < 1:
-        stages.append(lib.llama_sampler_init_top_p(s.top_p, 1))
-    if s.min_p > 0:
-        stages.append(lib.llama_sampler_init_min_p(s.min_p, 1))
-    return [*stages, lib.llama_sampler_init_temp(s.temperature), lib.llama_sampler_init_dist(seed)]
+    return [
+        *([lib.llama_sampler_init_top_k(s.top_k)] if s.top_k > 0 else []),
+        *([lib.llama_sampler_init_top_p(s.top_p, 1)] if s.top_p < 1 else []),
+        *([lib.llama_sampler_init_min_p(s.min_p, 1)] if s.min_p > 0 else []),
+        lib.llama_sampler_init_temp(s.temperature),
+        lib.llama_sampler_init_dist(seed),
+    ]
 
 
 def penalises(s: SamplerSettings) -> bool:
-    """Whether any penalty is on."""
     active = s.repeat_penalty != 1.0 or s.frequency_penalty != 0.0 or s.presence_penalty != 0.0
     return active and s.penalty_last_n != 0
 
 
 class DeviceChain:
-    """What llama.cpp may draw by on the device: a chain at its first draw. ``kind`` is all of its settings but the seed."""
+    """A chain that may draw on the device, at its first draw. ``kind`` is all of its settings but the seed."""
 
     def __init__(self, settings: SamplerSettings, seed: int) -> None:
         s = settings
@@ -48,39 +46,38 @@ class DeviceChain:
         self.pointer: Any = chain_of(stages_of(settings, seed))
 
     def clone(self) -> DeviceChain:
-        """A chain of its own, in the same state."""
         other = object.__new__(DeviceChain)
         other.kind = self.kind
         other.pointer = llama.must(lib.llama_sampler_clone(self.pointer), "copy a sampler chain")
         return other
 
     def free(self) -> None:
-        """Give the C memory back; harmless when called twice."""
+        """Free the C memory; harmless when called twice."""
         pointer, self.pointer = self.pointer, None
         if pointer:
             lib.llama_sampler_free(pointer)
 
 
 class Attached:
-    """The chains that a context draws by, one per sequence. They stay attached when a request ends.
+    """The chains by which a context draws, one per sequence. They stay attached when a request ends.
 
-    Attaching one makes llama.cpp plan its graphs anew inside the next evaluation, where a failed allocation ends the process.
-    So the first ones are attached while the context is made, and a request that differs in its seed only takes over the chain.
+    A new chain makes llama.cpp plan its graphs again in the next evaluation, where a failed allocation ends the process. So the
+    first chains are attached with the context, and a request that differs only in its seed gets the attached chain.
     """
 
     def __init__(self, n_sequences: int) -> None:
         self._chains = {sequence: DeviceChain(SamplerSettings(), 0) for sequence in range(n_sequences)}
-        self._drawing: dict[int, DeviceChain] = {}  # whose first state each chain was given
+        self._drawing: dict[int, DeviceChain] = {}  # the request's chain that each one copies
         self._configs = (lib.llama_sampler_seq_config * n_sequences)()
         for config, (sequence, chain) in zip(self._configs, self._chains.items(), strict=True):
             config.seq_id, config.sampler = sequence, ctypes.cast(chain.pointer, ctypes.c_void_p)
 
     def write_to(self, params: Any) -> None:
-        """Have a context that is made of these parameters begin with the chains."""
+        """Attach the chains to a context that these parameters make."""
         params.samplers, params.n_samplers = self._configs, len(self._configs)
 
     def draw_by(self, context: Any, sequence: int, chain: DeviceChain | None) -> None:
-        """Let a sequence's next tokens be drawn by a chain, from its first draw on when it is a new one; None ends that."""
+        """Draw a sequence's next tokens by a chain, a new one from its first draw on; None detaches the sequence's chain."""
         there = self._chains.get(sequence)
         if chain is None:
             if there is not None:
@@ -102,7 +99,7 @@ class Attached:
         self._chains[sequence] = new
 
     def free(self) -> None:
-        """Give the C memory back, after the context's."""
+        """Free the C memory, after the context's."""
         for chain in self._chains.values():
             chain.free()
         self._chains.clear()

@@ -1,9 +1,9 @@
-"""Holding a generation to a grammar, with llguidance.
+"""Constrains a generation to a grammar, with llguidance.
 
-The grammar sees the same text as the guide: the bytes of every token, special tokens written out, so that a marker is written
-as text whether the vocabulary has a token for it or not. Only end-of-generation tokens are no text: they are allowed where the
-grammar accepts. The usual token is drawn freely and then checked, which costs microseconds; a mask over the vocabulary is
-computed only for a token that the grammar refuses.
+The grammar sees the same text as the guide: the bytes of every token, special tokens written out, so that a grammar writes a
+marker as text whether or not the vocabulary has a token for it. Only end-of-generation tokens have no text; they are allowed
+when the text is complete. A token is drawn freely and then checked, which costs microseconds; a mask over the vocabulary is
+computed only if the grammar refuses the token.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ _CACHED_GRAMMARS = 32
 
 
 class Constraint:
-    """One armed grammar and how far the text has come in it."""
+    """One armed grammar and its state."""
 
     def __init__(self, matcher: Any, model: Model, closer: Closer | None = None) -> None:
         self._matcher = matcher
@@ -35,17 +36,16 @@ class Constraint:
         self._eog = frozenset(model.eog)
 
     def accept(self, token: int) -> bool:
-        """Take a token if the grammar allows it here; say whether it did."""
+        """Take a token if the grammar allows it here; return whether it does."""
         if token in self._eog:
             return bool(self._matcher.is_accepting())
-        taken = bool(self._matcher.try_consume_tokens([token]) == 1)
-        if not taken:
-            self._raise_if_broken()
-        return taken
+        if self._matcher.try_consume_tokens([token]) == 1:
+            return True
+        self._raise_if_broken()
+        return False
 
     def settle(self, token: int) -> int:
-        """Settle on a drawn token that was taken: itself, or another one in its place where the text must come to its end, at
-        last one that ends the generation."""
+        """The token to write for a drawn one that was taken: the same, or another if the text must come to its end."""
         if self._closer is None or token in self._eog:
             return token
         other = self._closer.instead(token)
@@ -59,7 +59,7 @@ class Constraint:
         return other
 
     def took(self, token: int) -> None:
-        """Note a token that was taken without having been drawn."""
+        """Note a token that was taken but not drawn."""
         if self._closer is not None:
             self._closer.took(token)
 
@@ -70,7 +70,6 @@ class Constraint:
 
     @property
     def hurried(self) -> Hurry:
-        """Why the text was brought to its end sooner than the model would have; empty if it was not."""
         return self._closer.hurried if self._closer is not None else ""
 
     def allowed(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -80,7 +79,7 @@ class Constraint:
         return np.unpackbits(bits, count=self._model.n_vocab, bitorder="little").view(np.bool_)
 
     def forced(self) -> list[int]:
-        """Return the tokens that spell the only possible continuation; empty where there is a choice, or no room for them."""
+        """Return the tokens of the only possible continuation; empty if there is a choice, or no room for them."""
         tokens: list[int] = self._matcher.compute_ff_tokens()
         self._raise_if_broken()
         tokens = self._with_specials(tokens) if tokens else tokens
@@ -88,11 +87,11 @@ class Constraint:
 
     @property
     def finished(self) -> bool:
-        """True where the grammar accepts, and nothing can follow or a JSON text has reached its limit."""
+        """Whether the text is complete, and cannot continue or has reached the limit of a JSON text."""
         return bool(self._matcher.is_stopped()) or (self._closer is not None and self._closer.over)
 
     def _with_specials(self, tokens: list[int]) -> list[int]:
-        """Spell forced markers with their special tokens, as the model would."""
+        """Write forced markers as their special tokens, as the model would."""
         data = b"".join(map(self._model.piece, tokens))
         if not any(text and text.encode() in data for text, _ in self._model.control_tokens):
             return tokens
@@ -106,15 +105,14 @@ class Constraint:
     def _raise_if_broken(self) -> None:
         if self._matcher.is_error():
             said = _first_line(self._matcher.get_error())
-            raise EngineError(f"The grammar could not be followed further: {said}.", "Simplify the schema.")
+            raise EngineError(f"The grammar failed inside the text: {said}.", "Simplify the schema.")
 
 
 class ConstraintEngine:
-    """Compiles grammars for one vocabulary, and keeps what it compiled, because the same tools come back turn after turn. One
-    thread at a time.
+    """Compiles grammars for one vocabulary, and keeps the latest, because each turn has the same tools. One thread at a time.
 
-    The vocabulary's trie is built at first use: 0.4 s and 50 MB for 150,000 tokens. llguidance cannot save it, and holds the
-    interpreter lock while it builds, so it is neither kept on disk nor built ahead in a thread.
+    The first grammar builds the vocabulary's trie: 0.4 s and 50 MB for 150,000 tokens. llguidance cannot save the trie, and
+    holds the interpreter lock while it builds, so the trie is neither kept on disk nor built ahead in a thread.
     """
 
     def __init__(self, model: Model) -> None:
@@ -124,10 +122,10 @@ class ConstraintEngine:
         self._bytes: dict[int, int] = {}
 
     def arm(self, grammar: Grammar, held: bytes = b"", allowed: Allowed | None = None) -> Constraint:
-        """Start a grammar, consuming first its ``pending`` text and then ``held``: bytes not yet shown to anyone.
+        """Start a grammar; it consumes its ``pending`` text, then ``held``: bytes that the text stream holds back.
 
-        ``allowed`` is how many tokens a JSON text may take. Raises SchemaError for a grammar that cannot be compiled or has no
-        text within them, EngineError for text that it refuses.
+        ``allowed`` limits a JSON text. Raises SchemaError for a grammar that cannot be compiled or has no text within the
+        limit, EngineError if the grammar refuses the consumed text.
         """
         matcher = self._compile(grammar.text).deep_copy()
         written = grammar.pending.encode() + held
@@ -135,19 +133,17 @@ class ConstraintEngine:
             tokens = self._tokenizer.tokenize_bytes(written)
             if matcher.try_consume_tokens(tokens) < len(tokens):
                 shown = written.decode("utf-8", "replace")
-                raise EngineError(f"The grammar refuses what is already written: {shown!r}.", "Arm it earlier.")
+                raise EngineError(f"The grammar refuses the text that is already written: {shown!r}.", "Arm it earlier.")
         closer = None
         if grammar.json is not None and allowed is not None:
             prelude = self._model.tokenize(grammar.json.prelude_end, special=True)
-            closer = Closer(matcher, self._model.piece, self._single_bytes(), self._spell, grammar.json, allowed, prelude)
+            spell = partial(self._model.tokenize, special=False)
+            closer = Closer(matcher, self._model.piece, self._single_bytes(), spell, grammar.json, allowed, prelude)
             closer.begin()
         return Constraint(matcher, self._model, closer)
 
-    def _spell(self, text: str) -> tuple[int, ...]:
-        return self._model.tokenize(text, special=False)
-
     def _single_bytes(self) -> dict[int, int]:
-        """Which token is one byte and nothing else, by byte."""
+        """The token of each single byte, by byte."""
         if not self._bytes:
             pieces = ((self._model.piece(token), token) for token in range(self._model.n_vocab))
             self._bytes = {piece[0]: token for piece, token in pieces if len(piece) == 1}
@@ -176,7 +172,7 @@ def _build_tokenizer(model: Model) -> Any:
     eog = frozenset(model.eog)
     if not eog:
         raise EngineError("This model has no end-of-generation token, so a grammar could never end.")
-    # llguidance takes a leading 0xff byte as "special, never text".
+    # to llguidance, a leading byte 0xff means "special, never text"
     tokens = [(b"\xff" if token in eog else b"") + model.piece(token) for token in range(model.n_vocab)]
     build: Callable[..., Any] = LLTokenizer.from_llamacpp  # type: ignore[attr-defined]  # missing from its stub
     tokenize = ctypes.cast(lib._lib.llama_tokenize, ctypes.c_void_p).value

@@ -1,13 +1,14 @@
-"""A llama_context and the batches it evaluates. Both belong to one thread.
+"""A llama_context and the batches that it evaluates. Both belong to one thread.
 
-Sequences are numbered from 0; a position is a token's place in its sequence, from 0. llama.cpp aborts the process on a batch
-that is too long or a token that does not exist, so sizes and ids are checked before they get here.
+Sequences and positions in a sequence count from 0. llama.cpp aborts the process on a batch that is too long or a token that
+does not exist, so callers check sizes and ids first.
 """
 
 from __future__ import annotations
 
 import ctypes
 import re
+from collections import Counter
 from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any
@@ -25,7 +26,7 @@ from .model import Model
 
 
 class Outcome(IntEnum):
-    """What llama_decode says of a batch; other numbers are negative, and say that it failed."""
+    """What llama_decode returns; a negative number means failure."""
 
     DONE = 0
     NO_ROOM = 1
@@ -34,11 +35,11 @@ class Outcome(IntEnum):
 
 _F16, _Q8_0 = 1, 8  # ggml_type
 _FLASH = {"auto": -1, "off": 0, "on": 1}
-_STATE_PARTIAL = 1  # only the part of a sequence's state that cannot be cut back: recurrent states, sliding windows
+_STATE_PARTIAL = 1  # only the state that cannot be cut back: recurrent states, sliding windows
 
 
 class Batch:
-    """The tokens of one llama_decode call, at most ``capacity`` of them."""
+    """At most ``capacity`` tokens for one llama_decode call."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -69,7 +70,7 @@ class Batch:
         return i
 
     def extend(self, tokens: Sequence[int], position: int, sequence: int, *, output_last: bool) -> int:
-        """Add a run of tokens; return the row of its last one, whose logits are wanted if ``output_last``."""
+        """Add consecutive tokens; return the row of the last one, whose logits are wanted if ``output_last``."""
         i, n = self.n, len(tokens)
         j = i + n
         self.tokens[i:j] = list(tokens)
@@ -115,31 +116,31 @@ class Context:
         batch.raw.n_tokens = batch.n
         code = int(lib.llama_decode(self.pointer, batch.raw))
         if self.on_gpu and code == 0:
-            lib.llama_synchronize(self.pointer)  # here without the interpreter lock, not under it when logits are read
+            lib.llama_synchronize(self.pointer)  # here without the interpreter lock; reading the logits would wait with it
         return code
 
     def logits(self, row: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Return the logits of a batch row as a view that is valid, and may be written to, until the next decode."""
+        """Return the logits of a batch row: a view that may be read and written until the next decode."""
         address = llama.must(llama.get_logits_ith(self.pointer, row), "return logits")
         view = self._rows.get(address)
         if view is None:
-            if len(self._rows) > 64:  # the buffer moved: old views must not pile up
+            if len(self._rows) > 64:  # llama.cpp has moved its buffer: drop the old views
                 self._rows.clear()
             view = np.ctypeslib.as_array((ctypes.c_float * self._model.n_vocab).from_address(address))
             self._rows[address] = view
         return view
 
     def sample_with(self, sequence: int, chain: DeviceChain | None) -> None:
-        """Let llama.cpp draw a sequence's tokens by this chain where the logits are; None ends it. Else the host draws."""
+        """Let llama.cpp draw a sequence's tokens by this chain on the device; with None, the host draws."""
         if self._attached is not None:
             self._attached.draw_by(self.pointer, sequence, chain)
 
     def sampled(self, row: int) -> int:
-        """The token that llama.cpp has drawn from a batch row by itself; negative where it has not."""
+        """The token that llama.cpp has drawn from a batch row on the device; negative if it has not."""
         return int(llama.get_sampled_token_ith(self.pointer, row))
 
     def device_logits(self, row: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """What is left of a batch row's logits behind the filters by which llama.cpp has drawn from it; empty if not known."""
+        """The logits of a batch row that the filters left when llama.cpp drew on the device; empty if unknown."""
         n = int(llama.get_sampled_logits_count_ith(self.pointer, row))
         address = llama.get_sampled_logits_ith(self.pointer, row) if n else None
         if not address:
@@ -147,11 +148,11 @@ class Context:
         return np.ctypeslib.as_array((ctypes.c_float * n).from_address(address))
 
     def cut(self, sequence: int, position: int) -> bool:
-        """Forget a sequence from ``position`` on; False where this memory cannot be cut there (and nothing changed)."""
+        """Forget a sequence from ``position`` on; False, and no change, if this memory cannot be cut there."""
         return bool(llama.memory_seq_rm(self.memory, sequence, position, -1))
 
     def close_up(self, sequence: int, start: int, end: int) -> None:
-        """Forget the positions from ``start`` to ``end`` and move what is behind them forward; only where ``can_shift``."""
+        """Forget the positions from ``start`` to ``end`` and move later ones forward; only if ``can_shift``."""
         llama.memory_seq_rm(self.memory, sequence, start, end)
         llama.memory_seq_add(self.memory, sequence, end, -1, start - end)
 
@@ -164,19 +165,19 @@ class Context:
         lib.llama_memory_clear(self.memory, True)
 
     def copy(self, source: int, target: int, end: int) -> None:
-        """Let ``target`` share the first ``end`` positions of ``source``; it must be empty before."""
+        """Let ``target``, which must be empty, share the first ``end`` positions of ``source``."""
         llama.memory_seq_cp(self.memory, source, target, 0, end)
 
     def first_position(self, sequence: int) -> int:
-        """The first position still held (more than 0 behind a sliding window), or -1 for an empty sequence."""
+        """The first position in the memory (more than 0 behind a sliding window), or -1 for an empty sequence."""
         return int(llama.memory_seq_pos_min(self.memory, sequence))
 
     def state_size(self, sequence: int) -> int:
-        """Bytes that :meth:`save` would return for a whole state."""
+        """Bytes of a sequence's whole state."""
         return int(lib.llama_state_seq_get_size_ext(self.pointer, sequence, 0))
 
     def save(self, sequence: int, *, partial: bool) -> bytes:
-        """Return a sequence's state; ``partial`` leaves out what can be cut back anyway."""
+        """Return a sequence's state; ``partial``: only what cannot be cut back."""
         flags = _STATE_PARTIAL if partial else 0
         size = lib.llama_state_seq_get_size_ext(self.pointer, sequence, flags)
         buffer = (ctypes.c_uint8 * size)()
@@ -184,13 +185,12 @@ class Context:
         return bytes(memoryview(buffer)[:written])
 
     def restore(self, sequence: int, state: bytes, *, partial: bool) -> bool:
-        """Put a saved state back; False where llama.cpp refuses it (the sequence must then be forgotten)."""
+        """Put a saved state back; False if llama.cpp refuses it (then forget the sequence)."""
         buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
         flags = _STATE_PARTIAL if partial else 0
         return bool(lib.llama_state_seq_set_data_ext(self.pointer, buffer, len(state), sequence, flags))
 
     def free(self) -> None:
-        """Give the memory back; harmless when called twice."""
         pointer, self.pointer = self.pointer, None
         self._rows.clear()
         if pointer:
@@ -206,12 +206,11 @@ def context_params(model: Any, config: EngineConfig, abort: llama.AbortFlag) -> 
     params.n_batch = min(config.n_batch, params.n_ctx)
     params.n_ubatch = min(config.n_ubatch, params.n_batch)
     params.n_seq_max = config.n_slots
-    # One row of logits per sequence, not one per token of the batch: that would be most of the compute buffer.
+    # One row of logits per sequence: one per token of the batch would be most of the compute buffer.
     params.n_outputs_max = config.n_slots + (MAX_DRAFT if config.speculation != "off" or config.draft else 0)
     params.kv_unified = True
     params.swa_full = False
-    threads = config.n_threads or default_threads()
-    params.n_threads = params.n_threads_batch = threads
+    params.n_threads = params.n_threads_batch = config.n_threads or default_threads()
     params.type_k = params.type_v = _Q8_0 if config.kv_type == "q8_0" else _F16
     params.flash_attn_type = _FLASH[config.flash_attention]
     params.abort_callback = llama.abort_callback
@@ -226,10 +225,9 @@ _KINDS = {"model": "model", "KV": "kv", "RS": "recurrent", "compute": "compute",
 
 
 def buffer_sizes(lines: Sequence[tuple[int, str]]) -> tuple[tuple[str, str, int], ...]:
-    """Read (device, kind, bytes) out of llama.cpp's log, summed per device and kind."""
-    sizes: dict[tuple[str, str], int] = {}
+    """Read (device, kind, bytes) from llama.cpp's log, summed per device and kind."""
+    sizes: Counter[tuple[str, str]] = Counter()
     for _, line in lines:
         for device, kind, mib in _BUFFER_LINE.findall(line):
-            key = (device, _KINDS[kind])
-            sizes[key] = sizes.get(key, 0) + round(float(mib) * 2**20)
+            sizes[device, _KINDS[kind]] += round(float(mib) * 2**20)
     return tuple((device, kind, size) for (device, kind), size in sizes.items())

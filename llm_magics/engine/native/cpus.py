@@ -1,10 +1,8 @@
-"""How many threads compute: the physical cores, less what this process may not use.
+"""How many threads compute: the physical cores that this process may use.
 
-Affinity (``taskset``, cpusets, some batch systems) names the processors that a process may run on. A quota of its control group
-(containers, Kubernetes, JupyterHub's spawners) limits the processor time that it gets: "2 CPUs" is 200 ms of it in each 100 ms.
-A process that computes on more threads than that is stopped for the rest of each period.
-
-Control groups nest, and each level may have a limit; the least one counts.
+Affinity (``taskset``, cpusets, some batch systems) names the processors of a process. A quota of its control group (containers,
+Kubernetes, JupyterHub's spawners) limits its processor time: "2 CPUs" means 200 ms in each period of 100 ms. With more threads,
+a process is stopped for the rest of each period. Control groups nest; the least limit counts.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 @dataclass(frozen=True, slots=True)
 class Cpus:
-    """What there is to compute with. ``quota`` is in CPUs' worth of time, None if nothing limits it."""
+    """The cores of a machine, the processors of this process, and its quota in CPUs (None without a limit)."""
 
     physical: int
     allowed: int
@@ -27,13 +25,13 @@ class Cpus:
 
     @property
     def threads(self) -> int:
-        """How many threads serve best. A part of a CPU counts as a whole one: else that part would never be used."""
+        """How many threads to compute with. A part of a CPU counts as one, or that part would stay idle."""
         limit = self.allowed if self.quota is None else min(self.allowed, math.ceil(self.quota))
         return max(1, min(self.physical, limit))
 
 
 def cpus() -> Cpus:
-    """Look at this process now. macOS has no affinity, and only Linux has control groups: without them, all cores count."""
+    """Look at this process now. Without affinity (macOS) or control groups (only on Linux), all cores count."""
     import psutil
 
     process = psutil.Process()
@@ -47,7 +45,7 @@ def default_threads() -> int:
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
-    """Return how many CPUs' worth of time this process may use; None if no control group limits it, or there are none."""
+    """The CPUs of time that this process may use; None if no control group limits it."""
     limits = map(_limit, control_groups("cpu", root))
     return min((limit for limit in limits if limit is not None), default=None)
 
@@ -63,17 +61,16 @@ def control_groups(controller: str, root: Path = Path("/")) -> list[Path]:
 
 
 def group_directories(groups: str, mounts: str, controller: str = "cpu") -> Iterator[str]:
-    """Yield the directories of the control groups that a process is in, each group's own first, then those around it.
+    """Yield the directories of a process's control groups, each followed by its parents.
 
-    Args:
-        groups: ``/proc/self/cgroup``, e.g. "0::/user.slice/x" (version 2) or "4:cpu,cpuacct:/docker/ab" (version 1).
-        mounts: ``/proc/self/mountinfo``.
+    ``groups`` is ``/proc/self/cgroup``, e.g. "0::/user.slice/x" (version 2) or "4:cpu,cpuacct:/docker/ab" (version 1);
+    ``mounts`` is ``/proc/self/mountinfo``.
     """
     paths = _group_paths(groups, controller)
     for version, top, mounted_at in _group_mounts(mounts, controller):
         if version not in paths:
             continue
-        # A container sees its own group as the mount's root. What lies outside (another path, "/..") cannot be seen from here.
+        # To a container, its own group is the mount's root. Groups outside (another path, "/..") are invisible.
         inside = PurePosixPath(paths[version])
         parts = inside.relative_to(top).parts if inside.is_relative_to(top) else ()
         for n in range(0 if ".." in parts else len(parts), -1, -1):
@@ -81,7 +78,7 @@ def group_directories(groups: str, mounts: str, controller: str = "cpu") -> Iter
 
 
 def _group_paths(groups: str, controller: str) -> dict[int, str]:
-    """The process's group in the hierarchy of version 2, and in that of version 1 which governs this resource."""
+    """The process's group in the version 2 hierarchy, and in the version 1 hierarchy of this controller."""
     paths: dict[int, str] = {}
     for line in groups.splitlines():
         number, _, rest = line.partition(":")
@@ -99,7 +96,7 @@ _OCTAL = re.compile(r"\\([0-7]{3})")  # e.g. "\040" is a space
 
 
 def _group_mounts(mounts: str, controller: str) -> Iterator[tuple[int, str, str]]:
-    """(version, the group at the mount's root, where it is mounted) of each hierarchy that may govern this resource."""
+    """(version, the group at the mount's root, the mount point) of each hierarchy that may have this controller."""
     for line in mounts.splitlines():
         match = _MOUNT.match(line)
         if match is None:
@@ -112,8 +109,7 @@ def _group_mounts(mounts: str, controller: str) -> Iterator[tuple[int, str, str]
 
 
 def _limit(directory: Path) -> float | None:
-    """The quota that one control group's own files set, in CPUs; None if they set none. E.g. "200000 100000" or "max 100000" in
-    ``cpu.max`` (version 2)."""
+    """One control group's own quota in CPUs, or None. ``cpu.max`` (version 2) has e.g. "200000 100000" or "max 100000"."""
     try:
         if (directory / "cpu.max").exists():
             quota, period = (directory / "cpu.max").read_text().split()

@@ -1,7 +1,7 @@
-"""What llama.cpp's log says of a failure: whose fault it is, and what to do next.
+"""Turns llama.cpp's log of a failure into an error that says whose fault it is, and what to do next.
 
-Only error lines are read, and only as whole sentences that llama.cpp 0.3.36's sources have: a tensor or an architecture may be
-named "out of memory", and a warning of something else may come before the error.
+Only error lines count, matched as whole sentences of llama.cpp's sources (0.3.36): a tensor or an architecture may be named
+"out of memory", and an unrelated warning may come before the error.
 """
 
 from __future__ import annotations
@@ -45,19 +45,18 @@ _ASSERTION = re.compile(r"\S+:\d+: GGML_ASSERT\(")  # e.g. "ggml.c:4014: GGML_AS
 
 
 def causes(lines: Iterable[Line]) -> list[str]:
-    """The error lines, each without the names of the functions that pass it on."""
+    """The error lines, each without the prefixes of the functions that pass it on."""
     found = [_WHERE.sub("", text.strip(), count=1) for level, text in lines if level >= ERROR and text.strip()]
     return [cause for cause in found if cause not in ("failed to load model", "")]
 
 
 def lacks_memory(lines: Iterable[Line]) -> bool:
-    """Whether an allocation failed."""
-    return any(_MEMORY.match(cause) for cause in causes(lines))
+    return any(map(_MEMORY.match, causes(lines)))
 
 
 def fails_on_device(lines: Iterable[Line]) -> bool:
     """Whether a GPU or its driver failed."""
-    return any(_DEVICE.match(cause) for cause in causes(lines))
+    return any(map(_DEVICE.match, causes(lines)))
 
 
 def asserts(lines: Iterable[Line]) -> bool:
@@ -66,12 +65,10 @@ def asserts(lines: Iterable[Line]) -> bool:
 
 
 def error_lines(lines: Iterable[Line]) -> str:
-    """Return what went wrong according to the log: the error lines, else the warnings, shortest form, at most three."""
+    """The last three error lines, else warnings; without "failed to load model" if another line says more."""
     known = list(lines)
     for wanted in (ERROR, WARNING):
-        found = [line.strip() for level, line in known if level == wanted and line.strip()]
-        if found:
-            # The last line ("failed to load model") only repeats that it failed.
+        if found := [line.strip() for level, line in known if level == wanted and line.strip()]:
             telling = [line for line in found if "failed to load model" not in line] or found
             return "; ".join(dict.fromkeys(telling[-3:]))
     return ""
@@ -93,7 +90,7 @@ def load_error(path: str, lines: list[Line]) -> LLMMagicsError:
             "A newer llama-cpp-python may know this architecture; otherwise choose another model.",
         )
     if any(map(_CACHE.match, found)):
-        return OptionError(f"{name} cannot have such a KV cache: {said}.", "Load it with another type of it (--kv f16).")
+        return OptionError(f"{name} cannot have such a KV cache: {said}.", "Load it with another KV type (--kv f16).")
     if any(map(_DISK.match, found)):
-        return ModelFileError(f"{name} cannot be read: {said}.", "Check that the file is there and may be read, and its disk.")
+        return ModelFileError(f"{name} cannot be read: {said}.", "Check that the file exists and is readable, and the disk.")
     return ModelFileError(f"{name} cannot be loaded: {said}.", "The file may be damaged or incomplete; fetch it again.")

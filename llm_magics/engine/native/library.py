@@ -1,4 +1,4 @@
-"""The one place that imports llama_cpp: what must be set before its libraries are loaded is set here."""
+"""The only import of llama_cpp, inside the settings that its libraries read when they are loaded."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ __all__ = ["cpu_library", "lib"]
 
 
 def cpu_library() -> Path:
-    """Return the file with llama.cpp's CPU code: beside llama.cpp's own, or that one if all is in it."""
+    """The file with llama.cpp's CPU code: one of its own beside libllama, or libllama itself."""
     whole = Path(os.path.abspath(lib._lib._name))
     return next(iter(sorted(whole.parent.glob("*ggml-cpu*"))), whole)

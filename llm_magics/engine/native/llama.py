@@ -1,10 +1,9 @@
-"""llama.cpp's C API, made safe to call: its log, its callbacks, its errors, and what it can do on this machine.
+"""llama.cpp's C API, safe to call: its log, its callbacks, its errors, and its support of this machine's GPU.
 
-Three facts about ctypes shape this file. A function from a ``CDLL`` lets go of the interpreter lock around every call, and
-taking it back costs up to a switch interval (5 ms) when other Python threads are busy; so calls that take microseconds go
-through a ``PyDLL``, which keeps the lock. An exception inside a callback is swallowed, so callbacks catch everything and
-store it. A callback that is garbage-collected while llama.cpp still holds it crashes the process, so those that llama.cpp
-keeps live as long as this module.
+Three facts about ctypes matter. A function of a ``CDLL`` releases the interpreter lock, and getting it back takes up to a
+switch interval (5 ms) when other Python threads are busy; so calls of microseconds use a ``PyDLL``, which keeps the lock. An
+exception in a callback is swallowed, so callbacks catch and store every exception. A callback that is collected while llama.cpp
+holds it crashes the process, so such callbacks live as long as this module.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _LEVEL_WARN, _LEVEL_CONT = 3, 5
 _KEPT_LINES = 4000  # a load of a large model logs about a thousand
 
 _lines: deque[tuple[int, str]] = deque(maxlen=_KEPT_LINES)
-_load_lock = threading.RLock()  # the log is one per process, so only one load at a time may read it
+_load_lock = threading.RLock()  # the process has one log, so only one load at a time may read it
 _started = False
 
 
@@ -40,8 +39,7 @@ def _on_log(level: int, text: bytes, _: object) -> None:
             _lines.append((last_level, last + piece))
         else:
             _lines.append((level, piece))
-    except Exception as error:
-        # Nothing may leave a callback; the line is lost, but that it was is not.
+    except Exception as error:  # no exception may leave a callback
         _lines.append((_LEVEL_WARN, f"log line lost: {error!r}"))
 
 
@@ -49,7 +47,7 @@ _log_callback = lib.llama_log_callback(_on_log)
 
 
 def start() -> None:
-    """Initialise llama.cpp once per process and take over its log; nothing of it is printed."""
+    """Initialise llama.cpp once per process and collect its log, unprinted."""
     global _started
     lib.llama_log_set(_log_callback, None)  # each time: importing llama_cpp elsewhere installs its own
     if not _started:
@@ -68,19 +66,19 @@ def captured_log() -> Iterator[list[tuple[int, str]]]:
             yield seen
         finally:
             seen.extend((level, line.strip()) for level, line in _lines)
-            _lines.clear()  # what is logged later belongs to what happens later
+            _lines.clear()
 
 
 def recent_errors() -> str:
-    """Return llama.cpp's latest error or warning lines, for an exception's message; empty where there are none."""
+    """llama.cpp's latest error or warning lines, for an exception's message; may be empty."""
     return error_lines(list(_lines)[-50:])
 
 
 class AbortFlag:
-    """A flag that llama.cpp itself polls while it computes, once per graph node, some hundreds per token.
+    """A flag that llama.cpp polls while it computes, at each graph node, some hundreds per token.
 
-    A Python function would wait for the interpreter lock each time, so the callback is the C library's ``strlen`` and its
-    argument these two bytes: the empty string means go on (0, false), a string of one character means stop (1, true).
+    A Python callback would wait for the interpreter lock each time. So the callback is the C library's ``strlen``, and these
+    two bytes are its argument: the empty string means continue (0, false), a string of one character stop (1, true).
     """
 
     def __init__(self) -> None:
@@ -99,10 +97,9 @@ abort_callback = ctypes.cast(_libc.strlen, lib.ggml_abort_callback)
 
 
 def _quick(name: str, argtypes: list[Any], restype: Any) -> Any:
-    """Bind a call that takes microseconds, so that it keeps the interpreter lock."""
+    """Bind a call of microseconds, so that it keeps the interpreter lock."""
     function = getattr(_quick_library, name)
-    function.argtypes = argtypes
-    function.restype = restype
+    function.argtypes, function.restype = argtypes, restype
     return function
 
 
@@ -125,19 +122,19 @@ memory_seq_pos_min = _quick("llama_memory_seq_pos_min", [_ptr, _i32], _i32)
 
 
 def give_memory_back() -> None:
-    """Let the C library return freed memory to the system. glibc keeps tens of megabytes of a freed model otherwise."""
+    """Let the C library return freed memory to the system: glibc keeps tens of megabytes of a freed model."""
     if sys.platform == "linux" and hasattr(_libc, "malloc_trim"):
         _libc.malloc_trim(0)
 
 
 def supports_gpu() -> bool:
-    """Say whether this build of llama.cpp can use a GPU that is here."""
+    """Whether this build of llama.cpp can use a GPU of this machine."""
     start()
     return bool(lib.llama_supports_gpu_offload())
 
 
 def gpu_advice() -> str:
-    """Return a warning with the command that mends it, if a machine with an NVIDIA GPU has a CPU-only llama.cpp; else ""."""
+    """A warning and the command that fixes it, if this machine has an NVIDIA GPU but llama.cpp is CPU-only; else ""."""
     has_gpu = os.path.exists("/proc/driver/nvidia/version") or shutil.which("nvidia-smi") is not None
     if not has_gpu or supports_gpu():
         return ""
@@ -155,7 +152,7 @@ def version() -> str:
 
 
 def must(pointer: Any, what: str) -> Any:
-    """Return a pointer from the C API, or raise EngineError where it is NULL."""
+    """Return a pointer from the C API; raise EngineError if it is NULL."""
     if not pointer:
         said = recent_errors()
         raise EngineError(f"llama.cpp could not {what}{': ' + said if said else ''}.", "Load the model again.")

@@ -1,7 +1,7 @@
 """A loaded GGUF file and its vocabulary.
 
-The pointer stays inside: it is checked for NULL, and every id and size is checked before it crosses over, because llama.cpp
-answers a wrong one by ending the process. Any thread may ask for tokens.
+The pointer is checked for NULL, and every id and size before it is passed on, because llama.cpp ends the process at a wrong
+one. Any thread may tokenize.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ from .library import lib
 
 Progress = Callable[[float], "bool | None"]
 _ALL_LAYERS = 10_000
-
-
 _SIZE_LABEL = re.compile(r"[\dx.]+[KMBT][\w.-]{0,12}")  # e.g. "0.5B", "8x7B", "30B-A3B"
 
 
@@ -35,13 +33,11 @@ def parameters_text(n: int) -> str:
 
 
 class Model:
-    """A loaded GGUF file and its vocabulary."""
-
     def __init__(self, config: EngineConfig, progress: Progress | None = None) -> None:
         if not os.path.isfile(config.path):
             raise ModelNotFoundError(f"There is no file {config.path}.", "Check the path, or give a catalogue name.")
-        # Held while the vocabulary is read, so that it is not freed meanwhile: one by short calls, one by long ones, as the
-        # engine's thread needs its pieces while a text of megabytes is tokenised, which takes seconds.
+        # Both are held to free the model. Long calls have their own lock: to tokenize megabytes takes seconds, in which the
+        # engine's thread needs its pieces.
         self._lock, self._tokenizing = threading.Lock(), threading.Lock()
         self._pointer: Any = None
         relay = ProgressRelay(progress)
@@ -88,7 +84,7 @@ class Model:
 
     @property
     def pointer(self) -> Any:
-        """The model for calls into llama.cpp; EngineError after :meth:`free`."""
+        """The model for calls into llama.cpp. Raises EngineError after :meth:`free`."""
         if not self._pointer:
             raise EngineError("This model was closed.", "Load it again.")
         return self._pointer
@@ -98,7 +94,6 @@ class Model:
         return self.pointer and self._vocab
 
     def piece(self, token: int) -> bytes:
-        """Return one token's bytes, special tokens written out."""
         if not 0 <= token < self.n_vocab:
             raise EngineError(f"There is no token {token}: ids go from 0 to {self.n_vocab - 1}.")
         found = self._pieces[token]
@@ -116,7 +111,6 @@ class Model:
         return buffer.raw[: max(n, 0)]
 
     def tokenize(self, text: str, *, special: bool) -> tuple[int, ...]:
-        """Return the token ids of ``text`` without BOS; ``special`` reads control strings as their tokens."""
         data = text.encode("utf-8", "replace")
         room = len(data) + 16
         with self._tokenizing:
@@ -134,10 +128,7 @@ class Model:
         return tuple((_text(by_key, self.pointer, i), _text(by_value, self.pointer, i)) for i in range(count))
 
     def description(self) -> str:
-        """E.g. "qwen2 0.5B Q4_K - Medium".
-
-        llama.cpp guesses the size from the number of layers, and calls this model 1B. Here it is the file's label, or counted.
-        """
+        """E.g. "qwen2 0.5B Q4_K - Medium". The size is the file's label, or counted: llama.cpp infers 1B from the layers."""
         buffer = ctypes.create_string_buffer(256)
         lib.llama_model_desc(self.pointer, buffer, len(buffer))
         words = buffer.value.decode("utf-8", "replace").split(" ", 2)
@@ -146,7 +137,6 @@ class Model:
         return " ".join([words[0], size, *words[2:]])
 
     def free(self) -> None:
-        """Give the memory back; harmless when called twice."""
         with self._tokenizing, self._lock:
             pointer, self._pointer = self._pointer, None
             if pointer:
@@ -154,7 +144,7 @@ class Model:
 
 
 class ProgressRelay:
-    """llama.cpp's load progress, handed to Python; what goes wrong there stops the load and is raised after it."""
+    """Passes llama.cpp's load progress to Python. An exception there stops the load; :meth:`raise_stored` raises it."""
 
     def __init__(self, progress: Progress | None) -> None:
         self._progress = progress
@@ -177,14 +167,13 @@ class ProgressRelay:
 
 def _no_gpu(config: EngineConfig) -> OptionError:
     return OptionError(
-        f"{'All' if config.n_gpu_layers < 0 else config.n_gpu_layers} layers were asked onto a GPU, which this "
-        "llama-cpp-python cannot use.",
+        f"This llama-cpp-python cannot put {'all' if config.n_gpu_layers < 0 else config.n_gpu_layers} layers on a GPU.",
         llama.gpu_advice() or "Load with 0 GPU layers, or install a build of llama-cpp-python for your GPU.",
     )
 
 
 def model_params(config: EngineConfig, relay: ProgressRelay) -> Any:
-    """Return llama.cpp's parameters for loading ``config``; ``relay`` must live until the load is over."""
+    """Return llama.cpp's parameters to load ``config``; ``relay`` must live until the load is over."""
     params = lib.llama_model_default_params()
     params.load_mode = 1 if config.use_mmap else 0
     params.progress_callback = relay.callback
@@ -197,17 +186,15 @@ def model_params(config: EngineConfig, relay: ProgressRelay) -> Any:
         room = int(lib.llama_max_devices())
         if len(config.tensor_split) > room:
             raise OptionError(f"The tensor split names {len(config.tensor_split)} devices; there are at most {room}.")
-        split = (ctypes.c_float * room)(*config.tensor_split)
-        params.tensor_split = split
-        relay.split = split
+        params.tensor_split = relay.split = (ctypes.c_float * room)(*config.tensor_split)
     elif config.main_gpu > 0:
         params.split_mode = lib.LLAMA_SPLIT_MODE_NONE  # llama.cpp reads main_gpu only then
     return params
 
 
 def hide_devices(params: Any) -> None:
-    """Keep every device out of a load. With no layers on a GPU llama.cpp would still open it and take memory there for long
-    prompts, and fail where it is full."""
+    """Load without any device. Even with no layers there, llama.cpp takes memory on a GPU for long prompts, and fails if it is
+    full."""
     params.n_gpu_layers = 0
     params.split_mode, params.main_gpu = lib.LLAMA_SPLIT_MODE_NONE, -1
 

@@ -1,13 +1,12 @@
-"""How long OpenMP's threads spin before they sleep, set while the library that they belong to is loaded.
+"""How long OpenMP's threads spin before they sleep; set while their library is loaded.
 
-llama.cpp's threads meet several hundred times in each token, and a thread that is early spins. GCC's libgomp spins for
-milliseconds before it sleeps. On a shared machine the spinning threads keep the cores from the threads that they wait for: two
-kernels on two cores decode 10 to 30 times slower than one. ``SPINS`` rounds take some microseconds, which is as long as nearly
-every wait of a kernel that is alone.
+llama.cpp's threads wait for each other several hundred times in each token, and a waiting thread spins: in GCC's libgomp, for
+milliseconds. On a shared machine, spinning threads keep the cores from the threads that they wait for: two kernels on two cores
+decode 10 to 30 times slower than one. ``SPINS`` rounds take some microseconds, as long as nearly every wait of a single kernel.
 
-libgomp reads its environment once, when it is loaded. So the setting is in the environment for that moment only, and no program
-that the user starts inherits it. If the library was loaded before, by another package, the setting comes too late;
-:func:`waiting` says so. LLVM's and Intel's libraries have ``KMP_BLOCKTIME``, Visual C++'s has no such setting.
+libgomp reads its environment once, when it is loaded. So the setting is in the environment only then, and the user's programs
+do not inherit it. If another package has loaded the library before, the setting comes too late; :func:`waiting` says so.
+LLVM's and Intel's libraries read ``KMP_BLOCKTIME``; Visual C++'s has no such setting.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ from typing import Literal
 
 SPINS = 300
 SETTING = "GOMP_SPINCOUNT"
-_OF_THE_USER = (SETTING, "OMP_WAIT_POLICY")  # whoever set one of these has chosen
+_OF_THE_USER = (SETTING, "OMP_WAIT_POLICY")  # either one is the user's choice
 
 Runtime = Literal["libgomp", "libomp", "libiomp5", "vcomp", ""]
-# What the file of llama.cpp's CPU code names, e.g. "libgomp.so.1", "@rpath/libomp.dylib", "VCOMP140.DLL"
+# The name in the file of llama.cpp's CPU code, e.g. "libgomp.so.1", "@rpath/libomp.dylib", "VCOMP140.DLL"
 _RUNTIMES: tuple[tuple[bytes, Runtime], ...] = (
     (b"libgomp", "libgomp"),
     (b"libiomp5", "libiomp5"),
@@ -39,9 +38,9 @@ _RUNTIMES: tuple[tuple[bytes, Runtime], ...] = (
 class Waiting:
     """How llama.cpp's threads wait for each other in this process.
 
-    ``runtime`` is the OpenMP library, empty if llama.cpp has threads of its own. ``settings`` are the environment variables in
-    force, e.g. ``("GOMP_SPINCOUNT=300",)``. ``chosen_by`` says whose they are; "nobody" means the library's own default.
-    ``earlier`` is the file of a libgomp that was in this process before llama.cpp, so that our setting came too late.
+    ``runtime`` is the OpenMP library, empty if llama.cpp has its own threads. ``settings`` are the environment variables in
+    force, e.g. ``("GOMP_SPINCOUNT=300",)``. ``chosen_by`` "nobody" means the library's default. ``earlier`` is the file of a
+    libgomp that was loaded before llama.cpp, so that our setting came too late.
     """
 
     runtime: Runtime
@@ -56,7 +55,7 @@ _earlier: tuple[str, ...] = ()
 
 @contextmanager
 def short_spins() -> Iterator[None]:
-    """Load llama.cpp's libraries inside this block; the environment is as before when it ends."""
+    """Load llama.cpp's libraries inside this block; it restores the environment."""
     global _ours, _earlier
     if sys.platform != "linux" or any(name in os.environ for name in _OF_THE_USER):
         yield
@@ -72,7 +71,7 @@ def short_spins() -> Iterator[None]:
 
 
 def waiting(library: Path) -> Waiting:
-    """Say how the threads of llama.cpp wait; ``library`` is the file of its CPU code."""
+    """How llama.cpp's threads wait; ``library`` is the file of its CPU code."""
     runtime = runtime_of(library)
     if runtime == "libgomp" and not loaded("libgomp") and loaded("libomp"):
         runtime = "libomp"  # conda's libgomp.so.1 may be a link to LLVM's library
@@ -86,13 +85,13 @@ def waiting(library: Path) -> Waiting:
 
 
 def runtime_of(library: Path) -> Runtime:
-    """Return which OpenMP library a shared library names, by its bytes: the same way on every system."""
+    """The OpenMP library that a shared library names in its bytes, on any system."""
     content = library.read_bytes()  # one or two megabytes
     return next((runtime for name, runtime in _RUNTIMES if name in content), "")
 
 
 def loaded(name: str, maps: Path = Path("/proc/self/maps")) -> frozenset[str]:
-    """Return the shared libraries of that name in this process, e.g. "/usr/lib/libgomp.so.1"; none but on Linux."""
+    """The shared libraries of that name in this process, e.g. "/usr/lib/libgomp.so.1"; empty except on Linux."""
     try:
         lines = maps.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

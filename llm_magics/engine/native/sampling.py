@@ -1,8 +1,8 @@
-"""Choosing the next token: llama.cpp's own sampler chain, or the highest logit where that is all that is asked.
+"""Chooses the next token: llama.cpp's sampler chain, or the highest logit if the choice is greedy without penalties.
 
-Looking through a row of 150,000 logits is the main cost beside the model itself. Greedy choice without penalties is one
-vectorised search over llama.cpp's own row, some twenty times faster than its sampler chain. Logit bias and grammar masks are
-written into the row in place: llama.cpp overwrites it at the next step.
+A pass over 150,000 logits is the main cost beside the model itself. The greedy choice is one vectorised search over llama.cpp's
+own row, some twenty times faster than its sampler chain. Logit bias and grammar masks are written into that row, which
+llama.cpp overwrites at the next step.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from .context import Context
 from .library import lib
 
 Row = np.ndarray[Any, np.dtype[np.float32]]
-_SEEDS = 2**32 - 1  # the largest 32-bit number is llama.cpp's "draw one yourself"
+_SEEDS = 2**32 - 1  # to llama.cpp, the largest 32-bit number means a random seed
 
 
 class Sampler:
-    """The sampler of one generation. Holds C memory: free it."""
+    """The sampler of one generation. Owns C memory: free it."""
 
     def __init__(self, settings: SamplerSettings, n_vocab: int, prompt: Sequence[int], *, on_device: bool = False) -> None:
         _check(settings, n_vocab)
@@ -40,9 +40,9 @@ class Sampler:
         self._chain: Any = None
         if settings.temperature > 0 or penalises(settings):
             self._build(settings, n_vocab, prompt)
-        self._device: DeviceChain | None = None  # one that llama.cpp has drawn by on the device cannot draw on the host
+        self.device_chain: DeviceChain | None = None  # what may draw on the device; a chain that has cannot draw on the host
         if on_device and not settings.logit_bias and not penalises(settings):
-            self._device = DeviceChain(settings, self.seed)
+            self.device_chain = DeviceChain(settings, self.seed)
 
     def _build(self, settings: SamplerSettings, n_vocab: int, prompt: Sequence[int]) -> None:
         chain = self._chain = chain_of([])
@@ -57,21 +57,16 @@ class Sampler:
         for stage in stages_of(settings, self.seed):
             lib.llama_sampler_chain_add(chain, llama.must(stage, "make a sampler"))
 
-    @property
-    def device_chain(self) -> DeviceChain | None:
-        """What llama.cpp may draw by on the device; None where the host must draw."""
-        return self._device
-
     def sample(self, context: Context, row: int) -> int:
         """Draw the token that follows a batch row."""
-        if self._device is not None and (token := context.sampled(row)) >= 0:
+        if self.device_chain is not None and (token := context.sampled(row)) >= 0:
             if not isfinite(context.device_logits(row).max(initial=-np.inf)):
                 raise NotANumberError
             return token
         logits = context.logits(row)
         if self._chain is None and not self._bias_ids.size:
             best = int(logits.argmax())
-            if not isfinite(logits.item(best)):  # argmax finds a NaN wherever there is one
+            if not isfinite(logits.item(best)):  # argmax finds any NaN
                 raise NotANumberError
             return best
         if not isfinite(logits.max()):  # so does max
@@ -81,7 +76,7 @@ class Sampler:
         return self._draw(context, row)
 
     def near_tie(self, context: Context, row: int, distance: float) -> bool:
-        """Whether the choice at a batch row is a greedy one between two logits that lie so near each other."""
+        """Whether the choice at a batch row is greedy, between two logits within ``distance``."""
         if not self._greedy:
             return False
         logits = context.logits(row)
@@ -92,10 +87,9 @@ class Sampler:
         return bool(max(logits[:best].max(initial=-np.inf), logits[best + 1 :].max(initial=-np.inf)) > logits[best] - distance)
 
     def sample_again(self, context: Context, row: int, allowed: np.ndarray[Any, np.dtype[np.bool_]]) -> int:
-        """Draw again from the same row, among the ``allowed`` tokens only, as if the first draw had not been.
+        """Draw again from the same row, among the ``allowed`` tokens only, after the first draw was refused.
 
-        The first draw came from the whole distribution and was refused, this one is independent of it; together they follow
-        the distribution restricted to the allowed tokens.
+        The two draws are independent, so their outcome follows the distribution restricted to the allowed tokens.
         """
         if self._penalties is not None:
             llama.sampler_copy(self._before, self._penalties)
@@ -103,7 +97,7 @@ class Sampler:
         np.putmask(logits, ~allowed, -np.inf)
         token = self._draw(context, row)
         if logits[token] == -np.inf:
-            what = "No token is left to choose: the grammar allows only tokens that the logit bias bans."
+            what = "No token can be chosen: the grammar allows only tokens that the logit bias bans."
             raise EngineError(what, "Remove the bias, or allow more in the schema.")
         return token
 
@@ -119,29 +113,28 @@ class Sampler:
         return int(llama.sampler_sample(self._chain, context.pointer, row))
 
     def free(self) -> None:
-        """Give the C memory back; harmless when called twice."""
-        owned, device = (self._chain, self._before), self._device
-        self._chain = self._before = self._penalties = self._device = None
+        """Free the C memory; harmless when called twice."""
+        owned, device = (self._chain, self._before), self.device_chain
+        self._chain = self._before = self._penalties = self.device_chain = None
         if device is not None:
             device.free()
-        for sampler in owned:
-            if sampler:
-                lib.llama_sampler_free(sampler)
+        for sampler in filter(None, owned):
+            lib.llama_sampler_free(sampler)
 
 
 class NotANumberError(EngineError):
-    """The model's logits are no numbers, so that nothing can be chosen by them."""
+    """The model's logits are NaN or infinite."""
 
     def __init__(self) -> None:
         super().__init__(
-            "The model computed NaN or infinity where its logits should be, so no next token can be chosen.",
-            "Ask again; if it repeats, load the model with other settings (--kv f16, --flash-attn off, --gpu-layers 0), "
-            "and if it repeats with those too, fetch the file again: its weights are damaged.",
+            "The model computed NaN or infinity instead of logits, so no next token can be chosen.",
+            "Ask again. If it repeats, load the model with other settings (--kv f16, --flash-attn off, --gpu-layers 0). "
+            "If it repeats with those too, fetch the file again: its weights are damaged.",
         )
 
 
 def _check(s: SamplerSettings, n_vocab: int) -> None:
-    """Refuse what llama.cpp would answer with nonsense or an abort."""
+    """Refuse settings with which llama.cpp would write nonsense or abort."""
     rules = (
         ("temperature", s.temperature, 0 <= s.temperature < np.inf, "0 or more"),
         ("top_k", s.top_k, s.top_k >= 0, "0 (off) or more"),
@@ -157,17 +150,17 @@ def _check(s: SamplerSettings, n_vocab: int) -> None:
             raise OptionError(f"{name} is {value}, but must be {wanted}.")
     for token, value in s.logit_bias:
         if not 0 <= token < n_vocab or not value < np.inf:
-            raise OptionError(f"The logit bias {value} of token {token} is no number, or there is no such token.")
+            raise OptionError(f"The logit bias {value} of token {token} is not a number, or there is no such token.")
 
 
 def logprob(logits: Row, token: int) -> float:
-    """Return the log-probability of ``token`` under the model itself."""
+    """The log-probability of ``token`` under the model itself."""
     highest = logits.max()
     return float(logits[token] - highest - np.log(np.exp(logits - highest).sum()))
 
 
 def logprobs(logits: Row, token: int, n_top: int) -> TokenLogprob:
-    """Return the log-probability of ``token`` under the model itself, and those of the ``n_top`` likeliest tokens."""
+    """The log-probabilities, under the model itself, of ``token`` and of the ``n_top`` likeliest tokens."""
     exact = logits.astype(np.float64)
     exact -= exact.max()
     exact -= np.log(np.exp(exact).sum())

@@ -5,7 +5,7 @@
 A stand-in for the kernel loads one file after the other: it is read and checked, tried in a child, planned, and what passes is
 loaded into the stand-in itself and generates some tokens. The stand-in must never die, no file may take longer than a minute,
 and each must load or be refused by one of our own errors that names it. Nothing may be remembered as damaged but what an
-assertion of llama.cpp or results that are no numbers have shown. Exit status 1 where that does not hold.
+assertion of llama.cpp or NaN or infinite results have shown. Exit status 1 where that does not hold.
 """
 
 from __future__ import annotations

@@ -122,14 +122,14 @@ WRONG: list[tuple[Change, str]] = [
     (tensor(0, name="other.weight"), "no token embeddings"),
     (tensor(0, name="x" * 64), "too long"),
     (tensor(2, name="token_embd.weight"), "two tensors"),
-    (tensor(0, shape=(32, 285)), "is said to lie at"),
+    (tensor(0, shape=(32, 285)), "has the offset 36,608, expected 36,480"),
     (tensor(0, shape=(2,) * 5), "5 dimensions"),
     (tensor(0, shape=(2**62, 4, 4)), "damaged"),
     (tensor(0, shape=(32, 0)), "impossible"),
     (tensor(0, kind=4), "quantisation type 4"),
     (tensor(0, kind=99), "quantisation type 99"),
     (tensor(0, kind=12), "impossible in Q4_K"),
-    (tensor(1, offset=7), "is said to lie at 7"),
+    (tensor(1, offset=7), "has the offset 7, expected "),
     (tensor(-1, data=b""), "cut off"),
 ]
 

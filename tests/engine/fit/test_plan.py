@@ -130,7 +130,7 @@ def test_other_processes_on_the_same_gpu_are_named(planned: Any) -> None:
 
 
 def test_where_no_option_helps_that_is_said(planned: Any) -> None:
-    assert "no option makes this one fit" in refusal(planned, host=2, n_ctx=4096).next_action
+    assert "no option makes this model fit" in refusal(planned, host=2, n_ctx=4096).next_action
 
 
 # --- a device that is full or in trouble ------------------------------------------------------------------------------------
@@ -146,7 +146,7 @@ class OpeningEstimator(FormulaEstimator):
         if params.split_mode == lib.LLAMA_SPLIT_MODE_NONE and params.main_gpu < 0:
             return super().__call__(config)
         if self.trouble:
-            raise DeviceError("A trial load died; its last words: CUDA error: out of memory", "Load with --gpu-layers 0.")
+            raise DeviceError("A trial load died; its last log line: CUDA error: out of memory", "Load with --gpu-layers 0.")
         found = super().__call__(config)
         device = Device("CUDA0", "NVIDIA H200", PCI, self.slice_free)
         return Estimate((*found.buffers, ("CUDA0", "compute", 300 * MB)), (device,))
@@ -179,7 +179,7 @@ def test_a_gpu_in_trouble_is_named_where_it_was_asked_for(planned: Any, monkeypa
 class NoQuantisedCache(FormulaEstimator):
     def __call__(self, config: EngineConfig) -> Estimate:
         if config.kv_type == "q8_0":
-            raise OptionError("tiny.gguf cannot have such a KV cache.", "Load it with another type of it (--kv f16).")
+            raise OptionError("tiny.gguf cannot have such a KV cache.", "Load it with another KV type (--kv f16).")
         return super().__call__(config)
 
 
@@ -189,7 +189,7 @@ def test_advice_about_an_option_that_nobody_chose_does_not_replace_the_error(
     monkeypatch.setattr(planning, "Estimator", NoQuantisedCache)
     error = refusal(planned, host=6.4, n_ctx=16384)
     assert error.next_action == "This would fit: --ctx 8192; or a smaller model."
-    assert "no option makes this one fit" in refusal(planned, host=2, n_ctx=4096).next_action
+    assert "no option makes this model fit" in refusal(planned, host=2, n_ctx=4096).next_action
     with pytest.raises(OptionError, match="cannot have such a KV cache"):
         planned(host=2, n_ctx=4096, kv_type="q8_0")  # who chose it is told
 

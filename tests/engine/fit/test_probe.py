@@ -1,4 +1,4 @@
-"""Trying a model in a child process: its outcome, its last words when it dies, and that it is tried once."""
+"""Trying a model in a child process: its outcome, its last log line when it dies, and that it is tried once."""
 
 from __future__ import annotations
 
@@ -70,13 +70,13 @@ def test_a_child_that_dies_is_a_named_error_with_its_last_words(tmp_path: Path) 
     file = tiny_model()
     file.metadata["llama.expert_count"] = (4, 4)  # four experts and none used: an assertion in llama.cpp
     path = file.write(tmp_path / "tiny.gguf")
-    with pytest.raises(ModelFileError, match=r"tiny\.gguf in a child process died \(SIGABRT\); its last words: .*GGML_ASSERT"):
+    with pytest.raises(ModelFileError, match=r"tiny\.gguf in a child process died \(SIGABRT\); its last log line: .*GGML_ASSERT"):
         try_model([path])
 
 
 def test_a_child_that_does_not_come_back_is_ended(tmp_path: Path) -> None:
     path = tiny_model().write(tmp_path / "tiny.gguf")
-    with pytest.raises(EngineError, match="did not come back within"):
+    with pytest.raises(EngineError, match="did not answer within"):
         try_model([path], timeout=0.001)
     try_model([path])  # and it is not held against the file
 

@@ -127,7 +127,7 @@ def test_many_that_come_and_go_and_lose_their_slots_are_served(file: Path, drawn
 
 
 def test_it_does_not_go_with_speculation(file: Path) -> None:
-    with pytest.raises(OptionError, match="Guesses"):
+    with pytest.raises(OptionError, match="excludes device sampling"):
         open_engine(config(file, device_sampling=True, speculation="lookup"))
 
 
