@@ -224,7 +224,7 @@ def test_a_gpus_log_that_is_not_understood_is_refused(tiny: Gguf, silent: str) -
             lines = super()._ask(config, overridden=overridden)
             return [line for line in lines if not any(word in line[1] for word in silent.split("|"))]
 
-    with pytest.raises(EngineError, match="this build of llama.cpp does not show"):
+    with pytest.raises(EngineError, match=r"this build of llama\.cpp does not show"):
         Silent(tiny)(EngineConfig(str(tiny.paths[0]), n_gpu_layers=-1))
 
 

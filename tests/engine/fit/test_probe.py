@@ -70,7 +70,8 @@ def test_a_child_that_dies_is_a_named_error_with_its_last_words(tmp_path: Path) 
     file = tiny_model()
     file.metadata["llama.expert_count"] = (4, 4)  # four experts and none used: an assertion in llama.cpp
     path = file.write(tmp_path / "tiny.gguf")
-    with pytest.raises(ModelFileError, match=r"tiny\.gguf in a child process died \(SIGABRT\); its last log line: .*GGML_ASSERT"):
+    died = r"tiny\.gguf in a child process died \(SIGABRT\); its last log line: .*GGML_ASSERT"
+    with pytest.raises(ModelFileError, match=died):
         try_model([path])
 
 
