@@ -1,1 +1,1 @@
-"""Models: what can be asked for a stream of ModelEvents, and where their files are found."""
+"""Models: what can be asked for a stream of ModelEvents."""

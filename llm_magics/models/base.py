@@ -1,4 +1,4 @@
-"""What a model is to the rest of the package: something that turns a Request into a stream of ModelEvents."""
+"""A model, as the rest of the package sees it: it turns a Request into a stream of ModelEvents."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llm_magics.tools.runaway import CallLimit
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to draw tokens; names and meanings as in ``engine.values.SamplerSettings``. ``None`` is the model's own default."""
+    """How to draw tokens; fields as in ``engine.values.SamplerSettings``. ``None`` is the model's own default."""
 
     temperature: float | None = None
     top_k: int | None = None
@@ -32,14 +32,12 @@ class Sampling:
 class Request:
     """One model step: everything the answer depends on.
 
-    ``thinking`` None leaves it to the template. ``response_schema`` asks for JSON valid under it. ``continue_final`` says that
-    the last message is an assistant's whose content or reasoning is to go on. ``conversation`` names the thread, for the cache.
-    ``soft_limit`` is how many tokens a JSON answer may take; None leaves it to the model. ``max_tokens`` holds for any answer,
-    and may be what a turn has left. ``call_limit`` is the most calls that the answer may hold; a model need not look at it, the
-    session does.
-    ``known`` are token ids that a recording of the conversation holds already: ``ModelEnd.recording`` then says what the prompt
-    adds to them; None asks for no recording of the prompt. ``now`` is the time that the template is told, the same however
-    often the request is rendered.
+    ``thinking`` None follows the template. ``response_schema`` asks for JSON that is valid under it. ``continue_final``: the
+    answer continues the content or reasoning of the last message, an assistant's. ``conversation`` names the thread for the
+    cache. ``max_tokens`` limits any answer (it may be the rest of a turn's limit), ``soft_limit`` a JSON answer; None follows
+    the model. ``call_limit`` is the most calls in the answer; a model may ignore it, the session does not. ``known`` are the
+    token ids that the conversation's recording already holds: ``ModelEnd.recording`` adds to them; None asks for no recording
+    of the prompt. ``now`` is the time for the template, so that the request always renders the same.
     """
 
     messages: tuple[Message, ...]
@@ -64,7 +62,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class PromptPart:
-    """A run of the prompt of one origin, e.g. "system", "tools", "user", "assistant", "tool", "template"; for ``--preview``."""
+    """A part of the prompt with one origin: "system", "tools", "user", "assistant", "tool" or "template"; for ``--preview``."""
 
     origin: str
     text: str
@@ -73,31 +71,29 @@ class PromptPart:
 
 @runtime_checkable
 class Model(Protocol):
-    """A model to ask. Contract: the stream ends with exactly one ModelEnd, also when it is cut short by ``close()`` of the
-    generator (then nothing more is yielded) or by an interrupt (then the partial answer is the session's to keep)."""
+    """A model to ask. Contract: the stream ends with exactly one ModelEnd, unless it is closed or interrupted; nothing more is
+    yielded then, and the session keeps the partial answer."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def context_size(self) -> int:
-        """The context in tokens; 0 where unknown."""
+        """The context in tokens; 0 if unknown."""
         ...
 
     def stream(self, request: Request) -> Iterator[ModelEvent]: ...
 
     def preview(self, request: Request) -> tuple[PromptPart, ...]:
-        """The prompt that ``stream`` would evaluate, in parts that concatenate to it; nothing is evaluated."""
+        """The prompt of ``stream``, in parts that concatenate to it; nothing is evaluated."""
         ...
 
     def close(self) -> None: ...
 
 
 def room_for(model: Model, request: Request) -> int | None:
-    """How many tokens an answer to this request may have in the model's context, less than 0 if the prompt does not fit.
-
-    None if the model does not know its context. A model that can make room by itself says so with a method ``room(request)``.
-    """
+    """The most tokens that an answer to this request may have in the context; negative if the prompt does not fit, None if the
+    context is unknown. A model that can make room has its own method ``room(request)``."""
     if not model.context_size:
         return None
     own = getattr(model, "room", None)
@@ -107,14 +103,14 @@ def room_for(model: Model, request: Request) -> int | None:
 
 
 class Mappable:
-    """Gives a Model the method ``map``. It is no part of the Protocol: ``map_prompts`` takes any Model."""
+    """Gives a Model the method ``map``, which the Protocol does not need: ``map_prompts`` takes any Model."""
 
     @property
     def parallel(self) -> int:
-        """How many requests the model answers at once."""
+        """The number of requests the model answers at once."""
         return 1
 
     def map(self: Any, prompts: Any, **options: Any) -> Any:
         """Ask one question per row; see :func:`llm_magics.map_prompts` for arguments, result and errors."""
-        public: Any = import_module("llm_magics")  # it hands out what stands above the models
+        public: Any = import_module("llm_magics")  # it gives access to the session, which imports this package
         return public.map_prompts(self, prompts, **options)

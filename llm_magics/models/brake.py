@@ -1,4 +1,4 @@
-"""Stops an answer whose calls do not end: where its limit of calls is reached, with what has come by then as the answer."""
+"""Stops an answer at its limit of calls; the answer is then what came before the limit."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from llm_magics.tools.runaway import CallLimit
 
 
 class Brake:
-    """Counts the calls of one answer beside its parser. ``stopped`` says why the answer must end; empty while it may go on.
+    """Counts the calls of one answer. ``stopped`` says why the answer must end; empty as long as it may continue.
 
-    Calls in the template's own syntax are seen as events. A near miss comes out as a whole only when it is over, so the calls
-    in it are counted by its recovery, which is then told to end it.
+    Calls in the template's own syntax arrive as events. A near miss arrives as a whole when it is over, so its recovery counts
+    the calls in it, and is told to end it.
     """
 
     def __init__(self, limit: CallLimit, recovery: Recovery | None) -> None:
@@ -24,10 +24,10 @@ class Brake:
         self._recovery = recovery
         self._calls: list[ToolCall] = []
         self._given: list[ModelEvent] = []
-        self._between_calls = False  # it was stopped behind a call that came as an event: what follows is no part of the answer
+        self._between_calls = False  # stopped after a call that arrived as an event: what follows is not part of the answer
 
     def take(self, events: Sequence[ModelEvent]) -> list[ModelEvent]:
-        """The events up to where the answer must end."""
+        """The events up to the point where the answer must end."""
         for at, event in enumerate(events):
             if isinstance(event, ToolCallStart):
                 self.stopped = self._limit.exceeded(self._calls)
@@ -47,7 +47,7 @@ class Brake:
         return list(events)
 
     def finish(self, events: Sequence[ModelEvent], end: ModelEnd) -> tuple[list[ModelEvent], ModelEnd]:
-        """The answer's last events and its end, without what came too much."""
+        """The answer's last events and its end, without whatever follows the limit."""
         if not self._between_calls:
             return list(events), replace(end, stopped=self.stopped)
         message = assemble(self._given, "tool_calls")

@@ -1,4 +1,4 @@
-"""Why an answer under a schema was brought to its end, in words for its reader."""
+"""Why an answer under a schema was ended early, in words for its reader."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _OPTION = "--max-tokens (max_tokens in Python)"
 
 
 def why_ended(done: Finished, request: Request) -> str:
-    """What follows "The answer was stopped"; empty where the model ended it itself."""
+    """The words after "The answer was stopped"; empty if the model ended it."""
     match done.hurried:
         case "soft" if request.soft_limit is None:
             most = f"{SOFT_LIMIT} tokens, or three times the shortest valid answer"

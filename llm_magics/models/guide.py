@@ -1,17 +1,15 @@
-"""The guide that runs beside the sampler: reads the text as it comes, and arms the grammars.
+"""The guide that runs beside the sampler: it reads the text as it comes, and arms the grammars.
 
-It joins three things of the ``chat`` room: the *parser*, which finds reasoning, text and calls; *recovery*, which finds calls
-in the wrong wrapper in the text that the parser lets through; and the *constraint*, whose grammars hold the rest.
-
-When a grammar is armed:
+It joins three parts of ``chat``: the *parser* finds reasoning, text and calls; *recovery* finds calls in the wrong wrapper in
+the text that the parser passes on; the grammars of the *constraint* enforce the rest. A grammar is armed
 
 - at the start, for ``required``, a named tool, ``none`` and a response schema;
-- under ``auto`` when a call has certainly begun: the parser has read its first marker, which is one token of the vocabulary,
-  in a line of its own, or its name; or a near miss can be nothing else any more. Where the model left outer tags out, the
-  grammar is given them as if they had been written.
+- under ``auto`` when a call has certainly begun: the parser has read its first marker (one token of the vocabulary, in a line
+  of its own) or its name, or a near miss can only be a call. If the model omitted outer tags, the grammar receives them as if
+  they had been written.
 
-An armed grammar holds to the end: in every template a message ends with its calls. What is already written is handed over as
-``pending``; should the grammar not take it (a name that is no tool's), it is not armed, and the notes say so.
+An armed grammar holds to the end, because in every template a message ends with its calls. The text so far is passed on as
+``pending``. If the grammar refuses it (e.g. a name that is not a tool's), the grammar is not armed, and a note says so.
 """
 
 from __future__ import annotations
@@ -39,14 +37,13 @@ from .brake import Brake
 if TYPE_CHECKING:
     from llm_magics.chat.parsing.parser import StreamParser
 
-_REACH = 8192  # characters of the answer's end in which repetition is looked for
+_REACH = 8192  # characters at the end of the answer that are searched for repetition
 
 
 def make_guide(format: ChatFormat, prompt: Prompt, request: Request, specials: frozenset[str] = frozenset()) -> ChatGuide:
-    """Make the guide for one request.
+    """Make the guide for one request. ``specials`` are the texts of the vocabulary's control tokens.
 
-    ``specials`` are the texts of the vocabulary's control tokens. Raises SchemaError where a tool's parameters or the response
-    schema cannot be enforced, before anything is evaluated.
+    Raises SchemaError if a tool's parameters or the response schema cannot be enforced, before anything is evaluated.
     """
     parser = format.parser(
         request.tools,
@@ -67,7 +64,7 @@ def make_guide(format: ChatFormat, prompt: Prompt, request: Request, specials: f
 
 
 def constraint_for(format: ChatFormat, prompt: Prompt, request: Request, syntax: ToolSyntax | None = None) -> Constraint:
-    """The grammars for one request, in the format's syntax or another; raises as :meth:`ChatFormat.constraint` does."""
+    """The grammars for one request, in the format's syntax or another; raises like :meth:`ChatFormat.constraint`."""
     return format.constraint(
         request.tools,
         prompt=prompt,
@@ -79,7 +76,7 @@ def constraint_for(format: ChatFormat, prompt: Prompt, request: Request, syntax:
 
 
 class ChatGuide:
-    """See the head of this file. One guide reads one answer; it pickles until it is started."""
+    """See the head of this file. One guide reads one answer; it can be pickled until it is started."""
 
     def __init__(
         self,
@@ -103,18 +100,18 @@ class ChatGuide:
         self._armed = False
         self._notes: list[str] = []
         self._brake = Brake(limit, recovery) if limit is not None else None
-        self._repeats = False  # it was stopped because it wrote the same call without end
+        self._repeats = False  # the answer was stopped because it repeated one call without end
         self._logprob: float | None = None
 
     # --- what the engine calls ----------------------------------------------------------------------------------------------
 
     @property
     def wants_logprob(self) -> bool:
-        """Whether the log-probability of the next token is worth computing."""
+        """Whether the log-probability of the next token is needed."""
         return self._recovery is not None and not self._parser.thinking and self._recovery.curious
 
     def observe(self, logprob: float) -> None:
-        """Take the log-probability, at temperature 1 and without any grammar, of the token whose text comes next."""
+        """Receive the log-probability (at temperature 1, without a grammar) of the token whose text comes next."""
         self._logprob = (self._logprob or 0.0) + logprob
 
     def start(self) -> GuideStep:
@@ -138,7 +135,7 @@ class ChatGuide:
             self._notes.append("The model wrote the same call again and again, and was stopped.")
             self._repeats = True
             if self._recovery is not None:
-                self._recovery.stop()  # a further one may have begun
+                self._recovery.stop()  # another call may have begun
             return GuideStep(events=tuple(events), stop=True)
         if self._brake is not None:
             events = self._brake.take(events)
@@ -147,7 +144,7 @@ class ChatGuide:
         return GuideStep(events=tuple(events), arm=self._to_arm())
 
     def _stuck(self) -> bool:
-        """Whether the answer ends with the same call, written out three times in a row: a small model can go on so for ever."""
+        """Whether the answer ends with the same call three times in a row, which a small model may continue for ever."""
         raw = self._raw.rstrip()
         tail = raw[-24:]
         before = raw.rfind(tail, 0, len(raw) - 1)
@@ -189,13 +186,13 @@ class ChatGuide:
     def _arm(self, grammar: str, written: str) -> Grammar | None:
         self._armed = True
         if not takes(grammar, written):
-            self._notes.append("a call could not be held to a schema: it begins as no call of the tools does")
+            self._notes.append("a call could not be held to a schema: it does not begin like a call of any tool")
             return None
         return Grammar(grammar, pending=written)
 
 
 def takes(grammar: str, text: str) -> bool:
-    """Is this text a beginning of what the grammar admits?"""
+    """Whether the grammar accepts this text as a beginning."""
     matcher = _compiled(grammar).deep_copy()
     data = list(text.encode("utf-8", "replace"))
     return bool(matcher.try_consume_tokens(data) == len(data))

@@ -1,4 +1,4 @@
-"""From a name to a resident model: find the file, check it, see that it fits, load it, understand its template."""
+"""From a name to a resident model: find the file, check it, see that it fits, load it, analyse its template."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .base import Sampling
 from .local import Identity, LocalModel
 from .settings import LoadSettings
 
-# GGUF key -> sampling setting: what the model's makers recommend (general.sampling.*), where the file says.
+# GGUF key -> sampling setting: the recommendations of the model's makers
 _RECOMMENDED = {
     "general.sampling.temp": "temperature",
     "general.sampling.top_k": "top_k",
@@ -35,7 +35,7 @@ _RECOMMENDED = {
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A model that is known to load and to fit; nothing of it is in memory yet."""
+    """A checked model with a plan for its memory; nothing is loaded yet."""
 
     file: ModelFile
     gguf: Gguf
@@ -44,15 +44,15 @@ class Prepared:
 
 
 def prepare(name: str | Path, progress: Progress = silent, **settings: Any) -> Prepared:
-    """Find (or fetch) and check a model's file, and plan its memory; this is what ``--dry-run`` shows.
+    """Find (or download) and check a model's file, and plan its memory; ``--dry-run`` shows the plan.
 
     Args:
-        name: catalogue name, path, hub ``repo:file``, or a model of another program's cache.
-        progress: told how the download is going.
+        name: catalogue name, path, hub ``repo:file``, or a model in another program's cache.
+        progress: receives the progress of the download.
         settings: the fields of :class:`LoadSettings`, e.g. ``ctx=8192, gpu_layers="auto", kv="q8_0"``.
 
     Raises OptionError, ModelNotFoundError, DownloadError, ModelFileError, UnsupportedModelError, MemoryFitError; EngineError
-    where llama.cpp or a GPU fails.
+    if llama.cpp or a GPU fails.
     """
     known = [f.name for f in fields(LoadSettings)]
     if unknown := [name for name in settings if name not in known]:
@@ -61,7 +61,7 @@ def prepare(name: str | Path, progress: Progress = silent, **settings: Any) -> P
 
 
 def prepare_as(chosen: LoadSettings, name: str | Path, progress: Progress = silent) -> Prepared:
-    """Do what :func:`prepare` does, with settings in one value."""
+    """Like :func:`prepare`, with the settings as one value."""
     file, gguf = _vetted(name, progress)
     if isinstance(chosen.ctx, int):
         check_context(gguf, chosen.ctx)
@@ -73,8 +73,8 @@ def prepare_as(chosen: LoadSettings, name: str | Path, progress: Progress = sile
 
 
 def _vetted(name: str | Path, progress: Progress) -> tuple[ModelFile, Gguf]:
-    """A model's file, and its header, read and checked. A file that is not the catalogue's, byte for byte, is loaded once by a
-    child process; the outcome is remembered."""
+    """A model's file and its checked header. A file that is not exactly the catalogue's is first loaded by a child process; the
+    outcome is remembered."""
     file = pull(name, progress)
     gguf = read_model(file.path)
     if not file.verified:
@@ -83,7 +83,7 @@ def _vetted(name: str | Path, progress: Progress) -> tuple[ModelFile, Gguf]:
 
 
 def _with_draft(planned: Plan, large: Gguf, name: str | Path, progress: Progress) -> Plan:
-    """Add a draft model: all of it on the GPU where all of the large one is, else on the CPU. It must fit into what is left."""
+    """Add a draft model: wholly on the GPU if the large model is, otherwise on the CPU. It must fit in the remaining memory."""
     file, gguf = _vetted(name, progress)
     config = planned.config
     layers = -1 if config.n_gpu_layers < 0 or config.n_gpu_layers > int(large.arch("block_count", 1)) else 0
@@ -102,29 +102,27 @@ def load_model(
     """Load a model into this process and keep it until ``close()``. ``name`` and ``settings`` are as for :func:`prepare`.
 
     Args:
-        alias: what to call it; the catalogue's or the file's name if empty.
-        progress: told how the download is going, in bytes.
-        loading: told how the load is going, from 0 to 1; returning False cancels it.
+        alias: the model's name; by default the catalogue's or the file's name.
+        progress: receives the progress of the download, in bytes.
+        loading: receives the progress of the load, from 0 to 1; returning False cancels it.
 
-    Raises what :func:`prepare` raises, and TemplateError where the model has no chat template that works.
+    Raises the errors of :func:`prepare`, and TemplateError if the model has no working chat template.
     """
     return open_prepared(prepare(name, progress, **settings), alias, loading)
 
 
 def open_prepared(prepared: Prepared, alias: str = "", loading: Callable[[float], bool | None] | None = None) -> LocalModel:
-    """Load what :func:`prepare` has found to fit."""
+    """Load a prepared model."""
     from llm_magics.chat.format import ChatFormat
 
     settings, file = prepared.settings, prepared.file
-    source = _template(prepared)  # before the weights: a template that cannot be read costs nothing then
+    source = _template(prepared)  # before the weights, so that an unreadable template fails at once
     engine = open_engine(prepared.plan.config, loading)
-    with ExitStack() as on_failure:  # an interrupt too must not leave weights behind that nobody can free
+    with ExitStack() as on_failure:  # even an interrupt must free the weights
         on_failure.callback(engine.close)
         if settings.context_shift and not engine.info.can_shift:
-            raise UnsupportedModelError(
-                f"{file.path.name} cannot shift its context: its memory cannot forget a part of the prompt.",
-                "Load it without context_shift.",
-            )
+            what = f"{file.path.name} cannot shift its context: its memory cannot forget a part of the prompt."
+            raise UnsupportedModelError(what, "Load it without context_shift.")
         format = ChatFormat.from_template(source, bos_token=engine.info.bos_text, eos_token=engine.info.eos_text)
         model = LocalModel(
             alias or file.name,
@@ -140,7 +138,7 @@ def open_prepared(prepared: Prepared, alias: str = "", loading: Callable[[float]
 
 
 def _telling(config: EngineConfig) -> dict[str, Any]:
-    """What a record says of how a model was loaded: settings that are not the usual ones, and no folder of this machine."""
+    """The settings of a model for a record: those that are not the default, without this machine's folders."""
     usual = {f.name: f.default for f in fields(EngineConfig)}
     here = ("path", "park_directory")
     told = {name: value for name, value in asdict(config).items() if value != usual[name] and name not in here}
@@ -148,14 +146,13 @@ def _telling(config: EngineConfig) -> dict[str, Any]:
 
 
 def _template(prepared: Prepared) -> str:
-    """The chat template's source: the user's file, or the GGUF's own."""
+    """The source of the chat template: the user's file, or the GGUF's own."""
     if (chosen := prepared.settings.template) is not None:
         try:
             return Path(chosen).expanduser().read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise OptionError(f"The chat template {chosen} cannot be read: {error}.") from error
-    source = prepared.gguf.metadata.get("tokenizer.chat_template", "")
-    name = prepared.file.path.name
+    source, name = prepared.gguf.metadata.get("tokenizer.chat_template", ""), prepared.file.path.name
     if not isinstance(source, str):
         raise ModelFileError(f"{name} has a chat template that is not text.", "Give one with --template FILE.")
     if not source.strip():
@@ -165,7 +162,7 @@ def _template(prepared: Prepared) -> str:
 
 
 def _recommended(gguf: Gguf, seed: int | None) -> Sampling:
-    """The makers' settings, where the file has numbers for them."""
+    """The makers' recommended settings, as far as the file has numbers for them."""
     given = {setting: gguf.metadata.get(key) for key, setting in _RECOMMENDED.items()}
     numbers: dict[str, Any] = {setting: value for setting, value in given.items() if isinstance(value, (int, float))}
     return Sampling(**numbers, seed=seed)

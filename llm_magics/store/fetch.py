@@ -1,4 +1,4 @@
-"""Bring a model onto this machine: from the first of its sources that works, verified, once, whoever else is at it."""
+"""Download a model from the first of its sources that works, verified, and by one process at a time."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .stores import models_dir
 
 
 def pull(name: str | Path, progress: Progress = silent) -> ModelFile:
-    """Return the model's file, downloading it first if it is not here. Whatever :func:`locate` finds is left as it is.
+    """Return the model's file, downloading it if :func:`locate` does not find it on this machine.
 
-    Sources are tried in the catalogue's order. Raises ModelNotFoundError for a name that nobody knows, DownloadError where
-    every source failed, saying why each did; what has arrived is kept, and the next pull goes on from there. Two processes
-    that pull the same model at once: the second waits, and finds it done.
+    Sources are tried in the catalogue's order. Raises ModelNotFoundError for an unknown name, and DownloadError with every
+    source's reason if all fail; the next pull continues the partial download. If two processes pull the same model, the second
+    one waits.
     """
     try:
         return locate(name)
@@ -44,7 +44,7 @@ def pull(name: str | Path, progress: Progress = silent) -> ModelFile:
 def _fetch(
     name: str, sources: tuple[Source, ...], directory: Path, file: str, progress: Progress, entry: CatalogEntry | None
 ) -> None:
-    """Put ``file`` (and the further parts of a split one) into ``directory``, from the first source that works."""
+    """Put ``file`` (all parts of a split one) into ``directory``, from the first source that works."""
     try:
         (directory / ".partial").mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -67,7 +67,7 @@ def _fetch(
 
 @contextmanager
 def _alone(path: Path, wait: Callable[[], None]) -> Iterator[None]:
-    """Hold a lock between processes; ``wait`` is told if somebody else holds it first."""
+    """Hold a lock between processes; ``wait`` is called if another process holds it."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(path)
@@ -83,16 +83,16 @@ def _alone(path: Path, wait: Callable[[], None]) -> Iterator[None]:
 
 
 def _from(source: Source, directory: Path, file: str, progress: Progress, entry: CatalogEntry | None) -> None:
-    """Fetch every part that is missing from one source, each verified before it gets its name."""
+    """Fetch every missing part from one source; each is verified before it gets its name."""
     for number, part in enumerate(split_names(file), 1):
         target, partial = directory / part, directory / ".partial" / part
         sha256 = entry.sha256 if entry and number == 1 else None
         if target.is_file() and (sha256 is None or sha256_of(target) == sha256):
-            continue  # verified before it got its name: an earlier pull's, or another process's
+            continue  # an earlier pull or another process has fetched and verified it
         if isinstance(source, HubFile):
             found = hub.download(replace(source, file=split_names(source.file)[number - 1]), partial, progress, sha256)
         elif entry is None or entry.sha256 is None or entry.size is None:
-            raise DownloadError(f"{source} has no sha256 in the catalogue, so what it gives could not be verified.")
+            raise DownloadError(f"{source} has no sha256 in the catalogue, so its file cannot be verified.")
         else:
             found = wheels.download(source, partial, progress, entry.size, entry.sha256)
         partial.replace(target)

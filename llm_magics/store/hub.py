@@ -1,7 +1,6 @@
-"""Fetch a file from the Hugging Face hub, resumable, and checked against the hash that the hub gives for it.
+"""Download a file from the Hugging Face hub, resumable, and checked against the hub's hash.
 
-``hf_hub_download`` keeps nothing of an interrupted download; so the file is fetched with the same library's ``http_get``, which
-goes on from where a partial file ends.
+``hf_hub_download`` discards an interrupted download; the same library's ``http_get``, which is used here, continues it.
 """
 
 from __future__ import annotations
@@ -22,13 +21,12 @@ from llm_magics.files import sha256_of
 from .catalog import HubFile, part_number
 from .progress import Progress, front_end_bar, need_disk
 
-# Seconds to wait for the hub to say what it has; one that cannot be reached must not keep us from the next source.
-_PATIENCE = 5.0
+_PATIENCE = 5.0  # seconds to wait for metadata, so that an unreachable hub does not delay the next source
 
 
 @dataclass(frozen=True, slots=True)
 class HubMetadata:
-    """What the hub says of one file: ``etag`` is its sha256 (large files) or its git blob hash (small ones)."""
+    """The hub's description of a file: ``etag`` is its sha256 (large files) or its git blob hash (small ones)."""
 
     url: str
     etag: str
@@ -37,7 +35,7 @@ class HubMetadata:
 
 
 def metadata(file: HubFile) -> HubMetadata:
-    """Ask the hub about a file. Raises DownloadError saying what stands in the way (gated, absent, unreachable)."""
+    """Ask the hub about a file. Raises DownloadError with the reason (gated, absent, unreachable)."""
     front_end_bar()  # huggingface_hub imports it
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # public, but missing in its __all__
@@ -46,23 +44,23 @@ def metadata(file: HubFile) -> HubMetadata:
         asked = hf_hub_url(file.repo, file.file, endpoint=os.environ.get("HF_ENDPOINT"))
         found = get_hf_file_metadata(asked, timeout=_PATIENCE)
     if found.etag is None or found.size is None:
-        raise DownloadError(f"The hub gives no hash or no size for {file}, so it could not be verified.")
+        raise DownloadError(f"The hub gives no hash or no size for {file}, so it cannot be verified.")
     headers = dict(build_hf_headers())
     if urlsplit(found.location).netloc != urlsplit(asked).netloc:
-        headers.pop("authorization", None)  # a signed address elsewhere: our token is none of its business
+        headers.pop("authorization", None)  # a signed URL on another host must not receive our token
     return HubMetadata(found.location, found.etag, found.size, headers)
 
 
 def download(file: HubFile, partial: Path, progress: Progress, sha256: str | None = None) -> str:
-    """Fetch ``file`` into ``partial``, going on where an earlier try ended; return its sha256.
+    """Fetch ``file`` into ``partial``, continuing an earlier try; return its sha256.
 
-    Raises DownloadError; what came so far is kept, unless it is not what the hub, or the caller's ``sha256``, promised.
+    Raises DownloadError; the part that arrived is kept, unless its hash is not the hub's or the caller's ``sha256``.
     """
     about = metadata(file)
     is_sha256 = re.fullmatch(r"[0-9a-f]{64}", about.etag) is not None
     if sha256 and is_sha256 and about.etag != sha256:
-        raise DownloadError(f"{file} on the hub is another file than the catalogue's: its sha256 is {about.etag[:12]}...")
-    half = partial.with_name(f"{partial.name}.{about.etag[:12]}")  # so that another version of the file begins anew
+        raise DownloadError(f"{file} on the hub is not the catalogue's file: its sha256 is {about.etag[:12]}...")
+    half = partial.with_name(f"{partial.name}.{about.etag[:12]}")  # another version of the file starts from the beginning
     have = half.stat().st_size if half.is_file() else 0
     if have > about.size:
         half.unlink()
@@ -73,16 +71,15 @@ def download(file: HubFile, partial: Path, progress: Progress, sha256: str | Non
     got = found if is_sha256 else _git_hash(half)
     if got != about.etag or found != (sha256 or found):
         half.unlink()
-        hashes = f"its hash is {got[:12]}..., not {about.etag[:12]}..."
-        raise DownloadError(f"{file} did not arrive as the hub promised it ({hashes}).")
+        raise DownloadError(f"{file} did not arrive intact: its hash is {got[:12]}..., not {about.etag[:12]}...")
     half.replace(partial)
     return found
 
 
 def resolve(file: HubFile) -> HubFile:
-    """Turn a quantisation into a file, e.g. ``Qwen/Qwen3-4B-GGUF:Q4_K_M``; a ``.gguf`` stays as it is.
+    """Turn a quantisation into a file, e.g. ``Qwen/Qwen3-4B-GGUF:Q4_K_M``; a ``.gguf`` file stays as it is.
 
-    Raises ModelNotFoundError listing what the repository has where not exactly one model fits.
+    Raises ModelNotFoundError, listing the repository's files, unless exactly one model fits.
     """
     if file.file.endswith(".gguf"):
         return file
@@ -110,10 +107,10 @@ def _get(file: HubFile, about: HubMetadata, partial: Path, have: int, progress: 
 
 
 def _bar(progress: Progress, what: str, have: int, total: int) -> type[Any]:
-    """A tqdm that shows nothing itself and tells ``progress`` instead."""
+    """A tqdm that reports to ``progress`` instead of showing a bar."""
     from tqdm import tqdm
 
-    class Bar(tqdm):  # type: ignore[type-arg]  # generic in its stub alone
+    class Bar(tqdm):  # type: ignore[type-arg]  # generic only in its stub
         done = have
 
         def __init__(self, *args: Any, **options: Any) -> None:
@@ -136,7 +133,7 @@ def _git_hash(path: Path) -> str:
 
 @contextmanager
 def _explaining(file: HubFile) -> Iterator[None]:
-    """Whichever HTTP library fails, and whatever it raises: the reason is told, so that the next source can be tried."""
+    """Turn any exception of any HTTP library into a DownloadError, so that the next source is tried."""
     try:
         yield
     except Exception as error:
@@ -151,11 +148,11 @@ def _explained(file: HubFile, error: Exception) -> DownloadError:
         advice = f"Accept its licence at {page}, then `hf auth login` or set HF_TOKEN."
         return DownloadError(f"{file.repo} is gated, and the hub did not accept a token of yours.", advice)
     if isinstance(error, errors.RepositoryNotFoundError):
-        advice = "Check the spelling; a private one wants a token (`hf auth login` or HF_TOKEN)."
-        return DownloadError(f"The hub knows no repository {file.repo}, or does not show it to you.", advice)
+        advice = "Check the spelling; a private repository needs a token (`hf auth login` or HF_TOKEN)."
+        return DownloadError(f"The hub has no repository {file.repo}, or does not show it to you.", advice)
     if isinstance(error, errors.EntryNotFoundError):
         return DownloadError(f"The hub's repository {file.repo} has no file {file.file}.", f"See {page}/tree/main.")
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return DownloadError("The hub is switched off (HF_HUB_OFFLINE is set).")
+        return DownloadError("Access to the hub is switched off (HF_HUB_OFFLINE is set).")
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return DownloadError(f"The hub did not serve {file} ({type(error).__name__}: {reason}).")

