@@ -168,5 +168,7 @@ class StreamParser:
 
     def _kept(self, events: list[ModelEvent]) -> list[ModelEvent]:
         self._events += events
-        self._named = self._named or any(isinstance(e, ToolCallStart) and not e.recovered for e in events)
+        for event in events:
+            if isinstance(event, ToolCallStart) and not event.recovered:
+                self._named = True
         return events
