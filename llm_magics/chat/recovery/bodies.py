@@ -1,21 +1,23 @@
-"""How a near miss spells its calls: each kind is written as a grammar and read out again here.
+"""How a near miss spells its calls: each kind is written as a grammar, and read back here.
 
-``opened`` grammars stop where nothing but a call is possible any more: at the first argument, and take anything behind it.
+``opened`` grammars end at the first argument, where the text can only be a call, and take any text behind it.
 """
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
+from llm_magics.chat.encodings.encoding import Around
 from llm_magics.chat.encodings.json import JsonArguments
+from llm_magics.chat.encodings.literal import LiteralArguments
 from llm_magics.chat.encodings.syntax import JsonCall, ToolSyntax
 from llm_magics.chat.grammar.text import GrammarWriter, quoted
 from llm_magics.chat.grammar.values import PYTHON, ValueWriter
+from llm_magics.chat.scan.reader import Reader
 from llm_magics.messages import ToolSpec
 from llm_magics.schema.nodes import properties_of
 from llm_magics.schema.normal import parameters
@@ -26,7 +28,7 @@ _ID_KEYS = ("id", "tool_call_id", "call_id", "index")
 
 @dataclass(frozen=True, slots=True)
 class FoundCall:
-    """One call read out of a near miss: the arguments as the model wrote them, and what was wrong with the wrapper."""
+    """One call of a near miss: its arguments as JSON, and what was wrong with its wrapper."""
 
     name: str
     arguments: str
@@ -35,7 +37,7 @@ class FoundCall:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What the rules of a near miss are written for: the template's syntax, how strictly, and into which grammar."""
+    """What a near miss's rules are written for: the template's syntax, how strictly, and into which grammar."""
 
     writer: GrammarWriter
     syntax: ToolSyntax
@@ -53,7 +55,7 @@ class Scope:
 
 
 class Body(Protocol):
-    """One way of spelling calls inside a wrapper."""
+    """One way to spell calls inside a wrapper."""
 
     @property
     def listed(self) -> bool:
@@ -69,7 +71,7 @@ class Body(Protocol):
         ...
 
     def take(self, found: re.Match[str], syntax: ToolSyntax, names: Sequence[str]) -> tuple[FoundCall | None, int]:
-        """Read the call that begins at a match of ``first``, if it is one, and where it ends. Raises ValueError."""
+        """Read the call that begins at a match of ``first``, if it is one, and where it ends. Raises ValueError, Malformed."""
         ...
 
 
@@ -80,11 +82,9 @@ def field_sets(syntax: ToolSyntax) -> list[JsonCall]:
     """The field names that a call may use: the template's own, then those of the OpenAI API and of Llama."""
     sets = [syntax.call] if isinstance(syntax.call, JsonCall) else []
     for arguments in ("arguments", "parameters"):
-        sets.append(JsonCall(arguments=(arguments,)))
         function = ((("type",), '"function"'),)
-        sets.append(JsonCall(("function", "name"), ("function", arguments), constants=function))
-    unique = {(f.name, f.arguments, f.constants): f for f in sets}
-    return list(unique.values())
+        sets += [JsonCall(arguments=(arguments,)), JsonCall(("function", "name"), ("function", arguments), constants=function)]
+    return list({(f.name, f.arguments, f.constants): f for f in sets}.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class Objects:
         return [w.rule(body + end, "o") for body in [*objects, f'"{{" {gap} {name} {gap} ":" {gap} {given}']]
 
     def _members(self, scope: Scope, fields: JsonCall, name: str, arguments: str) -> str:
-        """An object with name and arguments in either order, with constants and an id that models copy from elsewhere."""
+        """An object with name and arguments in either order, and the constants and ids that models add."""
         w, gap = scope.writer, scope.writer.gap
 
         def member(key: str) -> str:
@@ -116,7 +116,7 @@ class Objects:
         extra = f"({' | '.join(member(key) for key in _ID_KEYS)}) ({w.terminal('STRING')} | {w.terminal('INT')})"
         heads = "".join(f'{member(key)} "{{" {gap} ' for key in fields.name[:-1])
         start = f'"{{" {gap} {fixed} ({extra} {comma})? {heads}'
-        if scope.reading == "opened":  # with the arguments first, nothing says yet whose they are
+        if scope.reading == "opened":  # arguments that come first do not say yet whose they are
             return f"{start} {named} {comma} {given}"
         inner = f"({named} {comma} {given} | {given} {comma} {named})"
         ends = f'{gap} "}}" ' * len(fields.name[:-1])
@@ -131,15 +131,14 @@ class Objects:
             if name and arguments and json.loads(name) in names:
                 key = candidate.arguments[-1]
                 return FoundCall(json.loads(name), arguments, f", {key!r} for {expected!r}" if key != expected else ""), end
-        keyed = next((FoundCall(key, found.string[a:b], "") for key, (a, b) in members.items() if key in names), None)
-        return keyed, end
+        return next((FoundCall(key, found.string[a:b]) for key, (a, b) in members.items() if key in names), None), end
 
 
 _Members = dict[str, tuple[int, int]]
 
 
 def _at_path(text: str, members: _Members, path: Sequence[str]) -> str:
-    """The JSON text under a path of keys; empty where there is none."""
+    """The JSON text under a path of keys; empty if there is none."""
     start, end = members.get(path[0], (0, 0))
     if end == 0 or len(path) == 1:
         return text[start:end]
@@ -151,7 +150,7 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 
 
 def _members(text: str, at: int) -> tuple[_Members, int]:
-    """Where each member's value of the object at ``at`` stands, and where the object ends."""
+    """Where the value of each member of the object at ``at`` stands, and where the object ends."""
     members: _Members = {}
     at = _skip(text, at + 1)
     while text[at] != "}":
@@ -174,7 +173,7 @@ def _skip(text: str, at: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Keywords:
-    """Calls as Python writes them, e.g. ``f(a=1, b="x")``; names may be dotted, and constants JSON's."""
+    """Calls as Python writes them, e.g. ``f(a=1, b="x")``; names may be dotted, and constants may be JSON's."""
 
     listed: bool = True
 
@@ -195,38 +194,13 @@ class Keywords:
         return [f"{start} {body}"]
 
     def take(self, found: re.Match[str], syntax: ToolSyntax, names: Sequence[str]) -> tuple[FoundCall | None, int]:
-        end = _closed(found.string, found.end() - 1)
-        node = ast.parse(found.string[found.start() : end].strip(), mode="eval").body
-        if not isinstance(node, ast.Call) or node.args:
-            return None, end
-        arguments = {str(k.arg): _literal(k.value) for k in node.keywords}
-        return FoundCall(found.group()[:-1].strip(), json.dumps(arguments, ensure_ascii=False)), end
-
-
-_BRACKETS = re.compile(r"""[()\[\]{}]|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'""", re.S)
-
-
-def _closed(text: str, at: int) -> int:
-    """Where the bracket that opens at ``at`` is closed, or the text's end; brackets in strings are text."""
-    depth = 0
-    for found in _BRACKETS.finditer(text, at):
-        depth += (found.group() in "([{") - (found.group() in ")]}")
-        if depth == 0:
-            return found.end()
-    return len(text)
-
-
-class _Constants(ast.NodeTransformer):
-    """``true``, ``false`` and ``null`` as JSON has them, at any depth."""
-
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        words = {"true": True, "false": False, "null": None}
-        return ast.Constant(words[node.id]) if node.id in words else node
-
-
-def _literal(node: ast.expr) -> Any:
-    """A literal's value. Raises ValueError for what is none."""
-    return ast.literal_eval(_Constants().visit(node))
+        start, pieces, reader = found.end() - 1, list[str](), Reader()
+        reader.feed(found.string[start:])
+        reader.closed = True
+        for _ in LiteralArguments().read(reader, Around(), pieces.append):
+            pass
+        arguments = json.dumps(json.loads("".join(pieces)), ensure_ascii=False)
+        return FoundCall(found.group()[:-1].strip(), arguments), start + reader.at
 
 
 # --- a name, then JSON ------------------------------------------------------------------------------------------------------
@@ -234,7 +208,7 @@ def _literal(node: ast.expr) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A name, then a marker, then the arguments as JSON, e.g. ``f\\nInput: {"a": 1}`` where ``between`` is "Input:"."""
+    """A name, then a marker, then the arguments as JSON, e.g. ``f\\nInput: {"a": 1}`` if ``between`` is "Input:"."""
 
     between: str
     listed: bool = False

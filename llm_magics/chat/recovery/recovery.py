@@ -1,31 +1,30 @@
-"""Near misses: the right call in the wrong wrapper becomes a call, when nothing else makes sense of it.
+"""Near misses: the right call in the wrong wrapper becomes a call if it makes sense as nothing else.
 
-Small models know which tool to call and with what, and then put the call into a code fence because that is what they have seen
-most. :class:`Recovery` stands behind a parser and reads its *content* (never its reasoning):
+Small models know which tool to call and with what, but often write the call as a code fence, as in their training data.
+:class:`Recovery` stands behind a parser and reads its *content*, never its reasoning:
 
-1. **Hold back.** At the beginning of a line, text is held only while it is a prefix of some call in some wrong wrapper, by the
-   grammar of ``chat/recovery/wrappers.py``. The first character that fits no such call sets all of it free as text.
-2. **Arm.** Once the text can be nothing but a call (the tool's name and the place of the first argument stand there),
+1. **Hold back.** From the beginning of a line, text is held only while it is a prefix of some call in some wrong wrapper, by
+   the grammar of ``chat/recovery/wrappers.py``. The first character that fits no such call releases all of it as text.
+2. **Arm.** Once the text can only be a call (it has the tool's name and has reached the first argument),
    :attr:`Recovery.opened` gives the grammar that holds the rest to the tool's schema.
-3. **Judge.** A complete near miss becomes a call if its arguments are valid and, where the model's own probabilities are known,
-   if the model meant it (:data:`LEAST_LOGPROB`). Otherwise it stays text, and :attr:`Recovery.notes` says why. Only right
-   behind tool results, where small models write a call again for want of an answer, a near miss that the model did not mean is
-   a call all the same, but a :attr:`Recovery.doubted` one: nobody runs it, and the model is told so and asked for its answer.
-4. **Trust.** A recovered call runs by itself only if the whole message is calls and it stands verbatim neither in a tool result
-   nor in what the user said: a page that a tool has read must not be able to call tools through the model.
+3. **Judge.** A complete near miss becomes a call if its arguments are valid and, if the model's probabilities are known, the
+   model meant it (:data:`LEAST_LOGPROB`). Otherwise it stays text, and :attr:`Recovery.notes` says why. One exception: right
+   after tool results, small models repeat a call when they lack an answer. A near miss that the model did not mean is a
+   :attr:`Recovery.doubted` call there: it never runs, and the model is told so and asked for its answer.
+4. **Trust.** A recovered call runs without a question only if the whole message is calls and neither a tool result nor the
+   user said it verbatim: a page that a tool has read must not be able to call tools through the model.
 
-*Meaning it.* A model that is offered tools which do not fit the question often begins a fence all the same and then makes up
-arguments. It shows in the probability of the text: of calls that were due, small models are sure from the first character to
-the last; those that were not due are a chain of doubtful choices (fence or answer? which city?). What counts is the probability
-of the whole near miss at temperature 1, where a string counts at most :data:`STRING_CAP`, because a long text argument is
-improbable for its length alone.
+*Meaning it.* A model whose tools do not fit the question often begins a fence all the same and makes up arguments. The text's
+probability shows it: small models are sure of a wanted call from the first character to the last, while an unwanted one is a
+chain of doubtful choices (fence or answer? which city?). The measure is the probability of the whole near miss at temperature
+1. A string counts at most :data:`STRING_CAP`, because a long text argument is improbable for its length alone.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -38,22 +37,22 @@ from llm_magics.schema.validate import validate
 
 from .bodies import FoundCall, Reading
 from .units import Units
-from .wrappers import first_signs, near_miss_grammar, read_calls, wrappers
+from .wrappers import Wrapper, first_signs, near_miss_grammar, read_calls, wrappers
 
 LEAST_LOGPROB = -1.8
-"""A near miss less probable than e**-1.8, one in six, is not taken for a call.
+"""A near miss less probable than e**-1.8, one in six, is not a call.
 
-Where the shares balance for a model of half a billion parameters on BFCL v4, cases from 220 on: of the right calls 9 in 10 are
-more probable, of the calls that were not due 1 in 5 (``tests/bench/bfcl.py``).
+Measured with a model of half a billion parameters on BFCL v4, cases from 220 on (``tests/bench/bfcl.py``): 9 in 10 of the right
+calls are more probable, and 1 in 5 of the unwanted ones.
 """
 
 STRING_CAP = 1.0
-"""What one string may take from a near miss's log-probability."""
+"""The most that one string may take from a near miss's log-probability."""
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A near miss that can be nothing but a call: the grammar for the whole of it, and what is written already."""
+    """A near miss that can only be a call: the grammar for the whole of it, and its text so far."""
 
     grammar: str
     written: str
@@ -62,9 +61,9 @@ class Opened:
 class Recovery:
     """The parser's sink for plain content: text and calls come out.
 
-    ``said`` are the texts in which a trusted call must not occur: what tools and the user have said. ``number`` gives the
-    index and the id of the next call; the parser's own, where calls in the template's syntax may come as well.
-    ``after_results`` says that the last message is a tool's; ``doubted`` are the indices of the calls not meant.
+    ``said``: the texts of tools and user, in which a trusted call must not occur. ``after_results``: the last message is a
+    tool's. ``number`` gives the index and the id of the next call; replace it to number the template's own calls as well.
+    ``doubted``: the indices of the calls that the model did not mean.
     """
 
     def __init__(
@@ -87,39 +86,39 @@ class Recovery:
         self._said = [_squeezed(text) for text in said]
         self._parallel = parallel
         self._starts = first_signs(list(self._tools))
-        self._key = _Key(syntax, tuple(tools))
-        self._held = ""  # what may be a near miss, from the beginning of its line
-        self._complete = 0  # how much of it is a complete one
+        self._key = _Key.of(syntax, tuple(tools))
+        self._held = ""  # a possible near miss, from the beginning of its line
+        self._complete = 0  # the length of the complete near miss in it
         self._units = Units()  # the calls in it so far
         self._units_read = 0
         self._read: list[FoundCall] = []  # the calls in them
         self._matchers: tuple[Any, Any] | None = None
-        self._line = ""  # the line so far, where nothing is held
-        self._fence = False  # inside a code block that is none of ours
+        self._line = ""  # the line so far, while nothing is held
+        self._fence = False  # inside a code block that is not a call's
         self._text_seen = False  # something other than calls and white space came out
-        self._waiting: list[tuple[FoundCall, str, bool]] = []  # calls whose trust depends on what follows; if meant
+        self._waiting: list[tuple[FoundCall, str, bool]] = []  # calls whose trust depends on what follows; the model meant it
         self._scored: list[tuple[str, float | None]] = []  # the last tokens with their log-probabilities
 
     @property
     def curious(self) -> bool:
-        """Whether the next token's probability will matter: a near miss is under way, or could begin here."""
+        """Whether the next token's probability matters: a near miss has begun, or could begin here."""
         return bool(self._held) or not (self._line.strip() or self._fence)
 
     def observe(self, text: str, logprob: float | None) -> None:
-        """Take the text of a token and the model's log-probability of it, None where it had no choice, before its content."""
+        """Take a token's text and log-probability (None if the model had no choice), before its content is fed."""
         if not self._held:
             self._scored = self._scored[-2:]
         self._scored.append((text, logprob))
 
     def feed(self, text: str) -> list[ModelEvent]:
-        """Read more content. Text that is certain comes out at once; calls when it is clear what follows them."""
+        """Read more content. Certain text comes out at once; calls come out when it is clear what follows them."""
         events: list[ModelEvent] = []
         for line in text.splitlines(keepends=True):
             self._feed_line(line, events)
         return events
 
     def interrupt(self) -> list[ModelEvent]:
-        """Reasoning, or a call in the template's own syntax, comes next: what was held is as it is."""
+        """Reasoning, or a call in the template's own syntax, comes next: settle what is held."""
         return self._settle() + self._release(trusted=False)
 
     def finish(self, complete: bool = True) -> list[ModelEvent]:
@@ -167,16 +166,12 @@ class Recovery:
             self.opened = Opened(_texts(self._key, "strict", self._parallel), self._held)
 
     def _refused(self, rest: str) -> list[ModelEvent]:
-        """What was held goes on as no near miss does: settle it, and read the rest as what it is."""
+        """The next character fits no near miss: settle what is held, and read the rest again."""
         if self._complete:
             return [*self._settle(), *self.feed(rest)]
-        events: list[ModelEvent] = []
-        held = self._drop()
-        if not held:  # not even one character fits: this line is no call
-            self._pass(rest, events)
-            return events
-        self._pass_block(held, events)
-        return [*events, *self.feed(rest)]
+        held, events = self._drop(), list[ModelEvent]()
+        self._pass_block(held or rest, events)  # without a held character, this line cannot begin a call
+        return [*events, *self.feed(rest)] if held else events
 
     def _drop(self) -> str:
         held, self._held, self._complete, self._matchers, self.opened = self._held, "", 0, None, None
@@ -186,7 +181,7 @@ class Recovery:
     # --- calls without end --------------------------------------------------------------------------------------------------
 
     def written(self) -> list[ToolCall]:
-        """The complete calls that are held back so far, those of the near miss that is being written included."""
+        """The complete calls held back so far, including those of an unfinished near miss."""
         if len(self._units.spans) != self._units_read:
             self._units_read = len(self._units.spans)
             self._read = read_calls(self._held[: self._units.spans[-1][1]], self._syntax, list(self._tools))
@@ -195,17 +190,17 @@ class Recovery:
 
     @property
     def another_begun(self) -> bool:
-        """Whether behind those calls another one has begun."""
+        """Whether another call has begun after :meth:`written`."""
         return self._units.begun
 
     def stop(self) -> None:
-        """End the near miss behind its last complete call, although its wrapper is still open."""
+        """End the near miss after its last complete call, although its wrapper is still open."""
         if self._units.spans:
             self._complete = self._units.spans[-1][1]
             self._held = self._held[: self._complete]
 
     def _pass(self, text: str, events: list[ModelEvent]) -> None:
-        """Let text through, keeping track of lines and code blocks."""
+        """Let text through, and keep track of lines and code blocks."""
         if text.strip():
             self._text_seen = True
             events += self._release(trusted=False)
@@ -223,14 +218,14 @@ class Recovery:
     # --- judging ------------------------------------------------------------------------------------------------------------
 
     def _settle(self) -> list[ModelEvent]:
-        """Decide about what is held, now that it does not go on."""
+        """Decide what the held text is, now that it has ended."""
         complete, opened = self._complete, self.opened
         held = self._drop()
         near_miss, rest = held[:complete], held[complete:]
         calls = read_calls(near_miss, self._syntax, list(self._tools)) if near_miss else []
         reason = self._objection(calls)
         doubt = self._doubt(calls, near_miss) if calls and not reason else ""
-        self.notes += [note for note in (reason, doubt) if note]
+        self.notes += filter(None, (reason, doubt))
         events: list[ModelEvent] = []
         if calls and not reason and (self._after_results or not doubt):
             self._waiting += [(call, near_miss, not doubt) for call in calls]
@@ -243,7 +238,7 @@ class Recovery:
         return events
 
     def _objection(self, calls: Sequence[FoundCall]) -> str:
-        """Why this can be no call of the tools; empty where it can."""
+        """Why this cannot be a call of the tools; empty if it can."""
         for call in calls:
             try:
                 wrong = validate(json.loads(call.arguments), self._tools[call.name].parameters)
@@ -254,16 +249,16 @@ class Recovery:
         return ""
 
     def _doubt(self, calls: Sequence[FoundCall], text: str) -> str:
-        """Why the model did not mean these calls; empty where it did."""
+        """Why the model did not mean these calls; empty if it did."""
         logprob = self._logprob(text)
         if logprob is not None and self._after_results:
-            logprob /= len(set(calls))  # tools are in use already, and each of several calls is a choice of its own
+            logprob /= len(set(calls))  # tools are in use, and each of several calls is its own choice
         if logprob is not None and logprob < LEAST_LOGPROB:
             return f"not a call of {calls[0].name}: the model was not sure of it (log p = {logprob:.1f})"
         return ""
 
     def _logprob(self, text: str) -> float | None:
-        """The log-probability of the near miss, strings capped; None where the model's probabilities are not known."""
+        """The log-probability of the near miss, strings capped; None if the model's probabilities are not known."""
         written = "".join(piece for piece, _ in self._scored)
         start = written.rfind(text.strip())
         if not text.strip() or start < 0:
@@ -294,20 +289,19 @@ class Recovery:
             if not meant:
                 self.doubted.append(index)
             call = ToolCall(found.name, found.arguments, call_id, found.wrapper, safe)
-            events.append(ToolCallStart(index, call.id, call.name, call.recovered))
-            events.append(ToolCallDelta(index, call.arguments))
+            events += [ToolCallStart(index, call.id, call.name, call.recovered), ToolCallDelta(index, call.arguments)]
             events.append(ToolCallEnd(index, call))
         self._waiting.clear()
         return events
 
     def _quoted(self, call: FoundCall, text: str) -> bool:
-        """Does the call stand in what a tool or the user said, in this wrapper or with the same name and arguments?"""
+        """Whether a tool or the user said this call, in this wrapper or with the same name and arguments."""
         whole, arguments = _squeezed(text.strip("`")), _squeezed(call.arguments)
         return any(whole in said or (len(arguments) > 2 and arguments in said and call.name in said) for said in self._said)
 
 
 def quotable(messages: Sequence[Message]) -> list[str]:
-    """The texts of a conversation in which a trusted call must not stand: the user's and the tools'."""
+    """The texts in which a trusted call must not occur: the user's and the tools'."""
     return [m.text for m in messages if m.role in ("user", "tool")]
 
 
@@ -327,22 +321,21 @@ def _texts(key: _Key, reading: Reading, parallel: bool) -> str:
     return near_miss_grammar(key.syntax, key.tools, reading, parallel=parallel)
 
 
+@dataclass(frozen=True, slots=True)
 class _Key:
-    """Tools by their content, so that the same tools next turn are the same grammar; their schemas are dictionaries."""
+    """Tools by their content: their schemas are dictionaries, and the same tools in the next turn have the same grammar."""
 
-    def __init__(self, syntax: ToolSyntax, tools: tuple[ToolSpec, ...]) -> None:
-        self.syntax = syntax
-        self.tools = tools
-        text = json.dumps([[t.name, dict(t.parameters)] for t in tools], sort_keys=True, default=str)
-        self.known = (syntax, text, wrappers())
+    syntax: ToolSyntax
+    known: tuple[Wrapper, ...]
+    schemas: str
+    tools: tuple[ToolSpec, ...] = field(compare=False)
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and self.known == other.known
-
-    def __hash__(self) -> int:
-        return hash(self.known)
+    @classmethod
+    def of(cls, syntax: ToolSyntax, tools: tuple[ToolSpec, ...]) -> _Key:
+        schemas = json.dumps([[t.name, dict(t.parameters)] for t in tools], sort_keys=True, default=str)
+        return cls(syntax, wrappers(), schemas, tools)
 
 
 def _matchers(key: _Key) -> tuple[Any, Any]:
-    """A fresh matcher for "is it still a prefix of a near miss?", and the one for "can it be nothing else?"."""
+    """A fresh matcher for "is it still a prefix of a near miss?", and the shared one for "can it only be a call?"."""
     return _compiled(_texts(key, "any", True)).deep_copy(), _compiled(_texts(key, "opened", True))

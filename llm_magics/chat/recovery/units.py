@@ -1,7 +1,7 @@
-"""Counts the calls of a near miss while it is being written, one character at a time.
+"""Count the calls of a near miss while the model writes it, one character at a time.
 
-A call in any wrapper is one balanced stretch of brackets, e.g. ``{"name": "f", "arguments": {}}`` or ``f(a=1)``; fences, tags,
-commas and the brackets of an array stand around it. So depth and quotes suffice to see where one ends and the next begins.
+In any wrapper, a call is one balanced run of brackets, e.g. ``{"name": "f", "arguments": {}}`` or ``f(a=1)``, among fences,
+tags, commas and the brackets of an array. So depth and quotes are enough to see where one ends and the next begins.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ class Units:
         self._depth = 0
         self._quote = ""
         self._escaped = False
-        self._quotes = ""  # what quotes a string in this call: JSON has one sign, Python two
+        self._quotes = ""  # the quotes of a string in this call: JSON has one, Python two
 
     @property
     def begun(self) -> bool:
-        """Whether a call has begun that is not complete yet."""
+        """Whether a call has begun and is not complete."""
         return self._depth > 0
 
     def take(self, char: str) -> None:

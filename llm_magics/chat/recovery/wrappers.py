@@ -1,8 +1,8 @@
-"""The wrong wrappers that models put right calls into: one table, from which the grammar and the reader come.
+"""The wrong wrappers that models put right calls into: one table, for the grammar and for the reader.
 
-The grammar serves three ends: *is this text still a prefix of some call* (``any`` arguments), *can it be nothing else any
-more* (``opened``: up to the first argument, then whatever), and *what may follow* (``strict``: the schemas enforced). The
-notations are those that are understood anywhere: the JSON of the OpenAI API, the template's own field names, a keyword call.
+The grammar answers three questions: *is this text still a prefix of some call* (``any`` arguments), *can it only be a call*
+(``opened``: up to the first argument, then any text), and *what may follow* (``strict``: the schemas enforced). The notations
+are the JSON of the OpenAI API, the template's own field names, and a keyword call.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from dataclasses import dataclass, replace
 
 from llm_magics.chat.encodings.syntax import ToolSyntax
 from llm_magics.chat.grammar.text import MAX_CALLS, GrammarWriter, as_regex, inside_slashes
+from llm_magics.chat.scan.reader import Malformed
 from llm_magics.messages import ToolSpec
 
 from .bodies import Body, FoundCall, Keywords, Objects, Reading, Scope
 
 _OBJECTS, _KEYWORDS = Objects(), Keywords()
+_CALL_FENCE = "[A-Za-z_]{0,12}(?:tool|call|function)[A-Za-z_]{0,12}"  # e.g. tool_code
 _TAG = "[A-Za-z_|][A-Za-z0-9_|:.-]{0,40}>"
 
 
@@ -26,31 +28,28 @@ _TAG = "[A-Za-z_|][A-Za-z0-9_|:.-]{0,40}>"
 class Wrapper:
     """One wrong wrapper. ``more`` and ``end`` are regular expressions, in the dialect that Python and llguidance share.
 
-    ``own_end``: what closes it is the template's own closing marker. ``foreign``: it is only a near miss where the template's
-    own calls are not keyword calls.
+    ``own_end``: the template's own closing marker closes it. ``foreign``: it is a near miss only if the template's own calls
+    are not keyword calls.
     """
 
-    name: str  # what a recovered call says of it, e.g. "fenced JSON"
+    name: str  # its name in a recovered call, e.g. "fenced JSON"
     body: Body = _OBJECTS
     start: str = ""  # e.g. "```"
-    more: str = ""  # what completes the start, e.g. "[A-Za-z_]{0,20}"
+    more: str = ""  # the rest of the start, e.g. "[A-Za-z_]{0,20}"
     end: str = ""  # e.g. "```"
     must_end: bool = False
     own_end: bool = False
     foreign: bool = False
 
     def begins(self, names: Sequence[str]) -> str:
-        """A regular expression for the wrapper up to and with the beginning of its first call."""
+        """A regular expression for the wrapper up to its first call's beginning, included."""
         bracket = r"(?:\[\s*)?" if self.body.listed else ""
         return rf"{re.escape(self.start)}{self.more}\s*{bracket}{self.body.first(names)}"
 
 
 _wrappers: list[Wrapper] = [
     Wrapper("fenced JSON", start="```", more="[A-Za-z_]{0,20}", end="```", must_end=True),
-    # e.g. tool_code: such a fence holds no example of code
-    Wrapper(
-        "keyword call", _KEYWORDS, "```", "[A-Za-z_]{0,12}(?:tool|call|function)[A-Za-z_]{0,12}", end="```", must_end=True
-    ),
+    Wrapper("keyword call", _KEYWORDS, "```", _CALL_FENCE, "```", must_end=True),  # a fence of "python" is example code
     Wrapper("wrong tag", start="<", more=_TAG, end=f"</{_TAG}"),  # e.g. <tools>\n{"name": "f", "arguments": {}}\n</tools>
     Wrapper("missing opening tag", own_end=True),
     Wrapper("bare JSON"),  # e.g. {"name": "f", "parameters": {}}
@@ -59,18 +58,18 @@ _wrappers: list[Wrapper] = [
 
 
 def wrappers() -> tuple[Wrapper, ...]:
-    """The wrappers that are known, in the order in which they are tried."""
+    """The known wrappers, in the order in which they are tried."""
     return tuple(_wrappers)
 
 
 def register(wrapper: Wrapper) -> None:
-    """Add a wrapper; it is tried before those that are known."""
+    """Add a wrapper; it is tried first."""
     _wrappers.insert(0, wrapper)
 
 
 @contextmanager
 def registered(wrapper: Wrapper) -> Iterator[None]:
-    """Know a wrapper inside a ``with`` block."""
+    """Add a wrapper for the length of a ``with`` block."""
     register(wrapper)
     try:
         yield
@@ -79,7 +78,7 @@ def registered(wrapper: Wrapper) -> Iterator[None]:
 
 
 def near_miss_grammar(syntax: ToolSyntax, tools: Sequence[ToolSpec], reading: Reading, *, parallel: bool = True) -> str:
-    """Write the grammar of a message's end that is nothing but calls in a wrong wrapper."""
+    """Write the grammar of a message's end that consists of calls in a wrong wrapper."""
     w = GrammarWriter()
     scope = Scope(w, syntax, reading)
     known = [each for each in wrappers() if not (each.foreign and syntax.shape == "pythonic")]
@@ -117,7 +116,7 @@ def _calls(body: Body, scope: Scope, tools: Sequence[ToolSpec], parallel: bool) 
 
 
 def read_calls(text: str, syntax: ToolSyntax, names: Sequence[str]) -> list[FoundCall]:
-    """Read the calls out of a near miss, in order; what closes its wrapper may be still to come."""
+    """Read the calls of a near miss, in order; its wrapper may still be open."""
     body, closing = text.strip(), (syntax.call_end + syntax.section_end).strip()
     for wrapper in wrappers():
         ends = not wrapper.own_end or (closing and body.endswith(closing))
@@ -131,7 +130,7 @@ def _read(wrapper: Wrapper, text: str, syntax: ToolSyntax, names: Sequence[str])
     while found := begins.search(text, at):
         try:
             call, at = wrapper.body.take(found, syntax, names)
-        except (ValueError, SyntaxError, RecursionError):
+        except (ValueError, RecursionError, Malformed):
             return
         if call is not None:
             yield replace(call, wrapper=wrapper.name + call.wrapper)

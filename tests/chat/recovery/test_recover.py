@@ -107,6 +107,14 @@ def test_constants_of_json_are_read_at_any_depth_of_a_keyword_call(value: str) -
     assert json.loads(call.arguments) == {"a": json.loads(value.replace("'", '"'))}
 
 
+@pytest.mark.parametrize(("written", "value"), [(r'"\ud83d\ude00"', "😀"), (r"'(a)\1\d'", r"(a)\1\d")])
+def test_a_keyword_call_may_use_any_name_and_spells_strings_as_templates_do(written: str, value: str) -> None:
+    tool = ToolSpec("get-mail", "", {"type": "object", "properties": {"from": {}}})
+    recovery = Recovery([tool], HERMES)
+    (call,) = assemble([*recovery.feed(f"get-mail(from={written})"), *recovery.finish()]).tool_calls
+    assert (call.name, json.loads(call.arguments)) == ("get-mail", {"from": value})
+
+
 @pytest.mark.parametrize("text", TEXTS)
 def test_what_is_no_call_stays_text_to_the_letter(text: str) -> None:
     message, _ = read([text])
