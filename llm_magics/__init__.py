@@ -51,12 +51,12 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
 
 
 def _jupyter_labextension_paths() -> list[dict[str, str]]:
-    """Say where the JupyterLab extension's bundle is; asked by Jupyter's own build tools."""
+    """The place of the JupyterLab extension's bundle, for Jupyter's build tools."""
     return [{"src": "labextension", "dest": "llm-magics"}]
 
 
 def unload_ipython_extension(shell: InteractiveShell) -> None:
-    """Take the magics away again; called by ``%unload_ext`` and ``%reload_ext``. Loaded models stay resident."""
+    """Remove the magics; called by ``%unload_ext`` and ``%reload_ext``. Loaded models stay."""
     from llm_magics.kernel.magics.register import unload
 
     unload(shell)

@@ -1,4 +1,4 @@
-"""The one way to write JSON that hashes are taken over: keys sorted, no white space, characters as themselves, UTF-8."""
+"""JSON in one canonical form, to hash it: keys sorted, no white space, characters as themselves, UTF-8."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def canonical(value: Any) -> str:
-    """Write JSON-able data canonically; what is not JSON is written as its ``repr``."""
+    """Write a value in the canonical form; a part that is not JSON as its ``repr``."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=repr)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit status. An LLMMagicsError is printed as one sentence, without a traceback."""
+    """Run one command; return the exit status. An LLMMagicsError is printed without a traceback."""
     arguments = _parser().parse_args(argv)
     try:
         status = int(arguments.run(arguments))
@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         made.set_defaults(run=run)
         return made
 
-    pull = command(commands, "pull", "download a model into the cache and verify it, unless it is there", _pull)
+    pull = command(commands, "pull", "download a model into the cache and verify it, unless it is already there", _pull)
     pull.add_argument("name", nargs="*", help="a catalogue name, or a hub OWNER/REPO:FILE (or :QUANTISATION)")
     pull.add_argument("--list", action="store_true", help="print the catalogue")
     command(commands, "doctor", "show what is installed, the GPU, and what to type next", _doctor)
@@ -81,7 +81,7 @@ def _pull(arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def _bar() -> Iterator[Progress]:
-    """A progress bar on a terminal; elsewhere (CI logs) one line for each download."""
+    """Show a progress bar on a terminal, elsewhere (CI logs) one line for each download."""
     from tqdm import tqdm
 
     told = ""

@@ -1,7 +1,6 @@
 """The errors this package raises: each says whose fault it is and what to do next.
 
-``str(error)`` is one or two sentences: what went wrong, then the next action. ``error.next_action`` holds the second part on
-its own, so that a view may set it apart; ``error.action`` is one that can be run. Nothing here imports anything of the package.
+``str(error)`` is what went wrong, then the next action. This file imports nothing of the package.
 """
 
 from __future__ import annotations
@@ -11,23 +10,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """The one thing that mends an error: ``code`` to run in a cell of its own, ``label`` for a button that does so.
-
-    The cell that failed is to be run again afterwards.
-    """
+    """What fixes an error: ``code`` to run in a cell of its own, ``label`` of its button. The failed cell is then run again."""
 
     label: str
     code: str
 
 
 class LLMMagicsError(Exception):
-    """Base of every error raised on purpose by this package.
+    """Base of all errors that this package raises on purpose.
 
-    Args:
-        what: what went wrong, one sentence without the full stop's company of advice.
-        next_action: what the reader can do about it, one sentence; may be empty.
-
-    ``action`` is set where one line of code is all that it takes.
+    ``what`` is one sentence on what went wrong, ``next_action`` one on what the reader can do, or empty. ``action`` is set if
+    one line of code fixes it.
     """
 
     action: Action | None = None
@@ -42,19 +35,19 @@ class LLMMagicsError(Exception):
 
 
 class OptionError(LLMMagicsError):
-    """The user's magic line or call has an option that cannot be understood or met."""
+    """An option of a magic's line or of a call cannot be read or met."""
 
 
 class ModelError(LLMMagicsError):
-    """Something about a model: finding, reading, loading or running it."""
+    """A model cannot be found, read, loaded or run."""
 
 
 class ModelNotFoundError(ModelError):
-    """No catalogue entry, file or hub repository answers to that name."""
+    """No catalogue entry, file or hub repository has that name."""
 
 
 class ModelFileError(ModelError):
-    """The model's file is damaged, incomplete, or not a GGUF at all."""
+    """The model's file is damaged, incomplete, or not a GGUF."""
 
 
 class UnsupportedModelError(ModelError):
@@ -70,14 +63,11 @@ class MemoryFitError(ModelError):
 
 
 class NoModelError(ModelError):
-    """A model was needed and none is loaded."""
+    """No model is loaded."""
 
 
 class ContextFullError(ModelError):
-    """The prompt has more tokens than the context holds. Raised before any token is evaluated.
-
-    Attributes: ``n_prompt`` and ``n_ctx``, in tokens.
-    """
+    """The prompt has ``n_prompt`` tokens, more than the ``n_ctx`` of the context. Raised before any token is evaluated."""
 
     def __init__(self, what: str, next_action: str = "", *, n_prompt: int = 0, n_ctx: int = 0) -> None:
         super().__init__(what, next_action)
@@ -90,20 +80,20 @@ class EngineError(ModelError):
 
 
 class TemplateError(LLMMagicsError):
-    """A chat template cannot be parsed, was refused by the sandbox, or failed to render."""
+    """A chat template cannot be parsed or rendered, or the sandbox refused it."""
 
 
 class SchemaError(LLMMagicsError):
-    """A JSON schema cannot be understood or cannot be enforced."""
+    """A JSON schema cannot be read or enforced."""
 
 
 class ToolError(LLMMagicsError):
-    """A tool cannot be defined, found, or run as asked."""
+    """A tool cannot be defined, found or run."""
 
 
 class WireError(LLMMagicsError):
-    """JSON in the OpenAI form does not say what that form requires."""
+    """JSON in OpenAI's form lacks what that form requires."""
 
 
 class TranscriptError(LLMMagicsError):
-    """A saved transcript cannot be read back."""
+    """A saved transcript cannot be read."""

@@ -1,14 +1,13 @@
-"""What flows: the events of a model's answer, of a tool's run and of a whole turn; and the one fold over them.
+"""The events of a model's answer, of a tool's run and of a whole turn; and a fold over them.
 
-Three families. A *ModelEvent* comes from one model step, a *ToolEvent* from running one call, a *TurnEvent* frames them. A
-turn reads as the regular expression::
+There are three families: a *ModelEvent* comes from one model step, a *ToolEvent* from the run of one call, a *TurnEvent* from
+the turn around them. As a regular expression, a turn is::
 
     TurnStart ( PromptProgress* (TextDelta | ReasoningDelta | ToolCallStart ToolCallDelta* ToolCallEnd)* ModelEnd
                 ( ToolAsk? ToolStart ToolProgress* ToolEnd | ToolAsk? ToolEnd )* )* TurnEnd          with Notice anywhere
 
-Models and the wire format use :func:`assemble` to fold a step's events back into its Message (law 3: ``assemble(events) ==
-ModelEnd.message``, up to ``token_ids``). A session folds a whole turn into its trace (:mod:`.transcript`), which views draw.
-All events pickle.
+:func:`assemble` folds a step's events into its Message (law 3: ``assemble(events) == ModelEnd.message``, up to ``token_ids``).
+A session folds a whole turn into its trace (:mod:`.transcript`), which views draw. All events pickle.
 """
 
 from __future__ import annotations
@@ -24,11 +23,10 @@ from .messages import FinishReason, Message, ToolCall, ToolResult
 class Usage:
     """Token counts and times of one step, or of a whole turn when summed.
 
-    ``prompt_tokens`` is the prompt's length, of which ``cached_tokens`` were already in the KV cache and ``evaluated_tokens``
-    were computed (``prompt == cached + evaluated``). ``losses`` names each reason why less was cached than the conversation
-    would allow (e.g. "recovered call re-rendered"). Seconds are wall-clock, measured on the engine's side. Of
-    ``drafted_tokens`` that speculation guessed, ``accepted_tokens`` came true. ``left_out_turns`` are the oldest turns that the
-    model was not shown because the context was full.
+    Of ``prompt_tokens``, ``cached_tokens`` were in the KV cache and ``evaluated_tokens`` were computed. ``losses`` says why
+    less was cached than the conversation allows. Seconds are wall-clock, measured by the engine. Speculation guessed
+    ``drafted_tokens``; ``accepted_tokens`` of them were right. ``left_out_turns`` counts the oldest turns that the model was
+    not shown because the context was full.
     """
 
     prompt_tokens: int = 0
@@ -51,34 +49,27 @@ class Usage:
 
     @property
     def tokens_per_second(self) -> float:
-        """Decode speed; 0.0 where nothing was generated."""
+        """Decode speed; 0.0 if nothing was generated."""
         return self.completion_tokens / self.completion_seconds if self.completion_seconds > 0 else 0.0
 
     def __add__(self, other: Usage) -> Usage:
-        """Sum two steps of one turn: counts and seconds add, the context is the later one's, the first token the earlier's."""
+        """Add a later step of the same turn: counts and seconds add; the context is the later one's, the first token's time
+        the earlier one's."""
         return Usage(
-            self.prompt_tokens + other.prompt_tokens,
-            self.cached_tokens + other.cached_tokens,
-            self.evaluated_tokens + other.evaluated_tokens,
-            self.completion_tokens + other.completion_tokens,
-            self.prompt_seconds + other.prompt_seconds,
-            self.completion_seconds + other.completion_seconds,
+            self.prompt_tokens + other.prompt_tokens, self.cached_tokens + other.cached_tokens,
+            self.evaluated_tokens + other.evaluated_tokens, self.completion_tokens + other.completion_tokens,
+            self.prompt_seconds + other.prompt_seconds, self.completion_seconds + other.completion_seconds,
             self.time_to_first_token or other.time_to_first_token,
-            other.context_used or self.context_used,
-            other.context_size or self.context_size,
+            other.context_used or self.context_used, other.context_size or self.context_size,
             self.losses + tuple(x for x in other.losses if x not in self.losses),
-            self.drafted_tokens + other.drafted_tokens,
-            self.accepted_tokens + other.accepted_tokens,
+            self.drafted_tokens + other.drafted_tokens, self.accepted_tokens + other.accepted_tokens,
             max(self.left_out_turns, other.left_out_turns),
-        )
-
-
-# --- ModelEvent -------------------------------------------------------------------------------------------------------------
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class PromptProgress:
-    """The prompt is being evaluated: ``done`` of ``total`` tokens that were not cached."""
+    """``done`` of the prompt's ``total`` uncached tokens are evaluated."""
 
     done: int
     total: int
@@ -96,7 +87,7 @@ class ReasoningDelta:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallStart:
-    """A call has certainly begun; ``index`` counts the calls of this step from 0. ``recovered`` as in ToolCall."""
+    """A call has certainly begun. ``index`` counts the step's calls from 0; ``recovered`` is as in ToolCall."""
 
     index: int
     id: str
@@ -106,7 +97,7 @@ class ToolCallStart:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallDelta:
-    """More of the call's arguments, as JSON text; concatenated they are ``ToolCall.arguments``."""
+    """The next part of the call's arguments, as JSON text; all parts together are ``ToolCall.arguments``."""
 
     index: int
     text: str
@@ -114,7 +105,7 @@ class ToolCallDelta:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallEnd:
-    """The call is complete. A call without this event was cut off and must never run."""
+    """The call is complete. A call without this event was cut off, and must never run."""
 
     index: int
     call: ToolCall
@@ -122,13 +113,13 @@ class ToolCallEnd:
 
 @dataclass(frozen=True, slots=True)
 class ModelEnd:
-    """The step is over. ``notes`` explain the parser's decisions, e.g. why something was no call. ``doubted`` are the indices
-    of recovered calls that the model probably did not mean: they are never run. ``stopped`` says why the answer was ended
-    although the model would have gone on, e.g. "after 8 calls, ..."; empty if the model ended it.
+    """The step is over. ``notes`` explain the parser's decisions, e.g. why a text was not a call. ``doubted`` are the indices
+    of recovered calls that the model probably did not mean; they never run. ``stopped`` says why the answer was stopped, e.g.
+    "after 8 calls, ..."; empty if the model ended it.
 
-    Two JSON-able mappings say how the answer came about (:mod:`llm_magics.session.record` names their fields). ``record`` is
-    small and always saved: model, template, settings, hashes. ``recording`` is saved only where the turn is recorded: the
-    model's raw text, and where the request asks for it, what the prompt added.
+    :mod:`llm_magics.session.record` names the fields of two JSON-able mappings. ``record`` (model, template, settings, hashes)
+    is small and always saved. ``recording`` (the model's raw text; if the request asks for it, what the prompt added) is saved
+    only if the turn is recorded.
     """
 
     message: Message
@@ -143,12 +134,10 @@ class ModelEnd:
 
 ModelEvent: TypeAlias = PromptProgress | TextDelta | ReasoningDelta | ToolCallStart | ToolCallDelta | ToolCallEnd | ModelEnd
 
-# --- ToolEvent --------------------------------------------------------------------------------------------------------------
-
 
 @dataclass(frozen=True, slots=True)
 class ToolAsk:
-    """Somebody must decide whether this call may run. ``shown`` is exactly what would run; ``digest`` binds an answer to it."""
+    """A person decides whether this call may run. ``shown`` is exactly what would run; ``digest`` binds the answer to it."""
 
     index: int
     call: ToolCall
@@ -166,7 +155,7 @@ class ToolStart:
 
 @dataclass(frozen=True, slots=True)
 class ToolProgress:
-    """Something a running tool gave out: a line of text, or a MIME bundle (``data``)."""
+    """Output of a running tool: a line of text, or a MIME bundle (``data``)."""
 
     index: int
     text: str = ""
@@ -178,7 +167,7 @@ ToolState: TypeAlias = Literal["done", "failed", "refused", "interrupted"]
 
 @dataclass(frozen=True, slots=True)
 class ToolEnd:
-    """The call is over. ``result`` is what the model reads, ``outputs`` (MIME bundles) what the person reads."""
+    """The call is over. The model reads ``result``, the person ``outputs`` (MIME bundles)."""
 
     index: int
     result: ToolResult
@@ -190,12 +179,10 @@ class ToolEnd:
 
 ToolEvent: TypeAlias = ToolAsk | ToolStart | ToolProgress | ToolEnd
 
-# --- TurnEvent --------------------------------------------------------------------------------------------------------------
-
 
 @dataclass(frozen=True, slots=True)
 class TurnStart:
-    """``recorded`` says that the saved turn will hold what a replay needs."""
+    """``recorded``: the saved turn will hold what a replay needs."""
 
     turn: str
     thread: str
@@ -225,11 +212,8 @@ Event: TypeAlias = ModelEvent | ToolEvent | TurnEvent
 
 
 def assemble(events: Iterable[Event], finish_reason: FinishReason | None = None) -> Message:
-    """Fold one model step's events into its assistant Message (law 3).
-
-    Calls without a ToolCallEnd were cut off and are left out; ``finish_reason`` is used where no ModelEnd came. Tool and turn
-    events pass by unread.
-    """
+    """Fold one model step's events into its assistant Message (law 3), without calls that were cut off. ``finish_reason`` is
+    for a step without ModelEnd. Tool and turn events are ignored."""
     text: list[str] = []
     reasoning: list[str] = []
     calls: dict[int, ToolCall] = {}

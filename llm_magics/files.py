@@ -1,7 +1,7 @@
 """Remembers facts about files, so that no file is hashed or tried twice.
 
-A fact (a sha256, the outcome of a trial load) holds while path, size, modification time and inode stay the same. Facts live in
-one JSON file per path under :func:`cache_dir`. A cache that cannot be read or written is ignored: that costs only time.
+A fact (a sha256, the outcome of a trial load) holds while path, size, modification time and inode stay the same. The facts of
+each path are in one JSON file under :func:`cache_dir`. If it cannot be read or written, only time is lost.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _CHUNK = 1 << 22
 
 
 def cache_dir() -> Path:
-    """The directory of models and facts: ``$LLM_MAGICS_CACHE``, else the platform's cache directory. Not created here."""
+    """The directory of models and facts: ``$LLM_MAGICS_CACHE``, else the platform's cache directory. It may not exist."""
     if given := os.environ.get("LLM_MAGICS_CACHE"):
         return Path(given).expanduser()
     from platformdirs import user_cache_path
@@ -36,7 +36,7 @@ def recall(files: Sequence[Path]) -> dict[str, str]:
 
 
 def remember(files: Sequence[Path], **facts: str) -> None:
-    """Add facts about these files; facts about an earlier content are dropped."""
+    """Add facts about these files; drop facts about an earlier content."""
     with suppress(OSError):  # a read-only home: the fact is found again next time
         target = _fact_file(files)
         target.parent.mkdir(parents=True, exist_ok=True)

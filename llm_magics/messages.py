@@ -1,7 +1,4 @@
-"""What a conversation is made of: frozen values that know no IO, no storage and no display.
-
-The names are those of the OpenAI chat API where it has one. Everything here pickles.
-"""
+"""Messages, calls and tools as frozen values that pickle. Names are those of OpenAI's chat API, if it has one."""
 
 from __future__ import annotations
 
@@ -17,14 +14,12 @@ JsonSchema: TypeAlias = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class TextPart:
-    """A run of text inside a message's content."""
-
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class ImagePart:
-    """A picture inside a message's content; models without vision get its ``description``."""
+    """A picture; models without vision get its ``description``."""
 
     url: str
     description: str = ""
@@ -35,11 +30,11 @@ Part: TypeAlias = TextPart | ImagePart
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A request by the model to run one tool.
+    """The model's request to run one tool.
 
-    ``arguments`` is the JSON text that the model wrote (in tagged syntaxes: the JSON text that its tags spell), never
-    healed or re-serialised. ``recovered`` says which near miss it was read from, e.g. "fenced JSON"; empty for a call in the
-    template's own syntax. ``trusted`` is False for a recovered call that must not run without somebody's approval.
+    ``arguments`` is the JSON text as the model wrote it (in tagged syntaxes, the JSON that its tags mean), never repaired or
+    written again. ``recovered`` names the near miss that it was read from, e.g. "fenced JSON"; empty for a call in the
+    template's own syntax. A recovered call that is not ``trusted`` must not run without approval.
     """
 
     name: str
@@ -51,7 +46,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What one tool call gave, as the model will read it."""
+    """The result of one tool call, as the model reads it."""
 
     call_id: str
     name: str
@@ -61,7 +56,7 @@ class ToolResult:
 
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
-    """A tool as the model sees it: ``parameters`` is a JSON schema of type object."""
+    """A tool as the model sees it; ``parameters`` is a JSON schema of type object."""
 
     name: str
     description: str = ""
@@ -72,9 +67,9 @@ class ToolSpec:
 class Message:
     """One message of a conversation.
 
-    ``token_ids`` are the ids an assistant message was generated with, exactly as sampled, without the generation prompt and
-    without the end-of-turn token; empty for a message that nobody generated here. ``tool_call_id`` and ``name`` belong to
-    messages of role "tool" (which call they answer). ``is_error`` marks a tool message whose call failed.
+    ``token_ids`` are the sampled ids of an assistant message, without the generation prompt and the end-of-turn token; empty
+    for a message that was not generated here. In a message of role "tool", ``tool_call_id`` and ``name`` are those of the call
+    that it answers; ``is_error`` says that the call failed.
     """
 
     role: Role
@@ -89,27 +84,24 @@ class Message:
 
     @property
     def text(self) -> str:
-        """The content as plain text: pictures by their description."""
+        """The content as plain text, each picture as its description."""
         if isinstance(self.content, str):
             return self.content
         return "".join(p.text if isinstance(p, TextPart) else p.description for p in self.content)
 
 
 def system(text: str) -> Message:
-    """Make a system message."""
     return Message("system", text)
 
 
 def user(text: str) -> Message:
-    """Make a user message."""
     return Message("user", text)
 
 
 def assistant(text: str = "", *, reasoning: str = "", tool_calls: tuple[ToolCall, ...] = ()) -> Message:
-    """Make an assistant message."""
     return Message("assistant", text, reasoning=reasoning, tool_calls=tool_calls)
 
 
 def tool_message(result: ToolResult) -> Message:
-    """Make the tool message that carries a result back to the model."""
+    """The tool message that gives a result to the model."""
     return Message("tool", result.content, tool_call_id=result.call_id, name=result.name, is_error=result.is_error)

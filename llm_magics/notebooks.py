@@ -1,8 +1,8 @@
-"""Notebook files: the conversations that their outputs hold, and taking the records out of them.
+"""Notebook files: reads the conversations in their outputs, and removes the records from them.
 
-What is read here may come from anybody: a file is read whole and checked before anything is done. A new file is written beside
-the old one and put in its place in one step, so that a crash or a full disk leaves the old one. nbformat is not used: it
-brings what it reads up to date, and a strip may change nothing but our records.
+A file may come from anybody, so it is read whole and checked first. A new file is written beside the old one and replaces it in
+one step, so that a crash or a full disk leaves the old one. nbformat only writes: it would update what it reads, and a strip
+must change nothing but our records.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from .plural import counted
 from .transcript import MIME_TYPE, Transcript
 
 _FORMAT = 4
-_TRIES = 5  # on Windows a file that another program reads at this moment cannot be replaced
-_PAUSE = 0.2  # seconds between them
+_TRIES = 5  # on Windows, a file that another program reads at this moment cannot be replaced
+_PAUSE = 0.2  # seconds between two tries
 
 
 def read_notebook(path: Path) -> dict[str, Any]:
-    """Read a notebook of format 4 as it stands in its file; raises OptionError, saying what is wrong, for anything else."""
+    """Read a notebook of format 4 as it is in its file; raises OptionError that says what is wrong."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -40,9 +40,9 @@ def read_notebook(path: Path) -> dict[str, Any]:
         raise OptionError(f"{path} is not a notebook: it is not JSON ({error}).") from error
     version = data.get("nbformat") if isinstance(data, dict) else None
     if type(version) is not int:
-        raise OptionError(f"{path} is not a notebook: it does not say which notebook format it has.")
+        raise OptionError(f"{path} is not a notebook: it does not name its notebook format.")
     if version != _FORMAT:
-        hint = "Open it in Jupyter and save it: that converts it." if version < _FORMAT else "Update llm_magics."
+        hint = "Open it in Jupyter and save it, to convert it." if version < _FORMAT else "Update llm_magics."
         raise OptionError(f"{path} has notebook format {version}; llm_magics reads format {_FORMAT}.", hint)
     cells = data.get("cells")
     if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
@@ -51,7 +51,7 @@ def read_notebook(path: Path) -> dict[str, Any]:
 
 
 def transcript_holders(notebook: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], str, bool]]:
-    """Where a notebook's outputs hold transcripts: an object, its key, and whether the conversation goes on with this one."""
+    """The transcripts in a notebook's outputs: an object, its key there, and whether the conversation continues with it."""
     outputs = (output for cell in notebook["cells"] for output in _listed(cell.get("outputs")))
     for data in (output.get("data") for output in outputs if isinstance(output, dict)):
         if not isinstance(data, dict):
@@ -70,20 +70,17 @@ def _listed(value: Any) -> list[Any]:
 
 
 def saved_transcripts(notebook: Mapping[str, Any]) -> list[Transcript]:
-    """A notebook's transcripts in the order of its cells; those that were asked aside, or that failed before anything was said,
-    are no part of a conversation."""
+    """The transcripts of a notebook's conversations, in the order of its cells: without those that were asked aside, or that
+    failed before the model said anything."""
     holders = [(holder, key) for holder, key, chosen in transcript_holders(notebook) if chosen]
     traces = [Transcript.from_json(resolved(holder[key], holder.get("text/html"))) for holder, key in holders]
     silent = [trace.state == "error" and len(trace.messages()) < 2 for trace in traces]
     return [trace for trace, failed in zip(traces, silent, strict=True) if not failed and not trace.settings.get("aside")]
 
 
-# --- strip --------------------------------------------------------------------------------------------------------------------
-
-
 @dataclass(slots=True)
 class Stripped:
-    """What was taken out of a notebook: records of ``turns``, ``steps`` of them, and transcripts that could not be read."""
+    """What was removed from a notebook: the records of so many ``turns`` and ``steps``, and ``unreadable`` transcripts."""
 
     name: str
     turns: int = 0
@@ -99,14 +96,14 @@ class Stripped:
         parts += [f"hashes and notes of {counted(self.steps, 'step')}"] if self.steps else []
         parts += [f"what --record kept of {counted(self.recorded, 'turn')}"] if self.recorded else []
         parts += [f"{counted(self.unreadable, 'record')} that cannot be read"] if self.unreadable else []
-        taken = f"Took out of {self.name}: {', '.join(parts)} ({self.n_bytes:,} bytes)."
+        taken = f"Removed from {self.name}: {', '.join(parts)} ({self.n_bytes:,} bytes)."
         return f"{taken} Cells, answers and tool rows stay. If the notebook is open, reload it from disk before you save it."
 
 
 def strip(path: Path) -> Stripped:
-    """Take the records out of a notebook's file; what the reader sees stays. Raises OptionError; the file is then as it was.
+    """Remove the records from a notebook's file; all that the reader sees stays. After an OptionError, the file is as before.
 
-    The file is written only if there is something to take out.
+    The file is written only if it holds a record.
     """
     import nbformat
 
@@ -129,7 +126,7 @@ def _strip_one(holder: dict[str, Any], key: str, found: Stripped) -> None:
     try:
         trace = Transcript.from_json(holder[key])
     except TranscriptError:
-        del holder[key]  # what cannot be read may hold anything
+        del holder[key]  # an unreadable record may hold anything
         found.unreadable += 1
         return
     if holder[key].get("prompt") or holder[key].keys() & {"settings", "steps"}:
@@ -140,7 +137,7 @@ def _strip_one(holder: dict[str, Any], key: str, found: Stripped) -> None:
 
 
 def _check(notebook: dict[str, Any], path: Path) -> None:
-    """Raise OptionError unless the notebook is valid: what is not cannot be written again as it was."""
+    """Raise OptionError unless the notebook is valid: an invalid one cannot be written again unchanged."""
     from jsonschema.exceptions import best_match
     from nbformat.validator import iter_validate
 
@@ -151,7 +148,7 @@ def _check(notebook: dict[str, Any], path: Path) -> None:
         place = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in error.absolute_path).lstrip(".")
         said = error.message if len(error.message) < 200 else f"…{error.message[-150:]}"
         what = f"{path} is not a valid notebook: {place or 'its top level'}: {said}."
-        raise OptionError(what, "Open it in Jupyter and save it, then strip it again.")
+        raise OptionError(what, "Open the notebook in Jupyter and save it, then strip it again.")
 
 
 def _stat(path: Path) -> os.stat_result:
@@ -165,7 +162,7 @@ def _stat(path: Path) -> os.stat_result:
 
 
 def _replace(path: Path, content: bytes, before: os.stat_result) -> None:
-    """Put ``content`` in the place of the file, in one step, with its permissions."""
+    """Replace the file in one step; its permissions stay."""
     temporary = ""
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False) as file:
@@ -179,12 +176,12 @@ def _replace(path: Path, content: bytes, before: os.stat_result) -> None:
                 os.chown(temporary, before.st_uid, before.st_gid)
         now = path.stat()
         if (now.st_mtime_ns, now.st_size) != (before.st_mtime_ns, before.st_size):
-            raise OptionError(f"{path} was written by another program at this moment.", "Strip it again.")
+            raise OptionError(f"Another program has just written {path}.", "Strip it again.")
         _put(temporary, path)
         temporary = ""
     except OSError as error:
-        what = f"{path} cannot be replaced: {error.strerror or error}. It is as it was."
-        raise OptionError(what, "Close other programs that have it open; its folder must be writable.") from error
+        what = f"{path} cannot be replaced: {error.strerror or error}. It is unchanged."
+        raise OptionError(what, "Close other programs that have it open, and check that its folder is writable.") from error
     finally:
         if temporary:
             with suppress(OSError):
@@ -192,7 +189,7 @@ def _replace(path: Path, content: bytes, before: os.stat_result) -> None:
 
 
 def _put(temporary: str, path: Path) -> None:
-    """Rename over the file; where another program holds it for a moment (Windows), try again."""
+    """Rename over the file; try again if another program holds it for a moment (Windows)."""
     for attempt in range(1, _TRIES + 1):
         try:
             os.replace(temporary, path)

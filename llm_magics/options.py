@@ -21,18 +21,16 @@ class Option:
     """One option, or, without ``names``, a positional word, e.g. the model's name of ``%load_model``.
 
     Args:
-        names: its spellings, the main one first, e.g. ``("--ctx", "--ctx-size")``.
+        names: its spellings, the main one first, e.g. ``("--ctx", "--ctx-size")``; ``old`` ones still work, with a notice.
         read: turns the word into a value, or raises ValueError with what is expected. ``as_typed`` keeps the difference between
             typed and filled-in text; a plain ``str`` does not.
         metavar: the value's name in the help; empty for a flag, which sets ``True``.
-        choices: the allowed values; empty allows all.
-        free: a word that leaves the choice to llm_magics: "auto".
+        choices: the allowed values; empty allows all. ``free`` is a word that leaves the choice to llm_magics: "auto".
         complete: the kind of names that Tab offers, e.g. "models"; ``after``: only behind these first words, if given.
         many: may be given more than once, for a tuple.
         varies: ``%%compare`` takes several values; ``alone``: ``%%compare`` does not take the option.
-        old: spellings that still work, with a notice, but are not shown.
-        config: the fields of EngineConfig or TurnSettings that the option sets, separated by blanks.
-        unit: the factor from the value to ``config``, e.g. 2**20 for MiB.
+        config: the fields of EngineConfig or TurnSettings that the option sets, separated by blanks; ``unit`` is the factor
+            from the value to them, e.g. 2**20 for MiB.
         trait: the help of the trait ``default_...`` of ``c.LLMMagics``, if there is one.
     """
 
@@ -90,7 +88,7 @@ class Option:
 def option(
     default: Any, names: str, help: str, read: Callable[[str], Any] = str, metavar: str = "", *, old: str = "", **columns: Any
 ) -> Any:
-    """Make a field that is an option; ``names`` and ``old`` are separated by blanks. For ``columns`` see Option."""
+    """Make a field that is an option; blanks separate ``names`` and ``old``. For ``columns`` see Option."""
     said = Option(names=tuple(names.split()), help=help, read=read, metavar=metavar, old=tuple(old.split()), **columns)
     metadata = {_KEY: said}
     return field(default_factory=dict, metadata=metadata) if default is dict else field(default=default, metadata=metadata)
@@ -128,7 +126,7 @@ def near(word: str, known: Iterable[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A reader of numbers between two bounds."""
+    """Reads a number between two bounds."""
 
     least: float
     most: float = float("inf")
@@ -157,7 +155,7 @@ def whole(least: float, most: float = float("inf")) -> Number:
 
 
 def as_typed(word: str) -> str:
-    """Keep the word, also as a Filled: for values that may name a file or a variable only if they were typed."""
+    """Keep the word, also a Filled one: for values that may name a file or a variable only if they were typed."""
     return word
 
 

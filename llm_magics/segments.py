@@ -1,7 +1,5 @@
-"""What a turn is drawn from: its runs of text and reasoning, its tool calls, its notices, as values and as JSON.
-
-The JSON of each is described at the head of :mod:`llm_magics.transcript`.
-"""
+"""The segments of a turn (runs of text and reasoning, tool calls, notices) as values, and as the JSON that the head of
+:mod:`llm_magics.transcript` describes."""
 
 from __future__ import annotations
 
@@ -39,7 +37,7 @@ class NoticeSegment:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What somebody was asked to approve: ``shown`` is exactly what would run, ``digest`` binds the answer to it."""
+    """A question for approval: ``shown`` is exactly what would run, ``digest`` binds the answer to it."""
 
     shown: str
     digest: str
@@ -48,11 +46,8 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class ToolSegment:
-    """One tool call from its first character to its result.
-
-    ``printed`` is the text of the tool's progress, ``outputs`` are MIME bundles for the person, ``result`` is what the model
-    reads (None until there is one).
-    """
+    """One tool call from its first character to its result. ``printed`` is the text of the tool's progress. The model reads
+    ``result`` (None until there is one), the person ``outputs`` (MIME bundles)."""
 
     index: int
     name: str
@@ -73,7 +68,7 @@ class ToolSegment:
 
     @property
     def complete(self) -> bool:
-        """Whether the model finished writing the call."""
+        """Whether the model has written the whole call."""
         return self.state not in ("writing", "cut")
 
     @property
@@ -86,7 +81,7 @@ Segment: TypeAlias = TextSegment | ReasoningSegment | NoticeSegment | ToolSegmen
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One finished model step; its words and calls are the segments with its number. The fields are those of ModelEnd."""
+    """One finished model step, with the fields of ModelEnd; its text and calls are the segments with its number."""
 
     finish_reason: FinishReason
     usage: Usage = field(default_factory=Usage)
@@ -98,20 +93,15 @@ class Step:
     stopped: str = ""
 
 
-# --- JSON ---------------------------------------------------------------------------------------------------------------------
-
 _KINDS: dict[str, type[Segment]] = {
-    "text": TextSegment,
-    "reasoning": ReasoningSegment,
-    "notice": NoticeSegment,
-    "tool": ToolSegment,
-}
+    "text": TextSegment, "reasoning": ReasoningSegment, "notice": NoticeSegment, "tool": ToolSegment
+}  # fmt: skip
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 T = TypeVar("T")
 
 
 def listed(value: Any) -> Any:
-    """Copy JSON-able data with tuples as lists, as they come back from JSON."""
+    """Copy JSON-able data, with lists in place of tuples, as JSON returns them."""
     if isinstance(value, Mapping):
         return {key: listed(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -154,7 +144,7 @@ def segment_from_json(data: Any) -> Segment:
 
 
 def step_to_json(step: Step, recorded: bool) -> dict[str, Any]:
-    """Encode a step; what only a replay needs is left out unless its turn is recorded."""
+    """Encode a step; without the parts that only a replay needs, unless its turn is ``recorded``."""
     data = asdict(step)
     if not recorded:
         del data["token_ids"], data["recording"]
@@ -174,12 +164,12 @@ def step_from_json(data: Any) -> Step:
     )
 
 
-# What a step of version 1 recorded that version 2 keeps only in turns that are recorded.
+# The parts of a version 1 record that version 2 keeps only in recorded turns.
 _HEAVY = ("prompt", "prompt_token_ids", "token_ids", "text", "logprobs", "tools", "response_schema")
 
 
 def step_from_json_1(data: Any) -> Step:
-    """Read a step of version 1. Its prompt holds all of the conversation again and is left out; its raw text stays."""
+    """Read a step of version 1 without its prompt, which repeats the whole conversation; its raw text stays."""
     step = step_from_json(data)
     record = {key: value for key, value in step.record.items() if key not in _HEAVY}
     recording = {key: step.record[key] for key in ("text", "logprobs") if key in step.record}
@@ -202,7 +192,7 @@ def usage_from_json(data: Mapping[str, Any]) -> Usage:
 
 
 def take(data: Any, key: str, kind: type[T] | tuple[type, ...], default: Any = ...) -> T:
-    """Read one typed value; ``default`` stands in for a missing key, never for a wrong type."""
+    """Read one typed value; ``default`` replaces a missing key, never a value of the wrong type."""
     value = data.get(key, default) if isinstance(data, Mapping) else ...
     if value is ... or not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise TranscriptError(f"A saved transcript is damaged: {key!r} is missing or of the wrong type.")

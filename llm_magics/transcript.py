@@ -1,8 +1,8 @@
-"""What one turn has come to so far: a pure fold of events into segments, and its saved form.
+"""One turn so far: a pure fold of events into segments, and its saved form.
 
-Theory of operation: :meth:`Transcript.fold` takes one event and gives a new Transcript. Deltas extend the last segment of their
-kind, so a Transcript does not depend on how the text was cut into deltas. Views draw segments; ``messages()`` reads the turn's
-messages back off them, so the answer is stored once.
+Theory of operation: :meth:`Transcript.fold` takes one event and returns a new Transcript. A delta extends the last segment of
+its kind, so a Transcript does not depend on how the text was cut into deltas. Views draw segments; ``messages()`` makes the
+turn's messages from them, so the answer is stored once.
 
 **Saved form.** MIME type ``application/vnd.llm-magics.transcript+json``, one JSON object::
 
@@ -26,18 +26,17 @@ messages back off them, so the answer is stored once.
      "steps": [{"finish_reason": "stop", "usage": {...}, "notes": [], "doubted": [], "stopped": "",
                 "record": {...}, "token_ids": [...], "recording": {...}}]}
 
-Segments stand in the order in which they began. ``step`` counts the model steps of the turn from 0. A tool segment is "writing"
-until its call is complete, "ready" until it runs, and "cut" when the step ended before the call did. ``progress`` is there
-only while a prompt is being evaluated. ``steps`` holds one object per finished model step; its ``record`` says what the step
-was asked with (:mod:`llm_magics.session.record`). ``token_ids`` and ``recording`` are there only if ``recorded`` is true
-(``--record``): they are what a replay needs beyond the messages. No turn repeats what an earlier turn holds, so a notebook
-grows linearly: even a picture may be a pointer to the HTML beside it (:mod:`llm_magics.views.pictures`).
-``to_json(record=False)``, the form of snapshots while a turn runs and of notebooks after ``%llm strip``, leaves
-out ``settings`` and ``steps``. Readers ignore keys that they do not know and refuse a version that they do not know.
+Segments are in the order in which they began. ``step`` counts the turn's model steps from 0. A tool segment is "writing" until
+its call is complete, "ready" until it runs, and "cut" if the step ended before the call did. ``progress`` is there only while a
+prompt is evaluated. ``steps`` has one object for each finished step; its ``record`` says with which settings the step was asked
+(:mod:`llm_magics.session.record`). ``token_ids`` and ``recording``, which a replay needs beside the messages, are there only if
+``recorded`` is true (``--record``). No turn repeats an earlier turn's data, so a notebook grows linearly: even a picture may
+be a pointer to the HTML beside it (:mod:`llm_magics.views.pictures`). ``to_json(record=False)``, the form of snapshots of a
+running turn and of notebooks after ``%llm strip``, leaves out ``settings`` and ``steps``. Unknown keys are ignored, unknown
+versions refused.
 
-**Version 1** had no ``recorded`` and no ``recording``. Each step's ``record`` held the whole prompt, as text and as token ids,
-and the tools' schemas. A turn of version 1 is read as one that is not recorded: its prompts are left out, and the token ids of
-its answers are kept in memory.
+**Version 1** had neither ``recorded`` nor ``recording``; each step's ``record`` held the whole prompt, as text and token ids,
+and the tools' schemas. Such a turn is read as not recorded: without its prompts, with its answers' token ids in memory.
 """
 
 from __future__ import annotations
@@ -80,10 +79,8 @@ INTERRUPTED_RESULT = "interrupted: this call did not finish"
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """One turn as a value. ``settings`` is the kernel's to fill; everything else comes from the events.
-
-    In memory the steps always have their token ids and the model's raw text. They are saved where the turn is ``recorded``.
-    """
+    """One turn as a value. The kernel fills ``settings``; the rest comes from the events. In memory, steps always have their
+    token ids and the model's raw text; they are saved if the turn is ``recorded``."""
 
     turn: str = ""
     thread: str = ""
@@ -100,11 +97,10 @@ class Transcript:
 
     @classmethod
     def of(cls, flow: Iterable[Event]) -> Transcript:
-        """Fold all of these events."""
         return functools.reduce(cls.fold, flow, cls())
 
     def fold(self, event: Event) -> Transcript:
-        """Take one event; cost is that of copying the segment it touches."""
+        """Take one event, at the cost of a copy of the segment that it changes."""
         match event:
             case events.TextDelta(text):
                 return self._said(TextSegment, text)
@@ -124,14 +120,14 @@ class Transcript:
                 return _fold_tool(self, event)
 
     def finish(self, reason: FinishReason) -> Transcript:
-        """Close a turn whose TurnEnd never came, e.g. because the interrupt hit the view; a closed one stays as it is."""
+        """Close a turn whose TurnEnd never came, e.g. because the interrupt hit the view; a closed turn stays as it is."""
         if self.state != "running":
             return self
         return replace(self._close_calls(), state=reason, progress=None)
 
     @property
     def text(self) -> str:
-        """The answer: the text of the last step that wrote any."""
+        """The answer: the text of the last step with text."""
         texts = [s for s in self.segments if isinstance(s, TextSegment)]
         return "".join(s.text for s in texts if s.step == texts[-1].step) if texts else ""
 
@@ -140,7 +136,7 @@ class Transcript:
         return tuple(s for s in self.segments if isinstance(s, ToolSegment))
 
     def messages(self) -> tuple[Message, ...]:
-        """The turn's messages, every call answered exactly once (law 5): a call with no result counts as interrupted."""
+        """The turn's messages, each call answered exactly once (law 5); a call without a result counts as interrupted."""
         found = [user(self.prompt)]
         last = max((s.step for s in self.segments), default=-1)
         for number in range(max(last + 1, len(self.steps))):
@@ -164,7 +160,7 @@ class Transcript:
         return [answer, *(_result_message(s) for s in sorted(calls, key=lambda s: s.index))]
 
     def to_json(self, record: bool = True) -> dict[str, Any]:
-        """Encode as the module's docstring says; ``record`` False leaves out ``settings`` and ``steps``."""
+        """Encode as the head of this file says; ``record`` False leaves out ``settings`` and ``steps``."""
         data: dict[str, Any] = {
             "version": VERSION,
             "turn": self.turn,
@@ -185,7 +181,7 @@ class Transcript:
 
     @classmethod
     def from_json(cls, data: Any) -> Transcript:
-        """Decode a saved transcript of any version; raises TranscriptError, saying where, for anything that is not one."""
+        """Decode a saved transcript of any version; raises TranscriptError that says where it is damaged."""
         read_step = _STEPS[_version(data)]
         progress = data.get("progress")
         return cls(
@@ -200,8 +196,6 @@ class Transcript:
             recorded=take(data, "recorded", bool, False),
         )
 
-    # --- folding --------------------------------------------------------------------------------------------------------
-
     def _with(self, segment: Segment) -> Transcript:
         return replace(self, segments=(*self.segments, segment))
 
@@ -209,7 +203,7 @@ class Transcript:
         return replace(self, segments=(*self.segments[:at], segment, *self.segments[at + 1 :]))
 
     def _said(self, kind: type[TextSegment] | type[ReasoningSegment], text: str) -> Transcript:
-        """Extend the step's running segment of this kind; a notice in between must not cut a code block in two."""
+        """Extend the step's last segment of this kind, even behind a notice, which must not cut a code block in two."""
         if not text:
             return self
         step = len(self.steps)
@@ -224,24 +218,20 @@ class Transcript:
         return transcript._with(kind(text, step))
 
     def _end_step(self, end: events.ModelEnd) -> Transcript:
-        step = Step(
-            end.finish_reason, end.usage, end.message.token_ids, end.notes, end.record, end.recording, end.doubted, end.stopped
-        )
+        ids = end.message.token_ids
+        step = Step(end.finish_reason, end.usage, ids, end.notes, end.record, end.recording, end.doubted, end.stopped)
         closed = self._close_calls(unwritten_only=True)
         return replace(closed, steps=(*self.steps, step), usage=self.usage + end.usage, progress=None)
 
     def _close_calls(self, unwritten_only: bool = False) -> Transcript:
-        """Say what becomes of calls that nothing will finish any more."""
+        """Set the final state of calls that will not be finished."""
         closed: dict[str, ToolStatus] = {"writing": "cut"}
         if not unwritten_only:
             closed |= {"ready": "interrupted", "asking": "interrupted", "running": "interrupted"}
-        return replace(
-            self,
-            segments=tuple(
-                replace(s, state=closed[s.state]) if isinstance(s, ToolSegment) and s.state in closed else s
-                for s in self.segments
-            ),
+        segments = (
+            replace(s, state=closed[s.state]) if isinstance(s, ToolSegment) and s.state in closed else s for s in self.segments
         )
+        return replace(self, segments=tuple(segments))
 
 
 def _version(data: Any) -> int:
@@ -257,7 +247,7 @@ def _version(data: Any) -> int:
 
 
 def _fold_tool(transcript: Transcript, event: Event) -> Transcript:
-    """Fold the events of one call: they carry the call's index, and mean the latest call that has it."""
+    """Fold an event of a call: of the latest call with the event's index."""
     if isinstance(event, events.ToolCallStart):
         segment = ToolSegment(event.index, event.name, event.id, recovered=event.recovered, step=len(transcript.steps))
         return replace(transcript, progress=None)._with(segment)
@@ -288,19 +278,12 @@ def _advance(segment: ToolSegment, event: Event) -> ToolSegment:
             return replace(segment, printed=segment.printed + text, outputs=outputs)
         case events.ToolEnd(result=result, state=state, seconds=seconds, outputs=outputs, warnings=warnings):
             return replace(
-                segment,
-                id=segment.id or result.call_id,
-                state=state,
-                result=result.content,
-                is_error=result.is_error,
-                seconds=seconds,
-                outputs=outputs or segment.outputs,
-                warnings=warnings,
-            )
+                segment, id=segment.id or result.call_id, state=state, result=result.content, is_error=result.is_error,
+                seconds=seconds, outputs=outputs or segment.outputs, warnings=warnings,
+            )  # fmt: skip
     raise TranscriptError(f"{type(event).__name__} is not an event of a tool call.")
 
 
 def _result_message(segment: ToolSegment) -> Message:
-    if segment.result is None:
-        return tool_message(ToolResult(segment.id, segment.name, INTERRUPTED_RESULT, True))
-    return tool_message(ToolResult(segment.id, segment.name, segment.result, segment.is_error))
+    said, failed = (INTERRUPTED_RESULT, True) if segment.result is None else (segment.result, segment.is_error)
+    return tool_message(ToolResult(segment.id, segment.name, said, failed))

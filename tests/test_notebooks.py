@@ -218,8 +218,8 @@ def test_permissions_stay_and_a_link_stays_a_link(book: Path, tmp_path: Path) ->
 
 WRONG = {
     "not JSON": ("{'cells'", "not JSON"),
-    "no notebook": ('{"cells": []}', "does not say"),
-    "a list": ("[1, 2]", "does not say"),
+    "no notebook": ('{"cells": []}', "does not name"),
+    "a list": ("[1, 2]", "does not name"),
     "deeply nested": ("[" * 100_000, "not JSON"),
     "not UTF-8": (b'{"nbformat": "\xff"}', "not JSON"),
     "format 3": ('{"nbformat": 3, "nbformat_minor": 0, "metadata": {}, "worksheets": []}', "format 3.*save it"),
@@ -284,7 +284,7 @@ def test_a_strip_that_fails_leaves_the_file_and_nothing_beside_it(
     before = book.read_bytes()
     monkeypatch.setattr(notebooks, "_PAUSE", 0.0)
     monkeypatch.setattr(os, step, refuse(100) if step == "replace" else full)
-    with pytest.raises(OptionError, match=r"cannot be replaced.*It is as it was"):
+    with pytest.raises(OptionError, match=r"cannot be replaced.*It is unchanged"):
         strip(book)
     assert book.read_bytes() == before
     assert [path.name for path in book.parent.iterdir()] == ["talk.ipynb"]
@@ -298,7 +298,7 @@ def test_a_file_that_changes_meanwhile_is_not_overwritten(book: Path, monkeypatc
         return written(*arguments, **named)
 
     monkeypatch.setattr(nbformat, "writes", meanwhile)
-    with pytest.raises(OptionError, match="another program"):
+    with pytest.raises(OptionError, match="Another program"):
         strip(book)
     assert book.read_text(encoding="utf-8") == "newer"
 
@@ -326,5 +326,5 @@ def test_the_command_line_strips_what_it_can_and_names_what_it_cannot(
     assert cli.main(["strip", str(book.with_name("no.ipynb")), str(book)]) == 1
     said = capsys.readouterr()
     assert "no.ipynb cannot be read" in said.err
-    assert said.out.startswith("Took out of talk.ipynb:")
+    assert said.out.startswith("Removed from talk.ipynb:")
     assert cli.main(["strip", str(book)]) == 0

@@ -132,8 +132,6 @@ class Closer:
             return self._way[0]
         return END if self.complete else token  # after forced tokens, no way out may be known
 
-    # --- deciding -----------------------------------------------------------------------------------------------------------
-
     @property
     def _elsewhere(self) -> bool:
         """Whether the text is not JSON, or may begin the text that replaces the JSON."""
@@ -188,8 +186,6 @@ class Closer:
     def _needed(self) -> int:
         """How many tokens the shortest valid text takes; 0 if they are too many to count."""
         return len(self._ways.find(self._matcher, self._place, _MOST_COUNTED) or ())
-
-    # --- where the text stands ------------------------------------------------------------------------------------------------
 
     def _note(self, token: int) -> bytes:
         """Move the place over a token; return the token's bytes outside strings."""

@@ -174,9 +174,6 @@ class GenerateRequest:
         return fixed and bool(self.conversation) and self.priority <= 0
 
 
-# --- what comes out, in this order: Prefill* Tokens* Finished ---------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Prefill:
     """``done`` of ``total`` uncached prompt tokens are evaluated; ``cached`` more were in the cache."""
@@ -235,7 +232,7 @@ class Finished:
     hurried: Hurry = ""
 
 
-EngineEvent: TypeAlias = Prefill | Tokens | Finished
+EngineEvent: TypeAlias = Prefill | Tokens | Finished  # in this order: Prefill* Tokens* Finished
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,12 +46,9 @@ def make_guide(format: ChatFormat, prompt: Prompt, request: Request, specials: f
     Raises SchemaError if a tool's parameters or the response schema cannot be enforced, before anything is evaluated.
     """
     parser = format.parser(
-        request.tools,
-        prompt=prompt,
-        tool_choice=request.tool_choice,
-        parallel_tool_calls=request.parallel_tool_calls,
+        request.tools, prompt=prompt, tool_choice=request.tool_choice, parallel_tool_calls=request.parallel_tool_calls,
         response_format=request.response_schema,
-    )
+    )  # fmt: skip
     recovery = None
     if request.tools and request.tool_choice == "auto" and request.response_schema is None:
         said = quotable(request.messages)
@@ -66,29 +63,19 @@ def make_guide(format: ChatFormat, prompt: Prompt, request: Request, specials: f
 def constraint_for(format: ChatFormat, prompt: Prompt, request: Request, syntax: ToolSyntax | None = None) -> Constraint:
     """The grammars for one request, in the format's syntax or another; raises like :meth:`ChatFormat.constraint`."""
     return format.constraint(
-        request.tools,
-        prompt=prompt,
-        tool_choice=request.tool_choice,
-        parallel_tool_calls=request.parallel_tool_calls,
-        response_format=request.response_schema,
-        syntax=syntax,
-    )
+        request.tools, prompt=prompt, tool_choice=request.tool_choice, parallel_tool_calls=request.parallel_tool_calls,
+        response_format=request.response_schema, syntax=syntax,
+    )  # fmt: skip
 
 
 class ChatGuide:
     """See the head of this file. One guide reads one answer; it can be pickled until it is started."""
 
     def __init__(
-        self,
-        parser: StreamParser,
-        constraint: Constraint,
-        recovery: Recovery | None,
-        specials: frozenset[str],
-        *,
-        names: frozenset[str] = frozenset(),
-        alternates: Mapping[ToolSyntax, Constraint] | None = None,
+        self, parser: StreamParser, constraint: Constraint, recovery: Recovery | None, specials: frozenset[str], *,
+        names: frozenset[str] = frozenset(), alternates: Mapping[ToolSyntax, Constraint] | None = None,
         limit: CallLimit | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._parser = parser
         self._reading = SafeParser(parser)
         self._alternates = dict(alternates or {})
@@ -102,8 +89,6 @@ class ChatGuide:
         self._brake = Brake(limit, recovery) if limit is not None else None
         self._repeats = False  # the answer was stopped because it repeated one call without end
         self._logprob: float | None = None
-
-    # --- what the engine calls ----------------------------------------------------------------------------------------------
 
     @property
     def wants_logprob(self) -> bool:
@@ -170,8 +155,6 @@ class ChatGuide:
         calls.started += 1
         calls.finished += 1
         return index, calls.new_id(index)
-
-    # --- arming ---------------------------------------------------------------------------------------------------------------
 
     def _to_arm(self) -> Grammar | None:
         if self._armed or not self._constraint.calls:

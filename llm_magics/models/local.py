@@ -1,8 +1,8 @@
 """A GGUF model resident in this process: messages in, ModelEvents out, tokens in between.
 
-One step, hop by hop: the chat format renders the messages; ``tokens`` turns the text into ids, with what was generated earlier
-kept as it was; the engine's thread evaluates what is not cached and samples, with a guide beside it that parses the text as it
-comes and arms grammars; the guide's events come back through the engine's queue and are passed straight on.
+One step: the chat format renders the messages; ``tokens`` turns the text into ids and keeps the ids of earlier answers; the
+engine's thread evaluates the uncached ones and samples. A guide beside the sampler parses the text as it comes and arms
+grammars; its events come back through the engine's queue.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _REMEMBERED_TURNS = 64
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a turn needs to be traced back to its model. ``file`` is a name without its folders: those are the machine's own."""
+    """Identifies the model of a turn. ``file`` is a name without folders, which belong to the machine."""
 
     file: str
     sha256: str | None = None
@@ -53,30 +53,17 @@ class Identity:
 
 
 class LocalModel(Mappable):
-    """A loaded model. Made by :func:`llm_magics.load_model`; owns its engine and frees it on ``close``.
+    """A loaded model, made by :func:`llm_magics.load_model`. Owns its engine, and frees it on ``close``.
 
-    Args:
-        name: what the notebook calls it.
-        engine: the open engine.
-        format: the chat format of the template in use.
-        identity: where the model came from, for the record.
-        sampling: what a request's ``None`` settings fall back to.
-        template_kwargs: template variables for every request.
-        context_shift: leave the oldest turns out where a conversation outgrows the context, and say so; without it a prompt
-            that does not fit is refused, and an answer ends where the context does.
+    ``sampling`` is for a request's settings that are ``None``; ``template_kwargs`` are template variables for every request.
+    ``context_shift`` leaves the oldest turns out if a conversation outgrows the context, and says so; without it, a prompt that
+    does not fit is refused, and an answer ends with the context.
     """
 
     def __init__(
-        self,
-        name: str,
-        engine: Engine,
-        format: ChatFormat,
-        *,
-        identity: Identity | None = None,
-        sampling: Sampling | None = None,
-        template_kwargs: Mapping[str, Any] | None = None,
-        context_shift: bool = False,
-    ) -> None:
+        self, name: str, engine: Engine, format: ChatFormat, *, identity: Identity | None = None,
+        sampling: Sampling | None = None, template_kwargs: Mapping[str, Any] | None = None, context_shift: bool = False,
+    ) -> None:  # fmt: skip
         self.name = name
         self.engine = engine
         self.format = format
@@ -103,11 +90,11 @@ class LocalModel(Mappable):
         return self.engine.info.n_slots
 
     def close(self) -> None:
-        """Free the weights and the cache. Waits for what runs."""
+        """End running requests, then free the weights and the cache."""
         self.engine.close()
 
     def preview(self, request: Request) -> tuple[PromptPart, ...]:
-        """The prompt in runs of one origin. Ids are each run's own: at a seam the whole prompt's may merge differently."""
+        """The prompt in runs of one origin. Each run is tokenized alone; at a seam, the whole prompt's ids may differ."""
         rendered = self._render(self._shift.shorten(request)[0] if self._shift else request)
         runs = []
         for origin, text in rendered.prompt.parts:
@@ -116,12 +103,10 @@ class LocalModel(Mappable):
         return tuple(runs)
 
     def count_tokens(self, request: Request) -> int:
-        """How many tokens the request's prompt has."""
         return len(self._render(request).ids)
 
     def room(self, request: Request) -> int:
-        """How many tokens its answer may have in the context, without the turns that may be dropped; less than 0 if it does
-        not fit."""
+        """How many tokens the context leaves for the answer once the droppable turns are dropped; negative if none."""
         fitted = self._shift.fit(request) if self._shift else Fitted(request, self._render(request))
         dropped = sum(end - start for start, end in fitted.droppable)
         return self.context_size - len(fitted.rendered.ids) + dropped
@@ -171,32 +156,21 @@ class LocalModel(Mappable):
     def _submit(self, request: Request, fitted: Fitted, sampler: SamplerSettings) -> Generation:
         """Hand a rendered request to the engine, with the guide that reads its answer."""
         rendered = fitted.rendered
+        guide = make_guide(self.format, rendered.prompt, request, frozenset(self._controls))
         return self.engine.submit(
             GenerateRequest(
-                rendered.ids,
-                sampler,
-                request.max_tokens,
-                request.stop,
-                request.logprobs,
-                make_guide(self.format, rendered.prompt, request, frozenset(self._controls)),
-                request.conversation,
-                request.priority,
-                fitted.droppable,
-                request.soft_limit,
+                rendered.ids, sampler, request.max_tokens, request.stop, request.logprobs, guide, request.conversation,
+                request.priority, fitted.droppable, request.soft_limit,
             )
-        )
+        )  # fmt: skip
 
     def _render(self, request: Request) -> Rendered:
         kwargs = {**self.template_kwargs, **request.template_kwargs}
         tools = request.tools if request.tool_choice != "none" else ()
         prompt = self.format.render(
-            request.messages,
-            tools=tools,
-            enable_thinking=request.thinking,
-            continue_final=request.continue_final,
-            now=request.now,
-            **kwargs,
-        )
+            request.messages, tools=tools, enable_thinking=request.thinking, continue_final=request.continue_final,
+            now=request.now, **kwargs,
+        )  # fmt: skip
         pieces = split(prompt.text, [(s.start, s.end) for s in prompt.spans], self._pattern)
         ids = self._memory.ids(pieces)
         info = self.engine.info
@@ -205,7 +179,7 @@ class LocalModel(Mappable):
         return Rendered(prompt, pieces, ids)
 
     def _sampler(self, asked: Sampling) -> SamplerSettings:
-        """The request's settings over the model's own over the engine's."""
+        """The request's settings, else the model's own, else the engine's."""
         chosen: dict[str, Any] = {}
         for layer in (self.sampling, asked):
             given = {name: getattr(layer, name) for name in Sampling.__slots__}
@@ -213,30 +187,23 @@ class LocalModel(Mappable):
         return replace(SamplerSettings(), **chosen)
 
     def _end(self, done: Finished, collected: Sequence[ModelEvent], losses: tuple[str, ...], left_out: int) -> ModelEnd:
-        """Close the step: the fold of its events, with the ids it was generated with."""
+        """The step's end: the fold of its events, with the sampled ids."""
         folded = next((e for e in collected if isinstance(e, ModelEnd)), None)
         reason = folded.finish_reason if folded else done.reason
         message = replace(assemble(collected, reason), token_ids=done.ids)
         usage = Usage(
-            prompt_tokens=done.n_prompt,
-            cached_tokens=done.n_cached,
-            evaluated_tokens=done.n_evaluated,
-            completion_tokens=len(done.ids),
-            prompt_seconds=done.prompt_seconds,
-            completion_seconds=done.decode_seconds,
+            done.n_prompt, done.n_cached, done.n_evaluated, len(done.ids),
+            prompt_seconds=done.prompt_seconds, completion_seconds=done.decode_seconds,
             time_to_first_token=done.time_to_first_token,
-            context_used=min(done.n_past, done.n_ctx),  # the last token may be one that was not evaluated any more
-            context_size=done.n_ctx,
-            losses=losses + done.losses,
-            drafted_tokens=done.drafted,
-            accepted_tokens=done.accepted,
+            context_used=min(done.n_past, done.n_ctx),  # the last token may not be evaluated
+            context_size=done.n_ctx, losses=losses + done.losses, drafted_tokens=done.drafted, accepted_tokens=done.accepted,
             left_out_turns=left_out,
-        )
+        )  # fmt: skip
         notes, doubted = (folded.notes, folded.doubted) if folded else ((), ())
         return ModelEnd(message, reason, usage, notes=notes, doubted=doubted)
 
     def _record(self, request: Request, sampler: SamplerSettings, done: Finished) -> dict[str, Any]:
-        """What the answer depends on besides the conversation, as JSON."""
+        """All that the answer depends on beside the conversation, as JSON."""
         return {
             "model": {"name": self.name, **asdict(self.identity)},
             "template_sha256": self.template_sha256,
@@ -251,7 +218,7 @@ class LocalModel(Mappable):
     def _recording(
         self, request: Request, rendered: Rendered, done: Finished, logprobs: Sequence[TokenLogprob]
     ) -> dict[str, Any]:
-        """The answer as it was written; where it is recorded, what the prompt adds to the ids that are known."""
+        """The answer's raw text; if the turn is recorded, also what the prompt adds to the known ids."""
         recording: dict[str, Any] = {"text": done.text}
         if logprobs:
             recording["logprobs"] = [{"id": p.token, "logprob": p.logprob, "top": [list(t) for t in p.top]} for p in logprobs]
@@ -263,7 +230,7 @@ class LocalModel(Mappable):
         return {**recording, "prompt": text, "prompt_token_ids": added, "prompt_kept": kept, "prompt_hash": hash_of(text)}
 
     def _losses(self, request: Request, rendered: Rendered) -> tuple[str, ...]:
-        """Why this prompt does not begin with the thread's last one and its answer, where the messages say it should."""
+        """Why this prompt does not begin with the conversation's last prompt and answer, if by its messages it should."""
         last = self._last.get(request.conversation)
         answers = [m for m in request.messages if m.role == "assistant"]
         if last is None or not answers:
@@ -275,7 +242,7 @@ class LocalModel(Mappable):
 
     def _remember(self, request: Request, rendered: Rendered, generated: tuple[int, ...]) -> None:
         if request.priority > 0 and not request.conversation:
-            return  # a row of a batch: nobody goes on from it, and hundreds of them would push conversations out
+            return  # a row of a batch: nothing continues it, and hundreds of rows would displace conversations
         self._memory.remember(rendered.pieces, rendered.ids, generated)
         with self._lock:
             self._last.pop(request.conversation, None)

@@ -1,4 +1,4 @@
-"""What an answer has cost so far: an answer that is broken off has no end that could say it."""
+"""Counts the cost of an answer while it streams, because an answer that is broken off has no ModelEnd with its cost."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llm_magics.events import ModelEvent, Usage
 
 @dataclass(slots=True)
 class Meter:
-    """Counts tokens and seconds of one answer. ``prompt`` is the prompt's length, of which ``cached`` were not computed."""
+    """Tokens and seconds of one answer. Of the ``prompt`` tokens, ``cached`` need no evaluation."""
 
     context: int
     prompt: int = 0
@@ -27,7 +27,7 @@ class Meter:
         self.evaluated, self.cached = evaluated, cached
 
     def wrote(self, n: int) -> None:
-        """Take ``n`` new tokens of the answer; the prompt has been read by then."""
+        """Take ``n`` new tokens of the answer; the whole prompt is then evaluated."""
         self._last = time.perf_counter()
         if not self.generated:
             self._first, self.evaluated = self._last, self.prompt - self.cached
@@ -35,22 +35,17 @@ class Meter:
 
     @property
     def usage(self) -> Usage:
-        """The cost so far; seconds are the reader's, not the engine's."""
+        """The cost so far; seconds are measured by the reader, not the engine."""
+        prompt, reading = self.cached + self.evaluated, self._first - self._began if self.generated else 0.0
         return Usage(
-            prompt_tokens=self.cached + self.evaluated,
-            cached_tokens=self.cached,
-            evaluated_tokens=self.evaluated,
-            completion_tokens=self.generated,
-            prompt_seconds=self._first - self._began if self.generated else 0.0,
-            completion_seconds=self._last - self._first,
-            time_to_first_token=self._first - self._began if self.generated else 0.0,
-            context_used=min(self.cached + self.evaluated + self.generated, self.context),
-            context_size=self.context,
-        )
+            prompt, self.cached, self.evaluated, self.generated,
+            prompt_seconds=reading, completion_seconds=self._last - self._first, time_to_first_token=reading,
+            context_used=min(prompt + self.generated, self.context), context_size=self.context,
+        )  # fmt: skip
 
 
 class Metered(Iterator[ModelEvent]):
-    """The events of ``make(meter)``, with the meter. Closing it closes them."""
+    """The events of ``make(meter)``, with the meter."""
 
     def __init__(self, make: Callable[[Meter], Generator[ModelEvent, None, None]], meter: Meter) -> None:
         self.meter = meter
@@ -60,5 +55,4 @@ class Metered(Iterator[ModelEvent]):
         return next(self._events)
 
     def close(self) -> None:
-        """End the answer."""
         self._events.close()

@@ -1,9 +1,9 @@
-"""A model that says what it was told to: for tests, documentation and labs on machines without a model.
+"""A model that answers from a script: for tests, documentation and labs on machines without a model.
 
 >>> model = ScriptedModel(["Hello!", ToolCall("weather", '{"city": "Oslo"}'), "It is cold."])
 
-Each request takes the next step. Tokens are counted as pieces of about four characters, so that usage, speed and prefix reuse
-have the shape of a real model's; the ids of what it says are left empty, because nobody sampled any.
+Each request takes the next step. A piece of about four characters counts as a token, so that usage, speed and prefix reuse look
+like a real model's. Answers have no token ids, because none were sampled.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import hashlib
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -47,29 +47,21 @@ class ScriptedModel(Mappable):
     """Answer each request with the next step of a script.
 
     Args:
-        steps: what to say, in order; any iterable, also an endless one, or a single step. A step is text, a Message (its
+        steps: the answers in order: one step or any iterable of steps, also an endless one. A step is text, a Message (its
             reasoning, text and calls), a ToolCall or several, an exception to raise, or a function from the Request to a step.
-            With ``template``, text is what the model writes verbatim, markers and all, and is parsed as that template says.
-        template: a chat template's source or a ChatFormat.
-        name: what the model is called.
-        tokens_per_second: the pace to write at; 0 is as fast as it goes.
-        context_size: in tokens; a longer answer ends with finish reason "length", a longer prompt is refused with
-            ContextFullError, and uses up no step. 0 has no limit.
-        parallel: how many requests it says to answer at once. Steps go to requests in the order in which those come.
+        template: a chat template's source or a ChatFormat; text is then what the model writes, with markers, to be parsed.
+        tokens_per_second: the pace; 0 is as fast as possible.
+        context_size: in tokens, 0 for no limit. A longer answer ends with finish reason "length"; a longer prompt raises
+            ContextFullError and takes no step.
+        parallel: how many requests the model claims to answer at once. Requests get the steps in order of arrival.
 
-    ``requests`` holds every Request received. A script that has come to its end raises ModelError.
+    ``requests`` holds every Request received. After the last step, a request raises ModelError.
     """
 
     def __init__(
-        self,
-        steps: Step | Iterable[Step],
-        *,
-        template: str | ChatFormat | None = None,
-        name: str = "scripted",
-        tokens_per_second: float = 0.0,
-        context_size: int = 0,
-        parallel: int = 1,
-    ) -> None:
+        self, steps: Step | Iterable[Step], *, template: str | ChatFormat | None = None, name: str = "scripted",
+        tokens_per_second: float = 0.0, context_size: int = 0, parallel: int = 1,
+    ) -> None:  # fmt: skip
         several = isinstance(steps, Iterable) and not isinstance(steps, str)
         self._steps: Iterator[Any] = iter(cast("Iterable[Any]", steps) if several else (steps,))
         self._format = _chat_format(template)
@@ -95,11 +87,10 @@ class ScriptedModel(Mappable):
         return self._parallel
 
     def close(self) -> None:
-        """End the model: a closed one raises EngineError."""
         self._closed = True
 
     def preview(self, request: Request) -> tuple[PromptPart, ...]:
-        """Split the prompt by message, or as the template does; ids are made up from the text, the same for the same piece."""
+        """Split the prompt by message, or as the template does; equal pieces get equal made-up ids."""
         if self._format is not None:
             runs = [(str(origin), text) for origin, text in self._rendered(request, self._format).parts]
         else:
@@ -107,7 +98,7 @@ class ScriptedModel(Mappable):
         return tuple(PromptPart(origin, text, tuple(map(_made_up_id, _PIECE.findall(text)))) for origin, text in runs)
 
     def stream(self, request: Request) -> Iterator[ModelEvent]:
-        """Play the next step; closing the stream early ends it without a word more."""
+        """Play the next step."""
         if self._closed:
             raise EngineError(f"The model {self._name!r} is closed.", "Load it again.")
         with self._lock:
@@ -123,39 +114,24 @@ class ScriptedModel(Mappable):
         try:
             step = next(self._steps)
         except StopIteration:
-            raise ModelError(
-                f"The script of {self._name!r} has ended: {len(self.requests)} requests came.", "Give ScriptedModel more steps."
-            ) from None
+            what = f"The script of {self._name!r} has no step for request {len(self.requests)}."
+            raise ModelError(what, "Give ScriptedModel more steps.") from None
         while callable(step):
             step = step(request)
         return step
 
     def _read_prompt(self, request: Request) -> Usage:
-        """Count the prompt and what the conversation's last prompt already covered of it (at least one token is left)."""
-        prompt = _PIECE.findall(self._text(request))
-        common = 0
-        for old, new in zip(self._cached.get(request.conversation, []), prompt, strict=False):
-            if old != new:
-                break
-            common += 1
-        common = min(common, max(len(prompt) - 1, 0))
-        if self._context_size and len(prompt) > self._context_size:
-            raise ContextFullError(
-                f"The prompt has {len(prompt)} tokens, but the context holds {self._context_size}.",
-                "Shorten the conversation.",
-                n_prompt=len(prompt),
-                n_ctx=self._context_size,
-            )
+        """Count the prompt, and the part of it that the conversation's last prompt had; at least one token is evaluated."""
+        prompt, size = _PIECE.findall(self._text(request)), self._context_size
+        common = min(_common(self._cached.get(request.conversation, []), prompt), max(len(prompt) - 1, 0))
+        if size and len(prompt) > size:
+            what = f"The prompt has {len(prompt)} tokens, but the context holds {size}."
+            raise ContextFullError(what, "Shorten the conversation.", n_prompt=len(prompt), n_ctx=size)
         self._cached[request.conversation] = prompt
-        return Usage(
-            prompt_tokens=len(prompt),
-            cached_tokens=common,
-            evaluated_tokens=len(prompt) - common,
-            context_size=self._context_size,
-        )
+        return Usage(len(prompt), common, len(prompt) - common, context_size=size)
 
     def _events(self, step: Any, request: Request) -> Iterator[ModelEvent]:
-        """The step's events, one per made-up token and without an end, unless the parser has one."""
+        """The step's events, one per made-up token; only a parser adds a ModelEnd."""
         if isinstance(step, str) and self._format is not None:
             return self._parsed(step, request, self._format)
         if isinstance(step, str):
@@ -170,12 +146,9 @@ class ScriptedModel(Mappable):
         from llm_magics.chat.parsing.safe import SafeParser
 
         parser = chat_format.parser(
-            request.tools,
-            prompt=self._rendered(request, chat_format),
-            tool_choice=request.tool_choice,
-            parallel_tool_calls=request.parallel_tool_calls,
-            response_format=request.response_schema,
-        )
+            request.tools, prompt=self._rendered(request, chat_format), tool_choice=request.tool_choice,
+            parallel_tool_calls=request.parallel_tool_calls, response_format=request.response_schema,
+        )  # fmt: skip
         reading = SafeParser(parser)
         for piece in _PIECE.findall(raw):
             yield from reading.feed(piece)
@@ -183,22 +156,18 @@ class ScriptedModel(Mappable):
 
     def _rendered(self, request: Request, chat_format: ChatFormat) -> Prompt:
         return chat_format.render(
-            request.messages,
-            tools=request.tools if request.tool_choice != "none" else (),
-            enable_thinking=request.thinking is not False,
-            continue_final=request.continue_final,
-            now=request.now,
+            request.messages, tools=request.tools if request.tool_choice != "none" else (),
+            enable_thinking=request.thinking is not False, continue_final=request.continue_final, now=request.now,
             **request.template_kwargs,
-        )
+        )  # fmt: skip
 
     def _text(self, request: Request) -> str:
-        """The prompt's text."""
         if self._format is not None:
             return self._rendered(request, self._format).text
         return "".join(_written(message) for message in request.messages)
 
     def _play(self, events: Iterator[ModelEvent], request: Request, usage: Usage) -> Iterator[ModelEvent]:
-        """Pace the events, stop where the request says, and end with the one ModelEnd."""
+        """Pace the events, stop where the request says, and end with a ModelEnd."""
         limits = [n for n in (request.max_tokens, self._room(usage)) if n is not None]
         played: list[ModelEvent] = []
         began = time.perf_counter()
@@ -221,12 +190,9 @@ class ScriptedModel(Mappable):
             yield event
         seconds = time.perf_counter() - began
         usage = replace(
-            usage,
-            completion_tokens=tokens,
-            completion_seconds=seconds,
-            time_to_first_token=first,
+            usage, completion_tokens=tokens, completion_seconds=seconds, time_to_first_token=first,
             context_used=usage.prompt_tokens + tokens,
-        )
+        )  # fmt: skip
         yield self._end(played, reason, usage, request)
 
     def _room(self, usage: Usage) -> int | None:
@@ -236,24 +202,26 @@ class ScriptedModel(Mappable):
         parsed = played[-1] if played and isinstance(played[-1], ModelEnd) else None
         message = assemble(played)
         reason = reason or (parsed.finish_reason if parsed else "tool_calls" if message.tool_calls else "stop")
-        record = {
-            "model": {"name": self._name},
-            "sampling": {"seed": request.sampling.seed, "temperature": request.sampling.temperature},
-        }
+        sampling = {"seed": request.sampling.seed, "temperature": request.sampling.temperature}
+        record = {"model": {"name": self._name}, "sampling": sampling}
         notes = parsed.notes if parsed else ()
         recording = self._recording(request)
         return ModelEnd(replace(message, finish_reason=reason), reason, usage, record, notes, recording=recording)
 
     def _recording(self, request: Request) -> dict[str, Any]:
-        """What the prompt adds to the ids that are known; the ids are made up, as in ``preview``."""
+        """What the prompt adds to the known ids; made up, as in ``preview``."""
         if request.known is None:
             return {}
         pieces = _PIECE.findall(self._text(request))
         ids = list(map(_made_up_id, pieces))
-        kept = next((at for at, (one, other) in enumerate(zip(request.known, ids, strict=False)) if one != other), None)
-        kept = min(len(request.known), len(ids)) if kept is None else kept
+        kept = _common(request.known, ids)
         text = "".join(pieces[kept:])
         return {"prompt": text, "prompt_token_ids": ids[kept:], "prompt_kept": kept, "prompt_hash": hash_of(text)}
+
+
+def _common(a: Sequence[Any], b: Sequence[Any]) -> int:
+    """How many leading items two sequences share."""
+    return next((at for at, (one, other) in enumerate(zip(a, b, strict=False)) if one != other), min(len(a), len(b)))
 
 
 def _spoken(message: Message, step: int) -> Iterator[ModelEvent]:
@@ -268,7 +236,7 @@ def _spoken(message: Message, step: int) -> Iterator[ModelEvent]:
 
 
 def _until(events: Iterator[ModelEvent], stop: tuple[str, ...]) -> Iterator[ModelEvent]:
-    """Let events pass until the answer's text contains a stop string, which is no part of it."""
+    """The events before the first stop string in the answer's text."""
     if not any(stop):
         yield from events
         return

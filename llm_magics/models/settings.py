@@ -1,7 +1,4 @@
-"""How a model is loaded: the one table of load options.
-
-``load_model`` takes its fields by name, ``%load_model`` by their spellings, and the engine's configuration is made of it.
-"""
+"""The table of load options: by name for ``load_model``, by spelling for ``%load_model``, as fields for the engine."""
 
 from __future__ import annotations
 
@@ -15,20 +12,20 @@ from llm_magics.options import configured, described, json_object, numbers, opti
 
 Auto: TypeAlias = Literal["auto"]
 
-_SLOTS = 8  # sequences by default: one costs next to no memory, because all share one cache
+_SLOTS = 8  # sequences by default; all share one cache, so one more costs almost no memory
 _MIB = 2**20
 SEED: Any = ("--seed", "a cell that is run again gives the same answer", whole(0, 2**32 - 1), "N")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadSettings:
-    """How to load a model; counts in tokens or layers. ``"auto"``: as much as fits. See also each option's line below.
+    """How to load a model, in tokens or layers; ``"auto"`` is as much as fits. See also each option's line below.
 
-    ``ctx`` None is "auto" too, unless a kernel's configuration has a default. ``slots`` "auto" is 8, or 1 for a deterministic
-    model. ``speculation`` "auto" guesses where that was measured to help, which is on a CPU, and where the model's memory can
-    take a guess back. Every guess, a draft model's too, is checked, so that only the speed changes. ``park_memory`` and
-    ``park_disk`` are how many MiB the states of conversations may take that have lost their slot; what goes to disk is as
-    private as the conversation, so that none does unless asked. ``device_sampling`` spares copies where many sequences run.
+    ``ctx`` None is "auto", unless the kernel's configuration has a default. ``slots`` "auto" is 8, or 1 for a deterministic
+    model. ``speculation`` "auto" guesses on a CPU, where it was measured to help, if the model's memory can take back a wrong
+    guess. Every guess, also a draft model's, is checked, so only the speed changes. ``park_memory`` and ``park_disk`` are the
+    MiB for states of conversations that lost their slot. A state is as private as its conversation, so by default none goes to
+    disk. ``device_sampling`` saves copies when many sequences run.
     """
 
     ctx: int | Auto | None = option(None, "--ctx --ctx-size", "context in tokens", whole(32), "N|auto", free="auto", old="-c",
@@ -74,7 +71,7 @@ class LoadSettings:
         check_cache(self.kv, self.flash_attn)
 
     def config(self, path: Path) -> EngineConfig:
-        """The engine's configuration; what is "auto" is left to :func:`~llm_magics.engine.fit.plan.plan`."""
+        """The engine's configuration; :func:`~llm_magics.engine.fit.plan.plan` decides each "auto"."""
         given: dict[str, Any] = {"tensor_split": tuple(self.tensor_split)}
         if self.slots == "auto" and not self.deterministic:
             given["n_slots"] = _SLOTS

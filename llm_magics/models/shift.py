@@ -1,11 +1,11 @@
-"""Which turns of a conversation go when its context is full: the oldest, whole, and never the system prompt or the tools.
+"""Drops turns of a conversation when its context is full: the oldest, whole ones, never the system prompt or the tools.
 
-What stays is rendered by the template as if the turns that go had never been, so that whatever stands in front of them (the
-system prompt, the tools' definitions, which some templates write into the first message) stays in its place. Where the longer
-prompt is the shorter one with a stretch of whole tokens put in, the engine is told that stretch: it then forgets it at the very
-moment the context is full, also in the midst of an answer, and need not evaluate the rest again.
+The template renders the other turns as if the dropped ones had never been. So all that precedes them stays in place: the system
+prompt, and the tools' definitions, which some templates write into the first message. If the longer prompt is the shorter one
+plus a stretch of whole tokens, the engine learns that stretch. It drops it when the context is full, also within an answer, and
+need not evaluate the rest again.
 
-A turn that has gone stays out: later requests of that conversation are rendered without it.
+A dropped turn stays out of later requests of the conversation.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from llm_magics.messages import Message
 from .base import Request
 from .tokens import Rendered
 
-_CUTS = 6  # at how many places a conversation may be cut, besides the first that makes it fit; each costs a rendering
+_CUTS = 6  # places for a cut, beside the first that makes the conversation fit; each costs a rendering
 _REMEMBERED = 256  # conversations
 
 
@@ -36,8 +36,8 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A request as it goes to the engine. ``left_out`` turns are not in it; ``droppable`` are ranges of its tokens that may go,
-    up to each of the ``cuts`` in turn."""
+    """A request as it goes to the engine, without ``left_out`` turns. ``droppable`` are ranges of its tokens that may be
+    dropped, up to each of the ``cuts`` in turn."""
 
     request: Request
     rendered: Rendered
@@ -46,7 +46,7 @@ class Fitted:
     cuts: tuple[Cut, ...] = ()
 
     def after(self, dropped: int) -> Fitted:
-        """What was evaluated in truth, if the first ``dropped`` ranges went: the ids are those the engine has kept."""
+        """The request as evaluated after the engine dropped the first ``dropped`` ranges, with the ids that it kept."""
         if not dropped:
             return self
         cut = self.cuts[dropped - 1]
@@ -56,12 +56,7 @@ class Fitted:
 
 
 class ContextShift:
-    """Fits requests into a context of ``n_ctx`` tokens, and remembers what each conversation has left out.
-
-    Args:
-        render: a request to its prompt.
-        piece: a token id to its bytes.
-    """
+    """Fits requests into a context of ``n_ctx`` tokens, and remembers the dropped turns of each conversation."""
 
     def __init__(self, n_ctx: int, render: Callable[[Request], Rendered], piece: Callable[[int], bytes]) -> None:
         self._n_ctx = n_ctx
@@ -70,14 +65,14 @@ class ContextShift:
         self._gone: OrderedDict[str, list[tuple[Message, ...]]] = OrderedDict()
 
     def shorten(self, request: Request) -> tuple[Request, int]:
-        """The request without the turns that have gone from its conversation, and how many those are."""
+        """The request without the dropped turns of its conversation, and how many those are."""
         gone = self._gone.get(request.conversation, []) if request.conversation else []
         turns = _turns(request.messages)
-        n = len(gone) if turns[: len(gone)] == gone else 0  # another beginning is another conversation
+        n = len(gone) if turns[: len(gone)] == gone else 0  # else it is another conversation
         return _without(request, n), n
 
     def fit(self, request: Request) -> Fitted:
-        """Say which turns may go; leave some out at once where the prompt is too long and the engine could not do it."""
+        """Say which turns may be dropped; drop some at once if the prompt is too long and the engine cannot drop them."""
         request, left_out = self.shorten(request)
         rendered = self._render(request)
         room = self._n_ctx - len(rendered.ids)
@@ -90,7 +85,7 @@ class ContextShift:
         return Fitted(request, rendered, left_out, droppable, cuts if droppable else ())
 
     def remember(self, request: Request, left_out: int) -> None:
-        """Take note that a conversation, whose whole request this was, has so many turns left out from now on."""
+        """Note that the first ``left_out`` turns of this whole request are dropped from its conversation."""
         if request.conversation:
             self._gone.pop(request.conversation, None)
             self._gone[request.conversation] = _turns(request.messages)[:left_out]
@@ -98,7 +93,7 @@ class ContextShift:
                 self._gone.popitem(last=False)
 
     def _cuts(self, request: Request) -> list[Cut]:
-        """The conversation without more and more of its oldest turns, from the fewest that make it fit; the last one stays."""
+        """The conversation without more and more of its oldest turns, from the fewest that make it fit; its last turn stays."""
         most = len(_turns(request.messages)) - 1
         if most < 1:
             return []
@@ -117,11 +112,11 @@ class ContextShift:
         return Cut(n, without, self._render(without))
 
     def _fits(self, cut: Cut) -> bool:
-        """Whether an eighth of the context is left, as the engine too sees to."""
+        """Whether an eighth of the context is left, as after the engine's own drop."""
         return len(cut.rendered.ids) <= self._n_ctx - self._n_ctx // 8
 
     def _droppable(self, rendered: Rendered, cuts: Sequence[Cut]) -> tuple[tuple[int, int], ...]:
-        """The tokens that each cut takes out more than the one before; none where they are not one stretch of whole tokens."""
+        """The tokens that each cut removes beyond the cut before; empty if they are not one stretch of whole tokens."""
         whole = _text(rendered)
         texts = [_text(cut.rendered) for cut in cuts]
         ids = rendered.ids
@@ -129,27 +124,26 @@ class ContextShift:
         spelled = b"".join(pieces)
         if not texts or not spelled.endswith(whole):
             return ()
-        extra = len(spelled) - len(whole)  # a BOS, a space that the vocabulary puts in front
+        extra = len(spelled) - len(whole)  # a BOS, or the vocabulary's space in front
         edges = {at - extra: i for i, at in enumerate(accumulate(map(len, pieces), initial=0))}
         low = max(len(text) - _common_end(whole, text) for text in texts)
         high = min(common_prefix(whole, text) for text in texts)
         for start in range(high, low - 1, -1):
             ends = [start + len(whole) - len(text) for text in texts]
             if start in edges and all(end in edges for end in ends):
-                places = [edges[at] for at in (start, *ends)]
-                return tuple(pairwise(places))
+                return tuple(pairwise(edges[at] for at in (start, *ends)))
         return ()
 
 
 def _turns(messages: Sequence[Message]) -> list[tuple[Message, ...]]:
-    """A conversation's turns: each from a user's message to the next. System messages belong to none."""
+    """A conversation's turns, each from a user's message to the next, without system messages."""
     numbers = _turn_numbers(messages)
     last = max((n for n in numbers if n is not None), default=-1)
     return [tuple(m for m, number in zip(messages, numbers, strict=True) if number == n) for n in range(last + 1)]
 
 
 def _turn_numbers(messages: Sequence[Message]) -> list[int | None]:
-    """The turn that each message belongs to, from 0."""
+    """The number of each message's turn, from 0; None for a system message."""
     numbers: list[int | None] = []
     turn = -1
     for message in messages:
@@ -162,7 +156,6 @@ def _turn_numbers(messages: Sequence[Message]) -> list[int | None]:
 
 
 def _without(request: Request, n: int) -> Request:
-    """The request without its ``n`` oldest turns."""
     numbers = zip(request.messages, _turn_numbers(request.messages), strict=True)
     kept = tuple(message for message, number in numbers if number is None or number >= n)
     return replace(request, messages=kept) if n else request

@@ -1,4 +1,4 @@
-"""Where a chat template comes from: a GGUF's metadata, read without loading the model, or a file of its own."""
+"""Reads a chat template from a GGUF's metadata, without loading the model, or from its own file."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ _SPECIAL_TYPES = (3, 4)  # GGUF's token types: control, and defined by the model
 
 @dataclass(frozen=True, slots=True)
 class TemplateSource:
-    """A template's source, and the texts of the vocabulary's begin and end tokens, which most templates write out.
-
-    ``control_tokens`` are the texts that this vocabulary has as one token each; None where no vocabulary is known.
-    """
+    """A template's source, and the texts of the begin and end tokens, which most templates write. ``control_tokens`` are the
+    texts that are one token each in this vocabulary; None if no vocabulary is known."""
 
     name: str
     source: str
@@ -30,7 +28,7 @@ class TemplateSource:
 def template_source(name: str) -> TemplateSource:
     """Read the template of a model on this machine (any name that :func:`locate` takes), or a template file.
 
-    Raises ModelNotFoundError, ModelFileError, OptionError for a file that cannot be read, TemplateError where there is none.
+    Raises ModelNotFoundError, ModelFileError, OptionError for an unreadable file, TemplateError if there is no template.
     """
     path = file_at(name)
     if path and path.suffix != ".gguf":
@@ -47,7 +45,7 @@ def template_source(name: str) -> TemplateSource:
 
 
 def _token(gguf: Gguf, which: str) -> str:
-    """The text of the begin or end token, "" where the vocabulary has none."""
+    """The text of the begin or end token; "" if the vocabulary has none."""
     tokens, number = gguf.metadata.get("tokenizer.ggml.tokens"), gguf.metadata.get(f"tokenizer.ggml.{which}_token_id")
     if not isinstance(tokens, Array) or not isinstance(number, int) or not 0 <= number < len(tokens):
         return ""

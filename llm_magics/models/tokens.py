@@ -1,14 +1,12 @@
 """From prompt text to token ids.
 
-Two promises are kept here. *Nothing from outside becomes a control token*: a span of user or tool text that spells a control
-token is tokenised as ordinary text, all else in one go, so that merges across it stay as the model knows them. *What was
-generated keeps its ids*: tokenising a model's own text again may give other ids than it was sampled with, and the KV cache
-would be lost from there on; so the ids of earlier sequences are remembered with their text, and a prompt that begins with such
-a text begins with its ids.
+Two rules hold. *Nothing from outside becomes a control token*: a span of user or tool text that spells a control token is
+tokenized as ordinary text, and all other text together, so that tokens merge as the model knows them. *Generated text keeps its
+ids*: to tokenize a model's own text again may give other ids, and the KV cache would be lost from there on. So the ids of
+earlier sequences are remembered with their text, and a prompt that begins with such a text begins with its ids.
 
-A sequence is remembered under its *key*: its bytes, where each stretch that was tokenised as ordinary text stands between two
-NUL bytes. Two prompts of equal text whose control strings differ in origin thus have different keys, and one cannot borrow the
-other's ids.
+The *key* of a sequence is its bytes, with each stretch that was tokenized as ordinary text between two NUL bytes. So prompts of
+equal text whose control strings differ in origin have different keys, and do not share ids.
 """
 
 from __future__ import annotations
@@ -34,7 +32,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A request on its way to the engine."""
+    """A request's prompt: rendered, cut into pieces, as token ids."""
 
     prompt: Prompt
     pieces: list[Piece]
@@ -42,7 +40,7 @@ class Rendered:
 
 
 def split(text: str, outside: Iterable[tuple[int, int]], control: re.Pattern[str] | None) -> list[Piece]:
-    """Cut ``text`` at the outside spans (character offsets, ascending) that contain a control string; join all else."""
+    """Cut ``text`` at the outside spans (character offsets, ascending) that contain a control string; join all other text."""
     pieces: list[Piece] = []
     start = 0
     for begin, end in outside:
@@ -58,17 +56,15 @@ def split(text: str, outside: Iterable[tuple[int, int]], control: re.Pattern[str
 
 
 def control_pattern(tokens: Iterable[str]) -> re.Pattern[str] | None:
-    """A pattern that finds any of the vocabulary's control strings; None where it has none."""
+    """A pattern for the vocabulary's control strings; None if it has none."""
     texts = sorted({t for t in tokens if t}, key=len, reverse=True)
     return re.compile("|".join(map(re.escape, texts))) if texts else None
 
 
 class TokenMemory:
-    """Tokenise prompts, remembering the ids of at most ``capacity`` recent sequences. Any thread may ask.
+    """Tokenizes prompts, and remembers the ids of at most ``capacity`` recent sequences. Any thread may use it.
 
-    Args:
-        tokenize: text and ``special`` to ids, no BOS added.
-        piece: one id to its bytes, special tokens written out.
+    ``tokenize`` gives a text's ids without BOS; ``special``: control strings are tokens. ``piece`` gives an id's bytes.
     """
 
     def __init__(
@@ -81,7 +77,7 @@ class TokenMemory:
         self._lock = threading.Lock()
 
     def ids(self, pieces: Sequence[Piece]) -> tuple[int, ...]:
-        """The ids of a prompt, beginning with those of the longest remembered sequence that its text begins with."""
+        """The ids of a prompt: first those of the longest remembered sequence with which its text begins."""
         key = _key(pieces)
         with self._lock:
             known = max((k for k in self._sequences if key.startswith(k)), key=len, default=b"")
@@ -93,10 +89,7 @@ class TokenMemory:
         return tuple(ids)
 
     def remember(self, pieces: Sequence[Piece], prompt: tuple[int, ...], generated: Sequence[int]) -> None:
-        """Keep a finished sequence: a prompt as it was cut and tokenised, and the ids that followed it.
-
-        A sequence that ends inside a character is not kept: no later text could begin with it.
-        """
+        """Keep the ids of a prompt and of the answer to it, unless the answer ends inside a character: no text begins so."""
         tail = b"".join(map(self._piece, generated))
         try:
             tail.decode()
@@ -110,7 +103,7 @@ class TokenMemory:
                 self._sequences.popitem(last=False)
 
     def continues(self, pieces: Sequence[Piece], earlier: Sequence[Piece], generated: Sequence[int]) -> bool:
-        """Whether a prompt's text begins with an earlier prompt and what was generated after it."""
+        """Whether a prompt's text begins with an earlier prompt and the answer to it."""
         return _key(pieces).startswith(_key(earlier) + b"".join(map(self._piece, generated)))
 
 
@@ -124,10 +117,7 @@ def _piece_key(piece: Piece) -> bytes:
 
 
 def _after(pieces: Iterable[Piece], n_bytes: int) -> list[Piece]:
-    """What is left of the pieces when the first ``n_bytes`` bytes of their key are taken away.
-
-    A remembered key never ends inside a quoted piece: generated text is not quoted.
-    """
+    """The pieces without the first ``n_bytes`` of their key, which end in no quoted piece: generated text is not quoted."""
     rest: list[Piece] = []
     for piece in pieces:
         key = _piece_key(piece)

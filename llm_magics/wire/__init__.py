@@ -1,12 +1,12 @@
 """OpenAI's JSON, both ways: messages, tools, tool_choice, response_format, completions and their chunks.
 
-The only place where wire dictionaries are read or written. Reading is strict about what the form requires and silent about
-what it does not know; every complaint is a WireError that names the path, e.g. ``messages[2].tool_calls[0].function.name``.
+Only this room reads and writes wire dictionaries. A missing or wrong part raises WireError with its path, e.g.
+``messages[2].tool_calls[0].function.name``; unknown keys are ignored.
 
-What OpenAI's form has no words for travels beside it: reasoning as ``reasoning_content``, the progress of the prompt as
+More than OpenAI's form can say is written beside it: reasoning as ``reasoning_content``, the prompt's progress as
 ``prompt_progress``, and under the key ``llm_magics`` whether a call is complete, recovered and trusted, exact usage, notes, and
-finish reasons that OpenAI does not know. Other clients ignore these; streams of other servers, which lack them, are read too.
-A message's ``token_ids`` and a step's ``record`` and ``recording`` stay where they were made.
+finish reasons that OpenAI does not know. Other clients ignore these keys, and streams of other servers may lack them. A
+message's ``token_ids`` and a step's ``record`` and ``recording`` are not written.
 
 Source: https://platform.openai.com/docs/api-reference/chat
 """

@@ -28,10 +28,10 @@ from .reading import EXTENSION, Json, as_integer, as_list, as_object, as_string
 
 @dataclass(slots=True)
 class ChunkEncoder:
-    """Writes one step's events as ``chat.completion.chunk`` objects, one after the other.
+    """Writes one step's events as ``chat.completion.chunk`` objects.
 
-    Every tool-call delta has the integer index of its call; id and name stand in the first one only. The finish reason comes
-    in a chunk of its own, and usage in the last one, with no choices, as OpenAI does under ``include_usage``.
+    Every delta of a tool call has the call's index; only the first has id and name. The finish reason has its own chunk, and
+    usage is in the last one, without choices, as OpenAI does under ``include_usage``.
     """
 
     envelope: Envelope = field(default_factory=Envelope)
@@ -53,7 +53,8 @@ class ChunkEncoder:
             case ToolCallEnd(index, call):
                 ended = {"index": index, "function": {"arguments": ""}, **call_extension(call, complete=True)}
                 return [self._delta({"tool_calls": [ended]})]
-        return self._end(event)
+        last = self._chunk([], usage=usage_to_openai(event.usage), **end_extension(event))
+        return [self._delta({}, finish_to(event.finish_reason)), last]
 
     def _delta(self, delta: Json, finish: str | None = None, **more: Any) -> Json:
         if not self.started:
@@ -63,11 +64,6 @@ class ChunkEncoder:
 
     def _chunk(self, choices: list[Json], **more: Any) -> Json:
         return self.envelope.wrap("chat.completion.chunk", choices=choices, **more)
-
-    def _end(self, end: ModelEnd) -> list[Json]:
-        extension = end_extension(end)
-        last = self._chunk([], usage=usage_to_openai(end.usage), **extension)
-        return [self._delta({}, finish_to(end.finish_reason)), last]
 
 
 def chunks_to_openai(events: Iterable[ModelEvent], envelope: Envelope | None = None) -> list[Json]:
@@ -88,10 +84,10 @@ class _OpenCall:
 
 
 class ChunkDecoder:
-    """Reads ``chat.completion.chunk`` objects back into events. :meth:`finish` gives the ModelEnd.
+    """Reads ``chat.completion.chunk`` objects into events; :meth:`finish` gives the ModelEnd.
 
-    Other servers do not say that a call is complete. Theirs are ended when the stream ends for any reason but "length"; then
-    the last call was cut off unless its arguments are JSON.
+    Other servers do not say that a call is complete, so their calls end with the stream. If it ends with "length", the last
+    call was cut off unless its arguments are JSON.
     """
 
     def __init__(self) -> None:
@@ -101,7 +97,7 @@ class ChunkDecoder:
         self._tail: Json = {}
 
     def feed(self, value: object, path: str = "chunk") -> list[ModelEvent]:
-        """Read one chunk. Raises WireError for one that breaks the form, or that carries the server's error."""
+        """Read one chunk. Raises WireError for a chunk that breaks the form or holds the server's error."""
         item = as_object(value, path)
         if item.get("error"):
             error = item["error"]
@@ -120,7 +116,7 @@ class ChunkDecoder:
         return events
 
     def finish(self) -> list[ModelEvent]:
-        """The stream is over: end what other servers leave open, then give the ModelEnd."""
+        """Take the end of the stream: end the calls that other servers leave open, then give the ModelEnd."""
         reason, usage, notes = end_from(self._tail, self._finish, "choices[0]")
         events: list[ModelEvent] = []
         own = self._own
@@ -133,7 +129,7 @@ class ChunkDecoder:
 
     @property
     def _own(self) -> bool:
-        """Whether the other side is of our kind, and says itself which calls are complete."""
+        """Whether llm_magics wrote the stream, which then says which calls are complete."""
         return any(call.ended for call in self._calls.values()) or EXTENSION in self._tail
 
     def _choice(self, choice: Mapping[str, Any], path: str) -> list[ModelEvent]:

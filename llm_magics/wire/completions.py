@@ -17,7 +17,7 @@ _FINISH = {name: name for name in ("stop", "length", "tool_calls")} | {"function
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What stands around a completion: its id, when it was made (seconds since 1970), and by which model."""
+    """The head of a completion: its id, its time (seconds since 1970) and its model."""
 
     id: str = "chatcmpl-0"
     created: int = 0

@@ -16,12 +16,12 @@ _ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 def messages_from_openai(value: object, path: str = "messages") -> tuple[Message, ...]:
-    """Read a list of messages. Raises WireError with the path of what is wrong."""
+    """Read a list of messages; raises WireError with the path of a wrong part."""
     return tuple(message_from(item, f"{path}[{i}]") for i, item in enumerate(as_list(value, path)))
 
 
 def messages_to_openai(messages: Iterable[Message]) -> list[Json]:
-    """Write messages. A message without content but with calls has ``content`` null, as OpenAI writes it."""
+    """Write messages. ``content`` is null in a message that has calls only, as OpenAI writes it."""
     return [message_to(message) for message in messages]
 
 
@@ -72,7 +72,7 @@ def _call_from(value: object, path: str) -> ToolCall:
     item = as_object(value, path)
     function = as_object(item.get("function"), f"{path}.function")
     arguments = function.get("arguments")
-    if isinstance(arguments, Mapping):  # against the form, but common
+    if isinstance(arguments, Mapping):  # wrong, but common
         arguments = json.dumps(arguments, ensure_ascii=False)
     extension = as_object(item.get(EXTENSION) or {}, f"{path}.{EXTENSION}")
     return ToolCall(
@@ -124,16 +124,13 @@ def call_extension(call: ToolCall, **more: Any) -> Json:
     return {EXTENSION: extension} if extension else {}
 
 
-# --- tools and what is asked for ---------------------------------------------------------------------------------------------
-
-
 def tools_from_openai(value: object, path: str = "tools") -> tuple[ToolSpec, ...]:
-    """Read a list of function tools; null is no tools. Names must differ."""
+    """Read a list of function tools, whose names must differ; null means none."""
     tools = tuple(_tool_from(item, f"{path}[{i}]") for i, item in enumerate(as_list([] if value is None else value, path)))
     seen: set[str] = set()
     for i, tool in enumerate(tools):
         if tool.name in seen:
-            raise WireError(f"{path}[{i}].function.name is {tool.name!r} a second time.", "Give every tool its own name.")
+            raise WireError(f"{path}[{i}].function.name is {tool.name!r}, as that of an earlier tool.", "Rename one of them.")
         seen.add(tool.name)
     return tools
 
@@ -161,7 +158,7 @@ def _tool_from(value: object, path: str) -> ToolSpec:
 
 
 def tool_choice_from_openai(value: object, tools: Sequence[ToolSpec] = (), path: str = "tool_choice") -> ToolChoice:
-    """Read a tool choice: "auto", "none", "required", or the name of the one tool that must be called; null is "auto"."""
+    """Read a tool choice: "auto" (also null), "none", "required", or the name of the tool that must be called."""
     if value is None:
         return "auto"
     if isinstance(value, str):
@@ -171,7 +168,7 @@ def tool_choice_from_openai(value: object, tools: Sequence[ToolSpec] = (), path:
     function = as_object(as_object(value, path).get("function"), f"{path}.function")
     name = as_string(function.get("name"), f"{path}.function.name")
     if tools and name not in {tool.name for tool in tools}:
-        raise WireError(f"{path}.function.name is {name!r}, which is not among the tools.", "Offer it, or choose another.")
+        raise WireError(f"{path}.function.name is {name!r}, which is not one of the tools.", "Add it, or choose another.")
     return name
 
 
@@ -180,7 +177,7 @@ def tool_choice_to_openai(choice: ToolChoice) -> str | Json:
 
 
 def response_format_from_openai(value: object, path: str = "response_format") -> JsonSchema | None:
-    """Read a response format as the JSON schema it asks for; None for plain text. ``json_object`` is any object."""
+    """The JSON schema that a response format asks for; None for plain text. ``json_object`` is any object."""
     if value is None:
         return None
     item = as_object(value, path)

@@ -1,4 +1,4 @@
-"""Read values out of wire dictionaries, each complaint with the path of what is wrong."""
+"""Reads values from wire dictionaries; errors name the path of the wrong value."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from llm_magics.errors import WireError
 
 Json: TypeAlias = dict[str, Any]
 
-EXTENSION = "llm_magics"
-"""The key under which travels what OpenAI's form has no words for."""
+EXTENSION = "llm_magics"  # the key of all that OpenAI's form has no words for
 
 
 def wrong(path: str, wanted: str, got: object) -> WireError:
     kind = "missing" if got is None else f"{type(got).__name__} {str(got)[:40]!r}"
-    return WireError(f"{path} should be {wanted}, but is {kind}.", "Correct the JSON that was sent.")
+    return WireError(f"{path} must be {wanted}, but is {kind}.", "Correct the JSON that was sent.")
 
 
 def as_object(value: object, path: str) -> Mapping[str, Any]:

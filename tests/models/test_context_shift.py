@@ -147,7 +147,7 @@ def test_a_session_tells_what_was_left_out_and_where_an_answer_was_cut_off(tmp_p
             except ContextFullError:
                 assert not context_shift
             assert any("left out" in text for text in told) is context_shift
-            assert any("context of 1,024 tokens ends" in text for text in told) is not context_shift
+            assert any("cut off at the end of the context of 1,024 tokens" in text for text in told) is not context_shift
 
 
 @pytest.mark.parametrize(

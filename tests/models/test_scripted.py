@@ -80,7 +80,7 @@ def test_an_exception_is_raised_and_the_next_step_is_played() -> None:
 def test_a_script_that_has_ended_says_so() -> None:
     model = ScriptedModel(["one"])
     end_of(model)
-    with pytest.raises(ModelError, match="2 requests"):
+    with pytest.raises(ModelError, match="no step for request 2"):
         list(model.stream(HELLO))
 
 

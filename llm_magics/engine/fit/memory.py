@@ -158,9 +158,6 @@ def _text(value: str | bytes) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
-# --- what a configuration takes ------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Device:
     """A GPU as llama.cpp names it; ``free`` in bytes, when the estimate was made."""

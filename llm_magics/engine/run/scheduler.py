@@ -59,8 +59,6 @@ class Scheduler:
         self._batch_priority: int | None = None  # of the running batch, if it can be cut short
         self._calls: list[int | None] = []  # the priorities of interrupt() since the last batch
 
-    # --- from outside -------------------------------------------------------------------------------------------------------
-
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence: smaller priority numbers first, then in the order of arrival."""
         self._numbered += 1
@@ -93,8 +91,6 @@ class Scheduler:
                 sequence.fail(error)
             else:
                 _finish(sequence, "interrupted")
-
-    # --- one step -----------------------------------------------------------------------------------------------------------
 
     def step(self) -> bool:
         """Evaluate one batch and draw the next tokens; False if there is nothing to do until the next request, cancellation or
@@ -156,8 +152,6 @@ class Scheduler:
                 self._slots.unpark(sequence.parking)
                 _finish(sequence, "interrupted")
 
-    # --- who runs -----------------------------------------------------------------------------------------------------------
-
     def _queue(self, sequence: Sequence) -> None:
         bisect.insort(self._waiting, sequence, key=lambda one: one.rank)
 
@@ -203,8 +197,6 @@ class Scheduler:
         self._slots.vacate(slot)
         sequence.suspend()
         self._queue(sequence)
-
-    # --- what is evaluated --------------------------------------------------------------------------------------------------
 
     def _fill(self) -> list[_Filled]:
         """Fill the batch as planned. An error of one sequence ends that sequence only."""
@@ -255,8 +247,6 @@ class Scheduler:
             for i, token in enumerate(draft):
                 batch.add(token, end + i, index)
         return part, sequence, row if last else -1, draft
-
-    # --- what came out ------------------------------------------------------------------------------------------------------
 
     def _advance(self, part: Part[Slot], sequence: Sequence, row: int, draft: list[int]) -> None:
         slot, start, n, *_ = part

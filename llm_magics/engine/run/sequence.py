@@ -97,8 +97,6 @@ class Sequence:
         self._new_events: list[object] = []
         self._new_logprobs: list[TokenLogprob] = []
 
-    # --- the scheduler's side -----------------------------------------------------------------------------------------------
-
     def start(self, n_cached: int, n_lost: int) -> None:
         """Begin on a slot: ask the guide, arm its grammar, take the tokens that the grammar forces before the first draw."""
         self.found_cached(n_cached)
@@ -223,8 +221,6 @@ class Sequence:
     def _scoring(self) -> ScoringGuide | None:
         """The guide, if it wants the next token's log-probability."""
         return self._scorer if self._scorer is not None and self._scorer.wants_logprob else None
-
-    # --- what a token means -------------------------------------------------------------------------------------------------
 
     def _take(self, token: int) -> None:
         if token in self._eog:

@@ -132,8 +132,6 @@ class Slots:
         slot.sequence = None
         slot.rounded, slot.singly = None, 0
 
-    # --- coming back --------------------------------------------------------------------------------------------------------
-
     def cut_back(self, slot: Slot, length: int) -> None:
         """Keep at most ``length`` tokens; fewer if the memory cannot be cut there."""
         if length <= 0:
@@ -223,8 +221,6 @@ class Slots:
         target.cached[:] = source.cached[:length]
         target.starts[:] = source.starts[: bisect_left(source.starts, length)]
         return True
-
-    # --- parking ------------------------------------------------------------------------------------------------------------
 
     def park(self, slot: Slot, name: str) -> None:
         """Save a slot's whole state under a name, unless other slots hold most of it too, or it is shifted."""
