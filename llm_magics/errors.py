@@ -19,8 +19,7 @@ class Action:
 class LLMMagicsError(Exception):
     """Base of all errors that this package raises on purpose.
 
-    ``what`` is one sentence on what went wrong, ``next_action`` one on what the reader can do, or empty. ``action`` is set if
-    one line of code fixes it.
+    ``what`` is a sentence on what went wrong, ``next_action`` one on what to do, or empty. ``action``: one line that fixes it.
     """
 
     action: Action | None = None

@@ -53,8 +53,7 @@ class Usage:
         return self.completion_tokens / self.completion_seconds if self.completion_seconds > 0 else 0.0
 
     def __add__(self, other: Usage) -> Usage:
-        """Add a later step of the same turn: counts and seconds add; the context is the later one's, the first token's time
-        the earlier one's."""
+        """Add a later step of the turn: counts and seconds add; context is the later one's, the first token the earlier's."""
         return Usage(
             self.prompt_tokens + other.prompt_tokens, self.cached_tokens + other.cached_tokens,
             self.evaluated_tokens + other.evaluated_tokens, self.completion_tokens + other.completion_tokens,
@@ -118,8 +117,7 @@ class ModelEnd:
     "after 8 calls, ..."; empty if the model ended it.
 
     :mod:`llm_magics.session.record` names the fields of two JSON-able mappings. ``record`` (model, template, settings, hashes)
-    is small and always saved. ``recording`` (the model's raw text; if the request asks for it, what the prompt added) is saved
-    only if the turn is recorded.
+    is small and always saved. ``recording`` (raw text; if asked for, what the prompt added) is saved if the turn is recorded.
     """
 
     message: Message
@@ -227,10 +225,5 @@ def assemble(events: Iterable[Event], finish_reason: FinishReason | None = None)
                 calls[index] = call
             case ModelEnd(finish_reason=reason):
                 finish_reason = reason
-    return Message(
-        "assistant",
-        "".join(text),
-        reasoning="".join(reasoning),
-        tool_calls=tuple(calls[i] for i in sorted(calls)),
-        finish_reason=finish_reason,
-    )
+    in_order = tuple(calls[i] for i in sorted(calls))
+    return Message("assistant", "".join(text), "".join(reasoning), in_order, finish_reason=finish_reason)

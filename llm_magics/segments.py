@@ -124,16 +124,12 @@ def segment_from_json(data: Any) -> Segment:
     if result is not None and not isinstance(result, str):
         raise TranscriptError("A saved transcript is damaged: a tool call's 'result' is not text.")
     return ToolSegment(
-        index=take(data, "index", int),
-        name=take(data, "name", str),
-        id=take(data, "id", str),
-        arguments=take(data, "arguments", str),
+        take(data, "index", int),
+        **{name: take(data, name, str) for name in ("name", "id", "arguments")},
+        **{name: take(data, name, str, "") for name in ("recovered", "source", "printed")},
         state=cast(ToolStatus, one_of(data, "state", get_args(ToolStatus))),
-        recovered=take(data, "recovered", str, ""),
         trusted=take(data, "trusted", bool, True),
-        source=take(data, "source", str, ""),
         ask=None if ask is None else Ask(**{name: take(ask, name, str, "") for name in ("shown", "digest", "reason")}),
-        printed=take(data, "printed", str, ""),
         outputs=tuple(take({"output": o}, "output", dict) for o in take(data, "outputs", list, [])),
         result=result,
         is_error=take(data, "is_error", bool, False),

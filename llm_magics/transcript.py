@@ -32,8 +32,7 @@ prompt is evaluated. ``steps`` has one object for each finished step; its ``reco
 (:mod:`llm_magics.session.record`). ``token_ids`` and ``recording``, which a replay needs beside the messages, are there only if
 ``recorded`` is true (``--record``). No turn repeats an earlier turn's data, so a notebook grows linearly: even a picture may
 be a pointer to the HTML beside it (:mod:`llm_magics.views.pictures`). ``to_json(record=False)``, the form of snapshots of a
-running turn and of notebooks after ``%llm strip``, leaves out ``settings`` and ``steps``. Unknown keys are ignored, unknown
-versions refused.
+running turn and of stripped notebooks, lacks ``settings`` and ``steps``. Unknown keys are ignored, unknown versions refused.
 
 **Version 1** had neither ``recorded`` nor ``recording``; each step's ``record`` held the whole prompt, as text and token ids,
 and the tools' schemas. Such a turn is read as not recorded: without its prompts, with its answers' token ids in memory.
@@ -145,30 +144,25 @@ class Transcript:
 
     def _step_messages(self, number: int) -> list[Message]:
         mine = [s for s in self.segments if s.step == number]
-        calls = [s for s in mine if isinstance(s, ToolSegment) and s.complete]
         step = self.steps[number] if number < len(self.steps) else None
+        calls = sorted((s for s in mine if isinstance(s, ToolSegment) and s.complete), key=lambda s: s.index)
         answer = Message(
             "assistant",
             "".join(s.text for s in mine if isinstance(s, TextSegment)),
-            reasoning="".join(s.text for s in mine if isinstance(s, ReasoningSegment)),
-            tool_calls=tuple(s.call for s in sorted(calls, key=lambda s: s.index)),
+            "".join(s.text for s in mine if isinstance(s, ReasoningSegment)),
+            tuple(s.call for s in calls),
             token_ids=step.token_ids if step else (),
             finish_reason=step.finish_reason if step else self.state if self.state != "running" else None,
         )
         if step is None and not (answer.text or answer.reasoning or calls):
             return []
-        return [answer, *(_result_message(s) for s in sorted(calls, key=lambda s: s.index))]
+        return [answer, *map(_result_message, calls)]
 
     def to_json(self, record: bool = True) -> dict[str, Any]:
         """Encode as the head of this file says; ``record`` False leaves out ``settings`` and ``steps``."""
         data: dict[str, Any] = {
             "version": VERSION,
-            "turn": self.turn,
-            "thread": self.thread,
-            "model": self.model,
-            "prompt": self.prompt,
-            "recorded": self.recorded,
-            "state": self.state,
+            **{name: getattr(self, name) for name in ("turn", "thread", "model", "prompt", "recorded", "state")},
             "segments": [segment_to_json(s) for s in self.segments],
             "progress": None if self.progress is None else {"done": self.progress[0], "total": self.progress[1]},
             "usage": asdict(self.usage),

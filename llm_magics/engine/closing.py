@@ -9,12 +9,10 @@ compared with it:
   another item, member or object is replaced by the first token of the way out, and a long string is closed;
 - a token behind which no way out fits, or is found, is also replaced. So a way out that fits is known at every point.
 
-An array without a maximum therefore ends, and a text is never cut off. Only a limit below the shortest valid text is refused,
-before anything is generated.
+So an array without a maximum ends, and no text is cut off. Only a limit below the shortest valid text is refused, at once.
 
 Within that hard limit, the JSON has a *soft limit*: the requested one, else ``SOFT_LIMIT``, or three times the shortest valid
-text if that is more. It counts from the first token of the JSON, so reasoning before the JSON does not count, and it is never
-refused.
+text if that is more. It counts from the first token of the JSON, without the reasoning before, and it is never refused.
 """
 
 from __future__ import annotations

@@ -72,8 +72,7 @@ class Place:
 
 
 class WayOut:
-    """Finds ways out of texts under one schema. ``bytes_as_tokens`` maps a byte to the token of this byte alone; ``tokenize``
-    spells a text as the model would."""
+    """Finds ways out under one schema. ``bytes_as_tokens`` maps a byte to its token; ``tokenize`` spells as the model does."""
 
     def __init__(
         self, text: JsonText, piece: Callable[[int], bytes], bytes_as_tokens: Mapping[int, int],

@@ -21,8 +21,6 @@ LISTENS = 60.0  # seconds after a cell's end in which somebody may look at the c
 
 
 class Gauge:
-    """Tells the page which models are loaded, and the state of the GPUs they are on. Ends with :meth:`stop`."""
-
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._models: list[dict[str, Any]] = []

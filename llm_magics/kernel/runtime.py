@@ -230,7 +230,6 @@ class Runtime:
             self._aside[cell] = turns
 
     def ask(self, ask: ToolAsk) -> Decision:
-        """Ask for approval with the current asker."""
         return self.asker(ask)
 
     def known_thread(self, name: str = "") -> Thread:

@@ -5,8 +5,7 @@ the text that the parser passes on; the grammars of the *constraint* enforce the
 
 - at the start, for ``required``, a named tool, ``none`` and a response schema;
 - under ``auto`` when a call has certainly begun: the parser has read its first marker (one token of the vocabulary, in a line
-  of its own) or its name, or a near miss can only be a call. If the model omitted outer tags, the grammar receives them as if
-  they had been written.
+  of its own) or its name, or a near miss can only be a call. The grammar also receives the outer tags that the model omitted.
 
 An armed grammar holds to the end, because in every template a message ends with its calls. The text so far is passed on as
 ``pending``. If the grammar refuses it (e.g. a name that is not a tool's), the grammar is not armed, and a note says so.

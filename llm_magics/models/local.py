@@ -209,11 +209,9 @@ class LocalModel(Mappable):
             "template_sha256": self.template_sha256,
             "template_kwargs": {**self.template_kwargs, **request.template_kwargs},
             "sampling": {name: getattr(sampler, name) for name in SamplerSettings.__slots__} | {"seed": done.seed},
-            "max_tokens": request.max_tokens,
-            "stop": list(request.stop),
-            "tool_choice": request.tool_choice,
+            "max_tokens": request.max_tokens, "stop": list(request.stop), "tool_choice": request.tool_choice,
             "thinking": request.thinking,
-        }
+        }  # fmt: skip
 
     def _recording(
         self, request: Request, rendered: Rendered, done: Finished, logprobs: Sequence[TokenLogprob]

@@ -2,10 +2,8 @@
 
 The template renders the other turns as if the dropped ones had never been. So all that precedes them stays in place: the system
 prompt, and the tools' definitions, which some templates write into the first message. If the longer prompt is the shorter one
-plus a stretch of whole tokens, the engine learns that stretch. It drops it when the context is full, also within an answer, and
-need not evaluate the rest again.
-
-A dropped turn stays out of later requests of the conversation.
+plus a stretch of whole tokens, the engine is told that stretch: it drops the stretch when the context is full, also within an
+answer, and need not evaluate the rest again. A dropped turn stays out of later requests of the conversation.
 """
 
 from __future__ import annotations

@@ -189,8 +189,7 @@ def check_cache(kv: KVType, flash_attention: FlashAttention) -> None:
 def trained_context(gguf: Gguf) -> int:
     """How many tokens of context the model can use according to the file, with its scaling of positions; 0 if unknown.
 
-    With a scaling, ``context_length`` may be the length before it, e.g. 32,768 with a factor of 4 over an original context of
-    32,768.
+    With a scaling, ``context_length`` may be the length before it, e.g. 32,768 with a factor of 4 over an original 32,768.
     """
     trained = _number(gguf, "context_length")
     if gguf.arch("rope.scaling.type", "none") == "none":

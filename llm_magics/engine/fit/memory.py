@@ -106,7 +106,7 @@ def _room(group: Path) -> int | None:
 
 
 def nvidia_gpus() -> tuple[Gpu, ...]:
-    """The GPUs that NVIDIA's driver lists; empty without the driver, and if the driver fails (llama.cpp then reports it)."""
+    """The GPUs that NVIDIA's driver lists; empty without a driver, or if it fails (llama.cpp then reports that)."""
     import pynvml
 
     try:
@@ -173,8 +173,7 @@ class Estimate:
     """What one configuration would take.
 
     ``buffers`` are (device, kind, bytes), as in ``EngineInfo.buffers``. ``devices`` are the GPUs in use; all else is on the
-    host. ``unread`` bytes of the host's weights are mapped, but only a repacked copy is read once the model is loaded, so the
-    system can reclaim them.
+    host. The system can reclaim ``unread`` bytes of the host's mapped weights, because a loaded model reads a repacked copy.
     """
 
     buffers: tuple[tuple[str, str, int], ...]

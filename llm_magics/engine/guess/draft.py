@@ -1,8 +1,7 @@
 """Draft-model speculation: a small model of the same vocabulary guesses the large model's next tokens.
 
 The draft guesses its likeliest tokens (https://arxiv.org/abs/2211.17192), so the draws, the sampled distribution and the text
-of a seed are those of plain decoding. At high temperatures, fewer guesses come true than if the draft's own draws were weighed
-against the large model's.
+of a seed are those of plain decoding. At high temperatures, fewer guesses come true than with the draft's own draws.
 
 A guess stops at the first token of which the draft is unsure. Guesses grow while they come true, and a draft that is unsure or
 mostly wrong rests for longer and longer, because it costs time too. All this depends on accepted tokens, not on a clock, so

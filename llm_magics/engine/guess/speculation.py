@@ -130,8 +130,7 @@ class Speculation:
     def draw(self, context: Context, seat: Seat, sequence: Guessed, row: int, start: int, draft: list[int]) -> int:
         """Draw from ``row``, that of the last cached token, then from the rows of the guess while it comes true.
 
-        ``start`` is where this batch's tokens began. Return how many of the slot's tokens, the guess included, may stay; the
-        caller must cut the rest.
+        This batch's tokens began at ``start``. Return how many of the slot's tokens, with the guess, may stay: cut the rest.
         """
         if draft and self._exact_rows == 1 and seat.rounded is None:
             seat.rounded = start

@@ -1,7 +1,6 @@
 """A loaded GGUF file and its vocabulary.
 
-The pointer is checked for NULL, and every id and size before it is passed on, because llama.cpp ends the process at a wrong
-one. Any thread may tokenize.
+Each pointer, id and size is checked first, because llama.cpp ends the process at a wrong one. Any thread may tokenize.
 """
 
 from __future__ import annotations
@@ -193,8 +192,7 @@ def model_params(config: EngineConfig, relay: ProgressRelay) -> Any:
 
 
 def hide_devices(params: Any) -> None:
-    """Load without any device. Even with no layers there, llama.cpp takes memory on a GPU for long prompts, and fails if it is
-    full."""
+    """Load without any device: even with no layers on a GPU, llama.cpp takes its memory for long prompts, or fails."""
     params.n_gpu_layers = 0
     params.split_mode, params.main_gpu = lib.LLAMA_SPLIT_MODE_NONE, -1
 

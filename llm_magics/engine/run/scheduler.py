@@ -67,8 +67,8 @@ class Scheduler:
 
     def interrupt(self, priority: int | None = None) -> None:
         """Cut a long evaluation short, to notice a cancelled sequence; with a ``priority``, any evaluation of less important
-        sequences. Any thread may call this, after it has queued its command. A call before the evaluation prevents it; a late
-        call only repeats a step."""
+        sequences. Any thread may call this once its command is queued. An early call prevents the evaluation; a late one only
+        repeats a step."""
         self._calls.append(priority)  # first, because the engine reads the calls after it has set what it evaluates
         if self._cuts(priority):
             self._context.abort.set()
@@ -93,8 +93,7 @@ class Scheduler:
                 _finish(sequence, "interrupted")
 
     def step(self) -> bool:
-        """Evaluate one batch and draw the next tokens; False if there is nothing to do until the next request, cancellation or
-        wake-up."""
+        """Evaluate one batch and draw the next tokens; False if there is nothing to do until a request or a wake-up."""
         self._drop_cancelled()
         self._admit()
         parts = self._fill()

@@ -304,8 +304,7 @@ class Sequence:
 
 
 class TextStream:
-    """Turns tokens' bytes into text. Holds back the start of a UTF-8 character or of a stop string; replaces bytes that cannot
-    become a character by U+FFFD."""
+    """Turns tokens' bytes into text. Holds back the start of a character or stop string; replaces invalid UTF-8 by U+FFFD."""
 
     def __init__(self, stops: Iterable[str] = ()) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")

@@ -50,16 +50,9 @@ class CellTool(Tool):
     """A cell as a tool. Calling it like a function of its header runs the cell and returns its value."""
 
     def __init__(
-        self,
-        face: Callable[..., Any],
-        signature: Signature,
-        options: ToolOptions,
-        *,
-        shell: InteractiveShell,
-        cell: Cell,
-        scratch: bool = False,
-        book: CellBook | None = None,
-    ) -> None:
+        self, face: Callable[..., Any], signature: Signature, options: ToolOptions, *, shell: InteractiveShell, cell: Cell,
+        scratch: bool = False, book: CellBook | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(face, signature, options)
         self.shell, self.cell, self.scratch, self.book = shell, cell, scratch, book
 
@@ -141,14 +134,9 @@ def _where(error: BaseException) -> str:
 
 
 def cell_tool(
-    shell: InteractiveShell,
-    header: ToolHeader,
-    cell: Cell,
-    *,
-    description: str = "",
-    parameters: Mapping[str, Any] | None = None,
-    book: CellBook | None = None,
-) -> CellTool:
+    shell: InteractiveShell, header: ToolHeader, cell: Cell, *,
+    description: str = "", parameters: Mapping[str, Any] | None = None, book: CellBook | None = None,
+) -> CellTool:  # fmt: skip
     """Make a cell, without its ``%%tool`` line, a tool. Raises ToolError for invalid Python in the cell or the header.
 
     Args:
@@ -166,9 +154,8 @@ def cell_tool(
     face.__doc__ = description or description_of(shell, cell.source)
     given = header.options
     options = ToolOptions(given.approve, given.timeout, given.max_chars, repeats=given.repeats)
-    return CellTool(
-        face, read_signature(face, header.name), options, shell=shell, cell=cell, scratch=header.options.scratch, book=book
-    )
+    signature = read_signature(face, header.name)
+    return CellTool(face, signature, options, shell=shell, cell=cell, scratch=given.scratch, book=book)
 
 
 def _face(shell: InteractiveShell, name: str, parameters: str, returns: str) -> Callable[..., Any]:

@@ -36,8 +36,7 @@ if TYPE_CHECKING:
 
 
 def chat(runtime: Runtime, options: ChatOptions, body: str) -> Reply | list[Reply] | None:
-    """Run the cell; return its Reply (several with ``--samples``), or None after a preview. Raises LLMMagicsError; nothing was
-    sent if the cell is at fault."""
+    """Run the cell; return its Reply (several with ``--samples``), or None after a preview. A faulty cell sends nothing."""
     asked = prepare(runtime, options, fill(body, runtime.shell.user_ns))
     if options.preview:
         request = asked.session.request(asked.text, replaces=asked.replaced, **asked.overrides)

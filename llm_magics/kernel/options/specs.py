@@ -1,5 +1,4 @@
-"""The options of every magic, as dataclasses; those of a load and of tools are in :mod:`llm_magics.models.settings` and
-:mod:`.tools`."""
+"""The options of every magic, as dataclasses; see also :mod:`llm_magics.models.settings` (a load's) and :mod:`.tools`."""
 
 from __future__ import annotations
 

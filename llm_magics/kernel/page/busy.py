@@ -1,8 +1,7 @@
 """Keeps the kernel's status at "busy" while a cell runs and a page sends messages.
 
 ipykernel answers each control message with the statuses ``busy`` and ``idle`` on IOPub, even while the main thread runs a cell.
-jupyter_server, which ends idle kernels, would take the running kernel for an idle one. So the kernel says ``busy`` again, under
-the request that runs.
+jupyter_server, which ends idle kernels, would believe the running kernel idle. So the kernel repeats ``busy`` for its request.
 """
 
 from __future__ import annotations

@@ -261,7 +261,6 @@ class LiveTurn:
         self._link.finish(self._turn, cell=self._cell, session=self._session, bundle=bundle)
 
     def renew(self, bundle: Mapping[str, Any]) -> None:
-        """Replace the last display's bundle after the end of the turn."""
         self._link.renew(self._turn, bundle)
 
     def _place(self, ask: ToolAsk) -> int:

@@ -1,8 +1,7 @@
 """A turn in a notebook: one display, updated while the turn runs, complete and static at its end.
 
 Pages with the extension follow the turn by deltas (:mod:`.live`). Others get the whole HTML again, at most 18 times a second
-and less often as it grows, to spare the wire and this thread. The last update holds every form of the transcript; it is written
-whatever ended the turn.
+and less often as it grows. The last update, written whatever ended the turn, holds every form of the transcript.
 """
 
 from __future__ import annotations
@@ -29,18 +28,12 @@ _SMALL = 2_000  # characters of HTML up to which an update carries the transcrip
 
 class NotebookView:
     """Draws the trace of one turn. Call :meth:`handle` for each event, and :meth:`close` at the end, always. ``live`` is the
-    turn's stream to pages with the extension. Without ``updates``, for front ends without display updates, only the end is
-    drawn."""
+    turn's stream to pages with the extension. Without ``updates`` (for front ends that have none), only the end is drawn."""
 
     def __init__(
-        self,
-        publish: Publish,
-        *,
-        reasoning: ShowReasoning = "fold",
-        live: LiveTurn | None = None,
-        updates: bool = True,
+        self, publish: Publish, *, reasoning: ShowReasoning = "fold", live: LiveTurn | None = None, updates: bool = True,
         pace: Pace | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.transcript = Transcript()
         self._publish, self._reasoning, self._live, self._updates = publish, reasoning, live, updates
         self._pace = pace or Pace()

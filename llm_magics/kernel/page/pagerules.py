@@ -1,8 +1,7 @@
 """The rules that a kernel's pages have sent, and whether the page that sent a cell still answers.
 
 Each page has a session id, which is in the header of all its messages. A cell obeys the rules of the page that sent it. A page
-sends its rules when it meets the kernel and whenever they change. The kernel asks again before each cell's first magic, because
-the page may be gone.
+sends its rules when it meets the kernel and whenever they change. The kernel asks again before each cell's first magic.
 """
 
 from __future__ import annotations
