@@ -1,7 +1,7 @@
 """Chat templates, understood: render conversations, read answers, constrain them. Pure: no IPython, no llama.cpp.
 
-:class:`ChatFormat` is the way in. It analyses one template (:mod:`.analysis`) into declarative syntax (:mod:`.syntax`), from
-which rendering, the streaming parser and the constraint are all derived. Nothing is imported before it is used.
+:class:`ChatFormat` is the way in. It analyses one template (:mod:`.analysis`) into declarative syntax (:mod:`.syntax`), on
+which rendering, the streaming parser and the constraint build. Nothing is imported before it is used.
 """
 
 from __future__ import annotations

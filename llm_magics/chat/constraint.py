@@ -1,6 +1,6 @@
-"""From a template's tool syntax and the tools themselves: the grammars that hold a model to them.
+"""Write the grammars that hold a model to a template's tool syntax and to the tools.
 
-One grammar covers a message's calls from the first marker to the last, and everything else is built around it:
+One grammar covers a message's calls from the first marker to the last; all else is built around it:
 
     ===================  ======================================================================================
     tool_choice          what holds
@@ -11,9 +11,9 @@ One grammar covers a message's calls from the first marker to the last, and ever
     with response_schema ``start``: reasoning, then JSON valid under the schema (under ``auto`` with tools: or calls)
     ===================  ======================================================================================
 
-The grammar is as wide as the syntax: properties in any order, layout at the markers free, white space where JSON leaves it.
-What a schema says beyond that is enforced, except what ``schema/normal.py`` and ``chat/grammar/values.py`` name; in tagged
-syntaxes a value that may be a string is any text up to its closing tag.
+The grammar is as wide as the syntax: properties in any order, any layout at the markers, white space where JSON allows it. The
+schema is enforced, except what ``schema/normal.py`` and ``chat/grammar/values.py`` name; in tagged syntaxes a value that may be
+a string is any text up to its closing tag.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from llm_magics.chat.analysis.reasoning import NO_REASONING, ReasoningSyntax
 from llm_magics.chat.encodings.syntax import JsonCall, KeyedCall, NamedCall, ToolSyntax
 from llm_magics.chat.grammar.text import MAX_CALLS, GrammarWriter, as_regex, quoted
 from llm_magics.chat.grammar.values import ValueWriter
-from llm_magics.chat.syntax.syntax import BlockSyntax, TurnSyntax, escape
+from llm_magics.chat.syntax.syntax import TurnSyntax, escape
 from llm_magics.messages import JsonSchema, ToolSpec
 from llm_magics.schema.normal import normalise, parameters
 from llm_magics.schema.shortest import shortest_values
@@ -39,41 +39,32 @@ ID = r"/[A-Za-z0-9_.:-]{1,64}/"
 
 @dataclass(frozen=True, slots=True)
 class JsonAnswer:
-    """An answer under a response schema: the keys that some object requires, the markers around ``reasoning`` (the first
-    empty if it is open), the beginnings of ``calls`` in its place, and the shortest ``values`` of the schema's nodes."""
+    """An answer under a response schema."""
 
-    required: tuple[str, ...] = ()
-    reasoning: tuple[str, str] = ("", "")
-    calls: tuple[str, ...] = ()
-    values: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()  # the keys that some object requires
+    reasoning: tuple[str, str] = ("", "")  # the markers around reasoning; the first is empty if the prompt opens it
+    calls: tuple[str, ...] = ()  # the beginnings of calls that may take the answer's place
+    values: tuple[str, ...] = ()  # the shortest values of the schema's nodes
 
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """The grammars of one request, as text; empty where nothing is to hold.
+    """The grammars of one request, as text; empty if nothing is constrained."""
 
-    ``start`` is armed before the first token. ``calls`` is armed when a call has begun; it starts with the section's or the
-    call's first marker. ``unenforced`` says, by tool, which keywords only validation can check. ``json`` is there if ``start``
-    holds the answer to a response schema.
-    """
-
-    start: str = ""
-    calls: str = ""
-    unenforced: tuple[str, ...] = ()
-    json: JsonAnswer | None = None
+    start: str = ""  # armed before the first token
+    calls: str = ""  # armed when a call begins; starts with the first marker of the section or the call
+    unenforced: tuple[str, ...] = ()  # by tool, the keywords that only validation can check
+    json: JsonAnswer | None = None  # set if ``start`` holds the answer to a response schema
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What stands around a message's calls. ``reasoning_open``: the prompt has already opened the reasoning.
-
-    ``ends`` are the texts of the tokens that end a generation: a closing marker that is one of them need not be written.
-    """
+    """What stands around a message's calls."""
 
     reasoning: ReasoningSyntax = NO_REASONING
-    reasoning_open: bool = False
+    reasoning_open: bool = False  # the prompt has opened the reasoning
     turn: TurnSyntax = field(default_factory=TurnSyntax)
-    ends: frozenset[str] = frozenset()
+    ends: frozenset[str] = frozenset()  # texts of the tokens that end a generation; as closing markers they may be missing
 
 
 def build_constraint(
@@ -85,10 +76,9 @@ def build_constraint(
     response_schema: JsonSchema | None = None,
     frame: Frame | None = None,
 ) -> Constraint:
-    """Write the grammars for one request.
+    """Write the grammars for one request. ``tool_choice`` is "auto", "none", "required" or the name of one of the tools.
 
-    Raises SchemaError where a tool's parameters or the response schema cannot be used. ``tool_choice`` is "auto", "none",
-    "required" or the name of one of the tools.
+    Raises SchemaError if a tool's parameters or the response schema cannot be used.
     """
     frame = frame or Frame()
     chosen = [t for t in tools if tool_choice in ("auto", "none", "required", t.name)]
@@ -101,13 +91,14 @@ def build_constraint(
     if tool_choice != "auto":
         return Constraint(calls.after_reasoning(), unenforced=unenforced)
     answer = _response(response_schema, frame, calls) if response_schema is not None else Constraint()
-    return replace(answer, calls=_Calls(syntax, chosen, parallel, frame).alone(), unenforced=unenforced)
+    alone = _Calls(syntax, chosen, parallel, frame)
+    return replace(answer, calls=alone.writer.text(alone.body()), unenforced=unenforced)
 
 
 def _response(schema: JsonSchema, frame: Frame, calls: _Calls | None) -> Constraint:
-    """JSON under a schema, after the reasoning; or calls, where there are any.
+    """JSON under a schema, or calls if there are any, after the reasoning.
 
-    Nothing stands around the JSON where nothing must: white space is what a model writes that would rather write prose.
+    No white space around the JSON: given the chance, some models pad it for ever.
     """
     writer = calls.writer if calls else GrammarWriter()
     normal = normalise(schema)
@@ -130,14 +121,14 @@ def _response(schema: JsonSchema, frame: Frame, calls: _Calls | None) -> Constra
 def _no_calls(syntax: ToolSyntax, frame: Frame) -> str:
     """Any text without the marker that begins a call. Reasoning may mention it."""
     if syntax.ours:
-        return ""  # such a model knows calls from our instructions only, and under "none" it is not given them
+        return ""  # such a model knows calls only from our instructions, which it does not get under "none"
     openings = {first_tag(m) for m in (syntax.section_start, syntax.call_start) if m.strip()}
     if syntax.blocks is not None:
         openings = {syntax.blocks.call.strip()} if syntax.blocks.call.strip() else openings
     if openings:
         forbidden = "|".join(as_regex(o) for o in sorted(openings))
         text = f"/(?s:.*)/ & ~/(?s:.*)({forbidden})(?s:.*)/"
-    else:  # no marker: a call can only be how the text begins
+    else:  # without a marker, only the text's beginning can be a call
         bracket = as_regex(syntax.arguments.opening)
         if syntax.blocks is not None or (isinstance(syntax.call, NamedCall) and not bracket):
             return ""
@@ -157,7 +148,7 @@ def optional(expression: str) -> str:
 
 
 class _Calls:
-    """Writes the rules for a message's calls in one syntax."""
+    """Writes the rules of a message's calls in one syntax."""
 
     def __init__(self, syntax: ToolSyntax, tools: Sequence[ToolSpec], parallel: bool, frame: Frame) -> None:
         self.syntax = syntax
@@ -174,11 +165,8 @@ class _Calls:
             return self.writer.text(f"{thoughts} {self.body()}")
         thought = reasoning.rule(self.writer, opened=self.frame.reasoning_open)
         start, end = (self.writer.marker(m) for m in (self.frame.turn.content_start, self.frame.turn.content_end))
-        silence = f"({start} {end} {self.writer.gap})?" if start and end else ""  # a frame around no content
+        silence = f"({start} {end} {self.writer.gap})?" if start and end else ""  # a frame without content
         return self.writer.text(f"{thought} {silence} {self.body()}")
-
-    def alone(self) -> str:
-        return self.writer.text(self.body())
 
     def body(self) -> str:
         """All calls of a message, and layout after them."""
@@ -194,14 +182,14 @@ class _Calls:
         return w.rule(f"{w.marker(s.section_start)} {calls} {end} {self.closing(s.section_end)} {self.tail()}".strip(), "calls")
 
     def tail(self) -> str:
-        """What may follow the calls: layout, and where the turn's end has several tags, those of them that are written out."""
+        """What may follow the calls: layout, and the tags of the turn's end if it has several."""
         tags = re.findall(r"<[^<>]*>|\[[^\[\]]*\]|[^<>\[\]\s]+", self.frame.turn.end)
         if len(tags) < 2:
             return self.writer.gap
         return f"({self.writer.gap} ({' | '.join(quoted(tag) for tag in dict.fromkeys(tags))}))* {self.writer.gap}"
 
     def closing(self, marker: str) -> str:
-        """A closing marker; from a token on that would end the generation, it need not be written."""
+        """A closing marker; from a token that ends the generation on, it is optional."""
         cuts = [i for end in self.frame.ends if end and (i := marker.find(end)) >= 0]
         if not cuts:
             return self.writer.marker(marker)
@@ -211,7 +199,8 @@ class _Calls:
     def call(self, tool: ToolSpec) -> str:
         s, w = self.syntax, self.writer
         arguments, end = partial(s.arguments.constrain, w, self.schemas[tool.name]), self.closing(s.call_end)
-        start = self.block_header(s.blocks) if s.blocks is not None else w.marker(s.call_start)
+        header = s.blocks.call if s.blocks is not None else ""
+        start = w.header_until(header) if header.strip() else w.marker(s.call_start)
         match s.call:
             case JsonCall() as how:
                 body = f"{json_call(w, how, tool.name, arguments(''))} {end}"
@@ -222,7 +211,7 @@ class _Calls:
         return w.rule(f"{start} {body}", "call")
 
     def header(self, tool: ToolSpec, how: NamedCall) -> str:
-        """The call's name with whatever stands around it: its id, its index, itself again."""
+        """The call's name with its id, its index, and its repetition, if it has them."""
         w, blocks = self.writer, self.syntax.blocks
         name = quoted(escape(tool.name, how.escapes))
         recipient = self.writer.header_until(blocks.header_end) if blocks is not None and blocks.call.strip() else ""
@@ -243,14 +232,9 @@ class _Calls:
             pieces += [call_id, w.marker(how.id_end)]
         return " ".join(p for p in pieces if p)
 
-    # --- blocks with headers --------------------------------------------------------------------------------------------------
-
-    def block_header(self, blocks: BlockSyntax) -> str:
-        return self.writer.header_until(blocks.call) if blocks.call.strip() else self.writer.marker(self.syntax.call_start)
-
 
 def json_call(writer: GrammarWriter, how: JsonCall, name: str, arguments: str) -> str:
-    """One call as a JSON object with fields for its name, its arguments and its id, in the template's order."""
+    """One call as a JSON object with members for its name, its arguments and its id, in the template's order."""
     parts = {"name": quoted(json.dumps(name, ensure_ascii=False)), "arguments": arguments, "id": writer.terminal("STRING")}
     return _object(writer, how.members(parts, {path: quoted(text) for path, text in how.constants}))
 

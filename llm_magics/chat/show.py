@@ -1,8 +1,8 @@
-"""What was read off one chat template, as text for people: ``llm-magics formats show``."""
+"""The findings about one chat template, as text for people: ``llm-magics formats show``."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 from llm_magics.chat.encodings.syntax import JsonCall, ToolSyntax
 from llm_magics.chat.encodings.writer import write_calls
@@ -12,11 +12,8 @@ from llm_magics.messages import Message, ToolCall, ToolSpec
 
 from .format import ChatFormat
 
-_TOOL = ToolSpec(
-    "get_weather",
-    "Tells the weather.",
-    {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}, "required": ["city"]},
-)
+_PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}, "required": ["city"]}
+_TOOL = ToolSpec("get_weather", "Tells the weather.", _PARAMETERS)
 _CALL = ToolCall("get_weather", '{"city": "Oslo", "days": 3}', "call00001")
 _EXAMPLE = (
     Message("system", "Be brief."),
@@ -29,12 +26,8 @@ _EXAMPLE = (
 def show(source: str, bos_token: str = "", eos_token: str = "", control_tokens: Collection[str] | None = None) -> str:
     """Describe a template: markers, shape of calls, reasoning, repairs, an example with the origin of each part, warnings.
 
-    Args:
-        source: the template's jinja2 source.
-        bos_token, eos_token: the vocabulary's.
-        control_tokens: the vocabulary's control tokens, to warn of markers that are none; None where no vocabulary is known.
-
-    Raises TemplateError as :meth:`ChatFormat.from_template` does.
+    The arguments and errors are those of :meth:`ChatFormat.from_template`. With the vocabulary's ``control_tokens``, markers
+    that are none of them get a warning.
     """
     fmt = ChatFormat.from_template(source, bos_token, eos_token)
     sections = [
@@ -49,28 +42,22 @@ def show(source: str, bos_token: str = "", eos_token: str = "", control_tokens: 
 
 
 def warnings(fmt: ChatFormat, control_tokens: Collection[str] | None = None) -> list[str]:
-    """What a user of this template should know, one sentence each; ``control_tokens`` as in :func:`show`."""
-    found = list(fmt.analysis.notes)
-    if fmt.repairs.calls == "text":
-        found.append("The template does not write tool calls: they go into the content as text.")
-    if fmt.repairs.results == "user":
-        found.append("The template loses tool results: they are sent as the user's.")
-    if fmt.repairs.tools == "system":
-        found.append("The template does not describe tools: they are described in the system message.")
-    if fmt.reasoning is not None and not fmt.reasoning.field:
-        found.append("The template takes no reasoning back: earlier thoughts are lost in history.")
-    if not fmt.tools.has_marker:
-        found.append("Nothing announces a tool call: only an answer that begins as one is taken for one.")
-    if control_tokens is not None:
-        plain = [tag for tag in _tags(fmt) if tag not in control_tokens]
-        found += [f"{tag} is not one token of this vocabulary: it is written and read as ordinary text." for tag in plain]
-    return found
+    """What a user of this template should know, in sentences; ``control_tokens`` as in :func:`show`."""
+    lost = fmt.reasoning is not None and not fmt.reasoning.field
+    said = {
+        "The template does not write tool calls: they go into the content as text.": fmt.repairs.calls == "text",
+        "The template loses tool results: they are sent as user messages.": fmt.repairs.results == "user",
+        "The template does not describe tools: they are described in the system message.": fmt.repairs.tools == "system",
+        "The template does not take reasoning back: later turns do not see earlier thoughts.": lost,
+        "No marker announces a tool call: an answer is read as calls only if it begins with a call.": not fmt.tools.has_marker,
+    }
+    plain = [tag for tag in _tags(fmt) if tag not in control_tokens] if control_tokens is not None else []
+    ordinary = [f"{tag} is not one token of this vocabulary: it is written and read as ordinary text." for tag in plain]
+    return [*fmt.analysis.notes, *(sentence for sentence, holds in said.items() if holds), *ordinary]
 
 
 def _tags(fmt: ChatFormat) -> list[str]:
-    texts = [*fmt.tools.markers]
-    if fmt.reasoning is not None:
-        texts += [*fmt.reasoning.openers, *fmt.reasoning.closers]
+    texts = [*fmt.tools.markers, *((*fmt.reasoning.openers, *fmt.reasoning.closers) if fmt.reasoning else ())]
     return list(dict.fromkeys(tag for text in texts for tag in tags(text) if not any(c.isspace() for c in tag)))
 
 
@@ -106,22 +93,17 @@ def _calls(syntax: ToolSyntax) -> list[str]:
 
 
 def _reasoning(fmt: ChatFormat) -> list[str]:
-    reasoning = fmt.reasoning
-    if reasoning is None:
+    if (reasoning := fmt.reasoning) is None:
         return ["none found"]
     markers = _line("markers", reasoning.start, reasoning.end, *reasoning.closers[1:])
     return [*markers, f"{'found because':18} {reasoning.derived}"]
 
 
 def _example(prompt: Prompt) -> list[str]:
-    return [f"{origin:18} {text!r}" for origin, text in _shortened(prompt.parts)]
-
-
-def _shortened(parts: tuple[tuple[str, str], ...]) -> Iterator[tuple[str, str]]:
-    for origin, text in parts:
-        yield origin, text if len(text) <= 200 else f"{text[:120]} ... {text[-60:]}"
+    parts = ((origin, text if len(text) <= 200 else f"{text[:120]} ... {text[-60:]}") for origin, text in prompt.parts)
+    return [f"{origin:18} {text!r}" for origin, text in parts]
 
 
 def _line(name: str, *texts: str) -> list[str]:
-    """One line of quoted texts; none where all are empty."""
+    """One line of quoted texts; no line if all are empty."""
     return [f"{name:18} {'  '.join(repr(t) for t in texts if t)}"] if any(texts) else []

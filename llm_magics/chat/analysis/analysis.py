@@ -1,14 +1,13 @@
-"""From a template's source to everything it implies: one analysis, from which rendering, parsing and constraining follow.
+"""Derive everything that a template's source implies: one analysis, on which rendering, parsing and constraining build.
 
-The questions are asked in :mod:`.probe` (what does it take), :mod:`.frame` (how is a turn framed), :mod:`.reasoning` (where is
-reasoning) and :mod:`.calls` (how are calls written). Each answer is read off differences between renders; nothing looks for a
-known marker or a model's name.
+:mod:`.probe` asks what the template takes, :mod:`.frame` how a turn is framed, :mod:`.reasoning` where thoughts stand and
+:mod:`.calls` how calls are written. Each answer comes from differences between renders, not from known markers or model names.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from llm_magics.chat.encodings import encodings
@@ -28,32 +27,28 @@ from .probe import Probe, find_repairs
 from .reasoning import NO_REASONING, Finder, ReasoningSyntax, finders
 
 GENERIC_TOOLS = ToolSyntax(JsonCall(ours=True), call_start="<tool_call>\n", call_end="\n</tool_call>", separator="\n")
-"""How calls are written where a template knows none: what most models have seen most of."""
+"""How calls are written if the template has no way: the form that most models have seen most of."""
 
-BUILT_IN = "builtin_tools"
-"""The template variable that names tools which the model was trained with."""
+BUILT_IN = "builtin_tools"  # the template variable that names the tools which the model was trained with
 
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """What was found in one template.
-
-    ``alternates`` are further ways in which calls are written, e.g. of tools that the model was trained with. ``notes`` are
-    remarks for people: overrides that were used, what could not be read.
-    """
+    """What was found in one template."""
 
     repairs: Repairs
     turn: TurnSyntax
     reasoning: ReasoningSyntax
     tools: ToolSyntax
-    notes: tuple[str, ...] = ()
-    alternates: tuple[ToolSyntax, ...] = ()
+    notes: tuple[str, ...] = ()  # for people: the overrides in use, and the gaps in the findings
+    alternates: tuple[ToolSyntax, ...] = ()  # further ways to write calls, e.g. of tools that the model was trained with
 
 
 def analyse(template: ChatTemplate, overrides: Sequence[Override] = OVERRIDES) -> Analysis:
-    """Analyse a template, or take what is known of it.
+    """Analyse a template; results are cached. Raises TemplateError if the template cannot render one user message.
 
-    Raises TemplateError where the template cannot render a single user message.
+    e.g. ``{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}``: a turn ends with ``<|end|>``, nothing is
+    reasoning, and calls are written as text.
     """
     return _analyse(template, tuple(overrides), finders(), encodings())
 
@@ -68,32 +63,32 @@ def _analyse(
     reasoning = next((way for find in ways if (way := find(asked, frame))), NO_REASONING)
     turn = _find_turn(asked, frame, reasoning)
     render = CallRenderer(asked, frame, turn, reasoning, known)
-    tools, ends = find_calls(render) if asked.repairs.calls == "template" else (None, ())
-    notes: list[str] = []
-    meant = find_meant(render, tools) if asked.repairs.calls == "template" else None
+    writes = asked.repairs.calls == "template"
+    tools, ends = find_calls(render) if writes else (None, ())
+    meant = find_meant(render, tools) if writes else None
     written, tools = (tools, meant) if meant else (None, tools)
-    if written is not None:
-        notes.append("The template writes calls as JSON with a mistake: proper JSON is read as well.")
-    if tools is None and asked.repairs.calls == "template":
-        notes.append("The template writes tool calls in a way that could not be read off.")
+    notes = ["The template writes calls as JSON with a mistake. Proper JSON is read as well."] if written is not None else []
+    if tools is None and writes:
+        notes.append("The analysis could not find how the template writes tool calls.")
     for override in overrides:
         if all(text in template.source for text in override.contains):
             if tools is None and override.tools is not None:
                 tools = override.tools
-                notes.append(f"Tool calls are from the table of overrides: {override.reason}")
+                notes.append(f"Tool calls come from the table of overrides: {override.reason}")
             if not reasoning and override.reasoning:
                 reasoning = override.reasoning
-                notes.append(f"Reasoning markers are from the table of overrides: {override.reason}")
-    if ends:
-        turn = TurnSyntax(turn.generation_prompt, turn.content_start, turn.content_end, turn.end, (*turn.extra_ends, *ends))
+                notes.append(f"Reasoning markers come from the table of overrides: {override.reason}")
+    turn = replace(turn, extra_ends=(*turn.extra_ends, *ends))
     found = tools or GENERIC_TOOLS
     alternates = (written,) if written else _alternates(render, found)
     return Analysis(asked.repairs, turn, reasoning, found, tuple(notes), alternates)
 
 
 def _alternates(render: CallRenderer, known: ToolSyntax) -> tuple[ToolSyntax, ...]:
-    """Other ways in which calls are written: as the instructions show them (Phi-4), and those of tools that the caller declares
-    as built in, where that makes a difference (Llama 3.1)."""
+    """Other ways to write calls: as the instructions show them, or those of tools that the caller declares built in.
+
+    e.g. ``{% if t.name in builtin_tools %}<|py|>{{ t.name }}.call({{ args }}){% endif %}``.
+    """
     asked = render.probe
     if asked.repairs.calls != "template":
         return ()
@@ -106,13 +101,10 @@ def _alternates(render: CallRenderer, known: ToolSyntax) -> tuple[ToolSyntax, ..
     return (found,) if found is not None and found != known and found.has_marker else ()
 
 
-# --- the turn ---------------------------------------------------------------------------------------------------------------
-
-
 def _find_turn(probe: Probe, frame: Frame, reasoning: ReasoningSyntax) -> TurnSyntax:
-    """The frame of a plain answer: what opens and closes its content, and what ends the turn.
+    """The frame of a plain answer: the opener and the closer of its content, and the end of the turn.
 
-    e.g. ``<text>``, ``</text>`` and ``<|end|>`` of ``<|assistant|><text>...</text><|end|>``.
+    e.g. ``<text>``, ``</text>`` and ``<|end|>`` of ``<|assistant|><text>{{ m.content }}</text><|end|>``.
     """
     start = _content_start(frame, reasoning)
     called = frame.turn_of(probe, [USER, CALLING], [TOOL]) if probe.repairs.calls == "template" else ""
@@ -120,21 +112,18 @@ def _find_turn(probe: Probe, frame: Frame, reasoning: ReasoningSyntax) -> TurnSy
     end, content_end = last, ""
     if start:
         shared = common_suffix(called, last) if called else ""
-        shared = last[_tag_start(last, len(last) - len(shared)) :]
+        at = len(last) - len(shared)
+        shared = last[next((b for a, b in tag_spans(last) if a < at < b), at) :]  # begins inside no tag
         last_tag = (tags(start) or [""])[-1]
         if last_tag and shared.startswith(last_tag) and start.endswith(last_tag):
-            shared = shared[len(last_tag) :]  # markers of this template end alike
+            shared = shared[len(last_tag) :]  # the template's markers end alike
         if shared.strip() and shared != last:
             content_end, end = last[: len(last) - len(shared)], shared
     return TurnSyntax(frame.prompt_on, start, content_end, end, tuple(e for e in frame.ends if e != last))
 
 
 def _content_start(frame: Frame, reasoning: ReasoningSyntax) -> str:
-    """What stands between the generation prompt, or an empty thought, and a plain answer."""
+    """The text between the prompt, or an empty thought, and an answer, e.g. ``<text>`` of ``<text>{{ m.content }}</text>``."""
     marker = next((marker for marker in (*reasoning.closers, *reasoning.openers) if marker in frame.head), "")
     head = frame.head.rpartition(marker)[2] if marker else frame.head
     return head if head.strip() else ""
-
-
-def _tag_start(text: str, at: int) -> int:
-    return next((end for start, end in tag_spans(text) if start < at < end), at)

@@ -1,4 +1,4 @@
-"""Calls whose every word is known, and their rendering: the raw material for reading a call's syntax off."""
+"""Render calls whose every word is known: the raw material from which the syntax of calls is read off."""
 
 from __future__ import annotations
 
@@ -31,39 +31,30 @@ class Texts:
     two: str
 
 
+@dataclass(frozen=True, slots=True)
 class CallRenderer:
-    """Renders turns that consist of calls, of a template whose frame and reasoning are known."""
+    """Renders turns that consist of calls, for a template whose frame and reasoning are known."""
 
-    def __init__(
-        self,
-        probe: Probe,
-        frame: Frame,
-        turn: TurnSyntax,
-        reasoning: ReasoningSyntax,
-        encodings: Sequence[type[Encoding]],
-    ) -> None:
-        self.probe = probe
-        self.frame = frame
-        self.turn = turn
-        self.reasoning = reasoning
-        self.encodings = encodings
+    probe: Probe
+    frame: Frame
+    turn: TurnSyntax
+    reasoning: ReasoningSyntax
+    encodings: Sequence[type[Encoding]]
 
     def texts(self) -> Texts:
-        """The turn with one call and with two."""
         return Texts(self.calls((FIRST, VALUES)), self.calls((FIRST, VALUES), (SECOND, OTHER)))
 
     def calls(self, *calls: tuple[str, dict[str, Any]], said: str = "") -> str:
-        """The turn's text from after its opener, empty thought and empty content, to before the turn's end."""
+        """The turn's text between its opener, empty thought and empty content, and its end."""
         body = self.body(*calls, said=said)
         body = self._without_empty_content(self._without_empties(body), calls)
         return _without_turn_end(body, [self.turn.end, *self.frame.ends])
 
     def body(self, *calls: tuple[str, dict[str, Any]], said: str = "") -> str:
-        """The turn's text from after its opener to the end."""
+        """The turn's text behind its opener, to the end."""
         made = tuple(ToolCall(name, json.dumps(args), i) for (name, args), i in zip(calls, IDS, strict=False))
         tools = [ToolSpec(name, "qtext", _schema(args)) for name, args in calls]
-        message = Message("assistant", said, tool_calls=made)
-        return self.frame.body_of(self.probe, [USER, message], tools)
+        return self.frame.body_of(self.probe, [USER, Message("assistant", said, tool_calls=made)], tools)
 
     def _without_empties(self, body: str) -> str:
         markers = [*self.reasoning.openers, *self.reasoning.closers]
@@ -76,7 +67,7 @@ class CallRenderer:
         return body.removeprefix(self.reasoning.end[len(self.reasoning.end.rstrip()) :])
 
     def _without_empty_content(self, body: str, calls: tuple[tuple[str, dict[str, Any]], ...]) -> str:
-        """Without the frame that the template writes around content even if there is none: ``<text></text>``."""
+        """Cut off the frame that is written around empty content too, e.g. by ``<text>{{ m.content }}</text>{{ calls }}``."""
         said = self._without_empties(self.body(*calls[:1], said=_SAID))
         opened, _, behind = said.partition(_SAID)
         written = _SAID in said and not any(word in opened for word in (calls[0][0], IDS[0]))
@@ -95,7 +86,7 @@ def _schema(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_turn_end(body: str, ends: list[str]) -> str:
-    """Cut off the end of the turn, which a plain answer has too; layout at the very end does not count."""
+    """Cut off the end of the turn, as a plain answer has it; layout at the very end does not count."""
     trimmed = body.rstrip()
     best = max((safe_suffix(trimmed, e.rstrip()) for e in ends if e.strip()), key=len, default="")
     return trimmed[: len(trimmed) - len(best)] if re.search(r"[^\w\s]", best) else body

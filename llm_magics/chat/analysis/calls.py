@@ -1,8 +1,8 @@
-"""Find how tool calls are written, by rendering calls whose every word is known and reading off what stands around them.
+"""Find how a template writes tool calls: render calls whose every word is known, and look at the text around them.
 
-One call is ``PRE name MID arguments POST``; a second one adds ``BETWEEN``. What PRE and BETWEEN share at their ends opens each
-call, what is left of PRE opens the section; likewise behind. How arguments are written is found by each of
-:func:`encodings <llm_magics.chat.encodings.encodings>` in turn.
+One call is ``PRE name MID arguments POST``; two calls add ``BETWEEN``. The end that PRE shares with BETWEEN opens each call and
+the rest of PRE the section; POST is divided likewise. :func:`encodings <llm_magics.chat.encodings.encodings>` are tried in turn
+on the arguments.
 """
 
 from __future__ import annotations
@@ -25,51 +25,59 @@ from .callprobe import IDS, OTHER, CallRenderer, Texts
 from .frame import TOOL, USER
 from .probe import Probe
 
-_ID_FORM = "functions.{name}:{index}"  # of an id that carries the name, where the template does not show one
-_AWKWARD = {"X": "&", "Y": '"', "Z": "<", "W": ">", "V": "'"}  # a capital stands before each, to find it again
+_ID_FORM = "functions.{name}:{index}"  # an id that carries the name, if the template does not show its form
+_AWKWARD = {"X": "&", "Y": '"', "Z": "<", "W": ">", "V": "'"}  # the capital before each character finds it again
 
 
 def find_calls(render: CallRenderer) -> tuple[ToolSyntax | None, tuple[str, ...]]:
-    """The syntax of a template's tool calls and what may end a turn after calls; None where it cannot be read off."""
+    """The syntax of a template's tool calls, or None if it was not found; and the ends of a turn after calls.
+
+    e.g. ``{% for c in m.tool_calls %}<call>{{ c.function | tojson }}</call>{% endfor %}`` writes JSON inside ``<call>`` tags.
+    """
     texts = render.texts()
-    found = _named_by_id(texts) if FIRST not in texts.one else _json_calls(texts) or _keyed_calls(texts)
-    if found is None and FIRST in texts.one:
-        found = _text_calls(texts, render)
-        found = _with_escapes(found, render) if found else None
+    if FIRST in texts.one:
+        found = _json_calls(texts) or _keyed_calls(texts) or _text_calls(texts, render)
+    else:
+        found = _named_by_id(texts)
     return _finished(found, render) if found else (None, ())
 
 
 def _finished(found: ToolSyntax, render: CallRenderer) -> tuple[ToolSyntax, tuple[str, ...]]:
-    """The syntax with its blocks, and without what belongs to the turn; and what may end a turn after calls."""
+    """The syntax with its blocks and without the turn's own text; and the ends of a turn after calls."""
     blocks = _blocks(found, render)
     if blocks is not None:
-        found = replace(found, call=BlockCall.of(found.named, blocks), section_start="", section_end="", separator="")
-        return replace(found, call_start=blocks.call, call_end=_body_end(found, blocks)), ()
+        behind = (found.call_end + found.separator + found.section_end).partition(blocks.start)[0].rstrip()
+        end = behind.removesuffix(next(filter(behind.endswith, blocks.ends), ""))  # of the call, not of its block
+        found = replace(found, call=BlockCall.of(found.named, blocks), call_start=blocks.call, call_end=end)
+        return replace(found, section_start="", section_end="", separator=""), ()
     if render.probe.repairs.split_calls:
         found = replace(found, separator="", parallel=False)
-    found = _closed_by_its_pair(found)
-    for mark in (render.turn.end.strip(), *tags(render.frame.prompt_on)[:1]):  # here the turn is over, or the next one begins
-        if mark:
-            found = replace(found, section_end=found.section_end.partition(mark)[0])
+    found, end = _closed_by_its_pair(found), found.section_end
+    for mark in filter(None, (render.turn.end.strip(), *tags(render.frame.prompt_on)[:1])):  # ends the turn, or opens the next
+        end = end.partition(mark)[0]
     if found.section_start.strip() or found.array:
-        return found, ()
-    ends = (found.section_end,) if found.section_end.strip() else ()  # what closes nothing ends the turn
-    return replace(found, section_start="", section_end=""), ends
+        return replace(found, section_end=end), ()
+    return replace(found, section_start="", section_end=""), (end,) if end.strip() else ()  # without a start, it ends the turn
 
 
 def find_meant(render: CallRenderer, found: ToolSyntax | None) -> ToolSyntax | None:
-    """The JSON that a template meant to write, where a quote, a comma or a brace of its own is wrong, e.g. ``{"name": "f, ``.
+    """The JSON that a template means to write if it misplaces a quote, a comma or a brace, e.g. ``{"name": "{{ c.name }}, ``.
 
-    Models write JSON there; what the template itself writes is JSON to nobody, and ``found`` reads it.
+    Models write proper JSON there. ``found`` reads what the template itself writes.
     """
     if found is not None and (isinstance(found.call, JsonCall) or "{" not in found.section_start + found.call_start):
         return None
-    meant = _near_json(render.texts())
-    return _finished(meant, render)[0] if meant else None
+    texts = render.texts()
+    first, second = _near_object(texts.one, FIRST, VALUES), _near_object(texts.two, SECOND, OTHER)
+    if first is None:
+        return None
+    span, keys, how = first
+    meant = ToolSyntax(JsonCall(keys[:-1], (*keys[:-2], keys[-1])), how)
+    return _finished(_around(meant, texts, span, second[0] if second else None), render)[0]
 
 
 def shown_in_instructions(probe: Probe, found: ToolSyntax) -> ToolSyntax | None:
-    """Calls as the instructions show them, where the history writes none of the marker: ``functools[{"name": ...}]``."""
+    """Calls as the instructions show them, if the template writes no marker: ``Answer with functools[{"name": ...}]``."""
     if found.has_marker or not isinstance(found.call, JsonCall):
         return None
     text = probe.text([USER], [TOOL])
@@ -81,10 +89,8 @@ def shown_in_instructions(probe: Probe, found: ToolSyntax) -> ToolSyntax | None:
     return replace(found, section_start=shown.group(1), array=array, separator=", " if array else found.separator)
 
 
-# --- JSON objects that hold the name ----------------------------------------------------------------------------------------
-
-
 def _json_calls(texts: Texts) -> ToolSyntax | None:
+    """Calls as objects with a name member, e.g. ``{"name": "{{ f.name }}", "args": {{ f.arguments | tojson }}}``."""
     first = _object_around(texts.one, FIRST)
     if first is None:
         return None
@@ -107,6 +113,7 @@ def _json_calls(texts: Texts) -> ToolSyntax | None:
 
 
 def _keyed_calls(texts: Texts) -> ToolSyntax | None:
+    """Calls as objects whose key is the name, e.g. ``{"{{ f.name }}": {{ f.arguments | tojson }}}``."""
     around = _object_around(texts.one, FIRST)
     if around is None or set(around[2]) != {FIRST}:
         return None
@@ -118,21 +125,11 @@ def _keyed_calls(texts: Texts) -> ToolSyntax | None:
     return _around(syntax, texts, around[:2], second[:2] if second else None)
 
 
-def _near_json(texts: Texts) -> ToolSyntax | None:
-    """Calls that are JSON but for the template's own mistakes."""
-    first, second = _near_object(texts.one, FIRST, VALUES), _near_object(texts.two, SECOND, OTHER)
-    if first is None:
-        return None
-    span, keys, how = first
-    syntax = ToolSyntax(JsonCall(keys[:-1], (*keys[:-2], keys[-1])), how)
-    return _around(syntax, texts, span, second[0] if second else None)
-
-
 def _near_object(
     text: str, name: str, arguments: dict[str, Any]
 ) -> tuple[tuple[int, int], tuple[str, ...], JsonArguments] | None:
-    """Where an object stands whose quotes or braces do not match; its keys from the outermost to the name's, and the
-    arguments'; how these are written. E.g. of ``{"name": "f, "arguments": {}}``."""
+    """An object whose quotes or braces do not match, e.g. ``{"name": "f, "arguments": {}}``: its start and end; the keys from
+    the outermost to the name's, then the arguments'; how the arguments are written."""
     opened = re.search(r'((?:\{\s*"\w+"\s*:\s*)+)"?' + re.escape(name) + r'"?\s*,?\s*"(\w+)"\s*:\s*', text)
     found = json_arguments(text, opened.end(), arguments) if opened else None
     if opened is None or found is None or text[opened.end() : found[1]] not in ("", '"'):
@@ -143,7 +140,7 @@ def _near_object(
 
 
 def _object_around(text: str, word: str, after: int = 0) -> tuple[int, int, dict[str, Any]] | None:
-    """The outermost JSON object, beginning after ``after``, that holds the word: start, end, value."""
+    """The outermost JSON object that holds the word and begins after ``after``: start, end, value."""
     at = text.find(word)
     decoder = json.JSONDecoder()
     for match in islice(re.compile(r"\{").finditer(text, after, max(at, after)), MAX_TRIES):
@@ -163,16 +160,12 @@ def _paths(value: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
             yield from _paths(inner, (*above, key))
 
 
-# --- what stands around calls -----------------------------------------------------------------------------------------------
-
-
 def _around(syntax: ToolSyntax, texts: Texts, first: tuple[int, int], second: tuple[int, int] | None) -> ToolSyntax:
-    """Read section, call markers and separator off what stands before, between and behind."""
+    """The syntax with the section, markers and separator around two calls, e.g. of ``<calls><c>f()</c><c>g()</c></calls>``."""
     pre, post = texts.one[: first[0]], texts.one[first[1] :]
     if second is None or second[0] < 0:
-        if _is_array(syntax, pre, post):
-            return replace(_array(syntax, pre, "", post), parallel=False)
-        return replace(syntax, call_start=pre, call_end=post, parallel=False)
+        syntax = replace(syntax, parallel=False)
+        return _array(syntax, pre, "", post) if _is_array(syntax, pre, post) else replace(syntax, call_start=pre, call_end=post)
     first_end = texts.two.find(texts.one[first[0] : first[1]])
     between = texts.two[first_end + first[1] - first[0] : second[0]]
     post = max(post, texts.two[second[1] :], key=len)
@@ -181,18 +174,12 @@ def _around(syntax: ToolSyntax, texts: Texts, first: tuple[int, int], second: tu
     call_start = safe_suffix(pre, between) if pre != common_suffix(pre, between) else pre
     rest = between[: len(between) - len(call_start)]
     call_end = safe_prefix(post, rest) if post != common_prefix(post, rest) else post
-    return replace(
-        syntax,
-        section_start=pre[: len(pre) - len(call_start)],
-        section_end=post[len(call_end) :],
-        call_start=call_start,
-        call_end=call_end,
-        separator=rest[len(call_end) :],
-    )
+    start, end, separator = pre[: len(pre) - len(call_start)], post[len(call_end) :], rest[len(call_end) :]
+    return replace(syntax, section_start=start, section_end=end, call_start=call_start, call_end=call_end, separator=separator)
 
 
 def _closed_by_its_pair(syntax: ToolSyntax) -> ToolSyntax:
-    """A call that ends with the tag by which it begins is a template's slip: ``<do>f()<do>`` means ``<do>f()</do>``."""
+    """A call that ends with its opening tag is the template's mistake: ``<do>f()<do>`` means ``<do>f()</do>``."""
     tag = syntax.call_end.strip()
     if not is_tag(tag) or tag != syntax.call_start.strip() or not closing(tag):
         return syntax
@@ -206,20 +193,16 @@ def _is_array(syntax: ToolSyntax, pre: str, post: str) -> bool:
 
 
 def _array(syntax: ToolSyntax, pre: str, between: str, post: str) -> ToolSyntax:
-    """The calls are elements of a list: its brackets are no markers."""
+    """The calls as elements of a list, whose brackets are not markers."""
     start, layout = pre.rstrip()[:-1], pre[len(pre.rstrip()) :]
+    separator = (between.removesuffix(layout) or ",") if between.strip() else ""
     end = post.lstrip()[1:]
-    separator = between.removesuffix(layout) or ","
-    if not between.strip():
-        separator = ""
     return replace(syntax, array=True, section_start=start, section_end=end, call_start=layout, separator=separator)
 
 
-# --- calls as text: the name, then the arguments ----------------------------------------------------------------------------
-
-
 def _text_calls(texts: Texts, render: CallRenderer) -> ToolSyntax | None:
-    texts = replace(texts, two=texts.two.replace(IDS[1], IDS[0]))  # an id is no difference between calls
+    """Calls as a name and its arguments, e.g. ``<fn={{ f.name }}>{% for k, v in args | items %}<p={{ k }}>{{ v }}</p>``."""
+    texts = replace(texts, two=texts.two.replace(IDS[1], IDS[0]))  # so the calls differ in no id
     name_at = texts.one.find(FIRST)
     again, mid_at = _name_again(texts.one) or ("", name_at + len(FIRST))
     sample = Sample(texts.one, mid_at, render.calls)
@@ -229,11 +212,11 @@ def _text_calls(texts: Texts, render: CallRenderer) -> ToolSyntax | None:
     arguments, start, end = found
     syntax = ToolSyntax(NamedCall(texts.one[mid_at:start], name_again=again), arguments)
     syntax = _around(syntax, texts, (name_at, end), _second_call(texts, name_at, end))
-    return _with_index(_with_id(syntax), texts)
+    return _with_escapes(_with_index(_with_id(syntax), texts), render)
 
 
 def _named_by_id(texts: Texts) -> ToolSyntax | None:
-    """Calls of which the template writes the id and not the name: the id says whom they call, as ``functions.f:0`` does."""
+    """Calls whose id, e.g. ``functions.f:0``, carries the name: ``<call>{{ c.id }}<args>{{ f.arguments | tojson }}</call>``."""
     at = texts.one.find(IDS[0])
     found = json_arguments(texts.one, at + len(IDS[0]), VALUES) if at >= 0 else None
     if found is None:
@@ -246,7 +229,7 @@ def _named_by_id(texts: Texts) -> ToolSyntax | None:
 
 
 def _name_again(text: str) -> tuple[str, int] | None:
-    """The text between two mentions of the name before the arguments, and where the second one ends."""
+    """The text between two mentions of the name before the arguments, and where the second mention ends."""
     first = text.find(FIRST) + len(FIRST)
     second = text.find(FIRST, first)
     keys = text.find(KEYS[0])
@@ -254,7 +237,7 @@ def _name_again(text: str) -> tuple[str, int] | None:
 
 
 def _second_call(texts: Texts, start: int, end: int) -> tuple[int, int] | None:
-    """Where the second call's name begins; its end is where the text after the first call's end comes again."""
+    """Where the second call's name begins, and where the call ends: after the tail that also ends the first call."""
     at = texts.two.find(SECOND)
     if at < 0 or FIRST not in texts.two:
         return None
@@ -264,7 +247,7 @@ def _second_call(texts: Texts, start: int, end: int) -> tuple[int, int] | None:
 
 
 def _with_id(syntax: ToolSyntax) -> ToolSyntax:
-    """Find the call's id before or after the name, e.g. of ``[CALL]qfirsttool[ID]qidfirst1[ARGS]{}``."""
+    """The syntax with the call's id, before or after the name, e.g. of ``[CALL]{{ f.name }}[ID]{{ c.id }}[ARGS]``."""
     call = syntax.named
     if IDS[0] in call.name_end:
         name_end, _, id_end = call.name_end.partition(IDS[0])
@@ -276,7 +259,10 @@ def _with_id(syntax: ToolSyntax) -> ToolSyntax:
 
 
 def _with_index(syntax: ToolSyntax, texts: Texts) -> ToolSyntax:
-    """Find a running number behind the name, e.g. of ``<call name="f" index="0">``; glued to the name it makes them an id."""
+    """The syntax with the number that counts calls, e.g. of ``<call name="{{ f.name }}" index="{{ loop.index }}">``.
+
+    A number that only punctuation divides from the name makes an id with it, e.g. ``f:0``.
+    """
     call = syntax.named
     mid = re.search(r"\d+", call.name_end)
     second = re.compile(re.escape(SECOND) + re.sub(r"\\?\d+", r"(\\d+)", re.escape(call.name_end), count=1))
@@ -293,7 +279,7 @@ def _with_index(syntax: ToolSyntax, texts: Texts) -> ToolSyntax:
 
 
 def _with_escapes(syntax: ToolSyntax, render: CallRenderer) -> ToolSyntax:
-    """Find how a template writes awkward characters of names and of keys, e.g. ``&`` as ``&amp;``."""
+    """The syntax with the escapes of names and of keys, e.g. ``&amp;`` for ``&`` of a template with ``{{ f.name | e }}``."""
     odd = "QN" + "".join(capital + char for capital, char in _AWKWARD.items()) + "U"
     said = render.calls((odd, {odd.replace("QN", "QK"): "qvala"}))
     pattern = "(.*?)".join(_AWKWARD) + "(.*?)U"
@@ -304,14 +290,10 @@ def _with_escapes(syntax: ToolSyntax, render: CallRenderer) -> ToolSyntax:
     return replace(syntax, call=replace(syntax.named, escapes=name), arguments=arguments)
 
 
-# --- blocks with headers ----------------------------------------------------------------------------------------------------
-
-
 def _blocks(found: ToolSyntax, render: CallRenderer) -> BlockSyntax | None:
-    """The call's header, where the block of a call is opened as the block of an answer is.
+    """The blocks of a turn, if calls and answers are opened alike, e.g. by ``<|ai|>{{ kind }}<|body|>{{ text }}<|end|>``.
 
-    So it is where an answer needs a header behind the generation prompt, and the name stands in the call's header: answer's
-    and call's headers then end alike.
+    An answer then has a header behind the generation prompt, and the call's header holds the name and ends as the answer's.
     """
     turn, reasoning = render.turn, render.reasoning
     head = turn.content_start
@@ -325,7 +307,7 @@ def _blocks(found: ToolSyntax, render: CallRenderer) -> BlockSyntax | None:
     if header_end != named and (not header_end.strip() or header_end.strip() not in named):
         return None
     if named.strip() == header_end.strip() and head.endswith(named):
-        header_end = named  # with the layout before it
+        header_end = named  # includes the layout before it
     content = head[: len(head) - len(header_end)]
     call = (found.section_start + found.call_start).removesuffix(reopened)
     call = call if call.strip() else ""
@@ -337,20 +319,13 @@ def _blocks(found: ToolSyntax, render: CallRenderer) -> BlockSyntax | None:
 
 
 def _reopening(found: ToolSyntax, render: CallRenderer) -> str:
-    """The end of the generation prompt that comes again before a second block, or ""."""
+    """The end of the generation prompt that also opens a second block, e.g. ``<|ai|>`` of ``{{ text }}<|ai|>{{ call }}``."""
     text = render.body((FIRST, VALUES), said="qsaidword")
     call, opener = found.section_start + found.call_start, render.frame.prompt_on
     at = text.find("qsaidword")
-    for before in (call + FIRST, FIRST):  # the opener may be a part of what was taken for the call's start
+    for before in (call + FIRST, FIRST):  # the call's start may include the opener
         gap = text[at + len("qsaidword") : text.find(before)] if at >= 0 and before in text else ""
         for size in range(min(len(opener), 300), 1, -1):
             if opener[-size:].strip() and gap.endswith(opener[-size:]):
                 return opener[-size:]
     return ""
-
-
-def _body_end(found: ToolSyntax, blocks: BlockSyntax) -> str:
-    """What closes a call inside its block: what stands behind the arguments, without the block's own end."""
-    behind = (found.call_end + found.separator + found.section_end).partition(blocks.start)[0]
-    end = next((e for e in blocks.ends if behind.rstrip().endswith(e)), "")
-    return behind.rstrip().removesuffix(end)

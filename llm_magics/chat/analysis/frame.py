@@ -16,40 +16,34 @@ USER_AGAIN = Message("user", "quseragain")
 ANSWER = Message("assistant", "qanswerword")
 TOOL = ToolSpec("qprobetool", "qprobetext", {"type": "object", "properties": {"qprobekey": {"type": "string"}}})
 CALLING = Message("assistant", "", tool_calls=(ToolCall("qprobetool", '{"qprobekey": "qprobeval"}', "qprobe001"),))
-RESULT = Message("tool", "qresultword", tool_call_id="qprobe001", name="qprobetool")
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What the turn's edges look like in the template's own text; the raw material of all else.
+    """What a template writes at a turn's edges."""
 
-    ``prompt_on`` and ``prompt_off`` are the generation prompt with thinking on and off; ``head`` is what stands before a plain
-    answer beyond the generation prompt, ``ends`` what may stand after one. ``opener`` opens each turn of a template that knows
-    no generation prompt.
-    """
-
-    prompt_on: str
-    prompt_off: str
-    head: str
-    ends: tuple[str, ...]
-    opener: str = ""
+    prompt_on: str  # the generation prompt with thinking on
+    prompt_off: str  # the generation prompt with thinking off
+    head: str  # the text between the generation prompt and a plain answer
+    ends: tuple[str, ...]  # texts that may follow a plain answer
+    opener: str = ""  # the opener of each turn, if the template has no generation prompt
 
     def turn_of(self, probe: Probe, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> str:
         """The assistant's turn as the template writes it: from the generation prompt's start to the end of the text."""
         asked = probe.text(messages[:1], tools, add_generation_prompt=False, **probe.repairs.thinking(True))
         text = probe.text(messages, tools, add_generation_prompt=False, **probe.repairs.thinking(True))
-        word = messages[0].text  # a template may write a question otherwise once it is answered: compare what stands behind it
+        word = messages[0].text  # a template may rewrite an answered question: compare what stands behind the question
         before, behind = (said.rpartition(word)[2] for said in (asked, text))
         turn = behind[len(whole_tags(common_prefix(before, behind), behind)) :]
         lead = len(turn) - len(turn.lstrip())
         return turn[lead + len(self.opener) :] if self.opener and turn.startswith(self.opener, lead) else turn
 
     def body_of(self, probe: Probe, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> str:
-        """The turn without the part that the generation prompt has written."""
+        """The turn without the part that the generation prompt writes."""
         return self.strip_opener(self.turn_of(probe, messages, tools))
 
     def strip_opener(self, turn: str) -> str:
-        """A turn's text without its opener, which is all or a part of the generation prompt."""
+        """A turn's text without its opener, which is all or part of the generation prompt."""
         if turn.startswith(self.prompt_on):
             return turn[len(self.prompt_on) :]
         shared = whole_tags(common_prefix(turn, self.prompt_on), turn)
@@ -60,25 +54,26 @@ class Frame:
 
 
 def find_frame(probe: Probe) -> Frame:
-    """Render a question and a plain answer, and read the edges off."""
-    prompts = []
-    for on in (True, False):
-        prompts.append(probe.generation_prompt(probe.repairs.thinking(on)))
+    """Render a question and a plain answer, and read the edges off.
+
+    e.g. of ``<|{{ m.role }}|>{{ m.content }}<|end|>``: prompt ``<|assistant|>``, head "", end ``<|end|>``.
+    """
+    prompts = [probe.generation_prompt(probe.repairs.thinking(on)) for on in (True, False)]
     frame = Frame(prompts[0], prompts[1], "", ())
     if not prompts[0].strip() and probe.repairs.calls == "template":
         frame = replace(frame, opener=_opener(probe, frame))
     turn = frame.turn_of(probe, [USER, ANSWER])
     head = frame.strip_opener(turn[: turn.find(ANSWER.text)]) if ANSWER.text in turn else ""
     last = after(turn, ANSWER.text)
-    going_on = probe.text([USER, ANSWER, USER_AGAIN], add_generation_prompt=False, **probe.repairs.thinking(True))
-    gap = between(going_on, ANSWER.text, USER_AGAIN.text) or ""
-    middle = gap[: len(gap) - len(safe_suffix(gap, going_on[: going_on.find(USER.text)]))]
+    continued = probe.text([USER, ANSWER, USER_AGAIN], add_generation_prompt=False, **probe.repairs.thinking(True))
+    gap = between(continued, ANSWER.text, USER_AGAIN.text) or ""
+    middle = gap[: len(gap) - len(safe_suffix(gap, continued[: continued.find(USER.text)]))]
     ends = [_tags_only(end, prompts[0]) for end in (last, middle)]
     return replace(frame, head=head, ends=tuple(dict.fromkeys(e for e in ends if e.strip())))
 
 
 def _opener(probe: Probe, frame: Frame) -> str:
-    """The first tag of an answer and of a call alike, e.g. ``[/INST]`` where it depends on the answer how a question ends."""
+    """The first tag of both an answer and a call, e.g. ``[/INST]`` of ``{{ '[/INST]' if m.role == 'assistant' }}``."""
     turns = [frame.turn_of(probe, [USER, said], tools).lstrip() for said, tools in ((ANSWER, ()), (CALLING, [TOOL]))]
     shared = common_prefix(*turns) if all(turns) else ""
     first = (tags(shared) or [""])[0]
@@ -86,7 +81,7 @@ def _opener(probe: Probe, frame: Frame) -> str:
 
 
 def _tags_only(end: str, prompt: str) -> str:
-    """What ends a turn, without instructions that a template adds behind it and without the next turn's opener."""
+    """What ends a turn, without the instructions that a template adds behind it and without the next turn's opener."""
     kept = end[: leading_tags(end)] or end
     opener = (tags(prompt) or [""])[0]
     at = kept.find(opener, 1) if opener else -1

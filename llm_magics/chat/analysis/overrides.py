@@ -1,6 +1,6 @@
-"""What no rendering can show, as data. Each entry says why it is here; an entry fills a gap and never replaces a finding.
+"""What no rendering can show, as data. Each entry says why it is here, and fills a gap: it never replaces a finding.
 
-A template is recognised by strings that it must contain. There is no code in this table, and there are at most ten entries.
+A template is recognised by strings that it must contain. The table has no code and at most ten entries.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .reasoning import NO_REASONING, ReasoningSyntax
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """What is true of templates that contain all of ``contains``, and why it cannot be derived."""
+    """Facts about templates that contain all of ``contains``, and why they cannot be derived."""
 
     contains: tuple[str, ...]
     reason: str
@@ -23,13 +23,9 @@ class Override:
     reasoning: ReasoningSyntax = NO_REASONING
 
 
+_PYTHON = LiteralArguments(quote_start='"', quote_end='"')
 _BRACKETED_PYTHON = ToolSyntax(
-    NamedCall(),
-    LiteralArguments(quote_start='"', quote_end='"'),
-    section_start="<|tool_call_start|>",
-    section_end="<|tool_call_end|>",
-    separator=", ",
-    array=True,
+    NamedCall(), _PYTHON, section_start="<|tool_call_start|>", section_end="<|tool_call_end|>", separator=", ", array=True
 )
 
 OVERRIDES: tuple[Override, ...] = (
@@ -40,7 +36,7 @@ OVERRIDES: tuple[Override, ...] = (
     ),
     Override(
         contains=("List of tools: [", "keep_past_thinking"),
-        reason="LFM2.5 Instruct, likewise: the template has no branch for tool calls.",
+        reason="LFM2.5 Instruct: the template has no branch for tool calls.",
         tools=_BRACKETED_PYTHON,
     ),
     Override(

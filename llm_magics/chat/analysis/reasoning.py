@@ -1,8 +1,8 @@
 """Ways of reasoning: how a template marks the model's thoughts, each way as one value.
 
-A way is a :class:`ReasoningSyntax`, or a subclass of it for another structure. It is all that anyone knows of reasoning: the
-parser asks it for the markers and for what the prompt has opened, the constraint for its grammar, the renderer for the text
-around a thought. Analysis asks the finders one after the other; :func:`register` adds one from outside::
+A way is a :class:`ReasoningSyntax`, or a subclass for another structure. All that depends on the way is in it: the markers and
+the opened thought for the parser, the grammar for the constraint, the text around a thought for the renderer. Analysis asks the
+finders in turn; :func:`register` adds one::
 
     register(lambda probe, frame: MyWay(...) if ... else None)
 """
@@ -32,22 +32,16 @@ THOUGHT = "qthoughtword"
 
 @dataclass(frozen=True, slots=True)
 class ReasoningSyntax:
-    """Thoughts stand between ``start`` and ``end``, once or several times. Without either there is no reasoning.
-
-    Whether the generation prompt has opened a thought is read off each prompt. ``field`` is the message key under which the
-    template takes reasoning back (empty: it does not).
-    """
+    """Thoughts stand between ``start`` and ``end``, once or several times; without both there is no reasoning."""
 
     start: str = ""  # e.g. "<think>\n"
     end: str = ""  # e.g. "\n</think>\n\n"
-    field: str = ""  # e.g. "reasoning_content"
-    then: str = ""  # e.g. "<|start|>assistant": what opens the next block where reasoning is a block of its own
-    derived: str = ""  # how it was found, e.g. "reasoning_content renders", "the generation prompt opens it"
+    field: str = ""  # e.g. "reasoning_content": the message key in which the template takes reasoning back, if any
+    then: str = ""  # e.g. "<|start|>assistant": the opener of the next block, if a thought is a block of its own
+    derived: str = ""  # how it was found, e.g. "the generation prompt opens it"
 
     def __bool__(self) -> bool:
         return bool(self.start.strip() or self.end.strip())
-
-    # --- what the parser reads ----------------------------------------------------------------------------------------------
 
     @property
     def openers(self) -> tuple[str, ...]:
@@ -58,26 +52,24 @@ class ReasoningSyntax:
 
     @property
     def closers(self) -> tuple[str, ...]:
-        """Markers that end a thought, that of ``end`` first."""
+        """Markers that end a thought, the marker of ``end`` first."""
         return (self.end.strip(),) if self.end.strip() else ()
 
     def is_mention(self, *, in_sentence: bool, in_line: bool) -> bool:
-        """Whether a marker in the content, behind other text of its sentence or of its line, is only spoken of."""
+        """Whether a marker in the content, behind other text of its sentence or line, is only mentioned."""
         return in_sentence
 
     def begun(self, generation_prompt: str) -> str | None:
-        """What the prompt has written of a thought that it leaves open, e.g. "" for ``<|assistant|><think>``; None for none."""
+        """What the prompt has written of a thought that it leaves open, e.g. "" for ``<|assistant|><think>``; or None."""
         _, marker, behind = generation_prompt.rpartition(self.start.strip()) if self.start.strip() else ("", "", "")
         return behind if marker and self.closers and not any(closer in behind for closer in self.closers) else None
 
     def header(self, header_end: str) -> str:
-        """What a block's header says if the block is a thought, e.g. ``<|channel|>analysis``; "" where blocks do not say it."""
+        """What a block's header says if the block is a thought, e.g. ``<|channel|>analysis``; "" if headers do not say it."""
         return self.start.removesuffix(header_end) if self.start.endswith(header_end) else ""
 
-    # --- what the constraint writes -----------------------------------------------------------------------------------------
-
     def rule(self, writer: GrammarWriter, *, opened: bool, answers: bool = False) -> str:
-        """What comes before calls: a thought, the rest of an opened one, or the closer alone. ``answers``: before an answer."""
+        """A thought, the rest of an opened one, or the closer alone, before calls or, with ``answers``, before an answer."""
         closers = self.closers[:1] if answers else self.closers
         if not closers:
             return ""
@@ -86,7 +78,7 @@ class ReasoningSyntax:
         return rest if opened else f"{writer.gap} ({writer.marker(self.start)} {rest} | {alone})?"
 
     def terminal(self, *, opened: bool) -> str:
-        """The same as part of a terminal: a lexer that may read on as plain text would not stop at its markers."""
+        """The same as part of a terminal: the lexer would read past the markers of a rule as plain text."""
         if not self.closers:
             return ""
         end = "|".join(map(as_regex, self.closers))
@@ -102,15 +94,13 @@ class ReasoningSyntax:
         one = f"{writer.marker(header)} {writer.header_until(blocks.header_end)} ({' | '.join(ends)}) {writer.gap}"
         return writer.rule(f"({one} {writer.marker(blocks.start)})?", "think")
 
-    # --- what is rendered ---------------------------------------------------------------------------------------------------
-
     @property
     def shut(self) -> str:
-        """What stands between a thought and what follows it."""
+        """The text between a thought and the following text."""
         return self.end + self.then
 
     def opened_at(self, generation_prompt: str) -> int:
-        """Where the prompt opens or skips a thought, its layout included; its length where it does neither."""
+        """Where the prompt opens or skips a thought, including its layout; its length if the prompt does neither."""
         at = generation_prompt.rfind(self.start.strip())
         if at < 0:
             return len(generation_prompt)
@@ -120,17 +110,12 @@ class ReasoningSyntax:
 
 NO_REASONING = ReasoningSyntax()
 
-# --- finding it -------------------------------------------------------------------------------------------------------------
-
 Finder: TypeAlias = Callable[[Probe, Frame], ReasoningSyntax | None]
 _registered: list[Finder] = []
 
 
 def register(find: Finder) -> None:
-    """Ask ``find`` before all other finders.
-
-    A finder renders what it likes with the probe, and answers None for a template that does not reason in its way.
-    """
+    """Ask ``find`` before all other finders. It may render with the probe, and returns None for a template of another way."""
     _registered.insert(0, find)
 
 
@@ -145,7 +130,7 @@ def registered(find: Finder) -> Iterator[None]:
 
 
 def finders() -> tuple[Finder, ...]:
-    """All finders, in the order in which they are asked: a thought that the template writes shows the most."""
+    """All finders in the order in which they are asked: a written thought shows the most."""
     return (*_registered, _from_field, _from_prompts, _from_skipped, _from_instructions, _from_cutting)
 
 
@@ -164,13 +149,13 @@ def _from_field(probe: Probe, frame: Frame) -> ReasoningSyntax | None:
     if not start.strip():
         return None
     end = _end_after_thought(frame, start, said, called, unthought)
-    again = end.find(frame.prompt_on) if frame.prompt_on.strip() else -1  # where each block of a turn is opened anew
+    again = end.find(frame.prompt_on) if frame.prompt_on.strip() else -1  # each block of a turn may be opened again
     end, then = (end[:again], end[again:]) if again > 0 else (end, "")
     return ReasoningSyntax(start, end, field, then, f"the template writes {field}") if end.strip() else None
 
 
 def _without_opener(start: str, frame: Frame, unthought: str) -> str:
-    """What stands before a thought, without the turn's opener: ``<think>`` of ``<|assistant|><think>``."""
+    """The text before a thought, without the turn's opener, e.g. ``<think>`` of ``<|assistant|><think>``."""
     rest = start.removeprefix(frame.prompt_on)
     if rest.strip() and rest != start:
         return rest
@@ -188,10 +173,13 @@ def _last_marker(text: str) -> str:
 
 
 def _end_after_thought(frame: Frame, start: str, said: str, called: str, unthought: str) -> str:
-    """What closes a thought: as a prompt without thinking closes it, else what stands before the answer or the call."""
+    """The end of a thought: the closer in a prompt without thinking, else the text before the answer or the call.
+
+    e.g. ``</think>`` and a line break of ``<think>{{ m.reasoning }}</think>\\n{{ m.content }}``.
+    """
     off = frame.prompt_off.rpartition(start.strip())[2] if start.strip() in frame.prompt_off else ""
     shut = closing(start.strip())
-    worded = bool(shut) and shut in off and off.partition(shut)[0].strip()  # a skipped thought that says that it is skipped
+    worded = bool(shut) and shut in off and off.partition(shut)[0].strip()  # the skipped thought has text of its own
     skipped = off.strip() and not worded and frame.prompt_off.rstrip() != frame.prompt_on.rstrip()
     to_answer = between(said, THOUGHT, ANSWER.text)
     word = next((w for w in (TOOL.name, CALLING.tool_calls[0].id) if w in called), TOOL.name)
@@ -207,7 +195,7 @@ def _end_after_thought(frame: Frame, start: str, said: str, called: str, unthoug
 
 
 def _without_content_start(frame: Frame, start: str, text: str) -> str:
-    """``</think><answer>`` without ``<answer>``, which the frame shows where no thought comes before."""
+    """``</think><answer>`` without ``<answer>``, which the frame shows if no thought comes first."""
     opened = frame.prompt_off[len(whole_tags(common_prefix(frame.prompt_on, frame.prompt_off), frame.prompt_off)) :]
     for content in (_whole_from_tag(frame.prompt_off, opened), frame.head):
         before = text.removesuffix(content)
@@ -217,14 +205,14 @@ def _without_content_start(frame: Frame, start: str, text: str) -> str:
 
 
 def _whole_from_tag(text: str, tail: str) -> str:
-    """A tail of ``text``, lengthened to the start of the tags that it continues (``<|open|>think`` differs inside)."""
+    """A tail of ``text``, extended to the start of the tag that it continues (``<|open|>think`` differs inside)."""
     at = len(text) - len(tail)
     last = next(reversed(tag_spans(text[:at])), None) if tail and not opens_tag(tail[0]) else None
     return text[last[0] :] if last and re.fullmatch(r"\w*", text[last[1] : at]) else tail
 
 
 def _from_prompts(probe: Probe, frame: Frame) -> ReasoningSyntax | None:
-    """The generation prompt opens a thought, e.g. ``<|assistant|><think>``, or skips one: ``<|assistant|><think></think>``."""
+    """The generation prompt opens or skips a thought, e.g. ``<|assistant|><think>{% if not thinking %}</think>{% endif %}``."""
     on, off = frame.prompt_on, frame.prompt_off
     skipped = off[len(on) :] if off.startswith(on) else ""
     if skipped and (found := _empty_thought(skipped)):
@@ -235,7 +223,7 @@ def _from_prompts(probe: Probe, frame: Frame) -> ReasoningSyntax | None:
         return ReasoningSyntax(opened, end, derived="the generation prompt opens or skips it")
     for text in (frame.turn_of(probe, [USER, ANSWER]), frame.turn_of(probe, [USER, CALLING], [TOOL])):
         opened = on[len(whole_tags(common_prefix(on, text), on)) :]
-        always = probe.text([USER], add_generation_prompt=False).rstrip().endswith(opened.strip())  # no turn is opened by it
+        always = probe.text([USER], add_generation_prompt=False).rstrip().endswith(opened.strip())  # then it opens no turn
         if text and is_tag(opened.strip()) and opened != on and not always:
             end = _cut_by_template(probe, opened.strip()) or closing(opened.strip())
             return ReasoningSyntax(opened, end, derived="the generation prompt opens it")
@@ -243,7 +231,7 @@ def _from_prompts(probe: Probe, frame: Frame) -> ReasoningSyntax | None:
 
 
 def _empty_thought(text: str) -> ReasoningSyntax | None:
-    """The markers of an empty thought, between which the layout is halved, e.g. ``<think>\\n\\n</think>``."""
+    """The markers of an empty thought, each with half of the layout between them, e.g. ``<think>\\n\\n</think>``."""
     pair = tags(text)
     if len(pair) < 2 or closing(pair[0]) != pair[1]:
         return None
@@ -254,7 +242,7 @@ def _empty_thought(text: str) -> ReasoningSyntax | None:
 
 
 def _from_skipped(probe: Probe, frame: Frame) -> ReasoningSyntax | None:
-    """A template without a generation prompt ends its text with an empty thought, ``[THINK][/THINK]``, if thinking is off."""
+    """Without a generation prompt, the text ends with an empty thought: ``{% if not thinking %}[THINK][/THINK]{% endif %}``."""
     on, off = (probe.text([USER], **probe.repairs.thinking(flag)) for flag in (True, False))
     behind = off[len(on) :] if on and off.startswith(on) else ""
     spans = tag_spans(behind)
@@ -263,14 +251,14 @@ def _from_skipped(probe: Probe, frame: Frame) -> ReasoningSyntax | None:
 
 
 def _from_cutting(probe: Probe, frame: Frame) -> ReasoningSyntax | None:
-    """The template throws away an answer's beginning up to a tag, e.g. ``{{ m.content.split('</think>')[-1] }}``."""
+    """The template cuts off an answer's beginning up to a tag, e.g. ``{{ m.content.split('</think>')[-1] }}``."""
     end = _cut_by_template(probe, "")
     start = opening(end)
     return ReasoningSyntax(start, end, derived="the template cuts it off from earlier answers") if start else None
 
 
 def _cut_by_template(probe: Probe, start: str) -> str:
-    """The string constant of the template, if any, up to which it cuts answers off."""
+    """The string constant up to which the template cuts answers off, or ""."""
     for constant in _constants(probe.source):
         if not opening(constant) or opening(constant) == constant or (start and constant != closing(start)):
             continue
@@ -284,16 +272,12 @@ def _cut_by_template(probe: Probe, start: str) -> str:
 
 def _constants(source: str) -> list[str]:
     """The template's string constants that are one tag, e.g. ``'</think>'``."""
-    try:
-        tree = TemplateEnvironment().parse(source)
-    except jinja2.TemplateError:
-        return []
-    found = {c.value for c in tree.find_all(jinja2.nodes.Const) if isinstance(c.value, str)}
-    return sorted(c for c in found if is_tag(c))
+    constants = TemplateEnvironment().parse(source).find_all(jinja2.nodes.Const)
+    return sorted({c.value for c in constants if isinstance(c.value, str) and is_tag(c.value)})
 
 
 def _from_instructions(probe: Probe, frame: Frame) -> ReasoningSyntax | None:
-    """With thinking on, the template tells of a pair of tags that it else does not: ``Think between <think> and </think>.``"""
+    """Only with thinking on, the template names a pair of tags: ``{% if thinking %}Think inside <t> and </t>.{% endif %}``."""
     on, off = (probe.text([USER], **probe.repairs.thinking(flag)) for flag in (True, False))
     for tag in tags(on):
         if tag not in off and closing(tag) in on and closing(tag):

@@ -1,1 +1,1 @@
-"""Text that arrives in pieces: find markers in it, and read it with a cursor that can wait."""
+"""Text that arrives in pieces: find markers in it, and read it with generators that wait for more."""

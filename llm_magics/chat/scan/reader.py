@@ -1,9 +1,8 @@
 """Text that arrives in pieces, read by generators: the parser's only view of its input.
 
 A reading function is a generator that yields whenever it needs more text and returns what it read; ``yield from`` composes
-them into an ordinary recursive-descent parser that can be suspended at any character. What is consumed is recorded as
-*segments*, so that nothing can get lost, and can be given back to a *checkpoint*, which is how an attempt that comes to
-nothing becomes plain text again.
+readings into a recursive-descent parser that can wait at any character. Consumed text is recorded as *segments*, so that
+nothing is lost, and can be given back to a *checkpoint*: the text of a failed attempt becomes plain text again.
 """
 
 from __future__ import annotations
@@ -37,35 +36,32 @@ _LONG_TAG = 40
 
 
 class Malformed(Exception):
-    """The text is not what was attempted. The message says why, for the notes."""
+    """The text is not what the reading expects. The message says why, for the notes."""
 
 
 class Truncated(Malformed):
-    """The text ended inside what was attempted."""
+    """The text ends before the reading does."""
 
 
 class Reader:
-    """The input: what has come and is not consumed yet, and the record of what is consumed.
-
-    ``closed``: nothing more will come. ``complete``: moreover the model ended there by itself, and was not cut off.
-    """
+    """The input that is not consumed yet, and the record of consumed text."""
 
     def __init__(self) -> None:
         self.text = ""
         self.at = 0
-        self.closed = False
-        self.complete = False
+        self.closed = False  # True: no more text will come
+        self.complete = False  # True: the model also ended by itself, and was not cut off
         self.segments: list[Segment] = []
         self._sealed = 0
 
     def feed(self, text: str) -> None:
-        """Append text; what is consumed is let go."""
+        """Append text, and drop consumed text."""
         self.text = self.text[self.at :] + text
         self.at = 0
 
     @property
     def rest(self) -> int:
-        """How many characters are there that are not consumed."""
+        """The number of characters that are not consumed."""
         return len(self.text) - self.at
 
     def take(self, n: int, kind: Kind) -> str:
@@ -81,7 +77,7 @@ class Reader:
         return text
 
     def checkpoint(self) -> int:
-        """Mark a place to come back to. No segment is grown across it."""
+        """Mark a place to return to. No segment grows across it."""
         self._sealed = len(self.segments)
         return self._sealed
 
@@ -99,15 +95,11 @@ class Reader:
         else:
             self.text, self.at = raw + self.text[self.at :], 0
 
-    # --- readings: generators that yield for more text ----------------------------------------------------------------------
-
     def more(self) -> Reading[bool]:
-        """Wait for more text; False where none will come."""
+        """Wait for more text; False if none will come."""
         before = self.rest
-        while not self.closed:
+        while self.rest == before and not self.closed:
             yield
-            if self.rest > before:
-                return True
         return self.rest > before
 
     def peek(self, offset: int = 0) -> Reading[str]:
@@ -119,9 +111,9 @@ class Reader:
         return self.text[self.at + offset]
 
     def run(self, pattern: re.Pattern[str], size: int = 0, most: float = math.inf, what: str = "") -> Reading[int]:
-        """Where the characters end that match from ``size`` ahead on, once that is decided; nothing is consumed.
+        """Where the match of ``pattern`` that begins ``size`` characters ahead ends; nothing is consumed.
 
-        Raises Malformed if there are more than ``most``. Only what has come since the last time is looked at.
+        Raises Malformed if the end is more than ``most`` ahead. Looks at each character once, however the text arrives.
         """
         while True:
             match = pattern.match(self.text, self.at + size)
@@ -137,11 +129,11 @@ class Reader:
         return self.take((yield from self.run(_SPACE)), kind)
 
     def space_ahead(self, size: int = 0) -> Reading[int]:
-        """Where the white space ends that comes next, or ``size`` characters ahead; nothing is consumed."""
+        """Where the white space that begins ``size`` characters ahead ends; nothing is consumed."""
         return (yield from self.run(_SPACE, size))
 
     def layout_ahead(self, size: int = 0) -> Reading[int]:
-        """Where the layout ends, be it white space or its escapes: some models write ``\\n`` where a line break is due."""
+        """Where white space and its escapes end: some models write ``\\n`` instead of a line break."""
         size = yield from self.run(_LAYOUT, size)
         while self.text[self.at + size :] == "\\" and not self.closed:
             yield
@@ -149,9 +141,9 @@ class Reader:
         return size
 
     def which(self, scanner: Scanner[T], offset: int = 0) -> Reading[Found[T] | None]:
-        """The marker that stands exactly ``offset`` characters ahead, waiting until that is decided; nothing is consumed.
+        """The marker that begins exactly ``offset`` characters ahead, if any, once that is decided; nothing is consumed.
 
-        Positions of the answer count from the first character that is not consumed.
+        Its positions count from the first character that is not consumed.
         """
         while True:
             found = scanner.at(self.text, self.at + offset, final=self.closed) if self.rest > offset else None
@@ -164,7 +156,7 @@ class Reader:
     def until(self, scanner: Scanner[T], kind: Kind, emit: Callable[[str], None]) -> Reading[Found[T] | None]:
         """Consume and emit text up to the next marker, each piece as soon as it is certain; None at the end of all text.
 
-        The marker itself is not consumed; positions of the answer count from its first character.
+        The marker is not consumed; its positions count from its first character.
         """
         while True:
             found = scanner.find(self.text, self.at, final=self.closed)
@@ -178,7 +170,7 @@ class Reader:
             yield
 
     def expect(self, marker: str, kind: Kind = "marker") -> Reading[None]:
-        """Consume a marker whose layout may differ. Raises Malformed where something else stands there."""
+        """Consume a marker whose layout may differ. Raises Malformed for other text."""
         for tag in marks(marker):
             yield from self.space(kind)
             yield from self.exactly(tag, kind)
@@ -186,7 +178,7 @@ class Reader:
             yield from self.space(kind)
 
     def exactly(self, text: str, kind: Kind = "marker") -> Reading[None]:
-        """Consume this very text. Raises Malformed where something else stands there, as soon as that is certain."""
+        """Consume exactly this text. Raises Malformed as soon as it is certain that the text differs."""
         while self.rest < len(text) and text.startswith(self.text[self.at :]) and not self.closed:
             yield
         if not self.text.startswith(text, self.at):
@@ -195,7 +187,7 @@ class Reader:
         self.take(len(text), kind)
 
     def optional(self, marker: str, kind: Kind = "marker") -> Reading[bool]:
-        """Consume as much of a marker as is there, whole runs of it; False where not even the first run is."""
+        """Consume the whole runs of a marker that are there; False if the first run is not."""
         for i, run in enumerate(marker.split()):
             end = yield from self.ahead(marks(run))
             if not end:
@@ -204,7 +196,7 @@ class Reader:
         return True
 
     def ahead(self, pieces: Sequence[str], offset: int = 0) -> Reading[int]:
-        """Where these pieces end, if they come next with any layout before each; 0 where they do not."""
+        """Where these pieces end, if they come next with any layout before each; 0 if they do not."""
         for piece in pieces:
             offset = yield from self.space_ahead(offset)
             found = yield from self.which(Scanner({piece: True}), offset)
@@ -214,7 +206,7 @@ class Reader:
         return offset
 
     def name(self) -> Reading[str]:
-        """Consume a tool's name, or an id. Raises Malformed where there is none."""
+        """Consume a tool's name or an id. Raises Malformed if there is none."""
         size = yield from self.run(NAME, 0, _MAX_NAME, "a name")
         if not size:
             raise (Truncated if not self.rest else Malformed)("expected a name")
@@ -223,7 +215,7 @@ class Reader:
         return self.take(size, "call")
 
     def control_tag(self, ahead: int) -> Reading[int]:
-        """The length of a tag that looks like a control token, e.g. ``<|python_tag|>``: models put one beside calls."""
+        """The length of a tag that looks like a control token, e.g. ``<|python_tag|>``: models write one beside calls."""
         first = yield from self.peek(ahead)
         close, size = closer_of(first) if first else "", 1
         if not close or (yield from self.peek(ahead + 1)).isalnum():
@@ -236,17 +228,12 @@ class Reader:
         return 0
 
     def newline(self) -> Reading[None]:
-        """Consume one line break, if there is one."""
+        """Consume a line break, if there is one."""
         if (yield from self.peek()) == "\n":
             self.take(1, "call")
 
-    # --- JSON ---------------------------------------------------------------------------------------------------------------
-
     def json_value(self, emit: Callable[[str], None]) -> Reading[str]:
-        """Consume one JSON value; emit it piece by piece and return it whole.
-
-        Bare control characters inside strings come out escaped, as JSON wants them; all else is as it was written.
-        """
+        """Consume one JSON value; emit it piece by piece and return it whole. Control characters in its strings get escaped."""
         pieces: list[str] = []
 
         def say(piece: str) -> None:
@@ -265,7 +252,7 @@ class Reader:
         return "".join(pieces)
 
     def json_string(self) -> Reading[str]:
-        """Consume a JSON string and return what it spells."""
+        """Consume a JSON string and return its value."""
         pieces: list[str] = []
         yield from self.space("call")
         first = yield from self.peek()
@@ -298,16 +285,16 @@ class Reader:
             if char < " ":
                 say(json.dumps(self.take(1, "call"))[1:-1])
             elif (yield from self.peek(1)):
-                say(self.take(2, "call"))  # a backslash, and what it escapes
+                say(self.take(2, "call"))  # a backslash, and the character that it escapes
             else:
                 raise Truncated("the text ends inside a JSON string")
         say(self.take(1, "call"))
 
     def _past(self, pattern: re.Pattern[str], say: Callable[[str], None], where: str) -> Reading[str]:
-        """Give out what has come and matches, and return the character behind it. Raises Truncated where there is none."""
+        """Emit the text that matches, and return the character behind it. Raises Truncated if there is none."""
         while match := pattern.match(self.text, self.at):
             say(self.take(match.end() - self.at, "call"))
-            char = yield from self.peek()  # waits: what comes may match again
+            char = yield from self.peek()  # waits: more text may match
             if not char:
                 raise Truncated(f"the text ends {where}")
             if not pattern.fullmatch(char):

@@ -1,9 +1,8 @@
-"""Find markers in text that arrives in pieces, holding back only what could still become one.
+"""Find markers in text that arrives in pieces, and hold back only text that could still become a marker.
 
-A trie over the markers is walked from every character that could begin one. Text before such a character is certain. A walk
-that reaches the end of the text inside the trie is undecided: from its first character on the text is held back, which is at
-most the longest marker. Of markers that begin at the same place the longest wins, so a walk past a whole marker goes on while
-a longer one is possible.
+A walk through a trie of the markers starts at every character that can begin one. If the text ends while the walk is inside the
+trie, the walk is undecided: its text, at most as long as the longest marker, is held back. Of markers that begin at the same
+place the longest wins, so a walk continues past a whole marker while a longer one is possible.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ class _Node(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Found(Generic[T]):
-    """``start`` to ``end`` is a marker with this ``value``; with ``value`` None, all from ``start`` on is undecided."""
+    """A marker from ``start`` to ``end``, and its ``value``; with ``value`` None, the text from ``start`` on is undecided."""
 
     start: int
     end: int
@@ -37,23 +36,16 @@ class Scanner(Generic[T]):
     def __init__(self, markers: Mapping[str, T]) -> None:
         self._root: _Node[T] = _Node()
         for text, value in markers.items():
-            if text:
-                self._add(text, value)
+            node = self._root
+            for char in text:
+                node = node.children.setdefault(char, _Node())
+            if text and node.value is None:
+                node.value = value
         firsts = "".join(re.escape(c) for c in self._root.children)
         self._first = re.compile(f"[{firsts}]") if firsts else None
 
-    def _add(self, text: str, value: T) -> None:
-        node = self._root
-        for char in text:
-            node = node.children.setdefault(char, _Node())
-        if node.value is None:
-            node.value = value
-
     def find(self, text: str, start: int, *, final: bool) -> Found[T] | None:
-        """The first marker, or undecided tail, at or after ``start``; None where all is certain.
-
-        ``final`` says that nothing more will come, so that nothing is undecided.
-        """
+        """The first marker or undecided tail at or after ``start``, if any. ``final``: no text will follow."""
         while self._first is not None and (match := self._first.search(text, start)):
             found = self.at(text, match.start(), final=final)
             if found is not None:
@@ -62,7 +54,7 @@ class Scanner(Generic[T]):
         return None
 
     def at(self, text: str, start: int, *, final: bool) -> Found[T] | None:
-        """The marker that begins exactly at ``start``, if any; undecided where the text ends inside one."""
+        """The marker that begins exactly at ``start``, if any; undecided if the text ends inside one."""
         node, end = self._root, start
         best: Found[T] | None = None
         while end < len(text):
@@ -72,6 +64,4 @@ class Scanner(Generic[T]):
             node, end = following, end + 1
             if node.value is not None:
                 best = Found(start, end, node.value)
-        if node.children and not final:
-            return Found(start, end, None)
-        return best
+        return Found(start, end, None) if node.children and not final else best

@@ -1,1 +1,1 @@
-"""What a chat template writes, as values: markers and tags, how calls are framed, where text comes from."""
+"""The syntax of a chat template, as values: markers and tags, the frame of a turn, the origin of text."""

@@ -1,4 +1,4 @@
-"""Compare texts of the same template: what they share at either end, cut so that no tag is cut in two."""
+"""Compare texts of one template: what they share at either end, without cutting a tag in two."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def without_prefix(text: str, tail_of: str) -> str:
 
 
 def loose_prefix(text: str, other: str) -> int:
-    """How much of ``text`` begins as ``other`` does if layout does not count: whole tags of it, or nothing."""
+    """How much of ``text`` begins as ``other`` does if layout does not count, in whole tags."""
     at = behind = 0
     while True:
         while at < len(text) and text[at].isspace():
@@ -58,12 +58,12 @@ def loose_prefix(text: str, other: str) -> int:
 
 
 def between(text: str, first: str, second: str, start: int = 0) -> str | None:
-    """What stands between two words, or None where they do not both come, in that order."""
+    """What stands between two words, or None if they do not occur in that order."""
     a = text.find(first, start)
     b = text.find(second, a + len(first)) if a >= 0 else -1
     return text[a + len(first) : b] if b >= 0 else None
 
 
 def after(text: str, word: str) -> str:
-    """What follows the last occurrence of a word; "" where it does not occur."""
+    """What follows the last occurrence of a word; "" if there is none."""
     return text.rpartition(word)[2] if word in text else ""

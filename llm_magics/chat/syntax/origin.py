@@ -1,9 +1,8 @@
-"""Text that remembers where it came from, so that nobody outside can forge a control token.
+"""Text that remembers where it comes from, so that nobody outside can forge a control token.
 
-A prompt is built from the template's own text and from text of other people: the user, tool results, tool descriptions. Only
-the template may write control tokens. :class:`OriginText` is a ``str`` that carries *runs*, ``(start, end, origin)``; the
-sandbox joins, cuts and strips it as a template does, and what comes out still knows which characters are whose. Where an
-operation cannot say which characters survive, its whole result counts as coming from outside: never the other way round.
+A prompt consists of the template's own text and of text from outside: the user, tool results, tool descriptions. Only the
+template may write control tokens. :class:`OriginText` is a ``str`` with *runs*, ``(start, end, origin)``, which survive when a
+template joins, cuts and strips. If an operation cannot say which characters survive, its whole result counts as outside text.
 """
 
 from __future__ import annotations
@@ -12,8 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from operator import index
 from typing import Any, SupportsIndex, TypeAlias
 
-Run: TypeAlias = tuple[int, int, str]
-"""Start, end and origin of a stretch of outside text, e.g. ``(12, 17, "user")``."""
+Run: TypeAlias = tuple[int, int, str]  # start, end and origin of outside text, e.g. (12, 17, "user")
 
 
 class OriginText(str):
@@ -61,7 +59,7 @@ class OriginText(str):
 
     @property
     def origin(self) -> str:
-        """The first run's origin: what stands for the whole where the parts cannot be told apart."""
+        """The first run's origin, which stands for the whole if the parts cannot be told apart."""
         return self._runs[0][2] if self._runs else ""
 
     def _cut(self, start: int, end: int) -> str:
@@ -71,7 +69,7 @@ class OriginText(str):
         return OriginText(text, runs) if runs else text
 
     def _pieces(self, plain: list[str]) -> list[str]:
-        """Give the pieces of a split, found again in order, their runs."""
+        """The pieces of a split with their runs; each piece is found again in order."""
         found, at = [], 0
         for piece in plain:
             at = str.find(self, piece, at)
@@ -80,9 +78,7 @@ class OriginText(str):
         return found
 
     def strip(self, chars: str | None = None, /) -> str:
-        kept = str.lstrip(self, chars)
-        start = len(self) - len(kept)
-        return self._cut(start, start + len(str.rstrip(kept, chars)))
+        return self.lstrip(chars).rstrip(chars)
 
     def lstrip(self, chars: str | None = None, /) -> str:
         return self._cut(len(self) - len(str.lstrip(self, chars)), len(self))
@@ -127,17 +123,26 @@ class OriginText(str):
 
 
 def mark(text: str, origin: str) -> str:
-    """Say that all of ``text`` comes from ``origin``."""
+    """``text`` with one run: all of it comes from ``origin``."""
     return OriginText(text, [(0, len(text), origin)]) if text and origin else text
 
 
+def marked(value: Any, origin: str) -> Any:
+    """A copy of a JSON value whose strings, including keys, come from ``origin``."""
+    if isinstance(value, str):
+        return mark(value, origin)
+    if isinstance(value, dict):
+        return {mark(k, origin): marked(v, origin) for k, v in value.items()}
+    return [marked(v, origin) for v in value] if isinstance(value, list) else value
+
+
 def runs_of(text: str) -> tuple[Run, ...]:
-    """The runs of outside text in ``text``; none in a plain string."""
+    """The runs of ``text``; none for a plain string."""
     return text._runs if isinstance(text, OriginText) else ()
 
 
 def concat(pieces: Iterable[str]) -> str:
-    """Join pieces; runs move along with their text, and touching runs of one origin become one."""
+    """Join pieces with their runs; touching runs of one origin become one."""
     kept = list(pieces)
     runs: list[Run] = []
     at = 0
@@ -154,40 +159,30 @@ def concat(pieces: Iterable[str]) -> str:
 
 def join(separator: str, pieces: Iterable[str]) -> str:
     """``separator.join(pieces)`` that keeps the runs."""
-    woven: list[str] = []
-    for piece in pieces:
-        if woven:
-            woven.append(separator)
-        woven.append(piece)
-    return concat(woven)
+    return concat([text for piece in pieces for text in (separator, piece)][1:])
 
 
 def replace(text: str, old: str, new: str, count: SupportsIndex = -1) -> str:
     """``text.replace(old, new, count)`` that keeps the runs."""
     if not old:
-        done = str.replace(text, old, new, count)
-        return mark(done, origin_of((text, new)))
-    pieces = text.split(old, count)
-    return join(new, pieces)
+        return mark(str.replace(text, old, new, count), origin_of((text, new)))
+    return join(new, text.split(old, count))
 
 
 def substitute(formatted: Callable[[Any], str], values: Any) -> str:
-    """Run a formatting operation on ``values`` and give its result the runs of the strings that went in.
+    """Run a formatting operation on ``values`` and give its result the runs of the strings in ``values``.
 
-    The strings go in as place-holders, which stand in the result where the strings would; where a place-holder did not come
-    through whole (a width, a precision), the operation is done plainly and the whole result counts as outside.
+    Place-holders go in for the strings and are replaced in the result. If one does not come out whole (because of a width or a
+    precision), the operation runs on the plain values, and the whole result counts as outside text.
     """
     held: dict[str, OriginText] = {}
     done = formatted(_hold(values, held))
     pieces: list[str] = []
-    while done:
-        at, key = min(((done.find(k), k) for k in held if k in done), default=(-1, ""))
-        if at < 0:
-            break
+    while places := [(done.find(key), key) for key in held if key in done]:
+        at, key = min(places)
         pieces += [done[:at], held[key]]
         done = done[at + len(key) :]
-    pieces.append(done)
-    result = concat(pieces)
+    result = concat([*pieces, done])
     plain = formatted(values)
     return result if result == plain else mark(plain, next((t.origin for t in held.values()), ""))
 
@@ -205,7 +200,7 @@ def _hold(value: Any, held: dict[str, OriginText]) -> Any:
 
 
 def origin_of(values: Iterable[Any]) -> str:
-    """The origin of the first outside string among ``values``, looked for inside lists and dicts too; "" if there is none."""
+    """The origin of an outside string among ``values`` or inside their lists and dicts; "" if there is none."""
     stack = list(values)
     seen = 0
     while stack and seen < 10_000:
@@ -214,8 +209,7 @@ def origin_of(values: Iterable[Any]) -> str:
         if isinstance(value, OriginText):
             return value.origin
         if isinstance(value, dict):
-            stack.extend(value.values())
-            stack.extend(value.keys())
+            stack += [*value.values(), *value]
         elif isinstance(value, list | tuple):
             stack.extend(value)
     return ""

@@ -1,21 +1,20 @@
-"""What a model's text looks like around its calls, as data: the frame of a turn, and how it is cut into blocks."""
+"""The form of a model's text around its calls, as data: the frame of a turn, and how it is cut into blocks."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-Escapes = tuple[tuple[str, str], ...]
-"""How a template writes awkward characters of names and keys, e.g. ``(("&", "&amp;"), ('"', "&quot;"))``."""
+Escapes = tuple[tuple[str, str], ...]  # awkward characters of names and keys as a template writes them, e.g. (("&", "&amp;"),)
 
 
 def escape(text: str, escapes: Escapes) -> str:
-    """A name as a template writes it."""
+    """Write a name as a template does."""
     return "".join(dict(escapes).get(char, char) for char in text)
 
 
 def unescape(text: str, escapes: Escapes) -> str:
-    """The name that a template has written so."""
-    for char, written in sorted(escapes, key=lambda pair: pair[0] == "&"):  # what begins every other escape comes last
+    """Read a name back that a template wrote."""
+    for char, written in sorted(escapes, key=lambda pair: pair[0] == "&"):  # "&" begins all other escapes, so it comes last
         text = text.replace(written, char)
     return text
 
@@ -24,9 +23,9 @@ def unescape(text: str, escapes: Escapes) -> str:
 class BlockSyntax:
     """How a turn is cut into blocks with headers: ``start HEADER header_end BODY end``, several in a row.
 
-    The generation prompt has already written the first block's ``start``. A header is read, in this order, as a call's when it
-    holds ``call`` and the name of a tool, as reasoning's or content's when it holds their text (the last one counts). With
-    ``addressee``, a header that holds it and is none of these speaks to somebody else: its block is kept as a note.
+    The generation prompt has already written the first block's ``start``. A header with ``call`` and the name of a tool belongs
+    to a call; otherwise the last text of reasoning or content in the header decides. Any other header with ``addressee`` speaks
+    to somebody else: its block is kept as a note.
     """
 
     start: str  # e.g. "<|start|>assistant", or ">>>"
@@ -41,8 +40,8 @@ class BlockSyntax:
 class TurnSyntax:
     """The frame of an assistant's turn."""
 
-    generation_prompt: str = ""  # e.g. "<|im_start|>assistant\n"; what a plain prompt ends with
+    generation_prompt: str = ""  # e.g. "<|im_start|>assistant\n": the end of a plain prompt
     content_start: str = ""  # e.g. "<|START_RESPONSE|>"
     content_end: str = ""  # e.g. "<|END_RESPONSE|>"
     end: str = ""  # e.g. "<|im_end|>\n"
-    extra_ends: tuple[str, ...] = field(default=())  # e.g. ("<|eom_id|>",): what ends a turn after calls, where it differs
+    extra_ends: tuple[str, ...] = ()  # e.g. ("<|eom_id|>",): other ends of a turn after calls

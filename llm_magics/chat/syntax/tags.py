@@ -1,8 +1,8 @@
-"""What a tag is, whatever its brackets: ``<think>``, ``[INST]``, ``◁call▷``, ``«end»``, ``¤call¤``.
+"""Find tags in text, whatever their brackets: ``<think>``, ``[INST]``, ``◁call▷``, ``«end»``, ``¤call¤``.
 
-Templates frame words with a pair of mirrored signs, or with one sign on both sides. Which pairs there are is not a list: two
-characters are a pair if Unicode names them alike but for LEFT and RIGHT (or LESS-THAN and GREATER-THAN). Round and curly
-brackets and quotes belong to JSON and to prose, so they make no tags.
+Templates frame words with a pair of mirrored signs, or with one sign on both sides. Two characters are a pair if their Unicode
+names differ only in LEFT and RIGHT, or LESS-THAN and GREATER-THAN. Round and curly brackets and quotes make no tags: JSON and
+prose use them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _WORD_AFTER = re.compile(r"\w*")
 
 @lru_cache(maxsize=4096)
 def closer_of(sign: str) -> str:
-    """The mirror image of a sign that opens a tag, e.g. ``>`` of ``<``; the sign itself where it has no sides; else ""."""
+    """The mirror image of a sign that opens a tag, e.g. ``>`` of ``<``; the sign itself if it has no sides; else ""."""
     if sign.isalnum() or sign.isspace() or sign in _NO_TAGS or sign in _INNER:
         return ""
     name = unicodedata.name(sign, "")
@@ -43,7 +43,7 @@ def _pattern(signs: frozenset[str]) -> re.Pattern[str] | None:
     choices = []
     for sign in sorted(signs):
         a, b = re.escape(sign), re.escape(closer_of(sign))
-        if sign == "[":  # prose and JSON have square brackets too, with blanks in them
+        if sign == "[":  # the square brackets of prose and JSON have blanks in them
             choices.append(r"\[[^\[\]\s]*\]")
         elif a == b:
             choices.append(rf"{a}(?=[^{a}\s]*\w)[^{a}\s]+{a}")
@@ -68,7 +68,7 @@ def tag_spans(text: str) -> list[tuple[int, int]]:
 
 
 def leading_tags(text: str) -> int:
-    """Where the tags end that a text begins with, layout between them, and a word between two that frame it."""
+    """Where the tags at a text's beginning end, with the layout and the framed word between them."""
     at = 0
     for start, end in tag_spans(text):
         between = text[at:start]
@@ -90,9 +90,9 @@ def opens_tag(sign: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def marks(marker: str) -> tuple[str, ...]:
-    """The pieces of a marker between which a model may write layout: at white space, and where one tag follows another.
+    """The pieces of a marker between which a model may write layout: parts without white space, each with at most one tag.
 
-    e.g. ``</arg_key><arg_value>`` is two pieces, ``<function=`` one, and ``[{"name"`` one: a bracket of JSON is no tag's.
+    e.g. ``</arg_key><arg_value>`` is two pieces; ``<function=`` and ``[{"name"`` are one each.
     """
     pieces = []
     for run in marker.split():
@@ -106,7 +106,7 @@ def marks(marker: str) -> tuple[str, ...]:
 
 
 def _begins_tag(text: str, at: int) -> bool:
-    """Whether a tag begins here, whole (``<b>``) or not (``<function=``): a sign, at most one more, then a word."""
+    """Whether a tag begins here, complete (``<b>``) or not (``<function=``): a sign, at most one more, then a word."""
     if not opens_tag(text[at]):
         return False
     inside = text[at + 1 : at + 2]
@@ -115,9 +115,9 @@ def _begins_tag(text: str, at: int) -> bool:
 
 
 def told_apart(marker: str, others: Iterable[str]) -> tuple[str, ...]:
-    """A marker's pieces, of which the first is long enough that none of the other markers holds it.
+    """A marker's pieces, the first so long that no other marker contains it.
 
-    e.g. ``<|sep|><|open|>argument`` stays one piece where the call ends with ``<|sep|><|close|>call``.
+    e.g. ``<|sep|><|open|>argument`` stays one piece if the call ends with ``<|sep|><|close|>call``.
     """
     pieces = list(marks(marker))
     size = len(marks(marker.split()[0])) if marker.strip() else 0
@@ -128,9 +128,6 @@ def told_apart(marker: str, others: Iterable[str]) -> tuple[str, ...]:
     return tuple(pieces)
 
 
-# --- the two halves of a pair -----------------------------------------------------------------------------------------------
-
-
 def closing(tag: str) -> str:
     """The tag that would close ``tag``: ``<think>`` gives ``</think>``, ``<|a|>`` gives ``<|/a|>``; "" for other text."""
     match = re.match(r"[^\w\s/]+", tag)
@@ -138,15 +135,12 @@ def closing(tag: str) -> str:
 
 
 def opening(tag: str) -> str:
-    """The tag that ``tag`` closes, or "" where it closes none."""
+    """The tag that ``tag`` closes, or ""."""
     return tag.replace("/", "", 1) if "/" in tag else ""
 
 
-# --- cuts that divide no tag ------------------------------------------------------------------------------------------------
-
-
 def inside(text: str, at: int) -> tuple[int, int]:
-    """How far a cut is from the edges of the tag or word that it falls into, to the left and to the right; zeros for none."""
+    """How far a cut inside a tag or word is from its left and right edges; zeros for a cut elsewhere."""
     left, right = _WORD_BEFORE.search(text, max(0, at - _LONG), at), _WORD_AFTER.match(text, at, at + _LONG)
     if left and right and left.group() and right.group():
         return len(left.group()), len(right.group())
@@ -167,13 +161,13 @@ def inside(text: str, at: int) -> tuple[int, int]:
 
 
 def whole_tags(prefix: str, text: str) -> str:
-    """Shorten a shared beginning of ``text`` so that it ends inside no tag."""
+    """Shorten a beginning of ``text`` so that it ends inside no tag."""
     if not text[len(prefix) :]:
         return prefix
     tail = max((prefix.rfind(c) for c in set(prefix) if closer_of(c) not in ("", c)), default=-1)
     if tail >= 0 and not re.search(r"\s", prefix[tail:]) and closer_of(prefix[tail]) not in prefix[tail:]:
         return prefix[:tail]
-    for sign in {c for c in prefix if closer_of(c) == c}:  # without sides, an odd one is an opening one
+    for sign in {c for c in prefix if closer_of(c) == c}:  # a sign without sides opens a tag if its count is odd
         at = prefix.rfind(sign)
         if prefix.count(sign) % 2 and not re.search(r"\s", prefix[at:]):
             return prefix[:at]

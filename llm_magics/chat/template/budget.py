@@ -1,12 +1,12 @@
 """How much work a template may do: steps, characters, seconds. Counted inside the process, without signals or threads.
 
-Seconds are the processor time of the thread that renders: on a busy machine a good template waits, and waiting is no work. The
-clock on the wall is only a backstop, with room for much waiting.
+Seconds are the processor time of the rendering thread: a good template that waits on a busy machine does no work. The wall
+clock is only a backstop, with ample room for waiting.
 
 A template runs in whatever thread renders it, often a kernel's main thread, where nothing can interrupt it safely. So it pays
-as it goes: every loop step, call and operation costs steps, every string and list that it makes costs its length, and what a
-single operation would make is worked out *before* it is made. Sizes of nested lists are counted with sharing undone, because
-printing or comparing them undoes it too (ten lists of ten references each are a billion elements).
+as it goes: loop steps, calls and operations cost steps; strings and lists cost their length, computed *before* they are made.
+Nested lists count as if they shared nothing, because printing or comparing expands them (ten levels of ten references each are
+ten billion elements).
 """
 
 from __future__ import annotations
@@ -26,34 +26,25 @@ _PATIENCE = 20  # seconds on the wall for each second of work
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of one render. ``characters`` counts everything made on the way, ``output`` the prompt alone.
+    """Bounds of one render."""
 
-    ``seconds`` are of processor time; on the wall a render may take twenty times as long.
-    """
-
-    seconds: float = 10.0
+    seconds: float = 10.0  # of processor time; the wall clock may show twenty times as many
     steps: int = 400_000
-    characters: int = 20_000_000
-    output: int = 8_000_000
-    width: int = 1_000
+    characters: int = 20_000_000  # in all text made on the way
+    output: int = 8_000_000  # characters of the prompt
+    width: int = 1_000  # characters of padding
 
 
-RENDERING = Limits()
-"""Bounds of rendering a conversation."""
-
-PROBING = Limits(seconds=3.0, steps=100_000, characters=3_000_000, output=300_000)
-"""Bounds of the small renders by which a template is analysed."""
+RENDERING = Limits()  # of a conversation
+PROBING = Limits(seconds=3.0, steps=100_000, characters=3_000_000, output=300_000)  # of a small render that analyses a template
 
 
 class LimitError(TemplateError):
-    """The template passed a limit: it is hostile, or broken, and is not worth another try."""
+    """The template passed a limit: it is hostile or broken, and is not tried again."""
 
 
 class Budget:
-    """What is left of the limits in one render. Raises LimitError where a limit is passed.
-
-    Make it in the thread that renders, whose ``work`` is measured.
-    """
+    """What is left of the limits in one render. Create it in the rendering thread. Raises LimitError if a limit is passed."""
 
     def __init__(
         self,
@@ -79,11 +70,8 @@ class Budget:
         self._steps -= n
         if self._steps < 0:
             raise _too_much(f"took more than {self._limits.steps:,} steps")
-        if self._steps & 63 == 0:
-            self._check_time()
-
-    def _check_time(self) -> None:
-        """Refuse a render that worked too long, or that took very long for whatever reason."""
+        if self._steps & 63:
+            return
         if self._work() > self._work_ends:
             raise _too_much(f"ran longer than {self._limits.seconds:g} seconds of processor time")
         if self._wall() > self._wall_ends:
@@ -116,17 +104,14 @@ class Budget:
             return self.steps(value)
         return value
 
-    def size(self, value: Any) -> int:
-        """The size of a value written out: characters and elements, sharing undone."""
+    def size(self, value: Any, above: tuple[int, ...] = ()) -> int:
+        """The size of a value written out in characters and elements, as if nothing in it were shared."""
         if isinstance(value, str | bytes):
             return len(value)
         if isinstance(value, int):
             return 1 + value.bit_length() // 3
-        if isinstance(value, list | tuple | dict | set):
-            return self._walk(value, ())
-        return len(value) if isinstance(value, Sized) else 1
-
-    def _walk(self, value: Any, above: tuple[int, ...]) -> int:
+        if not isinstance(value, list | tuple | dict | set):
+            return len(value) if isinstance(value, Sized) else 1
         if id(value) in above or len(above) > 100:
             raise _too_much("nests its values too deeply")
         inner = [*value.keys(), *value.values()] if isinstance(value, dict) else value
@@ -134,7 +119,7 @@ class Budget:
         above = (*above, id(value))
         total = 1
         for item in inner:
-            total += self._walk(item, above) if isinstance(item, list | tuple | dict | set) else self.size(item)
+            total += self.size(item, above)
             if total > self._output * 4:
                 raise _too_much("made too large a value")
         return total
@@ -158,11 +143,8 @@ _current: ContextVar[Budget] = ContextVar("llm_magics_template_budget")
 
 
 def current() -> Budget:
-    """The budget of the render that is running; a generous one of its own where none is."""
-    try:
-        return _current.get()
-    except LookupError:
-        return Budget(Limits())
+    """The budget of the running render, or a new one with the default limits."""
+    return _current.get(None) or Budget(Limits())
 
 
 @contextmanager

@@ -1,12 +1,11 @@
-"""The environment that chat templates run in: Hugging Face's, without its dangers.
+"""The environment that chat templates run in: Hugging Face's, in a sandbox.
 
 As in ``transformers``: ``trim_blocks``, ``lstrip_blocks``, loop controls, ``{% generation %}``, ``tojson`` that keeps key order
-and writes no HTML escapes, ``raise_exception``, ``strftime_now``. Beyond that, what templates in the wild were found to need:
-``from_json``, ``safe`` without HTML mark-up, and lists that can be appended to (each render works on its own copies).
+and writes no HTML escapes, ``raise_exception``, ``strftime_now``. Templates in the wild also need ``from_json``, ``safe``
+without HTML mark-up, and lists that can be appended to (each render works on its own copies).
 
-Nothing here can be reached around: attributes starting with an underscore are refused (jinja2's own sandbox), every operation
-pays from the :mod:`budget <llm_magics.chat.template.budget>`, and strings keep their :mod:`origin
-<llm_magics.chat.syntax.origin>`.
+Templates cannot leave the sandbox: jinja2 refuses attributes that start with an underscore, every operation pays from the
+:mod:`budget <llm_magics.chat.template.budget>`, and strings keep their :mod:`origin <llm_magics.chat.syntax.origin>`.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import SandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
-from llm_magics.chat.syntax.origin import OriginText, concat, join, mark, origin_of, replace, substitute
+from llm_magics.chat.syntax.origin import OriginText, concat, join, mark, marked, origin_of, replace, substitute
 from llm_magics.errors import TemplateError
 
 from .budget import current
@@ -35,16 +34,13 @@ _UNBOUNDED = {"translate", "maketrans", "encode"}
 _PLAIN = {str, OriginText, list, dict, tuple, int, float, bool, type(None)}
 _MAX_BITS = 4096
 
-
-PROBED_AT = datetime(2025, 1, 31, 12)
-"""What a template takes for now while it is analysed: what is found must not hang on the day."""
-
+PROBED_AT = datetime(2025, 1, 31, 12)  # the time that a template is told during analysis: results must not depend on the day
 rendered_at: ContextVar[datetime] = ContextVar("llm_magics_rendered_at", default=PROBED_AT)
-"""What the template that is being rendered takes for now; no template reads the clock."""
+"""The time that the running template is told; no template reads the clock."""
 
 
 class LenientUndefined(jinja2.ChainableUndefined):
-    """An undefined value that is also empty text: for templates that add to what they never set."""
+    """An undefined value that is also empty text, for templates that add to a variable they never set."""
 
     def __add__(self, other: Any) -> Any:
         return other
@@ -56,7 +52,7 @@ class LenientUndefined(jinja2.ChainableUndefined):
 
 
 class GenerationTag(Extension):
-    """``{% generation %}...{% endgeneration %}``, which marks trained text; here it only passes its body on."""
+    """``{% generation %}...{% endgeneration %}`` marks text to train on; here the tags are dropped."""
 
     tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
 
@@ -66,7 +62,7 @@ class GenerationTag(Extension):
 
 
 class _Metered(NodeTransformer):
-    """Rewrite what the sandbox cannot see: loops pay per step, ``~`` and literals pay for what they make."""
+    """Let operations that the sandbox does not see pay: loops for each step, ``~`` and literals for their result."""
 
     def visit_For(self, node: nodes.For) -> nodes.For:
         self.generic_visit(node)
@@ -77,20 +73,14 @@ class _Metered(NodeTransformer):
         self.generic_visit(node)
         return _filtered(nodes.List(node.nodes, lineno=node.lineno), "_concat")
 
-    def _literal(self, node: Any) -> nodes.Node:
+    def visit_List(self, node: nodes.Expr) -> nodes.Node:
         self.generic_visit(node)
         return _filtered(node, "_made")
 
-    def visit_List(self, node: nodes.List) -> nodes.Node:
-        return self._literal(node)
-
-    def visit_Dict(self, node: nodes.Dict) -> nodes.Node:
-        return self._literal(node)
+    visit_Dict = visit_List
 
     def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:
-        if node.ctx == "store":
-            return node
-        return self._literal(node)
+        return node if node.ctx == "store" else self.visit_List(node)
 
 
 def _filtered(node: Any, name: str) -> nodes.Filter:
@@ -108,7 +98,7 @@ class TemplateEnvironment(SandboxedEnvironment):
             lstrip_blocks=True,
             extensions=[loopcontrols, GenerationTag, "jinja2.ext.do"],
             undefined=LenientUndefined if lenient else jinja2.Undefined,
-            finalize=_finalize,
+            finalize=_text,
             optimized=False,
         )
         for name in ("urlize", "pprint", "xmlattr", "random"):
@@ -142,11 +132,10 @@ class TemplateEnvironment(SandboxedEnvironment):
     def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         budget = current()
         budget.step()
-        # jinja2 hands out str.format wrapped, so that it cannot reach attributes
-        method = getattr(obj, "__wrapped__", obj)
+        method = getattr(obj, "__wrapped__", obj)  # jinja2 wraps str.format, which would reach attributes
         owner = getattr(method, "__self__", None)
         if isinstance(owner, str):
-            for name in ("_loop_vars", "_block_vars"):  # jinja2's own, for callables that want the context
+            for name in ("_loop_vars", "_block_vars"):  # jinja2's own, for callables that take the context
                 kwargs.pop(name, None)
             return budget.value(_call_text(owner, method.__name__, obj, args, kwargs))
         if isinstance(owner, list | dict):
@@ -155,11 +144,9 @@ class TemplateEnvironment(SandboxedEnvironment):
         return budget.value(super().call(context, obj, *args, **kwargs))
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """Refuse what jinja2's sandbox refuses, and the few methods that no limit could bound."""
-        if attr in _UNBOUNDED:
-            return False
-        if type(obj) in _PLAIN:  # the common case: nothing internal but what an underscore marks
-            return not attr.startswith("_")
+        """Refuse the attributes that jinja2's sandbox refuses, and the few methods that no limit can bound."""
+        if attr in _UNBOUNDED or type(obj) in _PLAIN:  # the common case: an underscore marks all that is internal
+            return attr not in _UNBOUNDED and not attr.startswith("_")
         return super().is_safe_attribute(obj, attr, value)
 
 
@@ -175,7 +162,7 @@ def _check_product(operator: str, left: Any, right: Any) -> None:
 
 
 def _call_text(owner: str, name: str, method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call a method of a string: bounded before, and its result's origin kept after."""
+    """Call a method of a string: check its bounds before, keep its result's origin after."""
     budget = current()
     if name == "join":
         return _join(args[0], owner)
@@ -190,19 +177,19 @@ def _call_text(owner: str, name: str, method: Callable[..., Any], args: tuple[An
         budget.make(len(owner) + owner.count("\t") * 1000)
     if name in ("split", "rsplit", "splitlines"):
         pieces = owner.count(args[0]) if args and isinstance(args[0], str) and args[0] else len(owner) // 2
-        budget.make(20 * pieces)  # a short string of its own for each
+        budget.make(20 * pieces)  # each piece is a string of its own
     return _keep_origin(method(*args, **kwargs), (owner, *args))
 
 
 def _keep_origin(result: Any, sources: Iterable[Any]) -> Any:
-    """Mark plain text that was made of outside text by an operation that knows nothing of origins."""
+    """Mark plain text that was made of outside text by an operation that loses origins."""
     if isinstance(result, str) and not isinstance(result, OriginText):
         return mark(result, origin_of(s for s in sources if isinstance(s, str))) if result else result
     return result
 
 
 def _metered_filter(name: str, f: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a filter pay for its result, refuse silly widths, and keep its text's origin."""
+    """Let a filter pay for its result, refuse huge widths, and keep its text's origin."""
     if name in ("_steps", "_made", "_concat"):
         return f
 
@@ -228,10 +215,6 @@ def _text(value: Any) -> str:
         current().make(current().size(value))
         return mark(str(value), origin_of([value]))
     return str(value)
-
-
-def _finalize(value: Any) -> str:
-    return _text(value)
 
 
 def _join(values: Iterable[Any], separator: str = "", attribute: str | None = None) -> str:
@@ -278,16 +261,7 @@ def _jsonable(value: Any) -> Any:
 
 
 def _from_json(text: str) -> Any:
-    origin = origin_of([text])
-
-    def keep(value: Any) -> Any:
-        if isinstance(value, str):
-            return mark(value, origin)
-        if isinstance(value, list):
-            return [keep(v) for v in value]
-        return {mark(k, origin): keep(v) for k, v in value.items()} if isinstance(value, dict) else value
-
-    return keep(json.loads(text))
+    return marked(json.loads(text), origin_of([text]))
 
 
 def _sum(values: Iterable[Any], attribute: str | None = None, start: Any = 0) -> Any:
@@ -313,15 +287,11 @@ def _strftime_now(form: str) -> str:
     return rendered_at.get().strftime(form)
 
 
-def _identity(value: Any) -> Any:
-    return value
-
-
 _FILTERS: dict[str, Callable[..., Any]] = {
     "tojson": _tojson,
     "from_json": _from_json,
     "fromjson": _from_json,
-    "safe": _identity,
+    "safe": lambda value: value,
     "string": _text,
     "join": _join,
     "replace": _replace,

@@ -1,4 +1,4 @@
-"""What callers may hand in as messages and tools: our own values, or dictionaries in the OpenAI form."""
+"""Messages and tools as callers give them: our own values, or dictionaries in the OpenAI form."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ _REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 
 
 def messages_from(values: Iterable[AnyMessage]) -> tuple[Message, ...]:
-    """Take messages in either form. Raises TemplateError for one that is neither."""
+    """Take messages in either form. Raises TemplateError for another form."""
     return tuple(v if isinstance(v, Message) else _message(v) for v in values)
 
 
 def tools_from(values: Iterable[AnyTool] | None) -> tuple[ToolSpec, ...]:
-    """Take tools in either form. Raises TemplateError for one that is neither."""
+    """Take tools in either form. Raises TemplateError for another form."""
     return tuple(v if isinstance(v, ToolSpec) else _tool(v) for v in values or ())
 
 
 def _message(value: Mapping[str, Any]) -> Message:
     role = value.get("role") if isinstance(value, Mapping) else None
     if role not in _ROLES:
-        raise TemplateError(f"A message has the role {role!r}.", f"Use one of {', '.join(_ROLES)}.")
+        raise TemplateError(f"A message has an unknown role: {role!r}.", f"Use one of {', '.join(_ROLES)}.")
     reasoning = next((value[k] for k in _REASONING_KEYS if value.get(k)), "")
+    content = value.get("content")
     return Message(
         role,
-        _content(value.get("content")),
+        content or "" if content is None or isinstance(content, str) else tuple(map(_part, content)),
         reasoning=str(reasoning),
         tool_calls=tuple(_call(c) for c in value.get("tool_calls") or ()),
         tool_call_id=value.get("tool_call_id") or "",
@@ -41,21 +42,14 @@ def _message(value: Mapping[str, Any]) -> Message:
     )
 
 
-def _content(value: Any) -> str | tuple[Part, ...]:
-    if value is None or isinstance(value, str):
-        return value or ""
-    return tuple(_part(p) for p in value)
-
-
 def _part(value: Any) -> Part:
     if isinstance(value, str):
         return TextPart(value)
     if isinstance(value, Mapping) and isinstance(value.get("text"), str):
         return TextPart(value["text"])
-    image = value.get("image_url") if isinstance(value, Mapping) else None
-    if image:
+    if image := value.get("image_url") if isinstance(value, Mapping) else None:
         return ImagePart(image["url"] if isinstance(image, Mapping) else str(image))
-    raise TemplateError("A message's content has a part that is neither text nor an image.", "Give text parts.")
+    raise TemplateError("A part of a message's content is neither text nor an image.", "Give text parts, or image_url parts.")
 
 
 def _call(value: Mapping[str, Any]) -> ToolCall:
@@ -69,6 +63,6 @@ def _call(value: Mapping[str, Any]) -> ToolCall:
 def _tool(value: Mapping[str, Any]) -> ToolSpec:
     function = value.get("function", value) if isinstance(value, Mapping) else {}
     if not isinstance(function.get("name"), str):
-        raise TemplateError("A tool has no name.", 'Give ToolSpec values, or {"type": "function", "function": {...}}.')
+        raise TemplateError("A tool has no name.", 'Give a ToolSpec, or {"type": "function", "function": {"name": ...}}.')
     empty = {"type": "object", "properties": {}}
     return ToolSpec(function["name"], function.get("description") or "", function.get("parameters") or empty)

@@ -1,7 +1,7 @@
 """Messages, shaped to what a template can take.
 
-:class:`Repairs` says how; :mod:`.probe` finds it out by rendering. Nothing here changes what a conversation says: text may move
-to another message, or calls may become text where a template knows none, but no word is lost.
+:class:`Repairs` says how; :mod:`.probe` finds it out by rendering. No word of a conversation is lost: text may move to another
+message, and calls become text if the template cannot write them.
 """
 
 from __future__ import annotations
@@ -15,44 +15,33 @@ from typing import Any, Literal
 from llm_magics.chat.encodings.encoding import members_of
 from llm_magics.chat.encodings.syntax import ToolSyntax
 from llm_magics.chat.encodings.writer import write_calls
-from llm_magics.chat.syntax.origin import concat, mark
-from llm_magics.messages import ImagePart, Message, TextPart, ToolCall, ToolSpec
+from llm_magics.chat.syntax.origin import concat, join, mark, marked
+from llm_magics.messages import Message, TextPart, ToolCall, ToolSpec
 
 from .environment import PROBED_AT
 from .switch import YES_NO, Switch, variables
 
-PARTS = "content parts"
-"""The value of ``Repairs.reasoning`` where a thought is a part of the content."""
+PARTS = "content parts"  # the value of ``Repairs.reasoning`` if a thought is a part of the content
 
 
 @dataclass(frozen=True, slots=True)
 class Repairs:
-    """How messages must be shaped for one template. The defaults are for a template that takes all as it is.
+    """How messages must be shaped for one template. The defaults are for a template that takes everything as it is."""
 
-    ``lenient``: undefined names are empty text. ``parts``: content is a list of typed parts. ``arguments``: as objects or as
-    JSON text. ``empty``: how a message without content says so. ``system``: "role", or folded into the first user message.
-    ``system_later``: may a system message stand later. ``merge``: roles must alternate, so neighbours are merged.
-    ``split_calls``: one call per message. ``split_content``: text before calls is a message of its own, "before" them, or goes
-    into the answer "after" them. ``tools``: the template describes the tools, or we do, in the system message. ``calls`` and
-    ``results``: the template writes them, or they are text. ``answer_results``: what stands in for the answer that must come
-    between tool results and the next question (a turn may have been interrupted there); None where none must. ``reasoning``:
-    the message key for reasoning, or PARTS, or "". ``switch``: the variables that switch thinking on and off.
-    """
-
-    lenient: bool = False
-    parts: bool = False
-    arguments: Literal["object", "text"] = "object"
-    empty: Literal["", "none", "absent"] = ""
-    system: Literal["role", "user"] = "role"
-    system_later: bool = True
-    merge: bool = False
-    split_calls: bool = False
-    split_content: Literal["", "before", "after"] = ""
-    tools: Literal["template", "system"] = "template"
-    calls: Literal["template", "text"] = "template"
-    results: Literal["tool", "user"] = "tool"
-    answer_results: str | None = None
-    reasoning: str = ""
+    lenient: bool = False  # undefined names are empty text
+    parts: bool = False  # content is a list of typed parts
+    arguments: Literal["object", "text"] = "object"  # "text": as JSON text
+    empty: Literal["", "none", "absent"] = ""  # the content of a message without any
+    system: Literal["role", "user"] = "role"  # "user": part of the first user message
+    system_later: bool = True  # a system message may follow others
+    merge: bool = False  # roles must alternate, so neighbours are merged
+    split_calls: bool = False  # one call per message
+    split_content: Literal["", "before", "after"] = ""  # text of a calling message goes before it, or into the answer after it
+    tools: Literal["template", "system"] = "template"  # "system": we describe the tools, in the system message
+    calls: Literal["template", "text"] = "template"  # "text": we write the calls, into the content
+    results: Literal["tool", "user"] = "tool"  # the role that sends tool results
+    answer_results: str | None = None  # an answer that must stand between results and a question, e.g. of an interrupted turn
+    reasoning: str = ""  # the message key for a thought, or PARTS; "" if there is none
     switch: Switch = YES_NO
 
     def thinking(self, on: bool) -> dict[str, Any]:
@@ -61,22 +50,22 @@ class Repairs:
 
     @property
     def described(self) -> tuple[str, ...]:
-        """The repairs that differ from nothing, as short phrases for people."""
+        """The repairs that are in use, as short phrases for people."""
         said = {
-            "undefined names are taken for empty text": self.lenient,
-            "content goes in as typed parts": self.parts,
-            "arguments go in as JSON text": self.arguments == "text" and self.calls == "template",
-            "missing content goes in as none": self.empty == "none",
+            "undefined names count as empty text": self.lenient,
+            "content is given as typed parts": self.parts,
+            "arguments are given as JSON text": self.arguments == "text" and self.calls == "template",
+            "missing content is given as none": self.empty == "none",
             "missing content is left out": self.empty == "absent",
-            "the system message is folded into the first user message": self.system == "user",
-            "a later system message is sent as the user's": not self.system_later,
+            "the system message is put into the first user message": self.system == "user",
+            "a later system message is sent as a user message": not self.system_later,
             "neighbouring messages of one role are merged": self.merge,
             "parallel calls are split into several messages": self.split_calls,
-            "text before calls becomes a message of its own": self.split_content == "before",
+            "text before calls becomes a separate message": self.split_content == "before",
             "text before calls is moved into the answer after them": self.split_content == "after",
             "tools are described in the system message": self.tools == "system",
             "calls are written as text": self.calls == "text",
-            "tool results are sent as the user's": self.results == "user",
+            "tool results are sent as user messages": self.results == "user",
             "tool results without an answer get an empty one": self.answer_results is not None,
         }
         return tuple(phrase for phrase, holds in said.items() if holds)
@@ -89,14 +78,13 @@ def template_variables(
     syntax: ToolSyntax | None = None,
     now: datetime = PROBED_AT,
 ) -> dict[str, Any]:
-    """The template's variables for a conversation: fresh copies, every string marked with its origin.
+    """The template's variables for a conversation: fresh copies, in which every string is marked with its origin.
 
-    ``syntax`` is how calls are written: for templates that cannot write them (``repairs.calls == "text"``), and for ids that
-    must carry the name. ``now`` is the time that the template is told.
+    ``syntax`` says how to write calls if the template cannot write them, and ids if they must carry the name.
     """
     shaped = _with_tools(repairs, messages, tools, syntax) if repairs.tools == "system" and tools else list(messages)
     if repairs.calls == "text" and syntax is not None:
-        shaped = [_calls_as_text(m, syntax) for m in shaped]
+        shaped = [_calls_as_text(m, syntax) if m.tool_calls else m for m in shaped]
     if syntax is not None and syntax.named.id_place == "carries":
         shaped = _ids_named(shaped, syntax)
     if repairs.split_content:
@@ -104,7 +92,7 @@ def template_variables(
     if repairs.split_calls:
         shaped = _calls_apart(shaped)
     if repairs.results == "user":
-        shaped = [_result_as_user(m) for m in shaped]
+        shaped = [_result_as_user(m) if m.role == "tool" else m for m in shaped]
     if repairs.answer_results is not None:
         shaped = _results_answered(shaped, repairs.answer_results)
     shaped = _system_placed(repairs, shaped)
@@ -114,15 +102,14 @@ def template_variables(
     specs = [_tool_dict(t) for t in tools]
     if specs and repairs.tools == "template":
         variables["tools"] = specs
-    # what Firefunction calls its tools and its clock; templates that do not know these names do not see them
+    # these names are Firefunction's; other templates do not see them
     variables["functions"] = mark(json.dumps([s["function"] for s in specs], ensure_ascii=False), "tools") if specs else ""
     variables["datetime"] = now.strftime("%Y-%m-%d")
     return variables
 
 
 def _as_dict(message: Message, repairs: Repairs) -> dict[str, Any]:
-    role = "system" if message.role == "developer" else message.role
-    made: dict[str, Any] = {"role": role}
+    made: dict[str, Any] = {"role": "system" if message.role == "developer" else message.role}
     text = _text_of(message)
     if repairs.parts:
         made["content"] = [{"type": "text", "text": text}]
@@ -130,7 +117,7 @@ def _as_dict(message: Message, repairs: Repairs) -> dict[str, Any]:
         made["content"] = text
     elif repairs.empty == "none":
         made["content"] = None
-    if message.reasoning and repairs.reasoning == PARTS:  # what Mistral's reasoning models take
+    if message.reasoning and repairs.reasoning == PARTS:  # the form of Mistral's reasoning models
         thought = {"type": "thinking", "thinking": mark(message.reasoning, "assistant")}
         made["content"] = [thought, {"type": "text", "text": text}] if text else [thought]
     elif message.reasoning and repairs.reasoning:
@@ -145,16 +132,11 @@ def _as_dict(message: Message, repairs: Repairs) -> dict[str, Any]:
 
 
 def _text_of(message: Message) -> str:
-    """The content as one text, marked with its origin unless it carries one already."""
+    """The content as one text, marked with its origin unless it has one already."""
     origin = "system" if message.role == "developer" else message.role
     if isinstance(message.content, str):
         return message.content if type(message.content) is not str else mark(message.content, origin)
-    pieces = [p.text if isinstance(p, TextPart) else _described(p) for p in message.content]
-    return mark("".join(pieces), origin)
-
-
-def _described(picture: ImagePart) -> str:
-    return picture.description or "[image]"
+    return mark("".join(p.text if isinstance(p, TextPart) else p.description or "[image]" for p in message.content), origin)
 
 
 def _call_dict(call: ToolCall, repairs: Repairs) -> dict[str, Any]:
@@ -176,19 +158,10 @@ def _plain(value: Any) -> Any:
     return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def marked(value: Any, origin: str) -> Any:
-    """A copy of a JSON value whose strings, keys too, remember their origin."""
-    if isinstance(value, str):
-        return mark(value, origin)
-    if isinstance(value, dict):
-        return {mark(k, origin): marked(v, origin) for k, v in value.items()}
-    return [marked(v, origin) for v in value] if isinstance(value, list) else value
-
-
 def _with_tools(
     repairs: Repairs, messages: Sequence[Message], tools: Sequence[ToolSpec], syntax: ToolSyntax | None
 ) -> list[Message]:
-    """Describe the tools, and how to call them, at the end of the system message."""
+    """Describe the tools at the end of the system message, and how to call them if the template cannot."""
     listed = [json.dumps(_plain(_tool_dict(t)), ensure_ascii=False) for t in tools]
     pieces = ["You can call these tools. Each line describes one, as JSON:\n", mark("\n".join(listed), "tools")]
     if syntax is not None and repairs.calls == "text":
@@ -201,15 +174,13 @@ def _with_tools(
 
 
 def _calls_as_text(message: Message, syntax: ToolSyntax) -> Message:
-    if not message.tool_calls:
-        return message
     text = _text_of(message)
     pieces = [text, "\n" if text and syntax.ours else "", write_calls(syntax, message.tool_calls)]
     return replace(message, content=concat(pieces), tool_calls=())
 
 
 def _ids_named(messages: Sequence[Message], syntax: ToolSyntax) -> list[Message]:
-    """Give calls whose id does not carry their name one that does, and their results the same."""
+    """Give each call an id that carries its name, and its result the same id."""
     made: list[Message] = []
     named: dict[str, str] = {}
     count = 0
@@ -221,37 +192,29 @@ def _ids_named(messages: Sequence[Message], syntax: ToolSyntax) -> list[Message]
             calls.append(replace(call, id=named.get(call.id, call.id)))
             count += 1
         known = named.get(message.tool_call_id, message.tool_call_id)
-        changed = tuple(calls) != message.tool_calls or known != message.tool_call_id
-        made.append(replace(message, tool_calls=tuple(calls), tool_call_id=known) if changed else message)
+        made.append(replace(message, tool_calls=tuple(calls), tool_call_id=known))
     return made
 
 
 def _content_apart(messages: Sequence[Message], where: Literal["before", "after"]) -> list[Message]:
-    """Take the text out of messages that call tools: into one of its own, or into the answer that comes after."""
+    """Take the text out of messages that call tools: into a message before it, or into the answer after it."""
     made: list[Message] = []
     for i, message in enumerate(messages):
-        if not (message.tool_calls and message.text):
-            made.append(message)
-            continue
-        if where == "after" and _answered(messages[i + 1 :]):
-            made.append(message)  # its text is taken below, by the answer
-        else:
+        if message.tool_calls and message.text and not (where == "after" and _answered(messages[i + 1 :])):
             made.append(replace(message, tool_calls=(), token_ids=()))
-            made.append(replace(message, content="", reasoning="", token_ids=()))
+            message = replace(message, content="", reasoning="", token_ids=())
+        made.append(message)
     return _texts_moved(made) if where == "after" else made
 
 
 def _answered(messages: Sequence[Message]) -> bool:
     """Whether a plain answer comes before the next question."""
-    for message in messages:
-        if message.role not in ("assistant", "tool"):
-            return False
-        if message.role == "assistant" and not message.tool_calls:
-            return True
-    return False
+    following = next((m for m in messages if m.role != "tool" and not m.tool_calls), None)
+    return following is not None and following.role == "assistant"
 
 
 def _texts_moved(messages: Sequence[Message]) -> list[Message]:
+    """Move the text of calling messages into the next plain answer."""
     made: list[Message] = []
     waiting: list[str] = []
     for message in messages:
@@ -287,8 +250,6 @@ def _calls_apart(messages: Sequence[Message]) -> list[Message]:
 
 
 def _result_as_user(message: Message) -> Message:
-    if message.role != "tool":
-        return message
     named = f"Result of {message.name}:\n" if message.name else "Result:\n"
     return Message("user", concat([named, _text_of(message)]))
 
@@ -311,12 +272,11 @@ def _system_placed(repairs: Repairs, messages: Sequence[Message]) -> list[Messag
                 message = replace(message, content=concat([*folded, _text_of(message)]))
                 folded = []
             made.append(message)
-        elif i == 0 and repairs.system == "role":
-            made.append(message)
-        elif i == 0:
+        elif i == 0 and repairs.system == "user":
             folded = [_text_of(message), "\n\n"]
         else:
-            made.append(message if repairs.system_later else replace(message, role="user", content=_text_of(message)))
+            kept = i == 0 or repairs.system_later
+            made.append(message if kept else replace(message, role="user", content=_text_of(message)))
     return [Message("user", concat(folded[:1])), *made] if folded else made
 
 
@@ -327,8 +287,7 @@ def _merged(messages: Sequence[Message]) -> list[Message]:
         if last is None or last.role != message.role or message.role == "tool" or last.tool_calls:
             made.append(message)
             continue
-        texts = [t for t in (_text_of(last), _text_of(message)) if t]
-        content = concat([texts[0], *(p for t in texts[1:] for p in ("\n\n", t))]) if texts else ""
+        content = join("\n\n", filter(None, (_text_of(last), _text_of(message))))
         reasoning = "\n\n".join(r for r in (last.reasoning, message.reasoning) if r)
         made[-1] = replace(last, content=content, reasoning=reasoning, tool_calls=message.tool_calls)
     return made

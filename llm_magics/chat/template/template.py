@@ -1,7 +1,6 @@
 """Compile and run one chat template: jinja2 source and variables in, a :class:`Prompt` out.
 
-Nothing here knows what a message is for; :mod:`repair <llm_magics.chat.template.shaping>` shapes messages to what a template
-can take.
+:mod:`shaping <llm_magics.chat.template.shaping>` fits messages to the template before.
 """
 
 from __future__ import annotations
@@ -24,40 +23,32 @@ _MAX_SOURCE = 1_000_000
 
 
 class UndefinedNameError(TemplateError):
-    """The template uses a name that nobody gave it."""
+    """The template uses a name that has no value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch of the prompt that came from outside: characters ``start`` to ``end``.
-
-    ``origin`` is "system", "tools", "user", "assistant", "tool" or "variable" (a template variable that the caller gave).
-    """
+    """Characters ``start`` to ``end`` of the prompt, which come from outside."""
 
     start: int
     end: int
-    origin: str
+    origin: str  # "system", "tools", "user", "assistant", "tool" or "variable" (a template variable from the caller)
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A rendered conversation.
-
-    ``generation_prompt`` is the end of ``text`` that opens the assistant's turn, with any reasoning or content to go on with.
-    ``spans`` are the stretches from outside, ascending and disjoint: tokenise these without special tokens. ``continued`` is
-    "content" or "reasoning" where a message is gone on with; the prefixes are what there is of it, which belongs to the answer.
-    """
+    """A rendered conversation."""
 
     text: str
-    generation_prompt: str = ""
-    spans: tuple[Span, ...] = ()
-    continued: str = ""
-    reasoning_prefix: str = ""
-    content_prefix: str = ""
+    generation_prompt: str = ""  # the end of ``text`` that opens the assistant's turn, with reasoning or content to continue
+    spans: tuple[Span, ...] = ()  # from outside, ascending and disjoint: tokenise them without special tokens
+    continued: str = ""  # "content" or "reasoning" if a message is continued
+    reasoning_prefix: str = ""  # the beginning of the continued message's reasoning, which belongs to the answer
+    content_prefix: str = ""  # the beginning of its content, which belongs to the answer
 
     @property
     def parts(self) -> tuple[tuple[str, str], ...]:
-        """The whole text in stretches of one origin, ``(origin, text)``; the template's own are of origin "template"."""
+        """The whole text in stretches ``(origin, text)``; the template's own text has the origin "template"."""
         parts, at = [], 0
         for span in self.spans:
             if at < span.start:
@@ -71,10 +62,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class ChatTemplate:
-    """One template, compiled. ``render`` may be called from any thread.
-
-    Raises TemplateError for source that jinja2 does not take.
-    """
+    """One template, compiled; any thread may render it. Raises TemplateError for source that is not valid jinja2."""
 
     source: str
     bos_token: str = ""
@@ -87,22 +75,17 @@ class ChatTemplate:
         self._compile(lenient=False)
 
     def render(
-        self,
-        variables: Mapping[str, Any],
-        *,
-        lenient: bool = False,
-        limits: Limits = RENDERING,
-        now: datetime = PROBED_AT,
+        self, variables: Mapping[str, Any], *, lenient: bool = False, limits: Limits = RENDERING, now: datetime = PROBED_AT
     ) -> str:
         """Run the template and return its text, which keeps the origins of marked strings.
 
         Args:
             variables: the template's variables; ``messages`` and ``tools`` may be changed by the template, so give copies.
-            lenient: take undefined names for empty text.
+            lenient: undefined names count as empty text.
             limits: bounds on time and output; they grow with the messages.
             now: the time for ``strftime_now``.
 
-        Raises TemplateError where the template raises or asks for what the sandbox refuses, LimitError where it passes a limit.
+        Raises TemplateError if the template raises or does what the sandbox refuses, LimitError if it passes a limit.
         """
         messages = variables.get("messages") or ()
         budget = Budget(limits, len(messages), _length(variables))
@@ -133,7 +116,7 @@ class ChatTemplate:
 
 
 def prompt_of(text: str) -> tuple[str, tuple[Span, ...]]:
-    """Take rendered text apart into plain text and its spans."""
+    """Divide rendered text into plain text and its spans."""
     return str.__str__(text), tuple(Span(*run) for run in runs_of(text))
 
 
@@ -143,7 +126,7 @@ def _environment(lenient: bool) -> TemplateEnvironment:
 
 
 def _guarded(work: Any) -> Any:
-    """Do work in the sandbox; every way it can fail becomes a TemplateError."""
+    """Do work in the sandbox; every failure becomes a TemplateError."""
     try:
         return work()
     except TemplateError:
@@ -153,25 +136,20 @@ def _guarded(work: Any) -> Any:
     except jinja2.UndefinedError as error:
         raise UndefinedNameError(f"The chat template refused: {error}.") from error
     except jinja2.exceptions.SecurityError as error:
-        raise TemplateError(f"The chat template asks for something forbidden: {error}.") from error
+        raise TemplateError(f"The chat template does something forbidden: {error}.") from error
     except jinja2.TemplateError as error:
         raise TemplateError(f"The chat template refused: {error}.") from error
     except RecursionError as error:
         raise TemplateError("The chat template nests too deeply.") from error
     except MemoryError as error:
         raise TemplateError("The chat template needs too much memory.") from error
-    except Exception as error:  # a template is a program of somebody else's: whatever it raises is the template's fault
+    except Exception as error:  # a template is somebody else's program: whatever it raises is the template's fault
         raise TemplateError(f"The chat template failed: {type(error).__name__}: {error}.") from error
 
 
 def _length(value: Any, depth: int = 0) -> int:
-    """Roughly how many characters go in."""
+    """Roughly how many characters a value holds."""
     if isinstance(value, str):
         return len(value)
-    if depth > 20:
-        return 0
-    if isinstance(value, Mapping):
-        return sum(_length(v, depth + 1) for v in value.values())
-    if isinstance(value, list | tuple):
-        return sum(_length(v, depth + 1) for v in value)
-    return 1
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else None
+    return 1 if inner is None else sum(_length(v, depth + 1) for v in inner) if depth <= 20 else 0
