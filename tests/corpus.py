@@ -25,6 +25,7 @@ from llm_magics.chat.format import ChatFormat
 from llm_magics.errors import LLMMagicsError
 from llm_magics.messages import ToolCall
 
+from .chat.small import unfinished
 from .renaming import BareWords, Brackets, Renaming, bare_words, other_brackets, renaming
 
 Case = dict[str, Any]
@@ -67,8 +68,9 @@ def parse(fmt: ChatFormat, case: Case, pieces: list[str]) -> Answer:
     for piece in pieces:
         parser.feed(piece)
     parser.finish("length" if case["partial"] else "stop")
-    cut_off = (parser.unfinished,) if case["partial"] and parser.unfinished else ()
-    return Answer(parser.message.text, parser.message.reasoning, (*parser.message.tool_calls, *cut_off))
+    cut_off = unfinished(parser) if case["partial"] else None
+    calls = (*parser.message.tool_calls, *((cut_off,) if cut_off else ()))
+    return Answer(parser.message.text, parser.message.reasoning, calls)
 
 
 def splits(text: str, seed: str) -> Iterator[list[str]]:

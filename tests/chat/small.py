@@ -9,7 +9,8 @@ from typing import Any
 
 from llm_magics.chat.format import ChatFormat
 from llm_magics.chat.parsing.parser import StreamParser
-from llm_magics.messages import ToolSpec, user
+from llm_magics.events import ToolCallDelta, ToolCallStart
+from llm_magics.messages import ToolCall, ToolSpec, user
 
 LOOK_UP = ToolSpec(
     "look_up",
@@ -55,6 +56,15 @@ LINES = template(
     "{{ '<do>\\n<fn=' ~ n ~ '>\\n' }}{% for k, v in a.items() %}{{ '<p=' ~ k ~ '>\\n' ~ v ~ '\\n</p>\\n' }}{% endfor %}"
     "{{ '</fn>\\n</do>' }}"
 )
+
+
+def unfinished(parser: StreamParser) -> ToolCall | None:
+    """The call that had begun when the answer was cut off, with the arguments so far."""
+    begun = next((e for e in parser._events if isinstance(e, ToolCallStart) and e.index == parser.calls.open), None)
+    if begun is None:
+        return None
+    pieces = [e.text for e in parser._events if isinstance(e, ToolCallDelta) and e.index == begun.index]
+    return ToolCall(begun.name, "".join(pieces), begun.id)
 
 
 def read(source: str, text: str, tools: tuple[ToolSpec, ...] = TOOLS, **options: Any) -> StreamParser:

@@ -20,6 +20,7 @@ from llm_magics.messages import Message, ToolCall, ToolSpec, user
 from tests.smoke import written_by_template
 
 from .formats import NAMES, TEMPLATES, format_of
+from .small import unfinished
 
 each_template = pytest.mark.parametrize("path", TEMPLATES, ids=NAMES)
 some = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
@@ -130,7 +131,7 @@ def test_any_text_in_any_pieces_gives_the_same_answer_and_loses_nothing(path: Pa
     for pieces in ([text], list(text), pieces_of(text, cuts)):
         parser = fmt.parser([_LOOK_UP], prompt=prompt, reasoning=inline)  # type: ignore[arg-type]
         events = events_of(parser, pieces, reason)
-        answers.append((parser.message, parser.notes, parser.unfinished))
+        answers.append((parser.message, parser.notes, unfinished(parser)))
         end = events[-1]
         assert isinstance(end, ModelEnd)
         assert assemble(events, reason) == end.message == parser.message  # type: ignore[arg-type]

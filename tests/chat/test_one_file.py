@@ -16,7 +16,6 @@ from llm_magics.chat.constraint import build_constraint
 from llm_magics.chat.encodings.syntax import NamedCall
 from llm_magics.chat.encodings.writer import write_calls
 from llm_magics.chat.format import ChatFormat
-from llm_magics.chat.recovery.bodies import Named
 from llm_magics.chat.recovery.recovery import Recovery
 from llm_magics.chat.recovery.wrappers import Wrapper, near_miss_grammar, read_calls, registered
 from llm_magics.events import assemble
@@ -24,6 +23,7 @@ from llm_magics.messages import Message, ToolCall
 from tests.chat import test_constraint, test_laws
 from tests.chat.formats import format_of
 from tests.chat.grammars import accepts, refused_at
+from tests.chat.named_calls import Named
 from tests.chat.recovery.test_recover import HERMES, TOOLS
 from tests.chat.small import LOOK_UP, calls_of, read, template
 from tests.chat.test_laws import some

@@ -18,7 +18,22 @@ from llm_magics.chat.parsing.parser import StreamParser
 from llm_magics.chat.syntax.tags import closing
 from llm_magics.messages import Message, ToolCall, ToolSpec, user
 
-from .small import ARRAY, BARE, JSON, LINES, LIST, MARKED_ARRAY, MARKED_LIST, NOW, SECTION, TAGGED, calls_of, read, template
+from .small import (
+    ARRAY,
+    BARE,
+    JSON,
+    LINES,
+    LIST,
+    MARKED_ARRAY,
+    MARKED_LIST,
+    NOW,
+    SECTION,
+    TAGGED,
+    calls_of,
+    read,
+    template,
+    unfinished,
+)
 
 TYPED = ToolSpec(
     "measure",
@@ -240,8 +255,9 @@ def test_a_call_cut_off_where_a_template_writes_json_wrongly_is_shown() -> None:
     parser = fmt.parser(TOOLS, prompt=fmt.render([user("hi")], tools=TOOLS))
     parser.feed('<do>{"name": "measure", "arguments": {"text": "a')
     parser.finish("length")
-    assert parser.unfinished is not None
-    assert (parser.unfinished.name, parser.unfinished.arguments) == ("measure", '{"text": "a')
+    call = unfinished(parser)
+    assert call is not None
+    assert (call.name, call.arguments) == ("measure", '{"text": "a')
 
 
 def test_an_empty_section_between_square_tags_holds_no_list() -> None:

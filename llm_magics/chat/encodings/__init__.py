@@ -1,7 +1,4 @@
-"""The ways in which templates write arguments: one module each, which finds, writes, reads and constrains it.
-
-The table is public: :func:`register` adds an encoding, and :func:`registered` does for as long as a ``with`` block lasts.
-"""
+"""The ways in which templates write arguments, one module each. :func:`registered` adds one."""
 
 from __future__ import annotations
 
@@ -17,19 +14,14 @@ _encodings: list[type[Encoding]] = [JsonArguments, LiteralArguments, TaggedArgum
 
 
 def encodings() -> tuple[type[Encoding], ...]:
-    """The encodings that are known, in the order in which a template is searched for them."""
+    """The known encodings, in the order in which a template is searched for them."""
     return tuple(_encodings)
-
-
-def register(encoding: type[Encoding]) -> None:
-    """Add an encoding; templates are searched for it before those that are known."""
-    _encodings.insert(0, encoding)
 
 
 @contextmanager
 def registered(encoding: type[Encoding]) -> Iterator[None]:
-    """Know an encoding inside a ``with`` block."""
-    register(encoding)
+    """Add an encoding, which templates are searched for first, for the length of a ``with`` block."""
+    _encodings.insert(0, encoding)
     try:
         yield
     finally:

@@ -16,7 +16,7 @@ from llm_magics.schema.nodes import Normalised
 
 from .encoding import VALUES, Around, Emit, Encoding, Sample, outside
 
-MAX_TRIES = 100  # a template that writes more braces than this before a call is not read
+MAX_TRIES = 100  # braces before a call beyond which a template is not read
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class JsonArguments(Encoding):
         return [outside(json.dumps(text, ensure_ascii=False) if self.as_text else text)]
 
     def read(self, reader: Reader, around: Around, emit: Emit) -> Reading[None]:
-        """An object in a fence or not, the text of one in a string, or null or the call's end for none."""
+        """Read an object, perhaps in a fence, or a string that holds one; null or the call's end means no arguments."""
         if around.call_end.strip() and (yield from reader.ahead(marks(around.call_end)[:1])):
             return
         yield from reader.space("call")
@@ -59,7 +59,7 @@ class JsonArguments(Encoding):
 
 
 def json_arguments(text: str, at: int, arguments: dict[str, Any]) -> tuple[JsonArguments, int, int] | None:
-    """Where these arguments stand as JSON, e.g. ``{"qkeya": "qvala"}`` behind ``<call>qfirsttool<args>``."""
+    """Where these arguments stand as JSON, e.g. ``{"qkeya": "qvala"}`` after ``<call>qfirsttool<args>``."""
     for match in islice(re.compile(r'[{"]').finditer(text, at), MAX_TRIES):
         try:
             value, end = json.JSONDecoder().raw_decode(text, match.start())
@@ -79,7 +79,7 @@ def is_text_of(value: Any, arguments: dict[str, Any]) -> bool:
 
 
 def fence(reader: Reader) -> Reading[bool]:
-    """Consume a code fence with its language, if one stands around the JSON; whether it does."""
+    """Consume the code fence around the JSON, with its language, if there is one; whether there is."""
     size = yield from reader.ahead(("```",))
     if size:
         reader.take(size, "call")

@@ -1,10 +1,10 @@
-"""Arguments as literals, with quotes of Python, of JSON or of the template: ``(a=1, b='x')`` or ``{a:<|"|>x<|"|>}``."""
+"""Arguments as literals, with the quotes of Python, of JSON or of the template: ``(a=1, b='x')`` or ``{a:<|"|>x<|"|>}``."""
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from llm_magics.chat.grammar.text import GrammarWriter, quoted
@@ -15,10 +15,9 @@ from llm_magics.chat.syntax.origin import concat
 from llm_magics.chat.syntax.tags import tags
 from llm_magics.schema.nodes import Normalised, is_never, properties_of
 
-from .encoding import FIRST, MAX_KEY, Around, Emit, Encoding, Gaps, Sample, dumps, escaped, members_of, outside
+from .encoding import FIRST, MAX_KEY, Around, Emit, Encoding, Gaps, Sample, dumps, escaped, members_of, outside, text_until
 from .typed import json_of
 
-PYTHON = {True: "True", False: "False", None: "None"}
 _PAIRS = {"(": ")", "{": "}", "[": "]"}
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "a": "\a", "v": "\v", "0": "\0", "\n": ""}
 _HEX = {"x": 2, "u": 4, "U": 8}
@@ -30,9 +29,9 @@ _BARE = re.compile(r"[\w.+-]*")
 class LiteralArguments(Encoding):
     """Arguments as ``open key assign VALUE (separator key assign VALUE)* close``.
 
-    Strings stand between ``quote_start`` and ``quote_end``; ``escapes`` says that backslashes escape inside them, as in JSON
-    and Python. ``bare_keys``: the keys of nested objects are unquoted too. ``constants``: true/false/null or True/False/None
-    (a reader takes both). ``quotes_all``: every value is in quotes, whatever its type, so that the schema says how to read it.
+    Strings stand between ``quote_start`` and ``quote_end``. ``escapes``: backslashes escape inside them, as in JSON and Python.
+    ``bare_keys``: the keys of nested objects are unquoted too. ``quotes_all``: values of every type are in quotes, and the
+    schema decides their type. ``constants``: true/false/null or True/False/None; a reader takes both.
     """
 
     label = "string"
@@ -63,10 +62,10 @@ class LiteralArguments(Encoding):
     @classmethod
     def find(cls, sample: Sample) -> tuple[LiteralArguments, int, int] | None:
         gaps = sample.gaps()
-        found = None
-        if gaps is not None:
-            found = _in_quotes(gaps, gaps.numbers, sample) if gaps.quoted and gaps.numbers else _alike(gaps)
-        if gaps is None or found is None:
+        if gaps is None:
+            return None
+        found = _in_quotes(gaps, gaps.numbers, sample) if gaps.quoted and gaps.numbers else _alike(gaps)
+        if found is None:
             return None
         how, used = found
         return how, sample.at + gaps.to_key.rfind(how.open), len(sample.text) - len(gaps.rest) + used
@@ -93,7 +92,7 @@ class LiteralArguments(Encoding):
             if self.escapes and self.quote_end == "'":
                 text = text.replace('\\"', '"').replace("'", "\\'")
             return concat([self.quote_start, outside(text), self.quote_end])
-        return PYTHON[value] if self.constants == "python" and (value is None or isinstance(value, bool)) else dumps(value)
+        return dumps(value, self.constants)
 
     def read(self, reader: Reader, around: Around, emit: Emit) -> Reading[None]:
         return LiteralReader(reader, self, around.parameters).read(emit)
@@ -101,9 +100,7 @@ class LiteralArguments(Encoding):
     def constrain(self, writer: GrammarWriter, schema: Normalised, end: str) -> str:
         values, node = ValueWriter(writer, schema, self._notation()), schema.object()
         assign = writer.assign(self.assign.strip() or self.assign)
-        members = {
-            key: f"{quoted(key)} {assign} {values.value(sub)} {writer.gap}" for key, sub in properties_of(node).items()
-        }
+        members = {key: f"{quoted(key)} {assign} {values.value(sub)} {writer.gap}" for key, sub in properties_of(node).items()}
         rest, extra = node.get("additionalProperties", {}), ""
         if not is_never(rest):
             extra = writer.rule(f"{other_name(writer, members)} {assign} {values.value(rest)} {writer.gap}")
@@ -112,7 +109,7 @@ class LiteralArguments(Encoding):
         return f"{writer.marker(self.open)} {writer.gap} {body} {end}"
 
     def _notation(self) -> Notation:
-        """How values are written. A model that uses one plain quote may use the other as well."""
+        """How values are written. A model may use either plain quote if the template uses one of them."""
         assign, escape = self.assign if self.bare_keys else ":", 1 if self.escapes else 0
         more: dict[str, Any] = {"bare_keys": self.bare_keys, "assign": assign.strip() or assign, "escape": escape}
         more["separator"] = self.separator.strip()
@@ -124,13 +121,10 @@ class LiteralArguments(Encoding):
         return Notation(PYTHON_CONSTANTS, quotes, names, names[0], **more)
 
 
-# --- finding ----------------------------------------------------------------------------------------------------------------
-
-
 def _in_quotes(gaps: Gaps, numbers: tuple[str, str], sample: Sample) -> tuple[LiteralArguments, int] | None:
-    """Literals of which only strings have quotes, and how much of the rest is theirs: ``(qkeya='qvala', qkeyb='qvalb')``."""
+    """Literals whose strings alone have quotes, e.g. ``(qkeya='qvala', qkeyb='qvalb')``, and their share of the rest."""
     to_next = gaps.to_next
-    if not numbers[1].strip():  # a template's mistake: nothing parts its arguments
+    if not numbers[1].strip():  # a template's mistake: nothing separates its arguments
         numbers, to_next = (numbers[0], ", "), to_next.rstrip() + ", "
     start, end = gaps.to_value[len(numbers[0]) :], to_next[: len(to_next) - len(numbers[1])]
     opened = gaps.to_key.strip()[-1:]
@@ -138,25 +132,17 @@ def _in_quotes(gaps: Gaps, numbers: tuple[str, str], sample: Sample) -> tuple[Li
     if not close or not gaps.rest.startswith(end + close):
         return None
     samples = sample.calls((FIRST, {"qkeya": True, "qkeyb": {"qsub": "qitem"}}))
-    how = LiteralArguments(
-        open=opened,
-        close=close,
-        assign=numbers[0],
-        separator=numbers[1],
-        quote_start=start,
-        quote_end=end,
-        escapes=start in ("'", '"'),
-        bare_keys=not re.search(r"""["']qsub["']""", samples),
-        constants="python" if re.search(re.escape(numbers[0]) + "True", samples) else "json",
-    )
-    return how, len(end + close)
+    how = LiteralArguments(opened, close, *numbers, start, end, escapes=start in ("'", '"'))
+    bare_keys = not re.search(r"""["']qsub["']""", samples)
+    python = re.search(re.escape(numbers[0]) + "True", samples)
+    return replace(how, bare_keys=bare_keys, constants="python" if python else "json"), len(end + close)
 
 
 def _alike(gaps: Gaps) -> tuple[LiteralArguments, int] | None:
-    """Literals of which strings and numbers are written alike: all in quotes (``a:<q>x<q>``), or none (``a=x``).
+    """Literals whose strings and numbers are written alike: all in quotes (``a:<q>x<q>``), or none (``a=x``).
 
-    Quotes around everything say nothing of the type, so the schema does. Without any, a value cannot be told from the next
-    argument, and the quotes of JSON and Python are due.
+    If everything is in quotes, the schema decides the type. Without any, a value's end would be unclear, so the quotes of JSON
+    and Python are expected.
     """
     to_value, to_next = gaps.to_value, gaps.to_next
     opened, quote = gaps.to_key.strip()[-1:], common_prefix(to_next, gaps.rest)
@@ -166,25 +152,14 @@ def _alike(gaps: Gaps) -> tuple[LiteralArguments, int] | None:
     start = next((t for t in reversed([*tags(to_value), quote]) if t and to_value.endswith(t)), "") if quote else ""
     if quote and not start:
         return None
-    how = LiteralArguments(
-        open=opened,
-        close=close,
-        assign=to_value.removesuffix(start),
-        separator=to_next[len(quote) :] if to_next[len(quote) :].strip() else ", ",
-        quote_start=start or "'",
-        quote_end=quote or "'",
-        escapes=quote in ("", "'", '"'),
-        quotes_all=bool(quote),
-    )
+    assign, separator = to_value.removesuffix(start), to_next[len(quote) :] if to_next[len(quote) :].strip() else ", "
+    escapes = quote in ("", "'", '"')
+    how = LiteralArguments(opened, close, assign, separator, start or "'", quote or "'", escapes, quotes_all=bool(quote))
     return how, len(quote + close)
 
 
-# --- reading ----------------------------------------------------------------------------------------------------------------
-
-
 class LiteralReader:
-    """Reads ``(a=1, b='x')`` or ``{a:1,b:<|"|>x<|"|>}``: keys bare on top, values in Python's, JSON's or the template's own
-    spelling. Both quotes and both spellings of constants are taken, whichever the template writes."""
+    """Reads ``(a=1, b='x')`` or ``{a:1,b:<|"|>x<|"|>}``; takes both plain quotes and both spellings of constants."""
 
     def __init__(self, reader: Reader, syntax: LiteralArguments, schema: Normalised) -> None:
         self._in = reader
@@ -198,7 +173,6 @@ class LiteralReader:
         self._inner_assign = syntax.assign.strip() if syntax.bare_keys else ":"
 
     def read(self, emit: Emit) -> Reading[None]:
-        """Read all arguments and emit the JSON object."""
         syntax = self._syntax
         yield from self._in.space("call")
         yield from self._in.exactly(syntax.open, "call")
@@ -218,7 +192,7 @@ class LiteralReader:
         emit("}" if started else "{}")
 
     def _another(self, close: str, started: bool) -> Reading[bool]:
-        """Go on to the next member or element; False behind the bracket that closes them. A comma may come before it."""
+        """Continue to the next member or element; False after the closing bracket. A comma may come before that one."""
         yield from self._in.space("call")
         if started and (yield from self._in.peek()) != close:
             yield from self._in.exactly(self._separator, "call")
@@ -232,22 +206,22 @@ class LiteralReader:
         opened = yield from self._in.which(self._opens)
         if opened is None:
             return (yield from self._in.name()) if self._syntax.assign != ":" else (yield from self._word())
+        return (yield from self._spelled(str(opened.value)))
+
+    def _spelled(self, quote: str) -> Reading[str]:
         pieces: list[str] = []
-        yield from self._string(str(opened.value), pieces.append)
+        yield from self._string(quote, pieces.append)
         return str(decoded("".join(pieces)))
 
     def _word(self) -> Reading[str]:
-        """A bare key before a colon, which a name may otherwise hold."""
-        pieces: list[str] = []
-        if (yield from self._in.until(scanner_of([":", ",", "}", "{"]), "call", pieces.append)) is None:
-            raise Truncated("the text ends in an argument's name")
-        key = _unquoted("".join(pieces).strip())
+        """A bare key before a colon; elsewhere a name may contain colons."""
+        key = _unquoted((yield from text_until(self._in, [":", ",", "}", "{"], "an argument's name")).strip())
         if not key or len(key) > MAX_KEY:
             raise Malformed("expected an argument's name")
         return key
 
     def _value(self, emit: Emit, depth: int, unquoted_to: str = "") -> Reading[None]:
-        """Read a value; ``unquoted_to`` is what ends a string that the model forgot to quote, if only a string is admitted."""
+        """Read a value; if only a string is admitted, ``unquoted_to`` ends one that the model did not quote."""
         if depth > 50:
             raise Malformed("arguments nest too deeply")
         yield from self._in.space("call")
@@ -263,26 +237,18 @@ class LiteralReader:
             self._in.take(1, "call")
             yield from self._elements("]" if char == "[" else ")", emit, depth)
         elif unquoted_to:
-            yield from self._unquoted(unquoted_to, emit)
+            text = yield from text_until(self._in, [self._separator, unquoted_to], "a value")
+            emit(quoted(_unquoted(text.strip())))
         else:
             yield from self._bare(emit)
 
     def _typed(self, types: frozenset[str], emit: Emit) -> Reading[bool]:
-        """A value in quotes that any type is written in: the schema says which it is. False where no quote stands."""
-        quote = yield from self._in.which(self._opens)
-        if quote is None:
+        """Read a value of any type in quotes: the schema decides its type. False if no quote comes."""
+        opened = yield from self._in.which(self._opens)
+        if opened is None:
             return False
-        pieces: list[str] = []
-        yield from self._string(str(quote.value), pieces.append)
-        emit(json_of(str(decoded("".join(pieces))), types))
+        emit(json_of((yield from self._spelled(str(opened.value))), types))
         return True
-
-    def _unquoted(self, close: str, emit: Emit) -> Reading[None]:
-        """A string without its quotes, up to the next separator or the end of the arguments."""
-        pieces: list[str] = []
-        if (yield from self._in.until(scanner_of([self._separator, close]), "call", pieces.append)) is None:
-            raise Truncated("the text ends in a value")
-        emit(quoted(_unquoted("".join(pieces).strip())))
 
     def _elements(self, close: str, emit: Emit, depth: int) -> Reading[None]:
         emit("[")
@@ -302,17 +268,17 @@ class LiteralReader:
             found = yield from self._in.until(stops, "call", lambda piece: emit(escaped(piece)))
             if found is None:
                 raise Truncated("the text ends inside a string")
-            if found.value == end and (yield from self._ends_here(quote, found.end)):
+            if found.value != end:
+                emit((yield from self._escape()))
+            elif (yield from self._ends_here(quote, found.end)):
                 self._in.take(found.end, "call")
                 emit('"')
                 return
-            if found.value == end:
+            else:
                 emit(escaped(self._in.take(found.end, "call")))
-                continue
-            emit((yield from self._escape()))
 
     def _ends_here(self, quote: str, size: int) -> Reading[bool]:
-        """Whether a quote ends its string: an apostrophe in a word, which templates do not escape, does not."""
+        """Whether a quote ends its string: an apostrophe in a word, which templates do not escape, does not end it."""
         if len(quote) > 1:
             return True
         ahead = size
@@ -321,40 +287,29 @@ class LiteralReader:
         return not char or char in ",:)]}" or char == self._separator[0]
 
     def _escape(self) -> Reading[str]:
-        """Read an escape and return it as JSON writes it."""
         kind = yield from self._in.peek(1)
-        if not kind:
-            raise Truncated("the text ends inside a string")
         size = _HEX.get(kind, 0)
-        if size and not (yield from self._in.peek(1 + size)):
+        if not (yield from self._in.peek(1 + size)):
             raise Truncated("the text ends inside a string")
         text = self._in.take(2 + size, "call")
         if not size:
             return escaped(_ESCAPES.get(kind, kind if kind in "\\'\"/" else text))
         try:
             code = int(text[2:], 16)
-            return text if kind == "u" else escaped(chr(code))  # halves of a surrogate pair stay escapes
+            return text if kind == "u" else escaped(chr(code))  # half of a surrogate pair must stay an escape
         except (ValueError, OverflowError):
             raise Malformed(f"{text} is not a character") from None
 
     def _bare(self, emit: Emit) -> Reading[None]:
-        """A number or a constant."""
-        size = 0
-        while True:
-            match = _BARE.match(self._in.text, self._in.at + size)
-            size = (match.end() if match else self._in.at + size) - self._in.at
-            if size < self._in.rest or self._in.closed:
-                break
-            yield
+        size = yield from self._in.run(_BARE)
         if size == self._in.rest:
             raise Truncated("the text ends in a value")
         text = self._in.take(size, "call")
-        constant = _CONSTANTS.get(text.lower())
-        emit(constant if constant is not None else _number(text))
+        emit(_CONSTANTS.get(text.lower()) or _number(text))
 
 
 def _unquoted(text: str) -> str:
-    """A string without the quotes of JSON, which models write where a template has quotes of its own."""
+    """A string without JSON's quotes, which models write in place of a template's own."""
     if not (len(text) > 1 and text[0] == text[-1] == '"'):
         return text
     try:

@@ -1,7 +1,7 @@
 """How tool calls are written, as data: how a call is framed, and how its arguments are encoded.
 
-Analysis writes these values, overrides are written in them, and the parser, the constraint and the writer only read them.
-A message's calls stand as ``section_start call (separator call)* section_end``, and each is one of these::
+Analysis and overrides make these values; the parser, the constraint and the writer read them. A message's calls are
+``section_start call (separator call)* section_end``, and each call is one of these::
 
     JsonCall, KeyedCall    call_start {"name": NAME, "arguments": ARGS} call_end
     NamedCall  id_place    ""         call_start NAME name_end ARGS call_end
@@ -10,9 +10,9 @@ A message's calls stand as ``section_start call (separator call)* section_end``,
                            "carries"  call_start ID name_end ARGS call_end              (the id has the name in it)
     BlockCall              the same in a block of its own, whose header has the name
 
-**Marker text.** All markers are kept exactly as the template writes them, layout included (``"\\n</function>\\n"``). A model
-is not that exact: layout at the edges of a marker is optional when reading, and is what the writer and the constraint emit.
-A *tag* is a maximal run of marker text without white space, and matches exactly.
+**Marker text.** Markers are kept exactly as the template writes them, layout included (``"\\n</function>\\n"``). The writer and
+the constraint emit the layout at a marker's edges; a reader does not require it, because models often leave it out. A *tag* is
+a maximal run of marker text without white space, and matches exactly.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from .json import JsonArguments
 
 @dataclass(frozen=True, slots=True)
 class JsonCall:
-    """One JSON object: where name, arguments and id stand in it, as paths of keys, outermost first.
+    """One JSON object: the places of name, arguments and id as paths of keys, outermost first.
 
-    ``order`` lists which of "name", "arguments" and "id" come first in the text. ``constants`` are further members that the
-    template writes the same in every call. ``ours``: the template knows no tools; the model has our instructions.
+    ``order``: the order of "name", "arguments" and "id" in the text. ``constants``: further members, the same in every call.
+    ``ours``: the template knows no tools, and the model has our own instructions.
     """
 
     name: tuple[str, ...] = ("name",)  # e.g. ("function", "name")
     arguments: tuple[str, ...] = ("arguments",)  # e.g. ("parameters",)
-    id: tuple[str, ...] = ()  # e.g. ("tool_call_id",); empty where calls have none
+    id: tuple[str, ...] = ()  # e.g. ("tool_call_id",); empty if calls have none
     order: tuple[str, ...] = ("name", "arguments")
     constants: tuple[tuple[tuple[str, ...], str], ...] = ()  # e.g. ((("type",), '"function"'),): path, JSON text
     ours: bool = False
 
     def members(self, parts: Mapping[str, str], constants: Mapping[tuple[str, ...], str]) -> dict[str, Any]:
-        """The object's members in the template's order, nested as their paths are: parts by "name", "arguments" and "id"."""
+        """The object's members in the template's order, nested by their paths; ``parts`` by "name", "arguments" and "id"."""
         paths = {"name": self.name, "arguments": self.arguments, "id": self.id}
         members: dict[str, Any] = {}
         for path, text in [*constants.items(), *((paths[part], parts[part]) for part in self.order)]:
@@ -69,19 +69,18 @@ class NamedCall:
     name_again: str = ""  # e.g. '<|message|><invoke name="': NAME name_again NAME name_end
     id_place: Literal["", "before", "after", "carries"] = ""
     id_end: str = ""  # e.g. "[ARGS]" after "[CALL_ID]123456789"
-    id_form: str = ""  # e.g. "functions.{name}:{index}" where id_place is "carries"
+    id_form: str = ""  # e.g. "functions.{name}:{index}" if id_place is "carries"
     escapes: Escapes = ()  # of names
 
 
 @dataclass(frozen=True, slots=True)
 class BlockCall(NamedCall):
-    """A call in a block of its own, e.g. ``to=f<|message|>{"a": 1}``: the block's header says who is spoken to."""
+    """A call in a block of its own, e.g. ``to=f<|message|>{"a": 1}``: the block's header names the recipient."""
 
     blocks: BlockSyntax = field(kw_only=True)
 
     @classmethod
     def of(cls, call: NamedCall, blocks: BlockSyntax) -> BlockCall:
-        """The same call in a block."""
         return cls(**{f.name: getattr(call, f.name) for f in fields(call)}, blocks=blocks)
 
 
@@ -90,7 +89,7 @@ _CALL, _ARGUMENTS = JsonCall(), JsonArguments()
 
 @dataclass(frozen=True, slots=True)
 class ToolSyntax:
-    """How the tool calls of one template are written. See the head of this file for the order of the parts.
+    """How the tool calls of one template are written, in the order that the head of this file shows.
 
     ``array``: the calls are the elements of one list, whose square brackets belong to neither section nor call.
     ``parallel``: the template can write several calls in one message.
@@ -98,7 +97,7 @@ class ToolSyntax:
 
     call: JsonCall | KeyedCall | NamedCall = _CALL
     arguments: Encoding = _ARGUMENTS
-    section_start: str = ""  # e.g. "<|tool_calls_section_begin|>"; comes once, before the first call
+    section_start: str = ""  # e.g. "<|tool_calls_section_begin|>"; once, before the first call
     section_end: str = ""  # e.g. "<|tool_calls_section_end|>"
     call_start: str = ""  # e.g. "<tool_call>\n", or "<tool_call>\n<function="
     call_end: str = ""  # e.g. "\n</tool_call>"
@@ -108,7 +107,7 @@ class ToolSyntax:
 
     @property
     def shape(self) -> str:
-        """How a call is spelt, as it is named to people."""
+        """The name of a call's form, for people."""
         match self.call:
             case JsonCall(ours=ours):
                 return "generic" if ours else "json"
@@ -120,27 +119,27 @@ class ToolSyntax:
 
     @property
     def blocks(self) -> BlockSyntax | None:
-        """How a turn is cut into blocks, where calls stand in such."""
+        """How a turn is cut into blocks, if calls are blocks."""
         return self.call.blocks if isinstance(self.call, BlockCall) else None
 
     @property
     def named(self) -> NamedCall:
-        """What stands around the name where it is text; nothing where it is in JSON."""
+        """The texts around a name that is text; all empty if the name is in JSON."""
         return self.call if isinstance(self.call, NamedCall) else NamedCall()
 
     @property
     def ours(self) -> bool:
-        """Whether the template knows no tools, and calls are as our own instructions say."""
+        """Whether the template knows no tools, so that calls follow our own instructions."""
         return isinstance(self.call, JsonCall) and self.call.ours
 
     @property
     def has_marker(self) -> bool:
-        """Whether something says that a call begins; without (e.g. Llama 3.x) a call can only be the whole text's start."""
+        """Whether a marker opens a call; without one (e.g. Llama 3.x), calls can only begin the whole text."""
         return len((self.section_start + self.call_start).strip()) > 1 or self.blocks is not None
 
     @property
     def markers(self) -> tuple[str, ...]:
-        """Every marker of this syntax that is not empty, layout stripped, each once; for display and for tokenising."""
+        """Every marker, without layout, each once; for display and for tokenising."""
         named, blocks = self.named, self.blocks
         texts = [self.section_start, self.call_start, named.name_again, named.name_end, named.id_end]
         texts += [self.call_end, self.section_end, *self.arguments.markers]

@@ -1,7 +1,7 @@
-"""What type a value is written in, where the text alone does not say: the schema decides.
+"""The type of a value whose text alone does not say it: the schema decides.
 
-Tagged syntaxes write ``30`` for the number and for the string alike. A value becomes what its schema admits, and stays a
-string where the schema admits a string and nothing else fits: ``"30"`` is 30 if and only if an integer is wanted.
+Tagged syntaxes write the number 30 and the string "30" alike. A value gets the type that its schema admits; if no other type
+fits and the schema admits a string, it is a string.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from llm_magics.schema.normal import parameters
 
 
 def typed_arguments(tool: ToolSpec | None) -> Normalised:
-    """The schema of a tool's arguments. One that cannot be used says nothing here; the grammar tells what is wrong."""
+    """The schema of a tool's arguments. An invalid one admits everything here; the grammar reports its error."""
     try:
         return parameters(tool.parameters if tool else {})
     except SchemaError:
@@ -26,7 +26,7 @@ def typed_arguments(tool: ToolSpec | None) -> Normalised:
 
 
 def json_of(text: str, types: frozenset[str]) -> str:
-    """The JSON text of a value that was written as bare text, given the types that it may have."""
+    """The JSON text of a value written as bare text, given the types that it may have."""
     if types == {"string"}:
         return json.dumps(text, ensure_ascii=False)
     for read in (_as_json, _as_python):
@@ -36,7 +36,7 @@ def json_of(text: str, types: frozenset[str]) -> str:
     if "string" in types:
         return json.dumps(text, ensure_ascii=False)
     quoted = _as_json(text.strip())
-    if quoted is not None and isinstance(quoted[1], str):  # in quotes, though no string is due: "3", "[1, 2]"
+    if quoted is not None and isinstance(quoted[1], str):  # quoted, but no string is expected: "3", "[1, 2]"
         within = _as_json(quoted[1].strip())
         if within is not None and _admits(types, within[1]):
             return within[0]
@@ -45,7 +45,7 @@ def json_of(text: str, types: frozenset[str]) -> str:
 
 
 def _escaped(text: str, types: frozenset[str]) -> tuple[str, Any] | None:
-    """JSON that was escaped as for a string, of a type that is due: ``[{\\"a\\": 1}]``."""
+    """JSON of an expected type, escaped as in a string: ``[{\\"a\\": 1}]``."""
     if "\\" not in text:
         return None
     inner = _as_json(f'"{text}"')
@@ -66,7 +66,7 @@ def _as_json(text: str) -> tuple[str, Any] | None:
 
 
 def _as_python(text: str) -> tuple[str, Any] | None:
-    """Python's spelling: True, None, 'single quotes'. Long text is no literal."""
+    """Python's spelling: True, None, 'single quotes'. Long text is not a literal."""
     if len(text) > 20_000:
         return None
     try:

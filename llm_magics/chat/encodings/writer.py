@@ -1,6 +1,6 @@
-"""Write tool calls in a template's syntax: what the template would have written itself.
+"""Write tool calls in a template's syntax, as the template itself would.
 
-Used where a template cannot write calls (they go into the content as text), to check an analysis against the template's own
+Used for templates that cannot write calls (calls go into the content as text), to check an analysis against the template's own
 text, and in tests. Strings keep their origin: markers are the template's, names and arguments the model's.
 """
 
@@ -20,11 +20,9 @@ from .syntax import JsonCall, KeyedCall, NamedCall, ToolSyntax
 
 def write_calls(syntax: ToolSyntax, calls: Sequence[ToolCall]) -> str:
     """Write a message's calls, from ``section_start`` to ``section_end``."""
-    written = [_call(syntax, call, i) for i, call in enumerate(calls)]
-    pieces = [syntax.section_start, "[" if syntax.array else ""]
-    for i, text in enumerate(written):
-        pieces += [(syntax.separator or ", ") if i and syntax.array else syntax.separator if i else "", text]
-    return concat([*pieces, "]" if syntax.array else "", syntax.section_end])
+    separator = syntax.separator or (", " if syntax.array else "")
+    written = [piece for i, call in enumerate(calls) for piece in (separator if i else "", _call(syntax, call, i))]
+    return concat([syntax.section_start, *(["[", *written, "]"] if syntax.array else written), syntax.section_end])
 
 
 def _call(syntax: ToolSyntax, call: ToolCall, index: int) -> str:
@@ -45,14 +43,10 @@ def _name(how: NamedCall, call: ToolCall, index: int) -> list[str]:
     if how.id_place == "carries":
         given = call_id if call.name in call.id else outside(how.id_form.format(name=call.name, index=index))
         return [given, how.name_end]
-    pieces = [call_id, how.id_end] if how.id_place == "before" else []
-    pieces += [name]
-    if how.index_start:
-        pieces += [how.index_start, str(index + how.index_base)]
-    if how.name_again:
-        pieces += [how.name_again, name]
-    pieces += [how.name_end]
-    return [*pieces, call_id, how.id_end] if how.id_place == "after" else pieces
+    before, after = ([call_id, how.id_end] if how.id_place == place else [] for place in ("before", "after"))
+    number = [how.index_start, str(index + how.index_base)] if how.index_start else []
+    again = [how.name_again, name] if how.name_again else []
+    return [*before, name, *number, *again, how.name_end, *after]
 
 
 def _object(members: dict[str, Any]) -> str:
@@ -60,9 +54,3 @@ def _object(members: dict[str, Any]) -> str:
     for key, value in members.items():
         pieces += [", " if len(pieces) > 1 else "", quoted(key), ": ", _object(value) if isinstance(value, dict) else value]
     return concat([*pieces, "}"])
-
-
-def json_type(value: Any) -> str:
-    """The JSON schema name of a value's type, e.g. "integer"."""
-    names = {dict: "object", list: "array", str: "string", bool: "boolean", int: "integer", float: "number"}
-    return names.get(type(value), "null")

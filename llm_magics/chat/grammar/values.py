@@ -1,4 +1,4 @@
-"""Write schema nodes as grammar rules: the values inside a call, in whatever notation the model's syntax has.
+"""Write schema nodes as grammar rules: the values inside a call, in the notation of the model's syntax.
 
 Properties may come in any order. A rule carries a 64-bit number, one bit per property seen ("parametric grammars")::
 
@@ -10,11 +10,10 @@ Properties may come in any order. A rule carries a 64-bit number, one bit per pr
             | "," WS? m0 obj_1::set_bit(0)  %if bit_clear(0)
             ...
 
-An object with more than 60 properties has them in the schema's order. White space is free where JSON leaves it free.
+An object with more than 60 properties has them in the schema's order. White space is free wherever JSON allows it.
 
-Strings with a pattern, a format or a length are given to llguidance as JSON schemas where the notation quotes as JSON does.
-Elsewhere (Python's quotes, bare text between tags) lengths and whole-text patterns are enforced, formats and other patterns
-are left to validation.
+Strings with a pattern, a format or a length go to llguidance as JSON schemas if the notation quotes as JSON does. In others
+(Python's quotes, bare text between tags) the grammar enforces lengths and whole-text patterns, and validation the rest.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ MAX_FREE_ORDER = 60  # properties; the parameter of a rule has 64 bits
 
 @dataclass(frozen=True, slots=True)
 class Notation:
-    """How values are written. JSON by default.
+    """How values are written; JSON by default.
 
-    ``strings`` are the alternatives for a quoted string: an opening and a closing quote, and the terminal that matches the
-    whole where the quotes are plain text. ``bare_keys``: the keys of objects are unquoted.
+    ``quotes``: the pairs of opening and closing quotes. ``strings``: the terminal of a whole string for each pair, if quotes
+    are plain text. ``key``: the terminal of an undeclared key. ``bare_keys``: the keys of objects are unquoted.
     """
 
     constants: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]] = (("true",), ("false",), ("null",))
@@ -48,7 +47,7 @@ class Notation:
     bare_keys: bool = False
     assign: str = ":"
     separator: str = ","
-    escape: int = 1  # how often a string is JSON-escaped; 0 is not at all
+    escape: int = 1  # how often a string is JSON-escaped
 
     @property
     def is_json(self) -> bool:
@@ -62,8 +61,6 @@ PYTHON = Notation(PYTHON_CONSTANTS, (('"', '"'), ("'", "'")), ("DOUBLE", "SINGLE
 
 
 class ValueWriter:
-    """Writes the nodes of one normalised schema as rules, in one notation."""
-
     def __init__(self, writer: GrammarWriter, schema: Normalised, notation: Notation = JSON) -> None:
         self.writer = writer
         self.schema = schema
@@ -71,7 +68,6 @@ class ValueWriter:
         self.references: dict[str, str] = {}
 
     def value(self, node: Node) -> str:
-        """Return an expression for any value of this node."""
         if not node:
             return self.anything()
         if "enum" in node:
@@ -80,12 +76,11 @@ class ValueWriter:
             return self.choice([self.value(option) for option in node["anyOf"]])
         if "$ref" in node:
             return self.reference(node["$ref"])
-        true, false, null = self.notation.constants
         match node["type"]:
             case "null":
-                return self.choice([quoted(c) for c in null])
+                return self.constant(None)
             case "boolean":
-                return self.choice([quoted(c) for c in (*true, *false)])
+                return self.choice([quoted(c) for words in self.notation.constants[:2] for c in words])
             case "integer" | "number":
                 return self.number(node)
             case "string":
@@ -113,15 +108,12 @@ class ValueWriter:
             keys = w.terminal("WORD") if n.bare_keys else strings
             member = f"({keys}) {w.assign(n.assign)} {rule} {gap}"
             comma = f"{quoted(n.separator.strip())} {gap}"
-            w.rules.append(
-                f"{rule}: {strings} | {w.terminal('NUMBER')} | {' | '.join(quoted(c) for words in n.constants for c in words)}"
-                f' | "[" {gap} ({rule} {gap} ({comma} {rule} {gap})*)? "]"'
-                f' | "{{" {gap} ({member} ({comma} {member})*)? "}}"'
-            )
+            scalars = [strings, w.terminal("NUMBER"), *(quoted(c) for words in n.constants for c in words)]
+            array = f'"[" {gap} ({rule} {gap} ({comma} {rule} {gap})*)? "]"'
+            w.rules.append(f'{rule}: {" | ".join([*scalars, array])} | "{{" {gap} ({member} ({comma} {member})*)? "}}"')
         return self.writer.known[key]
 
     def constant(self, value: Any) -> str:
-        """One value of an enum."""
         true, false, null = self.notation.constants
         match json_type(value):
             case "null":
@@ -140,7 +132,6 @@ class ValueWriter:
         return self.choice([quoted(json.dumps(n)) for n in ([value, int(value)] if value == value // 1 else [value])])
 
     def spelled(self, text: str) -> list[str]:
-        """A string in each of the quotes that it may have."""
         return [quoted(opening + self.escaped(text, closing) + closing) for opening, closing in self.notation.quotes]
 
     def escaped(self, text: str, quote: str) -> str:
@@ -161,7 +152,7 @@ class ValueWriter:
         return self.writer.rule(f"%json {json.dumps(leaf_schema(node), ensure_ascii=False)}", "leaf")
 
     def any_string(self) -> str:
-        """A quoted string: a terminal, or whatever stands up to a closing quote that is not plain text."""
+        """A quoted string: a terminal, or any text up to a closing quote that is not plain text."""
         w, n = self.writer, self.notation
         return self.choice([w.terminal(t) for t in n.strings] or [f"{quoted(a)} {w.until(b)}" for a, b in n.quotes])
 
@@ -198,11 +189,8 @@ class ValueWriter:
         return self.writer.rule(f'"[" {gap} {body} "]"', "a")
 
     def object(self, node: Node) -> str:
-        """An object, its properties in any order."""
         w, n, gap = self.writer, self.notation, self.writer.gap
-        members = {
-            key: f"{self.key(key)} {w.assign(n.assign)} {self.value(sub)} {gap}" for key, sub in properties_of(node).items()
-        }
+        members = {k: f"{self.key(k)} {w.assign(n.assign)} {self.value(sub)} {gap}" for k, sub in properties_of(node).items()}
         body = self.members(members, self.extra_member(node), '"}"', f"{quoted(n.separator.strip())} {gap}", node)
         return w.rule(f'"{{" {gap} {body}', "o")
 
@@ -210,7 +198,7 @@ class ValueWriter:
         return quoted(key) if self.notation.bare_keys else self.choice(self.spelled(key))
 
     def extra_member(self, node: Node) -> str:
-        """A member whose key is not declared; empty where there can be none."""
+        """A member whose key is not declared; empty if the schema forbids it."""
         n, w = self.notation, self.writer
         keys: dict[str | None, Node] = {None: node.get("additionalProperties", {}), **node.get("patternProperties", {})}
         options = []
@@ -222,7 +210,7 @@ class ValueWriter:
         return self.choice(options) if options else ""
 
     def free_key(self, node: Node) -> str:
-        """Any key but the declared ones, which are matched on their own."""
+        """Any key except the declared ones, which have their own rules."""
         n, w = self.notation, self.writer
         declared = dict.fromkeys([*node.get("properties", {}), *node.get("required", [])])
         if not (n.bare_keys or n.key):
@@ -232,12 +220,12 @@ class ValueWriter:
         return w.new_terminal(f"{base} & ~({' | '.join(taken)})", "K") if taken else base
 
     def members(self, members: Mapping[str, str], extra: str, close: str, separator: str, node: Node) -> str:
-        """An object's members in any order, each declared one at most once, then ``close``: the expression to start with."""
+        """The start expression for members in any order, each declared one at most once, and then ``close``."""
         if not members and not extra:
             return close
         required = node.get("required", [])
         if len(members) > MAX_FREE_ORDER:
-            return self.members_in_order(members, required, extra, close, separator)
+            return self.in_order(members, required, extra, close, separator)
         keys = list(dict.fromkeys([*(k for k in required if k in members), *members]))
         least, most = node.get("minProperties", 0), node.get("maxProperties", len(keys) + 1)
         done = [f"is_ones([0:{len(set(required))}])"] if required else []
@@ -246,9 +234,8 @@ class ValueWriter:
         room = [f"bit_count_lt([0:64], {most})"] if not extra and most < len(keys) else []
         first, more = self.writer.name("m"), self.writer.name("m")
         rules: dict[str, list[str]] = {first: [], more: []}
-        if not (extra and least > 0):
-            rules[first].append(when(close, done))
-        rules[more].append(when(close, done))
+        for name in (more,) if extra and least > 0 else (first, more):
+            rules[name].append(when(close, done))
         for i, key in enumerate(keys):
             member = self.writer.rule(members[key], "p")
             rules[first].append(when(f"{member} {more}::set_bit({i})", room))
@@ -260,14 +247,11 @@ class ValueWriter:
             self.writer.rules.append(f"{name}::_ : " + "\n    | ".join(options))
         return f"{first}::0"
 
-    def members_in_order(
-        self, members: Mapping[str, str], required: Sequence[str], extra: str, close: str, separator: str
-    ) -> str:
-        """More properties than a parameter has bits: one rule per position, with and without something before it."""
-        names = list(members)
+    def in_order(self, members: Mapping[str, str], required: Sequence[str], extra: str, close: str, separator: str) -> str:
+        """More properties than a parameter has bits: one rule per position, with and without a member before it."""
         tail_first = self.writer.rule(f"({extra} ({separator} {extra})*)? {close}" if extra else close, "t")
         tail_more = self.writer.rule(f"({separator} {extra})* {close}" if extra else close, "t")
-        for key in reversed(names):
+        for key in reversed(list(members)):
             member = self.writer.rule(members[key], "p")
             skip = key not in required
             first = f"{member} {tail_more}" + (f" | {tail_first}" if skip else "")
@@ -277,7 +261,7 @@ class ValueWriter:
 
 
 def raw_regex(node: Node) -> str | None:
-    """A terminal for the bare characters of a restricted string; None where it has to be left to validation."""
+    """A terminal for the bare characters of a restricted string; None if only validation can check it."""
     low, high = node.get("minLength", 0), node.get("maxLength", MAX_COUNT)
     limit = f"{{{low},{high}}}" if high < MAX_COUNT else f"{{{low},}}"
     parts = [f"/(?s:.{limit})/"] if low or high < MAX_COUNT else []
@@ -289,7 +273,7 @@ def raw_regex(node: Node) -> str | None:
 
 
 def other_name(writer: GrammarWriter, declared: Mapping[str, Any]) -> str:
-    """A bare name that is none of the declared ones."""
+    """Any bare name except the declared ones."""
     writer.terminal("WORD")
     taken = " | ".join(quoted(key) for key in declared)
     return writer.new_terminal(f"WORD & ~({taken})", "K") if taken else "WORD"

@@ -1,7 +1,7 @@
-"""Read an answer that is cut into blocks, each with a header that says what the block is and whom it speaks to.
+"""Read an answer that is cut into blocks, each with a header that names its kind and its recipient.
 
 Headers are read leniently: models double their tags, put the recipient in the wrong place, or leave the block's opener out.
-What is no header at all is content.
+Text without a header is content.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from llm_magics.chat.scan.reader import Kind, Malformed, Reader, Reading, Truncated, scanner_of
+from llm_magics.chat.encodings.encoding import text_until
+from llm_magics.chat.scan.reader import Malformed, Reader, Reading, Truncated, scanner_of
 from llm_magics.chat.syntax.syntax import BlockSyntax
 from llm_magics.chat.syntax.tags import tag_spans
 
@@ -23,8 +24,6 @@ _NAME = re.compile(r"[\w.:/@+-]+")
 
 
 class BlockReader:
-    """Reads the blocks of one answer and gives them out."""
-
     def __init__(self, setting: Setting, blocks: BlockSyntax, reader: Reader, output: Output) -> None:
         self._set = setting
         self._in = reader
@@ -37,7 +36,7 @@ class BlockReader:
         self._begins = self._beginnings()
 
     def _beginnings(self) -> list[str]:
-        """What a header may begin with."""
+        """The possible beginnings of a header."""
         blocks = self._blocks
         texts = [self._header_end, blocks.call, blocks.addressee]
         texts += [_first_tag(t) for t in (blocks.content, self._thought)]
@@ -46,7 +45,6 @@ class BlockReader:
         return [t.lstrip() for t in texts if t.strip()]
 
     def read(self) -> Reading[None]:
-        """Read the whole answer."""
         header = self._set.prompt.generation_prompt.rpartition(self._blocks.start)[2]
         if self._header_end in header and header.strip():
             kind, name = self._classify(header.partition(self._header_end)[0])
@@ -58,7 +56,7 @@ class BlockReader:
             yield from self._block("")
 
     def _next_block(self) -> Reading[bool]:
-        """Go on to the next block, with or without its opener."""
+        """Continue to the next block, with or without its opener."""
         self._out.layout()
         yield from self._in.space()
         if not (yield from self._in.peek()):
@@ -67,37 +65,30 @@ class BlockReader:
         return bool((yield from self._in.peek()))
 
     def _block(self, given: str) -> Reading[None]:
-        """Read a header, of which the prompt may have written a part, and then the block."""
+        """Read a header, whose beginning may be ``given`` in the prompt, and then the block."""
         checkpoint = self._in.checkpoint()
-        pieces = [given]
         if (yield from self._is_header(given)):
-
-            def collect(piece: str) -> None:
-                pieces.append(piece)
-                if sum(map(len, pieces)) > _MAX_HEADER:
-                    raise Malformed("the header does not end")
-
+            most = _MAX_HEADER - len(given)
             try:
-                found = yield from self._in.until(scanner_of([self._header_end]), "marker", collect)
+                header = given + (yield from text_until(self._in, [self._header_end], "the header", most, "marker"))
             except Malformed:
-                found = None
-            if found is not None:
-                self._in.take(found.end, "marker")
+                if self._in.closed and not self._in.complete:  # cut off inside a header
+                    return
+            else:
+                self._in.take(len(self._header_end), "marker")
                 raw = self._in.consumed(checkpoint)
-                kind, name = self._classify("".join(pieces))
+                kind, name = self._classify(header)
                 if kind == "reasoning" and self._set.inline:
                     self._in.give_back(checkpoint)
                     self._in.take(len(raw), "text")
                 self._out.begun = Begun(self._set.syntax, given.lstrip(), checkpoint) if kind == "call" else None
                 yield from self._body(kind, name, raw)
                 return
-            if self._in.closed and not self._in.complete:  # cut off inside a header
-                return
             self._in.give_back(checkpoint)
         yield from self._body("content", "", "")
 
     def _is_header(self, given: str) -> Reading[bool]:
-        """Whether what comes next begins as a header does."""
+        """Whether the next text begins like a header."""
         if given.strip():
             return True
         ahead = yield from self._in.space_ahead()
@@ -108,19 +99,15 @@ class BlockReader:
         name = self._called(header)
         if name and self._set.calls_allowed and (name in self._names or blocks.call.strip() != blocks.addressee.strip()):
             return "call", name
-        places: list[tuple[int, BlockKind]] = []
-        kinds: tuple[tuple[str, BlockKind], ...] = ((blocks.content, "content"), (self._thought, "reasoning"))
-        for text, kind in kinds:
-            if text.strip() and text.strip() in header:
-                places.append((header.rfind(text.strip()), kind))
-        if places:
+        kinds: tuple[tuple[str, BlockKind], ...] = ((blocks.content.strip(), "content"), (self._thought.strip(), "reasoning"))
+        if places := [(header.rfind(text), kind) for text, kind in kinds if text and text in header]:
             return max(places)[1], ""
         if blocks.addressee.strip() and blocks.addressee.strip() in header:
             return "other", header
         return "content", ""
 
     def _called(self, header: str) -> str:
-        """The tool that a header speaks to, or ""."""
+        """The tool that a header addresses, or ""."""
         call = self._blocks.call.strip()
         if not call:
             return header.strip() if header.strip() in self._names else ""
@@ -130,8 +117,6 @@ class BlockReader:
                 return match.group()
         return ""
 
-    # --- bodies -------------------------------------------------------------------------------------------------------------
-
     def _body(self, kind: BlockKind, name: str, header: str) -> Reading[None]:
         if kind == "call":
             yield from self._call(name)
@@ -140,11 +125,11 @@ class BlockReader:
         elif kind == "content":
             yield from self._text()
         else:
-            self._out.notes.append(f"a block for somebody else was left out: {header.strip()}")
+            self._out.notes.append(f"a block for another recipient was left out: {header.strip()}")
             yield from self._drop()
 
     def _reasoning(self, header: str) -> Reading[None]:
-        """A thought; inline, its header and its end are content too."""
+        """Read a thought; if inline, its header and its end are content too."""
         if self._set.inline:
             self._out.think(header)
         self._out.thinking = True
@@ -157,7 +142,7 @@ class BlockReader:
             self._out.think(end)
 
     def _text(self) -> Reading[None]:
-        """Content, to the block's end or to the next block's opener, if that is one."""
+        """Read content, up to the block's end or the opener of a next block with a header."""
         stops = scanner_of([*self._blocks.ends, self._blocks.start])
         while True:
             found = yield from self._in.until(stops, "text", self._out.say)
@@ -172,18 +157,16 @@ class BlockReader:
             self._out.say(self._in.take(found.end, "text"))
 
     def _drop(self) -> Reading[None]:
-        """A block that is none of the answer's."""
-        kind: Kind = "dropped"
-        found = yield from self._in.until(scanner_of([*self._blocks.ends, self._blocks.start]), kind, lambda _: None)
+        """Drop a block that is not a part of the answer."""
+        found = yield from self._in.until(scanner_of([*self._blocks.ends, self._blocks.start]), "dropped", lambda _: None)
         if found and found.value != self._blocks.start:
             self._in.take(found.end, "marker")
 
     def _call(self, name: str) -> Reading[None]:
-        """Read the arguments; where they are none, the body is content."""
+        """Read the arguments; if they are malformed, the body is content."""
         self._out.interrupt()
         checkpoint = self._in.checkpoint()
-        one = OneCall(self._out.calls)
-        one.name = name
+        one = OneCall(self._out.calls, name)
         one.start()
         try:
             yield from self._before_arguments()
@@ -212,7 +195,7 @@ class BlockReader:
         yield from self._text()
 
     def _before_arguments(self) -> Reading[None]:
-        """What stands between header and arguments: the rest of the marker behind the name."""
+        """Read the text between header and arguments: the rest of the marker after the name."""
         how = self._set.syntax.named
         behind = how.name_again or how.name_end
         rest = behind.partition(self._header_end)[2] if self._header_end in behind else ""
@@ -223,7 +206,7 @@ class BlockReader:
         yield from self._in.space()
 
     def _empty(self) -> Reading[bool]:
-        """Whether the body is empty, which is a call without arguments; cut off, it is none."""
+        """Whether the body is empty, a call without arguments. Raises Truncated if the answer was cut off there."""
         if not (yield from self._in.peek()):
             if not self._in.complete:
                 raise Truncated("the text ends before the arguments")
@@ -232,7 +215,7 @@ class BlockReader:
 
 
 def _first_tag(text: str) -> str:
-    """The first tag of a header, or its first words, by which it is told from content."""
+    """The first tag of a header, or its first words, which tell it from content."""
     start, end = next(iter(tag_spans(text)), (len(text), len(text)))
     if not text[:start].strip():
         return text[:end]

@@ -1,8 +1,9 @@
-"""The calls of one answer as events: their numbers, their ids, and what of them is certain."""
+"""The calls of one answer as events: their numbers, their ids, and their certain text."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from itertools import groupby
 
 from llm_magics.chat.scan.reader import Malformed, decoded
@@ -11,9 +12,9 @@ from llm_magics.messages import ToolCall
 
 
 class Calls:
-    """The calls of one answer: their numbers, their ids, and where events go. ``open`` has begun and not ended.
+    """The calls of one answer, and where events go. ``open``: the index of the call that has begun and not ended.
 
-    Events of an attempt that may come to nothing are *set aside*; they are released or forgotten together.
+    Events of an attempt that may fail are *set aside*, and then released or forgotten together.
     """
 
     def __init__(self, salt: str) -> None:
@@ -25,31 +26,29 @@ class Calls:
         self.open: int | None = None
 
     def give(self, *events: ModelEvent) -> None:
-        """Give events out, or set them aside."""
         (self._given if self._aside is None else self._aside).extend(events)
 
     def collect(self) -> list[ModelEvent]:
-        """Take the events given out since the last time."""
         given, self._given = self._given, []
         return _joined(given)
 
     def set_aside(self) -> tuple[int, int]:
-        """Keep events back from here on; returns what :meth:`forget` needs."""
+        """Keep events back from here on; return the counts for :meth:`forget`."""
         self._aside = []
         return self.started, self.finished
 
     def taken_back(self) -> list[ModelEvent]:
-        """The events that were set aside; from here on events are given out again."""
+        """The events set aside; from here on events are given out again."""
         aside, self._aside = self._aside or [], None
         return aside
 
     def forget(self, counted: tuple[int, int]) -> None:
-        """Number the calls as if those set aside had never been."""
+        """Number the next calls as if those set aside had not begun."""
         self.started, self.finished = counted
         self.open = None
 
     def new_id(self, index: int) -> str:
-        """Nine letters and digits, which every template takes; the same again for the same prompt and place."""
+        """Nine letters and digits, which every template takes; the same for the same prompt and index."""
         digest = hashlib.sha256(f"{self._salt}\0{index}".encode(errors="surrogatepass")).digest()
         number, text = int.from_bytes(digest[:8], "big"), ""
         while len(text) < 9:
@@ -59,36 +58,28 @@ class Calls:
 
 
 def _joined(events: list[ModelEvent]) -> list[ModelEvent]:
-    """Make neighbouring deltas of one kind into one."""
     made: list[ModelEvent] = []
     for _, run in groupby(events, key=lambda e: (type(e), getattr(e, "index", -1))):
-        same = list(run)
-        text = "".join(getattr(e, "text", "") for e in same)
-        match same[0]:
-            case TextDelta():
-                made.append(TextDelta(text))
-            case ReasoningDelta():
-                made.append(ReasoningDelta(text))
-            case ToolCallDelta(index):
-                made.append(ToolCallDelta(index, text))
-            case _:
-                made += same
+        first, *more = run
+        if more and isinstance(first, TextDelta | ReasoningDelta | ToolCallDelta):
+            first, more = replace(first, text=first.text + "".join(getattr(e, "text", "") for e in more)), []
+        made += [first, *more]
     return made
 
 
 class OneCall:
-    """One call on its way: arguments wait until name and id are known, then stream."""
+    """One call while it is read: its arguments wait until name and id are known, then stream."""
 
-    def __init__(self, calls: Calls, *, waits_for_id: bool = False) -> None:
+    def __init__(self, calls: Calls, name: str = "", *, waits_for_id: bool = False) -> None:
         self._calls = calls
         self._waits_for_id = waits_for_id
         self._pieces: list[str] = []
         self._index = -1
-        self.name = ""
+        self.name = name
         self.id = ""
 
     def start(self) -> None:
-        """Say that the call has begun, once its name is known and nothing more is waited for."""
+        """Give out the call's start, once its name is known and its id, if that is expected."""
         if self._index < 0 and self.name and (self.id or not self._waits_for_id):
             self._index = self._calls.started
             self._calls.started += 1
@@ -99,7 +90,6 @@ class OneCall:
                 self._calls.give(ToolCallDelta(self._index, "".join(self._pieces)))
 
     def emit(self, piece: str) -> None:
-        """Take a piece of the arguments."""
         if not piece:
             return
         self._pieces.append(piece)
@@ -107,7 +97,7 @@ class OneCall:
             self._calls.give(ToolCallDelta(self._index, piece))
 
     def end(self) -> None:
-        """Say that the call is complete. Raises Malformed where its arguments are no JSON object."""
+        """Give out the call's end. Raises Malformed if its arguments are not a JSON object."""
         if not self._pieces:
             self.emit("{}")
         arguments = "".join(self._pieces)

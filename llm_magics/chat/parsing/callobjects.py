@@ -1,10 +1,9 @@
-"""Read calls that are JSON objects: the one with name and arguments as members, and the one whose only key is the name."""
+"""Read calls that are JSON objects, with name and arguments as members, or with the name as the only key."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 from llm_magics.chat.encodings.encoding import Around
 from llm_magics.chat.encodings.json import JsonArguments, fence
@@ -17,16 +16,14 @@ from .callevents import OneCall
 
 
 class ObjectReader:
-    """Reads the JSON values of one syntax's calls, member by member."""
-
     def __init__(self, reader: Reader, syntax: ToolSyntax, tools: Mapping[str, ToolSpec]) -> None:
         self._in = reader
         self._syntax = syntax
         self._tools = tools
-        self._spare: dict[str, str] = {}
+        self._spare: dict[str, str] = {}  # objects that may be the arguments under a wrong key
 
     def fields(self, one: OneCall, fields: JsonCall) -> Reading[None]:
-        """Read an object that holds name and arguments, and say that the call has begun."""
+        """Read an object that holds name and arguments, and start the call."""
         self._spare = {}
         yield from self._in.space()
         fenced = yield from fence(self._in)
@@ -38,28 +35,25 @@ class ObjectReader:
         one.start()
 
     def _object(self, one: OneCall, fields: JsonCall, above: tuple[str, ...]) -> Reading[None]:
-        """Read an object, picking name, arguments and id as they come by."""
         yield from self._in.exactly("{", "call")
         seen: list[str] = []
         while True:
             yield from self._in.space("call")
-            char = yield from self._in.peek()
-            if char == "}":
+            if (yield from self._in.peek()) == "}":
                 self._in.take(1, "call")
                 break
             if seen:
                 yield from self._in.exactly(",", "call")
-            key = yield from self._in.json_string()
-            seen.append(key)
+            seen.append((yield from self._in.json_string()))
             yield from self._in.space("call")
             yield from self._in.exactly(":", "call")
             yield from self._in.space("call")
-            yield from self._member(one, fields, (*above, key))
+            yield from self._member(one, fields, (*above, seen[-1]))
         if len(fields.arguments) == len(above) + 1 and fields.arguments[:-1] == above and fields.arguments[-1] not in seen:
             self._no_arguments(one, fields, seen)
 
     def _no_arguments(self, one: OneCall, fields: JsonCall, seen: list[str]) -> None:
-        """The arguments' member is not there: none are meant, or the only other object is them, if the tool takes such."""
+        """The arguments are missing: there are none, or they are the only other object, if its keys are the tool's."""
         if not one.name and self._within(one, fields):
             return
         known = {fields.name[-1], fields.name[0], *(fields.id[-1:]), *(p[-1] for p, _ in fields.constants)}
@@ -72,7 +66,7 @@ class ObjectReader:
             raise Malformed(f"the call has no {fields.arguments[-1]!r}")
 
     def _within(self, one: OneCall, fields: JsonCall) -> bool:
-        """Whether the call stands one object deeper, as ``{"type": "function", "function": {...}}`` has it."""
+        """Whether the call is one object deeper, e.g. ``{"type": "function", "function": {...}}``."""
         values = [json.loads(text) for text in self._spare.values()]
         inner = [v for v in values if v.get(fields.name[-1]) in self._tools and isinstance(v.get(fields.arguments[-1]), dict)]
         if len(inner) != 1:
@@ -89,23 +83,22 @@ class ObjectReader:
         elif path == fields.arguments:
             yield from JsonArguments().read(self._in, Around(), one.emit)
         elif path == fields.id:
-            value = decoded((yield from self._in.json_value(_ignore)))
+            value = decoded((yield from self._in.json_value(lambda _: None)))
             one.id = value if isinstance(value, str) else json.dumps(value)
             one.start()
         elif any(path == p[: len(path)] for p in (fields.name, fields.arguments, fields.id)):
             yield from self._object(one, fields, path)
         else:
-            value = yield from self._in.json_value(_ignore)
+            value = yield from self._in.json_value(lambda _: None)
             if path[:-1] == fields.arguments[:-1] and isinstance(decoded(value), dict):
                 self._spare[path[-1]] = value
 
     def check_name(self, name: str) -> None:
-        """Where nothing else says that this is a call, its name must be a tool's."""
+        """Raise Malformed for a name that is not a tool's, if no marker shows that this is a call."""
         if not name or (not self._syntax.has_marker and name not in self._tools):
             raise Malformed(f"there is no tool {name!r}")
 
     def keyed(self, one: OneCall) -> Reading[None]:
-        """Read an object whose only key is the name."""
         yield from self._in.space()
         yield from self._in.exactly("{", "call")
         one.name = yield from self._in.json_string()
@@ -116,7 +109,3 @@ class ObjectReader:
         yield from JsonArguments().read(self._in, Around(), one.emit)
         yield from self._in.space("call")
         yield from self._in.exactly("}", "call")
-
-
-def _ignore(_: Any) -> None:
-    """Take a piece of a value that nobody wants."""

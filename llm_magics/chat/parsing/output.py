@@ -1,4 +1,4 @@
-"""What is known before an answer comes (:class:`Setting`), and what is given out of it (:class:`Output`)."""
+"""The facts before an answer (:class:`Setting`), and what is given out of it (:class:`Output`)."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _QUOTING = frozenset("`'\"")
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """How an answer is to be read: the template's syntax, the tools, and what the answer follows.
+    """How to read an answer: the template's syntax, the tools, and the prompt before it.
 
-    ``calls_allowed``: whether anything may be a call. ``inline``: reasoning stays in the content. ``fenced``: the content is
-    JSON, and a code fence around it is none of it. ``alternates``: further syntaxes that calls may be in.
+    ``inline``: reasoning stays in the content. ``fenced``: the content is JSON, without the code fence around it.
+    ``alternates``: further syntaxes of calls.
     """
 
     syntax: ToolSyntax
@@ -39,7 +39,6 @@ class Setting:
 
     @property
     def thought(self) -> Kind:
-        """What reasoning counts as in the segments."""
         return "text" if self.inline else "reasoning"
 
 
@@ -47,9 +46,9 @@ class Setting:
 class Begun:
     """Where calls have begun in the content.
 
-    ``syntax`` is what they are written in, ``left_out`` the tags before the first that the model wrote, ``checkpoint`` the
-    place of that one in the reader, ``stray`` a tag in front of them that is none of the syntax. ``marker`` is the syntax's
-    first tag, if they begin with it in a line of their own.
+    ``left_out``: the syntax's tags before the first one that the model wrote. ``checkpoint``: the place of that one in the
+    reader. ``stray``: a tag before the calls that is not the syntax's. ``marker``: the syntax's first tag, if the calls begin
+    with it on their own line.
     """
 
     syntax: ToolSyntax
@@ -60,29 +59,24 @@ class Begun:
 
 
 class TextSink(Protocol):
-    """What plain content goes through on its way out; the place to look for near misses.
+    """Plain content goes through it on its way out; it looks for near misses, may hold text back, and may return calls.
 
-    A sink may hold text back, and may answer with other events than it was given.
+    ``feed`` takes content that is not a call in the template's syntax. ``interrupt``: reasoning or a call comes next, so held
+    text must go. ``finish``: the answer is over; ``complete`` if the model ended it.
     """
 
-    def feed(self, text: str) -> list[ModelEvent]:
-        """Take content that is certain to be no call in the template's syntax."""
-        ...
+    def feed(self, text: str) -> list[ModelEvent]: ...
 
-    def interrupt(self) -> list[ModelEvent]:
-        """Reasoning or a call comes next: let go of what is held back."""
-        ...
+    def interrupt(self) -> list[ModelEvent]: ...
 
-    def finish(self, complete: bool) -> list[ModelEvent]:
-        """The answer is over; ``complete`` says that the model ended it."""
-        ...
+    def finish(self, complete: bool) -> list[ModelEvent]: ...
 
 
 class Output:
-    """What is given out of an answer: content and reasoning, without the layout around markers; calls; notes.
+    """Gives out an answer: content and reasoning, without the layout around markers; calls; notes.
 
-    White space waits for what follows it: before a marker it is layout, before anything else it is text. ``said`` and
-    ``thought`` say whether any content and any reasoning have come, ``thinking`` whether what comes next is in a thought.
+    White space waits for the next text: before a marker it is layout, before anything else it is text. ``said``, ``thought``:
+    whether content and reasoning have come. ``thinking``: whether the next text is in a thought.
     """
 
     def __init__(self, calls: Calls, *, inline: bool, thinking: bool, sink: TextSink | None) -> None:
@@ -97,11 +91,10 @@ class Output:
         self._space: list[str] = []
         self._gap = ""
         self._after_marker = False
-        self._last = " "  # of what was said
+        self._last = " "  # character of the content
         self._unproven: list[str] | None = None
 
     def say(self, text: str) -> None:
-        """Give out content."""
         text = self._bare(text)
         if text and self._after_marker and not self.said:
             text = text.lstrip()
@@ -111,7 +104,7 @@ class Output:
             self._send(gap + text)
 
     def think(self, text: str) -> None:
-        """Give out reasoning; inline, as content."""
+        """Give out reasoning; if inline, as content."""
         text = self._bare(text)
         if not text:
             return
@@ -122,24 +115,23 @@ class Output:
             self.calls.give(TextDelta(text) if self._inline else ReasoningDelta(text))
 
     def recall(self, reasoning: str, content: str) -> None:
-        """Give out what the prompt goes on with, which belongs to the answer."""
+        """Give out the beginning of the answer that the prompt holds."""
         if reasoning and not self._inline:
             self.calls.give(ReasoningDelta(reasoning))
         self.say(content)
 
     def hold(self) -> None:
-        """Keep a thought back that the prompt has opened. Only inline, where its marker belongs to the content if the model
-        did think, and nothing but the thought's end shows that."""
+        """If inline, keep back a thought that the prompt has opened: only its end proves that its marker is content."""
         self._unproven = [] if self._inline else None
 
     def release(self, marker: str = "") -> None:
-        """Give out a thought that was kept back; with its marker, if it was closed."""
+        """Give out a thought that was kept back, with its marker if it was closed."""
         held, self._unproven = self._unproven, None
         if held:
             self.calls.give(TextDelta(marker + "".join(held)))
 
     def layout(self) -> None:
-        """A marker comes: the white space before it is layout. Inline, markers are text, and so is the space."""
+        """A marker comes: the white space before it is layout. If inline, both are text."""
         if self._inline:
             self.flush()
         self.part("".join(self._space))
@@ -147,38 +139,35 @@ class Output:
         self._after_marker = True
 
     def part(self, space: str) -> None:
-        """White space beside a marker in the middle of the content: it parts what stands before from what comes behind."""
+        """Keep the white space beside a marker, to separate the content before it from the content after it."""
         self._gap = max(self._gap, space, key=lambda text: (text.count("\n"), len(text)))
 
     def flush(self) -> None:
-        """Give out white space that turned out to be text."""
         space, self._space = "".join(self._space), []
         if space and self.said and not self._after_marker:
             self._send(space)
 
     def interrupt(self) -> None:
-        """Tell the sink that something other than content comes."""
         if self.sink is not None:
             self.calls.give(*self.sink.interrupt())
 
     @property
     def in_sentence(self) -> bool:
-        """Whether what comes next stands inside a sentence: behind a blank, or right behind a quote or an opening bracket."""
+        """Whether the next text is inside a sentence: after a blank, a quote or an opening bracket."""
         space = "".join(self._space)
         return self.said and (space.endswith(" ") if space else self._last in _QUOTING or category(self._last) in ("Ps", "Pi"))
 
     @property
     def behind_marker(self) -> bool:
-        """Whether nothing was said since the last marker."""
         return self._after_marker
 
     @property
     def in_line(self) -> bool:
-        """Whether content stands in the same line before what comes next."""
+        """Whether content stands before the next text on the same line."""
         return self.said and "\n" not in "".join(self._space) and self._last != "\n"
 
     def _bare(self, text: str) -> str:
-        """Text with the white space that waited before it, without what now waits behind it."""
+        """Text with the white space that waited before it, without its own at the end, which now waits."""
         bare = text.rstrip()
         space = text[len(bare) :]
         if not bare:

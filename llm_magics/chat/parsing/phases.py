@@ -1,4 +1,4 @@
-"""The phases of an answer in which markers say what comes: content, reasoning, calls."""
+"""The phases of an answer whose template uses markers: content, reasoning, calls."""
 
 from __future__ import annotations
 
@@ -9,16 +9,12 @@ from llm_magics.chat.syntax.tags import opens_tag, tag_spans
 from .call import CallReader
 from .output import Begun, Output, Setting
 
-_RETRY = 4096
-"""Up to this length, what turned out to be no call is searched again for what it may hold."""
-
+_RETRY = 4096  # characters up to which a failed attempt is searched again for markers
 _FENCE = "```"
 _MAX_LEAD = 3
 
 
 class PhaseReader:
-    """Reads one answer, phase by phase, and gives it out."""
-
     def __init__(self, setting: Setting, reader: Reader, output: Output) -> None:
         self._set = setting
         self._in = reader
@@ -31,7 +27,6 @@ class PhaseReader:
         self._reasoning = self._reasoning_scanner()
 
     def read(self) -> Reading[None]:
-        """Read the whole answer."""
         prompt = self._set.prompt
         begun = self._set.reasoning.begun(prompt.generation_prompt)
         if begun is not None:
@@ -45,14 +40,14 @@ class PhaseReader:
             yield from self._marker(str(found.value), found.end)
 
     def _readers_of(self, tag: str) -> list[tuple[CallReader, str]]:
-        """Who reads calls that begin with this tag, each with its own opening: a syntax's may be the beginning of another's."""
+        """The readers of calls that begin with this tag, each with its opening, which may be a beginning of the tag."""
         own = [(calls, max((o for o in calls.openings if tag.startswith(o)), key=len, default="")) for calls in self._readers]
         return [(calls, opening) for calls, opening in own if opening]
 
     # --- which markers count where ------------------------------------------------------------------------------------------
 
     def _content_scanner(self) -> Scanner[str]:
-        """Markers in content, each with what it means. Earlier entries win where two are spelt alike."""
+        """Markers in content, each with its meaning. Of two that are spelt alike, the earlier one wins."""
         turn, reasoning = self._set.turn, self._set.reasoning
         markers: list[tuple[str, str]] = [(tag, "call") for tag in self._openings if self._set.calls_allowed]
         markers += [(opener, "think") for opener in reasoning.openers]
@@ -65,7 +60,6 @@ class PhaseReader:
         return Scanner(dict(reversed(markers)))
 
     def _reasoning_scanner(self) -> Scanner[str]:
-        """Markers that can end a thought, or look like it."""
         markers = [(closer, "unthink") for closer in self._set.reasoning.closers]
         markers.append((self._set.turn.content_start.strip(), "frame"))
         markers += [(tag, "call") for tag in self._openings if self._set.calls_allowed]
@@ -77,7 +71,6 @@ class PhaseReader:
     # --- content ------------------------------------------------------------------------------------------------------------
 
     def _marker(self, meaning: str, size: int) -> Reading[None]:
-        """A marker stands next in content."""
         if meaning == "call":
             yield from self._call_in_content(size)
         elif meaning == "think":
@@ -91,7 +84,7 @@ class PhaseReader:
             yield from self._stray(size)
 
     def _stray(self, size: int) -> Reading[None]:
-        """A closing marker that closes nothing is dropped at the answer's edges and behind a call; else it is a mention."""
+        """A closing marker that closes nothing: dropped at the answer's edges and after a call, elsewhere a mention."""
         if not self._out.said or self._out.behind_marker or (yield from self._at_end(size)):
             self._out.layout()
             self._in.take(size, "marker")
@@ -99,7 +92,6 @@ class PhaseReader:
             self._out.say(self._in.take(size, "text"))
 
     def _at_end(self, size: int) -> Reading[bool]:
-        """Whether nothing but white space and further markers follows."""
         ahead = size
         while (char := (yield from self._in.peek(ahead))).isspace():
             ahead += 1
@@ -107,7 +99,7 @@ class PhaseReader:
         return not char or (following is not None and following.value not in ("call", "fence"))
 
     def _fence(self) -> Reading[None]:
-        """A code fence around content that must be JSON: its line is no content."""
+        """A code fence around content that must be JSON: its line is not content."""
         self._out.layout()
         self._in.take(len(_FENCE), "marker")
         while (char := (yield from self._in.peek())) and char.isalpha():
@@ -117,7 +109,7 @@ class PhaseReader:
     # --- reasoning ----------------------------------------------------------------------------------------------------------
 
     def _opened_thought(self, begun: str) -> Reading[None]:
-        """Go on with the thought that the generation prompt has opened; what it has written of it belongs to it."""
+        """Continue the thought that the generation prompt has opened; ``begun`` is its text in the prompt."""
         self._out.hold()
         if begun.strip() and not self._set.prompt.continued:
             self._out.think(begun)
@@ -125,7 +117,7 @@ class PhaseReader:
         yield from self._in_reasoning("")
 
     def _thought_in_content(self, size: int) -> Reading[None]:
-        """A thought begins; but inside a sentence its marker is only mentioned."""
+        """A thought begins, unless its marker is a mention in a sentence."""
         if self._set.reasoning.is_mention(in_sentence=self._out.in_sentence, in_line=self._out.in_line):
             self._out.say(self._in.take(size, "text"))
             return
@@ -138,7 +130,7 @@ class PhaseReader:
         yield from self._in_reasoning(marker)
 
     def _in_reasoning(self, marker: str) -> Reading[None]:
-        """Read a thought; ``marker`` is what opened it, if that was in the answer."""
+        """Read a thought; ``marker`` opened it, if that was in the answer."""
         self._out.thinking = True
         yield from self._to_its_end(marker)
         self._out.thinking = False
@@ -148,7 +140,7 @@ class PhaseReader:
         if not (self._set.inline and marker) and (marker or not self._set.prompt.reasoning_prefix):
             yield from self._in.space()
         start = self._set.reasoning.start
-        if not self._set.inline and (yield from self._in.optional(start)):  # models open again what the prompt has opened
+        if not self._set.inline and (yield from self._in.optional(start)):  # models repeat the prompt's marker
             yield from self._in.space()
         while True:
             found = yield from self._in.until(self._reasoning, self._set.thought, out.think)
@@ -157,7 +149,7 @@ class PhaseReader:
                 return
             if found.value != "call":
                 break
-            if not out.thought:  # nothing was thought, so this is no mention in a sentence
+            if not out.thought:  # before any thought, this is not a mention
                 out.release()
                 return
             if (yield from self._call_in_reasoning(found.end)):
@@ -173,7 +165,7 @@ class PhaseReader:
         out.part((yield from self._in.space()))
 
     def _call_in_reasoning(self, size: int) -> Reading[bool]:
-        """Read what looks like a call on the side; it is one if and only if the answer ends with it."""
+        """Read a possible call with its events set aside; it is a call if and only if the answer ends with it."""
         out = self._out
         opening = self._in.text[self._in.at : self._in.at + size]
         checkpoint = self._in.checkpoint()
@@ -199,7 +191,6 @@ class PhaseReader:
         return False
 
     def _answer_ends(self) -> Reading[bool]:
-        """Whether the model ended its answer here."""
         yield from self._in.space()
         following = yield from self._in.which(self._content)
         if following is not None:
@@ -231,13 +222,12 @@ class PhaseReader:
             self._out.notes.append("a section of calls was empty")
 
     def _line_goes_on(self, ahead: int) -> Reading[bool]:
-        """Whether more text stands ahead in the same line."""
         while (char := (yield from self._in.peek(ahead))) and char.isspace() and char != "\n":
             ahead += 1
         return char not in ("", "\n")
 
     def _unmarked_call(self) -> Reading[None]:
-        """A call that nothing announces can only be the answer's beginning, with a tool's name in it."""
+        """A call without a marker can only be the answer's beginning, and has a tool's name."""
         start = behind = end = yield from self._in.space_ahead()
         lead: list[str] = []
         while len(lead) < _MAX_LEAD and (size := (yield from self._in.control_tag(behind))):
@@ -253,7 +243,7 @@ class PhaseReader:
                 yield from self._tag_at_end()
 
     def _tag_at_end(self) -> Reading[None]:
-        """A tag that looks like a control token and ends the answer behind such calls is a marker, e.g. ``<|python_end|>``."""
+        """A tag that looks like a control token and ends the answer after such calls is a marker, e.g. ``<|python_end|>``."""
         ahead = yield from self._in.space_ahead()
         size = yield from self._in.control_tag(ahead)
         behind = yield from self._in.space_ahead(ahead + size)
@@ -261,7 +251,7 @@ class PhaseReader:
             self._in.take(ahead + size, "marker")
 
     def _tried(self, calls: CallReader, opening: str) -> Reading[bool]:
-        """Read a section on the side, where another syntax begins alike; whether it was one, or was cut off in it."""
+        """Read a section with its events set aside, as another syntax begins alike; whether it was one, or was cut off."""
         out, before = self._out, self._in.checkpoint()
         counted = out.calls.set_aside()
         try:
@@ -294,10 +284,10 @@ class PhaseReader:
             self._out.said = True
 
     def _failed(self, error: Malformed, again: int, size: int, *, entered: bool) -> Reading[None]:
-        """An attempt came to nothing: from ``again`` on, where the last finished call ended, its text is text.
+        """An attempt failed: from ``again`` on, where the last finished call ended, it is text.
 
-        ``size`` is the length of the tag that made it look like a call: only that is certain to be text, and what follows is
-        searched again; but not where a call had begun, nor where that would take long.
+        ``size``: the length of the tag that looked like a call. Only the tag is certain to be text, and the rest is searched
+        again, unless a call had begun or the rest is long.
         """
         out = self._out
         out.begun = None
@@ -320,13 +310,13 @@ class PhaseReader:
 
 
 def _whole_tag_prefixes(end: str) -> list[str]:
-    """A turn's end, and its beginnings that are whole tags: the last tag is often a token that never becomes text."""
+    """A turn's end, and its beginnings that are whole tags: its last tag is often a token that never becomes text."""
     cuts = [stop for _, stop in tag_spans(end) if stop < len(end) and (end[stop].isspace() or opens_tag(end[stop]))]
     return list(dict.fromkeys([end, *(end[:c] for c in cuts)])) if end else []
 
 
 def _reopenings(generation_prompt: str) -> list[str]:
-    """The generation prompt and its last tags: models repeat it at the start of an answer."""
+    """The generation prompt and its last tags: models repeat them at the start of an answer."""
     text = generation_prompt.strip()
     starts = [start for start, _ in tag_spans(text)]
     return [text[s:] for s in dict.fromkeys([0, *starts]) if len(text[s:]) >= 4 and tag_spans(text[s:])]

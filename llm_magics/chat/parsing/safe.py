@@ -1,8 +1,8 @@
-"""A parser whose failure costs no text.
+"""A parser whose failure loses no text.
 
-A parser should raise nothing, whatever the model writes. Should it raise all the same, :class:`SafeParser` lets what was
-written stand as plain text: what came out is out, everything behind it follows as content, and the answer ends with finish
-reason "error" and a note that names the failure. A call that had begun stays without an end, so nobody runs it.
+No text of a model should make a parser raise. If one does, :class:`SafeParser` keeps the events so far, gives out the rest as
+content, and ends the answer with finish reason "error" and a note that names the failure. An open call stays without an end, so
+it never runs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from llm_magics.messages import FinishReason
 
 
 class Parser(Protocol):
-    """What reads an answer: text in, events out, the last of them a ModelEnd."""
+    """Reads an answer: text in, events out, the last one a ModelEnd."""
 
     def feed(self, text: str) -> list[ModelEvent]: ...
 
@@ -23,8 +23,6 @@ class Parser(Protocol):
 
 
 class SafeParser:
-    """Stands before a parser, with the same face."""
-
     def __init__(self, parser: Parser) -> None:
         self._parser = parser
         self._raw: list[str] = []
@@ -32,14 +30,12 @@ class SafeParser:
         self._failure = ""
 
     def feed(self, text: str) -> list[ModelEvent]:
-        """Take the next piece of the answer."""
         self._raw.append(text)
         if self._failure:
             return self._kept([TextDelta(text)] if text else [])
         return self._try(lambda: self._parser.feed(text))
 
     def finish(self, reason: FinishReason = "stop") -> list[ModelEvent]:
-        """Take the end of the answer; the last event is its ModelEnd."""
         events = [] if self._failure else self._try(lambda: self._parser.finish(reason))
         if not self._failure:
             return events
@@ -49,7 +45,7 @@ class SafeParser:
     def _try(self, read: Callable[[], list[ModelEvent]]) -> list[ModelEvent]:
         try:
             return self._kept(read())
-        except Exception as error:  # whatever a parser raises is its own fault, and the text is the user's
+        except Exception as error:  # the fault is the parser's, and the text is the user's
             self._failure = f"The answer could not be read ({type(error).__name__}: {error}), so it stays as it was written."
             rest = self._unread()
             return self._kept([TextDelta(rest)] if rest else [])
@@ -59,7 +55,7 @@ class SafeParser:
         return events
 
     def _unread(self) -> str:
-        """The text behind all that was given out. A finished call whose arguments stand otherwise in it is told again."""
+        """The text after all that was given out. A finished call whose arguments are spelt differently in it comes again."""
         raw, at = "".join(self._raw), 0
         for event in self._given:
             piece = event.call.arguments if isinstance(event, ToolCallEnd) else ""

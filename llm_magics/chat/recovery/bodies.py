@@ -44,7 +44,6 @@ class Scope:
     reading: Reading
 
     def arguments(self, tool: ToolSpec) -> str:
-        """A call's arguments as a JSON object."""
         if self.reading == "opened":
             return f'"{{" {self.writer.terminal("TEXT")}'
         known = ("arguments", tool.name if self.reading == "strict" else "")
@@ -55,12 +54,10 @@ class Scope:
 
 
 class Body(Protocol):
-    """One way to spell calls inside a wrapper."""
+    """One way to spell calls inside a wrapper. ``listed``: several calls may stand in a row or in an array."""
 
     @property
-    def listed(self) -> bool:
-        """Whether several calls may stand in a row or in an array."""
-        ...
+    def listed(self) -> bool: ...
 
     def first(self, names: Sequence[str]) -> str:
         """A regular expression for the beginning of a call, e.g. ``{``."""
@@ -73,9 +70,6 @@ class Body(Protocol):
     def take(self, found: re.Match[str], syntax: ToolSyntax, names: Sequence[str]) -> tuple[FoundCall | None, int]:
         """Read the call that begins at a match of ``first``, if it is one, and where it ends. Raises ValueError, Malformed."""
         ...
-
-
-# --- JSON objects -----------------------------------------------------------------------------------------------------------
 
 
 def field_sets(syntax: ToolSyntax) -> list[JsonCall]:
@@ -168,9 +162,6 @@ def _skip(text: str, at: int) -> int:
     return found.end() if found else at
 
 
-# --- keyword calls ----------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Keywords:
     """Calls as Python writes them, e.g. ``f(a=1, b="x")``; names may be dotted, and constants may be JSON's."""
@@ -201,26 +192,3 @@ class Keywords:
             pass
         arguments = json.dumps(json.loads("".join(pieces)), ensure_ascii=False)
         return FoundCall(found.group()[:-1].strip(), arguments), start + reader.at
-
-
-# --- a name, then JSON ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """A name, then a marker, then the arguments as JSON, e.g. ``f\\nInput: {"a": 1}`` if ``between`` is "Input:"."""
-
-    between: str
-    listed: bool = False
-
-    def first(self, names: Sequence[str]) -> str:
-        return rf"(?:{'|'.join(re.escape(name) for name in names)})\s*{re.escape(self.between)}\s*\{{"
-
-    def rules(self, scope: Scope, tool: ToolSpec) -> list[str]:
-        gap = scope.writer.gap
-        return [f"{quoted(tool.name)} {gap} {quoted(self.between)} {gap} {scope.arguments(tool)}"]
-
-    def take(self, found: re.Match[str], syntax: ToolSyntax, names: Sequence[str]) -> tuple[FoundCall | None, int]:
-        start = found.end() - 1
-        end = _DECODER.raw_decode(found.string, start)[1]
-        return FoundCall(found.group().partition(self.between)[0].strip(), found.string[start:end]), end

@@ -21,11 +21,9 @@ class Units:
 
     @property
     def begun(self) -> bool:
-        """Whether a call has begun and is not complete."""
         return self._depth > 0
 
     def take(self, char: str) -> None:
-        """Read the next character."""
         at, self._at = self._at, self._at + 1
         if self._quote:
             if self._escaped:

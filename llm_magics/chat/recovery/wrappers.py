@@ -62,15 +62,10 @@ def wrappers() -> tuple[Wrapper, ...]:
     return tuple(_wrappers)
 
 
-def register(wrapper: Wrapper) -> None:
-    """Add a wrapper; it is tried first."""
-    _wrappers.insert(0, wrapper)
-
-
 @contextmanager
 def registered(wrapper: Wrapper) -> Iterator[None]:
-    """Add a wrapper for the length of a ``with`` block."""
-    register(wrapper)
+    """Add a wrapper, which is tried first, for the length of a ``with`` block."""
+    _wrappers.insert(0, wrapper)
     try:
         yield
     finally:

@@ -10,6 +10,7 @@ from llm_magics.chat.parsing.parser import StreamParser
 from llm_magics.events import ModelEnd, ModelEvent, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallEnd, ToolCallStart
 from llm_magics.messages import ToolSpec, user
 from tests.chat.formats import OWN, format_of
+from tests.chat.small import unfinished
 
 LOOK_UP = ToolSpec("look_up", "", {"type": "object", "properties": {"word": {"type": "string"}, "n": {"type": "integer"}}})
 CALL = '<invoke>\n{"tool": "look_up", "input": {"word": "ash"}}\n</invoke>'
@@ -57,8 +58,9 @@ def test_a_cut_off_call_never_ends_and_the_finish_reason_stays() -> None:
     assert not any(isinstance(e, ToolCallEnd) for e in events)
     assert parser.finish_reason == "length"
     assert parser.message.tool_calls == ()
-    assert parser.unfinished is not None
-    assert parser.unfinished.arguments == '{"word": "a'
+    call = unfinished(parser)
+    assert call is not None
+    assert call.arguments == '{"word": "a'
 
 
 def test_a_complete_call_cut_off_behind_it_stays_a_call() -> None:

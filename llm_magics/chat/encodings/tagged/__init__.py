@@ -1,4 +1,4 @@
-"""Arguments as tags, e.g. ``<parameter=a>1</parameter>``: found and written here, read and constrained in this folder."""
+"""Arguments as tags, e.g. ``<parameter=a>1</parameter>``: found and written in this file."""
 
 from __future__ import annotations
 
@@ -6,19 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from llm_magics.chat.encodings.encoding import (
-    FIRST,
-    KEYS,
-    Around,
-    Emit,
-    Encoding,
-    Gaps,
-    Sample,
-    dumps,
-    members_of,
-    outside,
-)
-from llm_magics.chat.encodings.writer import json_type
+from llm_magics.chat.encodings.encoding import FIRST, KEYS, Around, Emit, Encoding, Gaps, Sample, dumps, members_of, outside
 from llm_magics.chat.grammar.text import GrammarWriter
 from llm_magics.chat.scan.reader import Reader, Reading
 from llm_magics.chat.syntax.compare import common_prefix, common_suffix, safe_prefix, safe_suffix
@@ -30,7 +18,7 @@ from .grammar import TagWriter
 from .read import TagReader
 from .tags import Tags
 
-_PYTHON = {True: "True", False: "False", None: "None"}
+_TYPES = {dict: "object", list: "array", str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
 _SAMPLES: dict[str, tuple[Any, str]] = {
     "string": ("qvala", "qvala"),
     "integer": (31259, "31259"),
@@ -40,13 +28,11 @@ _SAMPLES: dict[str, tuple[Any, str]] = {
     "object": ({"qsub": "qitem"}, r"\{"),
     "null": (None, "[Nn](ull|one)"),
 }
-"""One value of each JSON type, and how its text begins, to see how the tag names the type."""
+"""One value of each JSON type and the beginning of its text, to see how the tag names the type."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaggedArguments(Tags, Encoding):
-    """Arguments as tags; their fields are those of :class:`Tags`."""
-
     label = "argument"
     closes = False
 
@@ -89,7 +75,7 @@ class TaggedArguments(Tags, Encoding):
 
     def _tag(self, key: str, value: Any) -> list[str]:
         key = outside(escape(key, self.escapes))
-        named = [self.type_start, dict(self.type_names).get(json_type(value), "")] if self.type_start else []
+        named = [self.type_start, dict(self.type_names).get(_TYPES[type(value)], "")] if self.type_start else []
         again = [key, self.end_tail] if self.end_has_key else []
         return [self.start, key, *named, self.key_end, *self._value(value), self.end, *again]
 
@@ -101,7 +87,7 @@ class TaggedArguments(Tags, Encoding):
         if isinstance(value, str) and not self.json_values:
             raw = self.raw_start and (self.end.strip() in value or "<" in value or "&" in value)
             return [self.raw_start, outside(value), self.raw_end] if raw else [outside(value)]
-        return [_PYTHON[value] if self.constants == "python" and (value is None or isinstance(value, bool)) else dumps(value)]
+        return [dumps(value, self.constants)]
 
     def read(self, reader: Reader, around: Around, emit: Emit) -> Reading[None]:
         return TagReader(reader, self, around).read(emit)
@@ -110,17 +96,14 @@ class TaggedArguments(Tags, Encoding):
         return TagWriter(writer, schema, self).arguments(end)
 
 
-# --- finding ----------------------------------------------------------------------------------------------------------------
-
-
 def _read_tags(gaps: Gaps, sample: Sample) -> tuple[TaggedArguments, int, int] | None:
-    """The tags around keys and values, e.g. of ``<p=qkeya>qvala</p><p=qkeyb>qvalb</p>``, and where arguments stand."""
+    """The tags around keys and values, e.g. ``<p=qkeya>qvala</p><p=qkeyb>qvalb</p>``, and where arguments begin and end."""
     to_key, to_value, to_next, rest, *_ = gaps
     end_tail = separator = ""
     mirrored = KEYS[0] in to_next
     if mirrored:
         end, _, tail = to_next.partition(KEYS[0])
-        sign = next((c for c in reversed(end) if opens_tag(c)), "")  # so that the rest of the closing tag is cut as a tag
+        sign = next((c for c in reversed(end) if opens_tag(c)), "")  # cuts the rest of the closing tag as a tag
         start = safe_suffix(to_key, f"{sign}q{tail}")
         end_tail = tail[: len(tail) - len(start)]
         closed = end + KEYS[1] + end_tail
@@ -142,8 +125,7 @@ def _with_types(tagged: TaggedArguments, sample: Sample) -> TaggedArguments:
     """Find whether the tag names the value's type, as ``<p=qkeya type="integer">31259</p>`` does."""
     gaps: dict[str, str] = {}
     for kind, (value, begins) in _SAMPLES.items():
-        found = re.search(f"{KEYS[0]}(.*?){begins}", sample.calls((FIRST, {KEYS[0]: value})), re.S)
-        if found:
+        if found := re.search(f"{KEYS[0]}(.*?){begins}", sample.calls((FIRST, {KEYS[0]: value})), re.S):
             gaps[kind] = found.group(1)
     if len({gaps.get(kind, "") for kind in ("string", "integer", "boolean")}) < 2 or "string" not in gaps:
         return tagged
@@ -155,12 +137,9 @@ def _with_types(tagged: TaggedArguments, sample: Sample) -> TaggedArguments:
     end = re.sub(r"^\w+", "", common_suffix(string, other))
     if not start.strip() or not end.strip() or len(start) + len(end) > min(len(string), len(other)):
         return tagged
-    named = [
-        (kind, gap[len(start) : gap.find(end, len(start))])
-        for kind, gap in gaps.items()
-        if gap.startswith(start) and end in gap[len(start) :]
-    ]
-    return replace(tagged, type_start=start, key_end=end, type_names=tuple(named))
+    named = {kind: gap for kind, gap in gaps.items() if gap.startswith(start) and end in gap[len(start) :]}
+    names = tuple((kind, gap[len(start) : gap.find(end, len(start))]) for kind, gap in named.items())
+    return replace(tagged, type_start=start, key_end=end, type_names=names)
 
 
 def _with_values(tagged: TaggedArguments, sample: Sample) -> TaggedArguments:
@@ -173,11 +152,7 @@ def _with_values(tagged: TaggedArguments, sample: Sample) -> TaggedArguments:
     key = KEYS[0] + (".{0,40}?" if tagged.type_start else "") + key_end
     around = key + r"([^\n]{1,20})" + re.escape(awkward) + r"([^\n]{1,20}?)" + re.escape(tagged.end)
     raw = re.search(around, sample.calls((FIRST, {"qkeya": awkward})))
-    return replace(
-        tagged,
-        constants="python" if "True" in sample.calls((FIRST, {"qkeya": True})) else "json",
-        nested=bool(mark),
-        item=listed.group(1) if listed else "",
-        raw_start=raw.group(1) if raw else "",
-        raw_end=raw.group(2) if raw else "",
-    )
+    raw_start, raw_end = raw.groups() if raw else ("", "")
+    python = "True" in sample.calls((FIRST, {"qkeya": True}))
+    tagged = replace(tagged, nested=bool(mark), item=listed.group(1) if listed else "", raw_start=raw_start, raw_end=raw_end)
+    return replace(tagged, constants="python" if python else "json")

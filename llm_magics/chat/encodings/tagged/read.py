@@ -1,14 +1,11 @@
-"""Read a call's arguments from tags, giving out JSON text as it becomes certain.
-
-Strings stream; other values come out whole, because only their end tells their type.
-"""
+"""Read a call's arguments from tags. Strings stream; other values come out whole, because only their end tells their type."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from llm_magics.chat.encodings.encoding import MAX_KEY, Around, Emit, escaped
+from llm_magics.chat.encodings.encoding import MAX_KEY, Around, Emit, escaped, text_until
 from llm_magics.chat.encodings.typed import json_of
 from llm_magics.chat.grammar.text import quoted
 from llm_magics.chat.scan.reader import Malformed, Reader, Reading, Truncated, decoded, scanner_of
@@ -35,12 +32,12 @@ class TagReader:
         self._closers = closers
         ends = closers[0].split()
         lined = len(ends) > 1 and closers[0][:1] == "\n"
-        self._shut = "\n" + ends[0] if lined else ""  # a call's inner end, on a line of its own
+        self._shut = "\n" + ends[0] if lined else ""  # the first tag of the call's end, on its own line
 
     def read(self, emit: Emit) -> Reading[None]:
-        """Read all arguments and emit the JSON object. Raises Malformed where one comes twice that is no list."""
+        """Read all arguments and emit the JSON object. Raises Malformed if an argument that is not a list comes twice."""
         seen: list[str] = []
-        elements: list[str] = []  # of a list that may come one element at a time, until another argument comes
+        elements: list[str] = []  # of a list, which may come one element at a time
         while (yield from self._another(bool(seen))):
             key = yield from self._key()
             node = self._schema.member(self._schema.root, key)
@@ -62,7 +59,7 @@ class TagReader:
         if started and self._separator:
             yield from self._in.optional(self._separator)
         ahead = yield from self._in.layout_ahead()
-        found = yield from self._in.which(self._follows, ahead)  # the longest marker counts: "<" may begin "</call>"
+        found = yield from self._in.which(self._follows, ahead)  # the longest marker: "<" may begin "</call>"
         if found is not None:
             self._in.take(ahead, "marker")
         if found is None or found.value != self._first:
@@ -72,21 +69,14 @@ class TagReader:
 
     def _key(self) -> Reading[str]:
         """Read the key, the type if the tag names one, and ``key_end``."""
-        tags, pieces = self._tags, list[str]()
+        tags = self._tags
         stops = list(dict.fromkeys((marks(tags.type_start or tags.key_end)[0], marks(tags.key_end)[0])))
-
-        def collect(piece: str) -> None:
-            pieces.append(piece)
-            if sum(map(len, pieces)) > MAX_KEY:
-                raise Malformed("an argument's name is too long")
-
-        found = yield from self._in.until(scanner_of(stops), "call", collect)
-        if found is None:
-            raise Truncated("the text ends in an argument's name")
+        key = yield from text_until(self._in, stops, "an argument's name", MAX_KEY)
+        found = yield from self._in.which(scanner_of(stops))
         self._type = ""
-        if tags.type_start and found.value == stops[0]:  # models leave the type out
+        if tags.type_start and found and found.value == stops[0]:  # models leave the type out
             yield from self._in.expect(tags.type_start.strip())
-            self._type = (yield from self._quoted_type()).strip()
+            self._type = (yield from text_until(self._in, stops[-1:], "an argument's type")).strip()
         for i, piece in enumerate(marks(tags.key_end)):
             self._in.take((yield from self._in.layout_ahead()) if i else (yield from self._in.space_ahead()), "marker")
             yield from self._in.exactly(piece)
@@ -94,14 +84,7 @@ class TagReader:
             yield from self._in.newline()
         elif tags.key_end.endswith(" ") and (yield from self._in.peek()) == " ":
             self._in.take(1, "marker")
-        return unescape("".join(pieces).strip(), tags.escapes)
-
-    def _quoted_type(self) -> Reading[str]:
-        pieces: list[str] = []
-        stop = marks(self._tags.key_end)[0]
-        if (yield from self._in.until(scanner_of([stop]), "call", pieces.append)) is None:
-            raise Truncated("the text ends in an argument's type")
-        return "".join(pieces)
+        return unescape(key.strip(), tags.escapes)
 
     def _value(self, key: str, node: Node, emit: Emit) -> Reading[None]:
         types = self._schema.types(node)
@@ -111,11 +94,7 @@ class TagReader:
                 types = frozenset({"string"})
             elif "string" in types:
                 types = types - {"string"} or frozenset(TYPES) - {"string"}
-        if self._tags.json_values and types == {"string"}:
-            quoted: list[str] = []
-            yield from self._raw(key, quoted.append)
-            emit(_json_string("".join(quoted)))
-        elif types == {"string"}:
+        if types == {"string"} and not self._tags.json_values:
             emit('"')
             yield from self._raw(key, lambda piece: emit(escaped(piece)))
             emit('"')
@@ -124,7 +103,7 @@ class TagReader:
         else:
             pieces: list[str] = []
             yield from self._raw(key, pieces.append)
-            emit(json_of("".join(pieces), types))
+            emit(_json_string("".join(pieces)) if types == {"string"} else json_of("".join(pieces), types))
 
     def _end(self, key: str) -> str:
         tags = self._tags
@@ -132,7 +111,7 @@ class TagReader:
         return tags.end.strip() + key + tags.end_tail.strip() if tags.end_has_key else tags.end.strip()
 
     def _raw(self, key: str, emit: Emit) -> Reading[None]:
-        """Text up to the closing tag, less the template's line break or blank; a closing tag that nothing follows is text."""
+        """Text up to a closing tag that stands alone, without the template's line break or blank."""
         tags, end = self._tags, self._end(key)
         quoted = bool(tags.raw_start) and (yield from self._in.which(scanner_of([tags.raw_start.strip()]))) is not None
         if quoted:
@@ -146,18 +125,16 @@ class TagReader:
             found = yield from self._in.until(scanner, "call", emit)
             if found is None:
                 raise Truncated("the text ends in an argument")
-            if found.value in implied:
-                if found.value == self._shut and not (yield from self._ends_call(found.end)):
-                    emit(self._in.take(1, "call"))
-                    continue
-                return
-            if (yield from self._stands_alone(found.end)):
-                self._in.take(found.end, "marker")
+            if found.value not in implied:
+                if (yield from self._stands_alone(found.end)):
+                    self._in.take(found.end, "marker")
+                    return
+            elif found.value != self._shut or (yield from self._ends_call(found.end)):
                 return
             emit(self._in.take(1, "call"))
 
     def _implied(self, key: str) -> list[str]:
-        """What ends a value whose closing tag the model left out: at a line's start, another argument's tag."""
+        """The ends of a value without a closing tag: at a line's start, another argument's tag or the call's end."""
         if self._tags.start[:1] != "\n" or self._tags.type_start:
             return []
         others = [k for k in properties_of(self._schema.object()) if k != key]
@@ -165,7 +142,7 @@ class TagReader:
         return [*(f"\n{self._start}{k}{self._tags.key_end.strip()}" for k in others), *shut]
 
     def _ends_call(self, size: int) -> Reading[bool]:
-        """Whether a call's end is the whole of it, and what follows is the next call or the end of all text."""
+        """Whether the call's whole end stands ``size`` ahead, and the next call or the end of all text after it."""
         for run in self._closers[0].split()[1:]:
             size = (yield from self._in.ahead(marks(run), size)) or size
         ahead = yield from self._in.space_ahead(size)
@@ -174,7 +151,7 @@ class TagReader:
         return (yield from self._in.which(scanner_of([c.strip() for c in self._closers[1:]]), ahead)) is not None
 
     def _stands_alone(self, size: int) -> Reading[bool]:
-        """Whether what follows a closing tag is what may follow one."""
+        """Whether a text that may follow a closing tag stands ``size`` ahead."""
         ahead = yield from self._in.layout_ahead(size)
         if not (yield from self._in.peek(ahead)):
             return True
@@ -183,7 +160,7 @@ class TagReader:
         return (yield from self._in.which(self._follows, ahead)) is not None
 
     def _nested(self, key: str, node: Node, depth: int) -> Reading[Any]:
-        """A value whose objects and arrays are tags again."""
+        """Read a value whose objects and arrays are tags again."""
         if depth > 50:
             raise Malformed("arguments nest too deeply")
         end = self._end(key)
@@ -205,7 +182,7 @@ class TagReader:
         types = self._schema.types(node)
         if not members:
             text = "".join(pieces)
-            if not text.strip() and not types & {"string"}:
+            if not text.strip() and "string" not in types:
                 return [] if "array" in types and "object" not in types else {} if "object" in types else None
             return json.loads(json_of(text, types))
         if "array" in types and all(k == self._tags.item for k, _ in members):
@@ -215,16 +192,14 @@ class TagReader:
     def _member(self, key: str, node: Node, depth: int) -> Reading[Any]:
         if self._schema.types(node) != {"string"}:
             return (yield from self._nested(key, node, depth))
-        pieces: list[str] = []
-        end = scanner_of([self._end(key)])
-        if (found := (yield from self._in.until(end, "call", pieces.append))) is None:
-            raise Truncated("the text ends in an argument")
-        self._in.take(found.end, "marker")
-        return "".join(pieces)
+        end = self._end(key)
+        text = yield from text_until(self._in, [end], "an argument")
+        self._in.take(len(end), "marker")
+        return text
 
 
 def _list_of(elements: list[str]) -> str:
-    """The JSON text of a value that came in so many pieces: the value itself, or the list of all."""
+    """The JSON text of a value from its elements: the only one, or the list of all."""
     if len(elements) < 2:
         return "".join(elements)
     values = [decoded(text) for text in elements]
@@ -233,7 +208,7 @@ def _list_of(elements: list[str]) -> str:
 
 
 def _json_string(text: str) -> str:
-    """The JSON text of a string that should be quoted, and is not always."""
+    """The JSON text of a string that should be in quotes; models leave them out."""
     try:
         return text.strip() if isinstance(decoded(text.strip()), str) else json.dumps(text, ensure_ascii=False)
     except Malformed:

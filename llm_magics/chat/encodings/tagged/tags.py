@@ -12,10 +12,9 @@ from llm_magics.chat.syntax.syntax import Escapes
 class Tags:
     """Arguments as ``start KEY key_end VALUE end``, joined by ``separator``.
 
-    With ``type_names`` the tag says the value's type: ``start KEY type_start TYPE key_end VALUE end``, and the value is a raw
-    string where TYPE is that of a string, JSON otherwise. Without, strings are raw and the schema decides how to read.
-    With ``end_has_key`` the closing tag repeats the key: ``end KEY end_tail``. ``nested``: objects and arrays are tags again,
-    the elements of an array under the key ``item``.
+    With ``type_names`` the tag says the value's type: ``start KEY type_start TYPE key_end VALUE end``. If TYPE is a string's,
+    the value is a raw string, otherwise JSON. Without them, strings are raw and the schema decides the type. ``end_has_key``:
+    the closing tag is ``end KEY end_tail``. ``nested``: objects and arrays are tags again; array elements have ``item`` as key.
     """
 
     start: str  # e.g. "<parameter="
@@ -25,10 +24,10 @@ class Tags:
     type_start: str = ""  # e.g. '" type="', or '" string="'
     type_names: tuple[tuple[str, str], ...] = ()  # e.g. (("string", "true"), ("integer", "false"), ...)
     end_has_key: bool = False
-    end_tail: str = ""  # e.g. ">", where end is "</" and end_has_key
+    end_tail: str = ""  # e.g. ">" if end is "</"
     nested: bool = False
     item: str = ""  # e.g. "item"
-    raw_start: str = ""  # e.g. "<![CDATA[": how the template quotes a string that could be mistaken for a tag
+    raw_start: str = ""  # e.g. "<![CDATA[", before a string that could be mistaken for a tag
     raw_end: str = ""  # e.g. "]]>"
     json_values: bool = False  # every value is JSON, strings too: <p>"x"</p>
     escapes: Escapes = ()  # of keys
