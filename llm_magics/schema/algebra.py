@@ -73,7 +73,7 @@ class Algebra:
     def resolve(self, name: str, path: tuple[str, ...] = ()) -> Node:
         if name in self.pending:
             if len(path) > MAX_DEPTH:
-                raise SchemaError("A $ref leads through too many others.", "Simplify the schema.")
+                raise SchemaError("A $ref leads through too many other references.", "Simplify the schema.")
             make = self.pending.pop(name)
             self.definitions[name] = {"$ref": name}  # while it is made
             self.definitions[name] = make()
@@ -82,7 +82,7 @@ class Algebra:
     def count(self, depth: int, path: str, made: int = 1) -> None:
         self.made += made
         if depth > MAX_DEPTH or self.made > MAX_NODES:
-            raise SchemaError(f"The JSON schema is nested too deeply or multiplies out too far at {path[:80]}.", "Simplify it.")
+            raise SchemaError(f"The JSON schema has too many levels or combinations at {path[:80]}.", "Simplify it.")
 
     def loose(self, path: str, keyword: str) -> None:
         self.unenforced[f"{path}/{keyword}"] = None
@@ -174,7 +174,7 @@ class Algebra:
             flat.pop('{"type": "integer"}', None)
         nodes = list(flat.values())
         if len(nodes) > MAX_OPTIONS:
-            raise SchemaError(f"{path[:80]} multiplies out to over {MAX_OPTIONS} alternatives.", "Simplify its unions.")
+            raise SchemaError(f"{path[:80]} combines to more than {MAX_OPTIONS} alternatives.", "Simplify its unions.")
         return nodes[0] if len(nodes) == 1 else {"anyOf": nodes} if nodes else never()
 
     def admits(self, node: Node, value: Any, path: str) -> bool:
@@ -252,7 +252,7 @@ class Algebra:
             stack.extend(node.get("anyOf", []))
             target = node.get("$ref")
             if target == name:
-                raise SchemaError("A definition of the JSON schema refers to itself in a circle.", "Put a property between.")
+                raise SchemaError("A definition of the JSON schema refers to itself directly.", "Refer to it from a property.")
             if target is not None and target not in seen:
                 seen.add(target)
                 stack.append(self.definitions[target])

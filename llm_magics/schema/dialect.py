@@ -146,7 +146,7 @@ class _Copy:
 
     def _refer(self, copy: dict[str, Any], key: str, ref: Any, place: str, resolver: Any, strict: bool) -> None:
         if not isinstance(ref, str):
-            raise SchemaError(f"{place}/{key} should be a string.", "Point into the same document, e.g. #/$defs/item.")
+            raise SchemaError(f"{place}/{key} must be a string.", "Point into the same document, e.g. #/$defs/item.")
         try:
             target = _found(resolver, ref, f"{place}/{key}")
         except SchemaError:

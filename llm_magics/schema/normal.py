@@ -80,7 +80,7 @@ def _bounds(schema: dict[str, Any], path: str) -> Node:
     node = {keyword: schema[keyword] for keyword in NUMBER_BOUNDS if schema.get(keyword) is not None}
     for keyword, value in node.items():
         if not _finite(value) or (keyword == "multipleOf" and value <= 0):
-            raise SchemaError(f"{path}/{keyword} should be a number, not {value!r}.", "Correct the bound.")
+            raise SchemaError(f"{path}/{keyword} must be a number, not {value!r}.", "Correct the bound.")
     return node
 
 
@@ -88,7 +88,7 @@ def _sizes(schema: dict[str, Any], what: str, path: str) -> Node:
     node = {keyword: schema[keyword] for keyword in (f"min{what}", f"max{what}") if schema.get(keyword) is not None}
     for keyword, value in node.items():
         if not _finite(value) or value < 0 or value % 1:
-            raise SchemaError(f"{path}/{keyword} should be a whole number, not {value!r}.", "Correct the limit.")
+            raise SchemaError(f"{path}/{keyword} must be a whole number, not {value!r}.", "Correct the limit.")
     return {keyword: int(value) for keyword, value in node.items() if value or keyword.startswith("max")}
 
 
@@ -99,7 +99,7 @@ def _finite(value: Any) -> bool:
 def _mapping(schema: dict[str, Any], keyword: str, path: str) -> dict[str, Any]:
     value = schema.get(keyword, {})
     if not isinstance(value, dict):
-        raise SchemaError(f"{path}/{keyword} should be an object.", "Map each name to its schema.")
+        raise SchemaError(f"{path}/{keyword} must be an object.", "Map each name to its schema.")
     return value
 
 
@@ -167,7 +167,7 @@ class _Normaliser(Algebra):
         if "enum" in schema:
             values = schema["enum"]
             if not isinstance(values, list):
-                raise SchemaError(f"{path}/enum should be a list.", "Write the allowed values as a JSON array.")
+                raise SchemaError(f"{path}/enum must be a list.", "Write the allowed values as a JSON array.")
             node = self.meet(node, self.values(values, path, "enum"), path)
         return node
 
@@ -198,7 +198,7 @@ class _Normaliser(Algebra):
             node["format"] = schema["format"]
         pattern = schema.get("pattern", "")
         if not isinstance(pattern, str):
-            raise SchemaError(f"{path}/pattern should be a string.", "Write a regular expression.")
+            raise SchemaError(f"{path}/pattern must be a string.", "Write a regular expression.")
         if pattern and not has_linear_regex(pattern):
             self.loose(path, "pattern")
         elif pattern:
@@ -208,7 +208,7 @@ class _Normaliser(Algebra):
     def array(self, schema: dict[str, Any], path: str, depth: int) -> Node:
         prefix, rest = schema.get("prefixItems", []), schema.get("items", True)
         if not isinstance(prefix, list):
-            raise SchemaError(f"{path}/prefixItems should be a list.", "Write one schema per position.")
+            raise SchemaError(f"{path}/prefixItems must be a list.", "Write one schema per position.")
         node: Node = {"type": "array", **_sizes(schema, "Items", path)}
         first = [self.node(s, f"{path}/prefixItems/{i}", depth + 1) for i, s in enumerate(prefix)]
         items = self.node(rest, f"{path}/items", depth + 1)
@@ -222,7 +222,7 @@ class _Normaliser(Algebra):
         patterns = _mapping(schema, "patternProperties", path)
         required = schema.get("required", [])
         if not isinstance(required, list) or not all(isinstance(k, str) for k in required):
-            raise SchemaError(f"{path}/required should be a list of names.", "Write the names of the required properties.")
+            raise SchemaError(f"{path}/required must be a list of names.", "Write the names of the required properties.")
         props = {k: self.node(s, f"{path}/properties/{step(k)}", depth + 1) for k, s in properties.items()}
         found = {p: self.node(s, f"{path}/patternProperties/{step(p)}", depth + 1) for p, s in patterns.items()}
         extra = self.node(schema.get("additionalProperties", True), f"{path}/additionalProperties", depth + 1)
@@ -266,7 +266,7 @@ class _Normaliser(Algebra):
         for keyword in [word for word in ("allOf", "anyOf", "oneOf") if word in schema]:
             subs = schema[keyword]
             if not isinstance(subs, list) or not subs:
-                raise SchemaError(f"{path}/{keyword} should be a list of schemas.", "Write at least one schema.")
+                raise SchemaError(f"{path}/{keyword} must be a list of schemas.", "Write at least one schema.")
             nodes = [self.node(s, f"{path}/{keyword}/{i}", depth + 1) for i, s in enumerate(subs)]
             if keyword == "oneOf" and not disjoint(nodes):
                 self.loose(path, "oneOf")

@@ -91,7 +91,7 @@ class _Steps:
                 total = sum(times * self._known[id(s), id(v)] for times, s, v in below)
                 self._known[pair] = min(self._own(schema, value) + total, 10 * MAX_STEPS)
             elif pair in begun:
-                raise SchemaError("A part of the JSON schema refers to itself in a circle.", "Put a property between.")
+                raise SchemaError("A part of the JSON schema refers to itself directly.", "Refer to it from a property.")
             elif pair not in self._known:
                 begun.add(pair)
                 below = list(islice(self._below(schema, value), MAX_STEPS))

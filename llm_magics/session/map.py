@@ -103,7 +103,7 @@ class MapResult(Sequence[Any]):
     def keep(self, earlier: MapResult) -> None:
         """Take over the successful rows of an earlier run; raises OptionError if its prompts or settings differ."""
         if not self.is_like(earlier):
-            raise OptionError("That result comes from other prompts or settings.", "Leave resume out to start again.")
+            raise OptionError("The result to resume has other prompts or settings.", "Leave resume out to start again.")
         self.rows = [None if row is None or row.error is not None else row for row in earlier.rows]
 
     def is_like(self, other: MapResult) -> bool:

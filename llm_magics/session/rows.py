@@ -38,7 +38,7 @@ def read_rows(given: Any, template: str | None = None) -> Rows:
     pandas = sys.modules.get("pandas")  # imported by whoever made the Series
     if pandas is not None and isinstance(given, pandas.DataFrame):
         if template is None:
-            raise OptionError("A DataFrame has no text of its own.", 'Give template="... {column} ...", or map one column.')
+            raise OptionError("A DataFrame's rows need a template.", 'Give template="... {column} ...", or map one column.')
         fields = [str(column) for column in given.columns]
         rows: list[Any] = [dict(zip(fields, row, strict=True)) for row in given.itertuples(index=False, name=None)]
         return Rows(tuple(given.index), _prompts(rows, template), given.index)
@@ -61,7 +61,7 @@ def _prompts(rows: list[Any], template: str | None, names: tuple[str, ...] = (""
 
 def _plain(row: Any) -> str | LLMMagicsError:
     if isinstance(row, Mapping):
-        return OptionError("This row is a mapping.", 'Give template="... {key} ...".')
+        return OptionError("A row that is a mapping needs a template.", 'Give template="... {key} ...".')
     return OptionError(_MISSING, "Fill it, or leave the row out.") if _missing(row) else str(row)
 
 

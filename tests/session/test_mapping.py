@@ -95,7 +95,7 @@ def test_fields_are_looked_up_and_never_evaluated() -> None:
         ("one text", None, "needs rows"),
         ({"a": 1}, None, "needs rows"),
         (5, None, "needs rows"),
-        (pd.DataFrame({"a": [1]}), None, "no text of its own"),
+        (pd.DataFrame({"a": [1]}), None, "need a template"),
         (pd.DataFrame({"colour": [1]}), "{color}", "Did you mean {colour}"),
         (["a"], "no place", "no place for the row"),
         (["a"], "{other}", "Did you mean {}"),

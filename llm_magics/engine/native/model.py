@@ -184,7 +184,8 @@ def model_params(config: EngineConfig, relay: ProgressRelay) -> Any:
     if config.tensor_split:
         room = int(lib.llama_max_devices())
         if len(config.tensor_split) > room:
-            raise OptionError(f"The tensor split names {len(config.tensor_split)} devices; there are at most {room}.")
+            what = f"The tensor split names {len(config.tensor_split)} devices; this llama.cpp has at most {room}."
+            raise OptionError(what, "Give fewer shares.")
         params.tensor_split = relay.split = (ctypes.c_float * room)(*config.tensor_split)
     elif config.main_gpu > 0:
         params.split_mode = lib.LLAMA_SPLIT_MODE_NONE  # llama.cpp reads main_gpu only then

@@ -60,7 +60,8 @@ class Parking:
             try:
                 os.makedirs(directory, mode=0o700, exist_ok=True)
             except OSError as error:
-                raise OptionError(f"States cannot be parked in {directory}: {error}.", "Choose another directory.") from error
+                what = f"States cannot be parked in {directory}: {error}."
+                raise OptionError(what, "Set LLM_MAGICS_CACHE to another directory.") from error
 
     def has_room_for(self, size: int) -> bool:
         return size <= max(self._memory, self._disk)

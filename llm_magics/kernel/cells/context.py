@@ -66,7 +66,7 @@ def select(wanted: Sequence[str], runs: Sequence[Run], page: Sequence[Mapping[st
         elif word == "all":
             chosen += [run for run in known if run.id != cell or not cell]
         elif word != "none":
-            raise OptionError(f"-c cannot be {word!r}.", "It is none, prev, above, all or tag:NAME.")
+            raise OptionError(f"-c cannot be {word!r}.", "Write none, prev, above, all or tag:NAME.")
     return [run for run in known if run in chosen and not _OWN.match(run.source)]
 
 

@@ -106,7 +106,7 @@ def prepare(runtime: Runtime, options: ChatOptions, text: str) -> Asked:
         raise OptionError(f"{options.variable!r} is not a valid variable name.", "%%chat? shows how it is used.")
     text = text.strip()
     if not text:
-        raise OptionError("The cell asks nothing.", "Write your question behind %%chat, or under that line.")
+        raise OptionError("The cell has no question.", "Write it after %%chat, or on the lines below.")
     resident = runtime.find_model(options.model)
     cell = str(parent_metadata(runtime.shell).get("cellId") or "")
     rules = runtime.rules

@@ -29,7 +29,7 @@ def compare(runtime: Runtime, options: CompareOptions, body: str) -> list[Reply]
     if len(columns) < 2:
         raise OptionError("There is nothing to compare.", "Give an option twice, e.g. -m A -m B or --temp 0 --temp 1.")
     if len(columns) > _MOST:
-        raise OptionError(f"That makes {len(columns)} columns.", f"Compare at most {_MOST} at once.")
+        raise OptionError(f"The options make {len(columns)} columns.", f"Compare at most {_MOST}.")
     text = fill(body, runtime.shell.user_ns)
     asked = [prepare(runtime, chosen, text) for _, chosen in columns]
     seed = seeds[0] if len(seeds) == 1 else random.SystemRandom().getrandbits(32)

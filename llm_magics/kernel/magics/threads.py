@@ -71,7 +71,7 @@ def pick(runtime: Runtime, options: ThreadOptions) -> None:
     if thread.samples is None:
         raise OptionError(f"The newest turn of {thread.name!r} has one answer.", "%%chat --samples 5 asks for several.")
     if not options.name.isdecimal():
-        raise OptionError("%thread pick needs the number of an answer.", "Count from 1.")
+        raise OptionError("%thread pick needs the number of an answer.", "The first answer is 1.")
     thread.samples.pick(int(options.name))
     runtime.say(f"Thread {thread.name!r} continues with answer {options.name}.")
 
@@ -135,10 +135,10 @@ def notebook_path(shell: Any, given: str = "") -> Path:
     """The notebook's file: the given one, or this kernel's own as the server or VS Code names it."""
     said = given or os.environ.get("JPY_SESSION_NAME") or shell.user_ns.get("__vsc_ipynb_file__") or ""
     if not said:
-        raise OptionError("This kernel does not know its notebook's file.", "Give its path.")
+        raise OptionError("This kernel does not know the file of its notebook.", "Give the file's path.")
     path = Path(str(said)).expanduser()
     if not path.is_file():
-        raise OptionError(f"There is no notebook {path}.", "Give its path.")
+        raise OptionError(f"There is no notebook {path}.", "Check the path.")
     return path
 
 

@@ -24,14 +24,14 @@ CONSTANTS: dict[str, float] = {"pi": math.pi, "e": math.e, "tau": math.tau, "inf
 
 def _factorial(n: Number) -> int:
     if n > _MAX_FACTORIAL:
-        raise ToolError(f"The factorial of {n} is too large.", f"At most {_MAX_FACTORIAL}.")
+        raise ToolError(f"The factorial of {n} is too large.", f"Use numbers up to {_MAX_FACTORIAL}.")
     return math.factorial(_whole(n))
 
 
 def _choose(function: Callable[[int, int], int]) -> Callable[[Number, Number], int]:
     def bounded(n: Number, k: Number) -> int:
         if n > _MAX_FACTORIAL:
-            raise ToolError(f"{n} is too large here.", f"At most {_MAX_FACTORIAL}.")
+            raise ToolError(f"{n} is too large here.", f"Use numbers up to {_MAX_FACTORIAL}.")
         return function(_whole(n), _whole(k))
 
     return bounded
@@ -39,7 +39,7 @@ def _choose(function: Callable[[int, int], int]) -> Callable[[Number, Number], i
 
 def _whole(n: Number) -> int:
     if n != int(n):
-        raise ToolError(f"{n} is not a whole number.", "Use whole numbers there.")
+        raise ToolError(f"{n} is not a whole number.", "Use a whole number.")
     return int(n)
 
 
@@ -74,7 +74,7 @@ def evaluate(expression: str) -> Number | str:
     Raises ToolError for text that is not arithmetic, and for results that are undefined or too large.
     """
     if len(expression) > MAX_CHARS:
-        raise ToolError(f"The expression has {len(expression):,} characters.", f"At most {MAX_CHARS:,} are evaluated.")
+        raise ToolError(f"The expression has {len(expression):,} characters.", f"Write at most {MAX_CHARS:,}.")
     text = expression.strip().rstrip("=").strip()
     for written, meant in (("^", "**"), ("×", "*"), ("·", "*"), ("÷", "/"), ("−", "-"), ("π", "pi")):
         text = text.replace(written, meant)
@@ -138,7 +138,7 @@ def _power(base: Number, exponent: Number) -> Any:
         raise ToolError("That power is too large.", f"Results have at most about {MAX_BITS * 3 // 10:,} digits.")
     value = base**exponent
     if isinstance(value, complex):
-        raise ToolError("That power is not a real number.", "A negative number has no such root.")
+        raise ToolError("That power is not a real number.", "Use a base of at least 0, or a whole exponent.")
     return value
 
 

@@ -51,7 +51,7 @@ def split(arguments: str) -> list[str]:
     except ValueError as error:
         raise ToolError(f"The arguments cannot be split: {error}.", "Close every quotation mark.") from error
     if len(words) > MAX_ARGUMENTS:
-        raise ToolError(f"{len(words)} arguments are too many.", f"At most {MAX_ARGUMENTS}.")
+        raise ToolError(f"{len(words)} arguments are too many.", f"Give at most {MAX_ARGUMENTS}.")
     return words
 
 
@@ -64,7 +64,7 @@ def interpreter(venv: str, allowed: Iterable[Path]) -> str:
             places = (environment / "bin" / "python", environment / "Scripts" / "python.exe")
             if python := next(filter(Path.is_file, places), None):
                 return str(python)
-            raise ToolError(f"{environment} holds no Python.", "Make it with python -m venv.")
+            raise ToolError(f"{environment} contains no Python.", "Make it with python -m venv.")
     known = ", ".join(str(environment) for environment in allowed) or "none"
     raise ToolError(f"The virtual environment {venv[:100]!r} is not allowed.", f"Allowed: {known}.")
 

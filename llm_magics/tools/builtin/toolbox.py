@@ -266,7 +266,7 @@ def _read_file(
         raise ToolError("No folder of files is open.", "Call toolbox.configure(files=FOLDER) first.")
     file = scripts.inside(settings.files, path, "file")
     if file.stat().st_size > _MAX_FILE:
-        raise ToolError(f"{path} has {file.stat().st_size:,} bytes.", f"At most {_MAX_FILE:,} are read.")
+        raise ToolError(f"{path} has {file.stat().st_size:,} bytes.", f"Read a file of at most {_MAX_FILE:,} bytes.")
     try:
         lines = file.read_text("utf-8").splitlines()
     except UnicodeDecodeError as error:

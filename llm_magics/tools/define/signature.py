@@ -53,7 +53,8 @@ class Signature:
             what = f"Invalid arguments for {self.name}: {faults}."
             raise ToolError(what, f"The signature is {self.name}{self.text}.") from error
         except (RecursionError, OverflowError) as error:
-            raise ToolError(f"The arguments for {self.name} are too deep or too large.", "Send short, plain values.") from error
+            what = f"The arguments for {self.name} are nested too deeply or too large."
+            raise ToolError(what, "Send short, plain values.") from error
         return {**self.defaults, **bound}
 
     def call(self, function: Callable[..., Any], bound: Mapping[str, Any]) -> Any:

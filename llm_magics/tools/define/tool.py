@@ -193,7 +193,7 @@ def make_tool(target: Callable[..., Any], *, name: str | None = None, descriptio
     if isinstance(target, (staticmethod, classmethod)):
         target = target.__func__
     if not callable(target):
-        raise ToolError(f"Only something that can be called can be a tool, not {target!r}.", "Decorate a function.")
+        raise ToolError(f"A tool must be callable, not {target!r}.", "Decorate a function.")
     unknown = options.keys() - ToolOptions.__dataclass_fields__.keys()
     if unknown:
         raise ToolError(f"@tool has no option {min(unknown)!r}.", f"It takes {', '.join(ToolOptions.__dataclass_fields__)}.")

@@ -255,7 +255,7 @@ def test_a_tool_call_is_a_row_with_its_result(book: Notebook) -> None:
     [
         ("", "{{undefined_name}}", "undefined_name"),
         ("", "{{1 / 0}}", "ZeroDivisionError"),
-        ("", "   ", "asks nothing"),
+        ("", "   ", "has no question"),
         ("--tmep 1", "hi", "Did you mean --temp"),
         ("--temp hot", "hi", "expected a number"),
         ("-m nobody", "hi", "nobody"),

@@ -68,7 +68,7 @@ def test_a_question_on_one_line_is_asked(book: Notebook) -> None:
     assert "You said: Is Oslo far?" in plain(book.must("%%chat Is {{city}} far?"))
     ran = book.run("%%chat --tempp 0 What is a notebook?")
     assert "Did you mean --temp" in ran.reply["evalue"]
-    assert "asks nothing" in book.run("%%chat").reply["evalue"]
+    assert "has no question" in book.run("%%chat").reply["evalue"]
 
 
 def test_a_lone_word_is_a_variable_only_with_a_body(book: Notebook) -> None:
