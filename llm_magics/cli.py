@@ -110,9 +110,10 @@ def _doctor(_: argparse.Namespace) -> int:
 def _lab(arguments: argparse.Namespace) -> int:
     target = Path(arguments.notebook)
     if not target.exists():
-        raise OptionError(f"{target} does not exist.")
+        raise OptionError(f"{target} does not exist.", "Check the path.")
     if find_spec("jupyterlab") is None:
-        raise OptionError("JupyterLab is not in this environment.", f"{sys.executable} -m pip install 'llm_magics[lab]'")
+        install = f"Install it: {sys.executable} -m pip install 'llm_magics[lab]'"
+        raise OptionError("JupyterLab is not in this environment.", install)
     return subprocess.run([sys.executable, "-m", "jupyter", "lab", str(target)], check=False).returncode
 
 

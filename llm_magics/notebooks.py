@@ -28,6 +28,7 @@ from .transcript import MIME_TYPE, Transcript
 _FORMAT = 4
 _TRIES = 5  # on Windows, a file that another program reads at this moment cannot be replaced
 _PAUSE = 0.2  # seconds between two tries
+_NAME_ONE = "Name an .ipynb file."
 
 
 def read_notebook(path: Path) -> dict[str, Any]:
@@ -35,18 +36,18 @@ def read_notebook(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise OptionError(f"{path} cannot be read: {error.strerror or error}.") from error
+        raise OptionError(f"{path} cannot be read: {error.strerror or error}.", "Check the path.") from error
     except (ValueError, RecursionError) as error:
-        raise OptionError(f"{path} is not a notebook: it is not JSON ({error}).") from error
+        raise OptionError(f"{path} is not a notebook: it is not JSON ({error}).", _NAME_ONE) from error
     version = data.get("nbformat") if isinstance(data, dict) else None
     if type(version) is not int:
-        raise OptionError(f"{path} is not a notebook: it does not name its notebook format.")
+        raise OptionError(f"{path} is not a notebook: it does not name its notebook format.", _NAME_ONE)
     if version != _FORMAT:
         hint = "Open it in Jupyter and save it, to convert it." if version < _FORMAT else "Update llm_magics."
         raise OptionError(f"{path} has notebook format {version}; llm_magics reads format {_FORMAT}.", hint)
     cells = data.get("cells")
     if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
-        raise OptionError(f"{path} is damaged: it has no list of cells.")
+        raise OptionError(f"{path} is damaged: it has no list of cells.", "Restore an earlier version of the file.")
     return dict(data)
 
 
@@ -155,7 +156,7 @@ def _stat(path: Path) -> os.stat_result:
     try:
         found = path.stat()
     except OSError as error:
-        raise OptionError(f"{path} cannot be read: {error.strerror or error}.") from error
+        raise OptionError(f"{path} cannot be read: {error.strerror or error}.", "Check the path.") from error
     if not found.st_mode & 0o222:
         raise OptionError(f"{path} is write-protected.", "Make it writable, or strip a copy.")
     return found

@@ -122,7 +122,7 @@ def segment_from_json(data: Any) -> Segment:
         return kind(take(data, "text", str), step=step)
     ask, result = data.get("ask"), data.get("result")
     if result is not None and not isinstance(result, str):
-        raise TranscriptError("A saved transcript is damaged: a tool call's 'result' is not text.")
+        raise _damaged("a tool call's 'result' is not text")
     return ToolSegment(
         take(data, "index", int),
         **{name: take(data, name, str) for name in ("name", "id", "arguments")},
@@ -175,7 +175,7 @@ def step_from_json_1(data: Any) -> Step:
 def _numbers(data: Any, key: str) -> tuple[int, ...]:
     found: list[Any] = take(data, key, list, [])
     if not all(type(number) is int for number in found):
-        raise TranscriptError(f"A saved transcript is damaged: {key!r} holds something that is not a whole number.")
+        raise _damaged(f"{key!r} has a value that is not a whole number")
     return tuple(found)
 
 
@@ -183,20 +183,24 @@ def usage_from_json(data: Mapping[str, Any]) -> Usage:
     known = {f.name for f in fields(Usage)}
     given: dict[str, Any] = {key: tuple(value) if key == "losses" else value for key, value in data.items() if key in known}
     if not all(isinstance(value, (int, float, tuple)) for value in given.values()):
-        raise TranscriptError("A saved transcript is damaged: its 'usage' holds something that is not a number.")
+        raise _damaged("its 'usage' has a value that is not a number")
     return Usage(**given)
+
+
+def _damaged(what: str) -> TranscriptError:
+    return TranscriptError(f"A saved transcript is damaged: {what}.", "Run its cell again.")
 
 
 def take(data: Any, key: str, kind: type[T] | tuple[type, ...], default: Any = ...) -> T:
     """Read one typed value; ``default`` replaces a missing key, never a value of the wrong type."""
     value = data.get(key, default) if isinstance(data, Mapping) else ...
     if value is ... or not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise TranscriptError(f"A saved transcript is damaged: {key!r} is missing or of the wrong type.")
+        raise _damaged(f"{key!r} is missing or of the wrong type")
     return cast(T, value)
 
 
 def one_of(data: Any, key: str, names: tuple[str, ...]) -> str:
     value: str = take(data, key, str)
     if value not in names:
-        raise TranscriptError(f"A saved transcript is damaged: {key!r} is {value!r}, not one of {', '.join(names)}.")
+        raise _damaged(f"{key!r} is {value!r}, not one of {', '.join(names)}")
     return value

@@ -35,7 +35,7 @@ def template_source(name: str) -> TemplateSource:
         try:
             return TemplateSource(path.name, path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            raise OptionError(f"The chat template {path} cannot be read: {error}.") from error
+            raise OptionError(f"The chat template {path} cannot be read: {error}.", "Name a text file in UTF-8.") from error
     file = locate(name)
     gguf = read_model(file.path)
     source = gguf.metadata.get("tokenizer.chat_template")

@@ -157,7 +157,7 @@ def _read_part(path: Path, part: int) -> Gguf:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
                 return _Reader(path, mapped, size, part).read()
     except FileNotFoundError as error:
-        raise ModelFileError(f"There is no file {path}.", "All parts of a split GGUF must lie side by side.") from error
+        raise ModelFileError(f"There is no file {path}.", "Put all parts of a split GGUF into one directory.") from error
     except OSError as error:
         what = f"{path} cannot be read: {error.strerror or error}."
         raise ModelFileError(what, "Check the file's permissions and the disk.") from error
@@ -195,7 +195,7 @@ class _Reader:
         self.position = 4
         version = self._take(_U32)
         if version & 0xFFFF == 0:
-            raise UnsupportedModelError(f"{self.path.name} is a GGUF in big-endian byte order.", "Get the little-endian one.")
+            raise UnsupportedModelError(f"{self.path.name} is a GGUF in big-endian byte order.", "Get a little-endian file.")
         if version not in (2, 3):
             what = f"{self.path.name} is a GGUF of version {version:,}; only 2 and 3 can be read."
             raise UnsupportedModelError(what, "Get it in version 3, or check it against its sha256.")

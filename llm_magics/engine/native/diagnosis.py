@@ -90,7 +90,7 @@ def load_error(path: str, lines: list[Line]) -> LLMMagicsError:
             "A newer llama-cpp-python may know this architecture; otherwise choose another model.",
         )
     if any(map(_CACHE.match, found)):
-        return OptionError(f"{name} cannot have such a KV cache: {said}.", "Load it with another KV type (--kv f16).")
+        return OptionError(f"{name} does not support this KV cache: {said}.", "Load it with another KV type (--kv f16).")
     if any(map(_DISK.match, found)):
-        return ModelFileError(f"{name} cannot be read: {said}.", "Check that the file exists and is readable, and the disk.")
+        return ModelFileError(f"{name} cannot be read: {said}.", "Check that the file exists and is readable. Check the disk.")
     return ModelFileError(f"{name} cannot be loaded: {said}.", "The file may be damaged or incomplete; fetch it again.")

@@ -150,7 +150,8 @@ def _check(s: SamplerSettings, n_vocab: int) -> None:
             raise OptionError(f"{name} is {value}, but must be {wanted}.")
     for token, value in s.logit_bias:
         if not 0 <= token < n_vocab or not value < np.inf:
-            raise OptionError(f"The logit bias {value} of token {token} is not a number, or there is no such token.")
+            what = f"The logit bias {value} of token {token} is not a number, or there is no such token."
+            raise OptionError(what, f"Give numbers, or -inf, for tokens from 0 to {n_vocab - 1}.")
 
 
 def logprob(logits: Row, token: int) -> float:

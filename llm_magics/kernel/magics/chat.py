@@ -296,7 +296,7 @@ def _system(given: str) -> str:
     try:
         return Path(given[1:]).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise OptionError(f"The system prompt {given[1:]} cannot be read: {error}.") from error
+        raise OptionError(f"The system prompt {given[1:]} cannot be read: {error}.", "Check the path after the @.") from error
 
 
 def _given(options: ChatOptions) -> dict[str, Any]:

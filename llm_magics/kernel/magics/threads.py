@@ -93,7 +93,7 @@ def export(runtime: Runtime, options: ThreadOptions) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise OptionError(f"{path} cannot be written: {error}.") from error
+        raise OptionError(f"{path} cannot be written: {error}.", "Choose another file.") from error
     runtime.say(f"Wrote {counted(len(traces), 'turn')} to {path}.")
 
 
@@ -149,7 +149,7 @@ def strip(runtime: Runtime, path_given: str = "") -> None:
 
 def _needed(options: ThreadOptions, what: str) -> str:
     if not options.name:
-        raise OptionError(f"%thread {options.action} needs the name of a {what}.")
+        raise OptionError(f"%thread {options.action} needs the name of a {what}.", f"Write %thread {options.action} NAME.")
     return options.name
 
 

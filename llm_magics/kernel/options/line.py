@@ -114,7 +114,7 @@ class Spec(Generic[Options]):
         name, equals, value = _parted(word)
         option = self._option(name, tell)
         if option.flag and equals:
-            raise OptionError(f"{name} takes no value.")
+            raise OptionError(f"{name} takes no value.", f"Write {name} alone.")
         if option.flag:
             given[option.field] = True
             return
@@ -127,7 +127,7 @@ class Spec(Generic[Options]):
         if option.many:
             given[option.field] = (*given.get(option.field, ()), read)
         elif given.get(option.field, read) != read:
-            raise OptionError(f"{name} is given twice, as {given[option.field]} and {read}.")
+            raise OptionError(f"{name} is given twice, as {given[option.field]} and {read}.", "Give it once.")
         else:
             given[option.field] = read
 

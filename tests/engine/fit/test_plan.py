@@ -179,7 +179,7 @@ def test_a_gpu_in_trouble_is_named_where_it_was_asked_for(planned: Any, monkeypa
 class NoQuantisedCache(FormulaEstimator):
     def __call__(self, config: EngineConfig) -> Estimate:
         if config.kv_type == "q8_0":
-            raise OptionError("tiny.gguf cannot have such a KV cache.", "Load it with another KV type (--kv f16).")
+            raise OptionError("tiny.gguf does not support this KV cache.", "Load it with another KV type (--kv f16).")
         return super().__call__(config)
 
 
@@ -190,7 +190,7 @@ def test_advice_about_an_option_that_nobody_chose_does_not_replace_the_error(
     error = refusal(planned, host=6.4, n_ctx=16384)
     assert error.next_action == "This would fit: --ctx 8192; or a smaller model."
     assert "no option makes this model fit" in refusal(planned, host=2, n_ctx=4096).next_action
-    with pytest.raises(OptionError, match="cannot have such a KV cache"):
+    with pytest.raises(OptionError, match="does not support this KV cache"):
         planned(host=2, n_ctx=4096, kv_type="q8_0")  # who chose it is told
 
 
