@@ -67,12 +67,17 @@ class Deadline:
             self._way.ring()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Ring no more. Callers do this again behind the block: the exception may come just when its exit begins."""
         try:
             self._armed = False
         finally:  # the alarm may ring before that line has run
             self._armed = False
             if self._way is not None:
                 self._way.stop()
+                self._way = None
 
 
 class _Alarm:
@@ -103,7 +108,7 @@ class _Async:
 
     def __init__(self, deadline: Deadline) -> None:
         self.deadline = deadline
-        self.thread = threading.get_ident()
+        self.thread = threading.current_thread()
         self.over = threading.Event()
         self.lock = threading.Lock()
 
@@ -113,18 +118,18 @@ class _Async:
 
     def ring(self) -> None:
         with self.lock:
-            if not self.over.is_set():
-                raise_in(self.thread, ToolTimeout)
+            if not self.over.is_set() and self.thread.is_alive():
+                raise_in(self.thread.ident or 0, ToolTimeout)
 
     def _watch(self, seconds: float) -> None:
-        while not self.over.wait(seconds):
+        while not self.over.wait(seconds) and self.thread.is_alive():  # another thread may get the number of a dead one
             self.ring()
             seconds = _AGAIN
 
     def stop(self) -> None:
         with self.lock:
             self.over.set()
-        raise_in(self.thread, None)  # an exception that is set but not yet raised must not hit later code
+        raise_in(self.thread.ident or 0, None)  # an exception that is set but not yet raised must not hit later code
 
 
 class Clock:

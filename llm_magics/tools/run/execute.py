@@ -169,18 +169,20 @@ class Runner:
         self, ready: _Ready, timeout: float | None, sink: Sink, cancel: Cancel | None
     ) -> Generator[Any, None, ToolOutput]:
         """Step through the tool; only the tool's own time counts, and only its own output is captured."""
-        steps = ready.tool.invoke(ready.arguments)
+        steps, deadline = ready.tool.invoke(ready.arguments), Deadline(timeout, cancel)
         try:
             while True:
                 began = time.monotonic()
-                with Held() as held, into(sink), _within(self.owner), Deadline(timeout, cancel), held.open():
+                with Held() as held, into(sink), _within(self.owner), deadline, held.open():
                     try:
                         item = next(steps)
                     except StopIteration as stop:
                         return render(stop.value, sink.text)
-                timeout = None if timeout is None else max(timeout - (time.monotonic() - began), 0.001)
+                if deadline.seconds is not None:
+                    deadline.seconds = max(deadline.seconds - (time.monotonic() - began), 0.001)
                 yield item
         finally:
+            deadline.stop()
             with Held() as held, into(sink), held.open():
                 steps.close()
 
