@@ -114,7 +114,8 @@ class ToolCallEnd:
 class ModelEnd:
     """The step is over. ``notes`` explain the parser's decisions, e.g. why a text was not a call. ``doubted`` are the indices
     of recovered calls that the model probably did not mean; they never run. ``stopped`` says why the answer was stopped, e.g.
-    "after 8 calls, ..."; empty if the model ended it.
+    "after 8 calls, ..."; empty if the model ended it. ``vain`` says why a call was withheld, after which the model is to be
+    asked for words (``Request.asked_again``).
 
     :mod:`llm_magics.session.record` names the fields of two JSON-able mappings. ``record`` (model, template, settings, hashes)
     is small and always saved. ``recording`` (raw text; if asked for, what the prompt added) is saved if the turn is recorded.
@@ -128,6 +129,7 @@ class ModelEnd:
     doubted: tuple[int, ...] = ()
     stopped: str = ""
     recording: Mapping[str, Any] = field(default_factory=dict)
+    vain: str = ""
 
 
 ModelEvent: TypeAlias = PromptProgress | TextDelta | ReasoningDelta | ToolCallStart | ToolCallDelta | ToolCallEnd | ModelEnd

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -42,6 +43,14 @@ class ToolCall:
     id: str = ""
     recovered: str = ""
     trusted: bool = True
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Name and arguments, to compare calls by: spacing and the order of keys do not matter."""
+        try:
+            return self.name, json.dumps(json.loads(self.arguments or "{}"), sort_keys=True)
+        except (ValueError, RecursionError):
+            return self.name, self.arguments
 
 
 @dataclass(frozen=True, slots=True)

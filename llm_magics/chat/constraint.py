@@ -7,7 +7,7 @@ One grammar covers a message's calls from the first marker to the last; all else
     ===================  ======================================================================================
     auto                 nothing, until a call begins; then ``calls``, starting with what is already written
     required, a name     ``start``: reasoning where the model reasons, then calls; from the first token
-    none                 ``start``: any text in which no call begins
+    none                 ``start``: any text in which no call begins; with ``in_words`` nor anything in the shape of one
     with response_schema ``start``: reasoning, then JSON valid under the schema (under ``auto`` with tools: or calls)
     ===================  ======================================================================================
 
@@ -26,6 +26,7 @@ from functools import partial
 from typing import Any
 
 from llm_magics.chat.analysis.reasoning import NO_REASONING, ReasoningSyntax
+from llm_magics.chat.encodings.shape import argument_keys
 from llm_magics.chat.encodings.syntax import JsonCall, KeyedCall, NamedCall, ToolSyntax
 from llm_magics.chat.grammar.text import MAX_CALLS, GrammarWriter, as_regex, quoted
 from llm_magics.chat.grammar.values import ValueWriter
@@ -75,6 +76,7 @@ def build_constraint(
     parallel: bool = True,
     response_schema: JsonSchema | None = None,
     frame: Frame | None = None,
+    in_words: bool = False,
 ) -> Constraint:
     """Write the grammars for one request. ``tool_choice`` is "auto", "none", "required" or the name of one of the tools.
 
@@ -85,7 +87,7 @@ def build_constraint(
     if syntax is None or not chosen or tool_choice == "none":
         if response_schema is not None:
             return _response(response_schema, frame, None)
-        return Constraint(start="" if syntax is None or not chosen else _no_calls(syntax, frame))
+        return Constraint(start="" if syntax is None or not chosen else _no_calls(syntax, frame, chosen if in_words else ()))
     calls = _Calls(syntax, chosen, parallel, frame)
     unenforced = tuple(f"{name}: {place}" for name, schema in calls.schemas.items() for place in schema.unenforced)
     if tool_choice != "auto":
@@ -118,24 +120,43 @@ def _response(schema: JsonSchema, frame: Frame, calls: _Calls | None) -> Constra
     return Constraint(start, json=json)
 
 
-def _no_calls(syntax: ToolSyntax, frame: Frame) -> str:
-    """Any text without the marker that begins a call. Reasoning may mention it."""
+def _no_calls(syntax: ToolSyntax, frame: Frame, in_words: Sequence[ToolSpec]) -> str:
+    """Any text without the marker that begins a call. Reasoning may mention it. ``in_words`` are tools of which not even a call
+    in another notation may stand there."""
+    text = " & ".join(_without_marker(syntax) + (_words(syntax, in_words) if in_words else []))
+    if not text:
+        return ""
+    writer = GrammarWriter()
+    return writer.text(writer.new_terminal(f"{frame.reasoning.terminal(opened=frame.reasoning_open)} ({text})"))
+
+
+def _words(syntax: ToolSyntax, tools: Sequence[ToolSpec]) -> list[str]:
+    """Terminals that together match words: some, which neither begin as JSON or a call nor hold the shape of a call."""
+    names = "|".join(as_regex(tool.name) for tool in tools)
+    json_or_call = rf"[{{\[]|({names})\s*\("
+    return [
+        r"/\s*[^\s](?s:.*)/",
+        rf"~/\s*(```[A-Za-z_]*\s*)?({json_or_call})(?s:.*)/",
+        f'~/(?s:.*)"({"|".join(argument_keys(syntax))})"(?s:.*)/',
+    ]
+
+
+def _without_marker(syntax: ToolSyntax) -> list[str]:
+    """Terminals that together match text in which no call of this syntax begins; none where nothing says how one begins."""
     if syntax.ours:
-        return ""  # such a model knows calls only from our instructions, which it does not get under "none"
+        return []  # such a model knows calls only from our instructions, which it does not get under "none"
     openings = {first_tag(m) for m in (syntax.section_start, syntax.call_start) if m.strip()}
     if syntax.blocks is not None:
         openings = {syntax.blocks.call.strip()} if syntax.blocks.call.strip() else openings
     if openings:
         forbidden = "|".join(as_regex(o) for o in sorted(openings))
-        text = f"/(?s:.*)/ & ~/(?s:.*)({forbidden})(?s:.*)/"
-    else:  # without a marker, only the text's beginning can be a call
-        bracket = as_regex(syntax.arguments.opening)
-        if syntax.blocks is not None or (isinstance(syntax.call, NamedCall) and not bracket):
-            return ""
-        first = f"[A-Za-z_.]+{bracket}" if isinstance(syntax.call, NamedCall) else r"\{"
-        text = rf"/(?s:.*)/ & ~/\s*\[?\s*{first}(?s:.*)/"
-    writer = GrammarWriter()
-    return writer.text(writer.new_terminal(f"{frame.reasoning.terminal(opened=frame.reasoning_open)} ({text})"))
+        return ["/(?s:.*)/", f"~/(?s:.*)({forbidden})(?s:.*)/"]
+    # without a marker, only the text's beginning can be a call
+    bracket = as_regex(syntax.arguments.opening)
+    if syntax.blocks is not None or (isinstance(syntax.call, NamedCall) and not bracket):
+        return []
+    first = f"[A-Za-z_.]+{bracket}" if isinstance(syntax.call, NamedCall) else r"\{"
+    return ["/(?s:.*)/", rf"~/\s*\[?\s*{first}(?s:.*)/"]
 
 
 def first_tag(marker: str) -> str:

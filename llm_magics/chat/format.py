@@ -189,10 +189,12 @@ class ChatFormat:
         parallel_tool_calls: bool = True,
         response_format: JsonSchema | None = None,
         syntax: ToolSyntax | None = None,
+        in_words: bool = False,
     ) -> Constraint:
         """The grammars that hold one answer, with arguments as for :meth:`parser`. ``syntax`` may be one of the alternates.
 
-        Raises SchemaError for a schema that cannot be used, or for a ``tool_choice`` that is not offered.
+        ``in_words`` also holds back what looks like a call. Raises SchemaError for a schema that cannot be used, or for a
+        ``tool_choice`` that is not offered.
         """
         from .constraint import Frame, build_constraint, first_tag
 
@@ -203,8 +205,9 @@ class ChatFormat:
         opened = prompt.continued == "reasoning" or reasoning.begun(prompt.generation_prompt) is not None
         frame = Frame(reasoning, opened, self.turn, frozenset(tag for end in ends if (tag := first_tag(end))))
         return build_constraint(
-            syntax, offered, tool_choice=tool_choice, parallel=parallel_tool_calls, response_schema=response_format, frame=frame
-        )
+            syntax, offered, tool_choice=tool_choice, parallel=parallel_tool_calls, response_schema=response_format,
+            frame=frame, in_words=in_words,
+        )  # fmt: skip
 
 
 def _prompt(text: str, opening: str) -> Prompt:

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from llm_magics.events import ModelEvent
-from llm_magics.messages import JsonSchema, Message, ToolChoice, ToolSpec
+from llm_magics.messages import JsonSchema, Message, ToolCall, ToolChoice, ToolSpec
 from llm_magics.tools.runaway import CallLimit
 
 
@@ -37,7 +37,9 @@ class Request:
     cache. ``max_tokens`` limits any answer (it may be the rest of a turn's limit), ``soft_limit`` a JSON answer; None follows
     the model. ``call_limit`` is the most calls in the answer; a model may ignore it, the session does not. ``known`` are the
     token ids that the conversation's recording already holds: ``ModelEnd.recording`` adds to them; None asks for no recording
-    of the prompt. ``now`` is the time for the template, so that the request always renders the same.
+    of the prompt. ``asked_again``: the caller asks again if the answer is a call in vain, which is then withheld
+    (``ModelEnd.vain``). ``in_words``: it asks again now, and the answer may not have the shape of a call. ``now`` is the time
+    for the template, so that the request always renders the same.
     """
 
     messages: tuple[Message, ...]
@@ -57,6 +59,9 @@ class Request:
     priority: int = 0
     call_limit: CallLimit | None = None
     known: tuple[int, ...] | None = None
+    answered: tuple[ToolCall, ...] = ()
+    asked_again: bool = False
+    in_words: bool = False
     now: datetime = field(default_factory=datetime.now, compare=False, repr=False)
 
 

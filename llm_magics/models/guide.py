@@ -22,7 +22,9 @@ from llm_magics.chat.constraint import Constraint
 from llm_magics.chat.encodings.syntax import ToolSyntax
 from llm_magics.chat.format import ChatFormat
 from llm_magics.chat.parsing.safe import SafeParser
+from llm_magics.chat.recovery.course import Course
 from llm_magics.chat.recovery.recovery import Recovery, quotable
+from llm_magics.chat.recovery.trial import Trial
 from llm_magics.chat.template.template import Prompt
 from llm_magics.engine.values import Grammar, GuideStep, JsonText
 from llm_magics.events import ModelEnd
@@ -50,20 +52,35 @@ def make_guide(format: ChatFormat, prompt: Prompt, request: Request, specials: f
     )  # fmt: skip
     recovery = None
     if request.tools and request.tool_choice == "auto" and request.response_schema is None:
-        said = quotable(request.messages)
-        results = request.messages[-1].role == "tool" if request.messages else False
-        recovery = Recovery(request.tools, format.tools, said=said, parallel=request.parallel_tool_calls, after_results=results)
+        recovery = Recovery(
+            request.tools, format.tools, said=quotable(request.messages), parallel=request.parallel_tool_calls,
+            course=Course.of(request.messages, request.answered), withhold=request.asked_again,
+        )  # fmt: skip
     constraint = constraint_for(format, prompt, request)
     names = frozenset(tool.name for tool in request.tools)
     held = {syntax: constraint_for(format, prompt, request, syntax) for syntax in format.analysis.alternates}
     return ChatGuide(parser, constraint, recovery, specials, names=names, alternates=held, limit=request.call_limit)
 
 
+def make_trial(format: ChatFormat, prompt: Prompt, request: Request, trial: Trial) -> ChatGuide | None:
+    """Make the guide for a further call; None if no other one can be written."""
+    parser = format.parser(trial.tools, prompt=Prompt(prompt.text))
+    parser.calls.started = parser.calls.finished = trial.n_calls
+    recovery = Recovery(
+        trial.tools, format.tools, said=quotable(request.messages), parallel=False, course=trial.course,
+        withhold=True, trial=True,
+    )  # fmt: skip
+    grammar = recovery.strict
+    if not grammar or not takes(grammar, trial.lead):
+        return None
+    return ChatGuide(parser, Constraint(grammar), recovery, frozenset(), lead=trial.lead)
+
+
 def constraint_for(format: ChatFormat, prompt: Prompt, request: Request, syntax: ToolSyntax | None = None) -> Constraint:
     """The grammars for one request, in the format's syntax or another; raises like :meth:`ChatFormat.constraint`."""
     return format.constraint(
         request.tools, prompt=prompt, tool_choice=request.tool_choice, parallel_tool_calls=request.parallel_tool_calls,
-        response_format=request.response_schema, syntax=syntax,
+        response_format=request.response_schema, syntax=syntax, in_words=request.in_words,
     )  # fmt: skip
 
 
@@ -74,6 +91,7 @@ class ChatGuide:
         self, parser: StreamParser, constraint: Constraint, recovery: Recovery | None, specials: frozenset[str], *,
         names: frozenset[str] = frozenset(), alternates: Mapping[ToolSyntax, Constraint] | None = None,
         limit: CallLimit | None = None,
+        lead: str = "",
     ) -> None:  # fmt: skip
         self._parser = parser
         self._reading = SafeParser(parser)
@@ -83,6 +101,7 @@ class ChatGuide:
         self._specials = specials
         self._names = names  # of the tools that are offered
         self._raw = ""  # the end of the answer so far
+        self._lead = lead  # the beginning of the answer that is already in the prompt
         self._armed = False
         self._notes: list[str] = []
         self._brake = Brake(limit, recovery) if limit is not None else None
@@ -107,7 +126,8 @@ class ChatGuide:
         self._armed = True
         json = self._constraint.json
         text = JsonText(json.required, *json.reasoning, json.calls, json.values) if json is not None else None
-        return GuideStep(arm=Grammar(self._constraint.start, json=text))
+        self._reading.feed(self._lead)
+        return GuideStep(arm=Grammar(self._constraint.start, self._lead, json=text))
 
     def feed(self, text: str) -> GuideStep:
         if self._recovery is not None:
@@ -125,6 +145,9 @@ class ChatGuide:
             events = self._brake.take(events)
             if self._brake.stopped:
                 return GuideStep(events=tuple(events), stop=True)
+        if self._recovery is not None and (self._recovery.vain or self._recovery.idle):
+            self._recovery.stop()
+            return GuideStep(events=tuple(events), stop=True)
         return GuideStep(events=tuple(events), arm=self._to_arm())
 
     def _stuck(self) -> bool:
@@ -141,11 +164,10 @@ class ChatGuide:
         if self._brake is not None:
             events, end = self._brake.finish(events, end)
         notes = (*end.notes, *self._notes, *(self._recovery.notes if self._recovery is not None else ()))
-        doubted = tuple(self._recovery.doubted) if self._recovery is not None else ()
-        if self._repeats:
-            calls = [(call.name, call.arguments) for call in end.message.tool_calls]
-            doubted = tuple(sorted({*doubted, *(i for i, call in enumerate(calls) if call in calls[:i])}))
-        return GuideStep(events=(*events, replace(end, notes=notes, doubted=doubted)))
+        calls = [(call.name, call.arguments) for call in end.message.tool_calls]
+        doubted = tuple(i for i, call in enumerate(calls) if call in calls[:i]) if self._repeats else ()
+        vain = self._recovery.vain if self._recovery is not None and not calls else ""
+        return GuideStep(events=(*events, replace(end, notes=notes, doubted=doubted, vain=vain)))
 
     def _number(self) -> tuple[int, str]:
         """The next call's index and id, from the parser's own count."""

@@ -10,31 +10,26 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePath
 from typing import Any
 
 from llm_magics.canonical import hash_of
 from llm_magics.chat.format import ChatFormat
+from llm_magics.chat.recovery.course import Course
+from llm_magics.chat.recovery.trial import MOST_TOKENS, next_trial
 from llm_magics.engine.prefix import common_prefix
-from llm_magics.engine.values import (
-    Engine,
-    Finished,
-    GenerateRequest,
-    Generation,
-    Prefill,
-    SamplerSettings,
-    TokenLogprob,
-    Tokens,
-)
-from llm_magics.events import ModelEnd, ModelEvent, PromptProgress, Usage, assemble
+from llm_magics.engine.values import Engine, Finished, GenerateRequest, Generation, SamplerSettings
+from llm_magics.errors import ContextFullError
+from llm_magics.events import ModelEnd, ModelEvent, Usage
 from llm_magics.messages import Message
+from llm_magics.tools.runaway import CallLimit
 
+from .answer import Answer, why_ended
 from .base import Mappable, PromptPart, Request, Sampling
-from .ended import why_ended
-from .guide import make_guide
+from .guide import ChatGuide, make_guide, make_trial
 from .meter import Meter, Metered
 from .shift import ContextShift, Fitted
 from .tokens import Rendered, TokenMemory, control_pattern, split
@@ -119,47 +114,59 @@ class LocalModel(Mappable):
         fitted = self._shift.fit(request) if self._shift else Fitted(request, self._render(request))
         rendered = fitted.rendered
         sampler = self._sampler(request.sampling)
-        generation = self._submit(request, fitted, sampler)
+        answer = Answer()
+        guide = make_guide(self.format, rendered.prompt, request, frozenset(self._controls))
+        generation = self._submit(request, fitted, sampler, rendered.ids, guide, request.max_tokens)
         meter.prompt = len(rendered.ids)
         losses = self._losses(fitted.request, rendered)
-        collected: list[ModelEvent] = []
-        generated: list[int] = []
-        logprobs: list[TokenLogprob] = []
         try:
-            with closing(generation):
-                for event in generation:
-                    match event:
-                        case Prefill(done, total, cached):
-                            meter.read(done, cached)
-                            yield PromptProgress(done, total)
-                        case Tokens(ids, _, events, probabilities):
-                            generated += ids
-                            meter.wrote(len(ids))
-                            logprobs += probabilities
-                            collected += events  # type: ignore[arg-type]  # the guide's events are ModelEvents
-                            yield from events  # type: ignore[misc]  # likewise
-                        case Finished():
-                            collected += event.events  # type: ignore[arg-type]
-                            yield from (e for e in event.events if not isinstance(e, ModelEnd))  # type: ignore[misc]
-                            generated, fitted = list(event.ids), fitted.after(event.dropped)
-                            if self._shift is not None:
-                                self._shift.remember(request, fitted.left_out)
-                            yield replace(
-                                self._end(event, collected, losses, fitted.left_out),
-                                stopped=why_ended(event, request),
-                                record=self._record(request, sampler, event),
-                                recording=self._recording(request, fitted.rendered, event, logprobs),
-                            )
+            yield from answer.follow(generation, meter)
+            if (done := answer.finished) is None:
+                return
+            fitted = fitted.after(done.dropped)
+            if self._shift is not None:
+                self._shift.remember(request, fitted.left_out)
+            if not done.dropped:
+                yield from self._try_further(request, fitted, sampler, answer, meter)
+            yield replace(
+                self._end(answer, losses, fitted.left_out),
+                stopped=answer.end.stopped or why_ended(done, request),
+                record=self._record(request, sampler, done),
+                recording=self._recording(request, fitted.rendered, answer),
+            )
         finally:
-            self._remember(fitted.request, fitted.rendered, tuple(generated))
+            self._remember(fitted.request, fitted.rendered, tuple(answer.ids))
 
-    def _submit(self, request: Request, fitted: Fitted, sampler: SamplerSettings) -> Generation:
+    def _try_further(
+        self, request: Request, fitted: Fitted, sampler: SamplerSettings, answer: Answer, meter: Meter
+    ) -> Generator[ModelEvent, None, None]:
+        """Try further calls behind the answer, one by one, until one comes to nothing; give those that count."""
+        if request.tool_choice != "auto" or request.response_schema is not None or not request.tools:
+            return
+        course, most = Course.of(request.messages, request.answered), (request.call_limit or CallLimit()).recovered
+        while len(answer.calls) < (most if request.parallel_tool_calls else 1):
+            left = MOST_TOKENS if request.max_tokens is None else min(request.max_tokens - answer.n_written, MOST_TOKENS)
+            trial = next_trial(answer.end, answer.text, answer.ids, request.tools, course)
+            guide = make_trial(self.format, fitted.rendered.prompt, request, trial) if trial is not None and left > 0 else None
+            if trial is None or guide is None:
+                return
+            lead = ("\n" if trial.ids else "") + trial.lead
+            ids, further = [*trial.ids, *self.engine.tokenize(lead, special=False)], Answer()
+            with suppress(ContextFullError):
+                generation = self._submit(request, fitted, sampler, (*fitted.rendered.ids, *ids), guide, left)
+                yield from further.follow(generation, meter, trial=True)
+            answer.add(further, ids, lead)
+            if not further.calls:
+                return
+
+    def _submit(
+        self, request: Request, fitted: Fitted, sampler: SamplerSettings, ids: tuple[int, ...], guide: ChatGuide,
+        max_tokens: int | None,
+    ) -> Generation:  # fmt: skip
         """Hand a rendered request to the engine, with the guide that reads its answer."""
-        rendered = fitted.rendered
-        guide = make_guide(self.format, rendered.prompt, request, frozenset(self._controls))
         return self.engine.submit(
             GenerateRequest(
-                rendered.ids, sampler, request.max_tokens, request.stop, request.logprobs, guide, request.conversation,
+                ids, sampler, max_tokens, request.stop, request.logprobs, guide, request.conversation,
                 request.priority, fitted.droppable, request.soft_limit,
             )
         )  # fmt: skip
@@ -186,21 +193,18 @@ class LocalModel(Mappable):
             chosen |= {name: value for name, value in given.items() if value is not None and value != ()}
         return replace(SamplerSettings(), **chosen)
 
-    def _end(self, done: Finished, collected: Sequence[ModelEvent], losses: tuple[str, ...], left_out: int) -> ModelEnd:
+    def _end(self, answer: Answer, losses: tuple[str, ...], left_out: int) -> ModelEnd:
         """The step's end: the fold of its events, with the sampled ids."""
-        folded = next((e for e in collected if isinstance(e, ModelEnd)), None)
-        reason = folded.finish_reason if folded else done.reason
-        message = replace(assemble(collected, reason), token_ids=done.ids)
+        done, end = answer.done, answer.end
         usage = Usage(
-            done.n_prompt, done.n_cached, done.n_evaluated, len(done.ids),
-            prompt_seconds=done.prompt_seconds, completion_seconds=done.decode_seconds,
+            done.n_prompt, done.n_cached, done.n_evaluated, answer.n_written,
+            prompt_seconds=done.prompt_seconds, completion_seconds=done.decode_seconds + answer.seconds,
             time_to_first_token=done.time_to_first_token,
             context_used=min(done.n_past, done.n_ctx),  # the last token may not be evaluated
             context_size=done.n_ctx, losses=losses + done.losses, drafted_tokens=done.drafted, accepted_tokens=done.accepted,
             left_out_turns=left_out,
         )  # fmt: skip
-        notes, doubted = (folded.notes, folded.doubted) if folded else ((), ())
-        return ModelEnd(message, reason, usage, notes=notes, doubted=doubted)
+        return replace(end, message=replace(end.message, token_ids=tuple(answer.ids)), usage=usage)
 
     def _record(self, request: Request, sampler: SamplerSettings, done: Finished) -> dict[str, Any]:
         """All that the answer depends on beside the conversation, as JSON."""
@@ -213,13 +217,11 @@ class LocalModel(Mappable):
             "thinking": request.thinking,
         }  # fmt: skip
 
-    def _recording(
-        self, request: Request, rendered: Rendered, done: Finished, logprobs: Sequence[TokenLogprob]
-    ) -> dict[str, Any]:
+    def _recording(self, request: Request, rendered: Rendered, answer: Answer) -> dict[str, Any]:
         """The answer's raw text; if the turn is recorded, also what the prompt adds to the known ids."""
-        recording: dict[str, Any] = {"text": done.text}
-        if logprobs:
-            recording["logprobs"] = [{"id": p.token, "logprob": p.logprob, "top": [list(t) for t in p.top]} for p in logprobs]
+        recording: dict[str, Any] = {"text": answer.text}
+        if found := answer.logprobs:
+            recording["logprobs"] = [{"id": p.token, "logprob": p.logprob, "top": [list(t) for t in p.top]} for p in found]
         if request.known is None:
             return recording
         kept = common_prefix(list(request.known), list(rendered.ids))

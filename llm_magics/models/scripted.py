@@ -204,9 +204,9 @@ class ScriptedModel(Mappable):
         reason = reason or (parsed.finish_reason if parsed else "tool_calls" if message.tool_calls else "stop")
         sampling = {"seed": request.sampling.seed, "temperature": request.sampling.temperature}
         record = {"model": {"name": self._name}, "sampling": sampling}
-        notes = parsed.notes if parsed else ()
+        notes, vain = (parsed.notes, parsed.vain) if parsed else ((), "")
         recording = self._recording(request)
-        return ModelEnd(replace(message, finish_reason=reason), reason, usage, record, notes, recording=recording)
+        return ModelEnd(replace(message, finish_reason=reason), reason, usage, record, notes, recording=recording, vain=vain)
 
     def _recording(self, request: Request) -> dict[str, Any]:
         """What the prompt adds to the known ids; made up, as in ``preview``."""

@@ -50,7 +50,7 @@ def _ways(request: Request, n_own: int, tools: tuple[ToolSegment, ...], in_words
         yield Asking(request)
     if not n_own:
         return
-    words = replace(request, messages=tuple(_for_words(request.messages, tools)), tool_choice="none")
+    words = replace(request, messages=tuple(_for_words(request.messages, tools)), tool_choice="none", in_words=True)
     yield Asking(words, final=True, remark="" if in_words else "the model was asked to answer from the results so far")
     for most in _CUTS:
         remark = f"the model was asked to answer from {most:,} characters of each result"
@@ -71,10 +71,11 @@ def _for_words(messages: tuple[Message, ...], tools: tuple[ToolSegment, ...]) ->
     words after the last result."""
     unrun = [tool.id for tool in tools if tool.state == "refused" and not tool.is_error]
     left_out = set(unrun[:-1])
+    last = max((at for at, message in enumerate(messages) if message.role != "assistant"), default=-1)
     for at, message in enumerate(messages):
         if message.tool_call_id in unrun:
             message = replace(message, content=message.text.replace(GO_ON, ANSWER))
-        if at == len(messages) - 1 and message.role == "tool" and not message.text.endswith(ANSWER):
+        if at == last and message.role == "tool" and not message.text.endswith(ANSWER):
             message = replace(message, content=f"{message.text}\n{ANSWER}")
         calls = tuple(call for call in message.tool_calls if call.id not in left_out)
         silent = message.role == "assistant" and not (calls or message.text.strip() or message.reasoning)

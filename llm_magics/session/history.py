@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from llm_magics.events import Event
 from llm_magics.messages import FinishReason, Message, assistant
 from llm_magics.segments import NoticeSegment
+from llm_magics.tools.results import shorten
 from llm_magics.transcript import Transcript
 
 from .settings import TurnSettings
@@ -22,6 +23,7 @@ _CLOSING = {
     "error": "[stopped: an error ended the turn]",
     "tool_calls": "[stopped before the results were answered]",
 }
+_MOST_SAID = 500  # characters of one result in a remark
 
 
 class Turn:
@@ -77,8 +79,14 @@ class Turn:
             return messages
         reason: FinishReason = "interrupted" if trace.state == "running" else trace.state
         remark = next((s.text for s in reversed(trace.segments) if isinstance(s, NoticeSegment) and s.level == "error"), "")
-        closing = f"[stopped: {remark}]" if remark else _CLOSING.get(reason, _CLOSING["tool_calls"])
+        closing = f"[stopped: {remark}]" if remark else _no_words(trace) or _CLOSING.get(reason, _CLOSING["tool_calls"])
         return (*messages, assistant(closing))
+
+
+def _no_words(trace: Transcript) -> str:
+    """The plain statement that the model ended with calls, with the results at hand; empty for other ends."""
+    results = [f"{tool.name}: {shorten(tool.result or '', _MOST_SAID)}" for tool in trace.tools if tool.state == "done"]
+    return f"[no answer in words; the results are: {'; '.join(results)}]" if trace.state == "tool_calls" and results else ""
 
 
 def messages_of(turns: Iterable[Turn]) -> tuple[Message, ...]:

@@ -29,7 +29,7 @@ from llm_magics.events import (
 from llm_magics.messages import FinishReason, Message, ToolCall, ToolResult, system
 from llm_magics.models.base import Model, Request
 from llm_magics.models.meter import Meter, Metered
-from llm_magics.tools.answered import key_of
+from llm_magics.tools.answered import Answered
 from llm_magics.tools.policy import Asker, Gate
 from llm_magics.tools.run.deadline import Clock
 from llm_magics.tools.run.execute import ANSWER, GO_ON, Runner
@@ -60,6 +60,7 @@ class TurnLoop:
     asker: Asker
     owner: object = None
     recorder: Recorder = field(default_factory=Recorder)
+    answered: Answered = field(default_factory=Answered)
     _told: int = 0  # how many left-out turns the reader has been told of
     _meter: Meter | None = None  # of the answer in progress, if its model has one
 
@@ -67,7 +68,9 @@ class TurnLoop:
         """Yield the turn's events. The caller must pass each event to ``turn.record`` before it asks for the next."""
         settings, clock = self.settings, Clock(self.settings.limits.seconds)
         tools, gate = {tool.name: tool for tool in settings.tools}, Gate(settings.approve)
-        runner = Runner(tools, gate, self.asker, clock, self._result_chars(), self.owner, settings.tool_choice)
+        runner = Runner(
+            tools, gate, self.asker, clock, self._result_chars(), self.owner, settings.tool_choice, self.answered
+        )
         yield TurnStart(self.turn.id, self.thread, self.model.name, text, settings.record)
         try:
             way_out = yield from self._steps(clock, runner)
@@ -89,7 +92,7 @@ class TurnLoop:
             end = yield from self._step(number, clock, course)
             if end is None:
                 return out_of_time(clock)
-            if course.fell_silent(end.message):
+            if course.must_be_asked_again(end):
                 continue
             way_out = after(end, course.final) or (yield from self._run_calls(end, clock, runner, course))
             if way_out is not None:
@@ -172,6 +175,8 @@ class TurnLoop:
             conversation=self.thread,
             priority=settings.priority,
             call_limit=settings.limits.of_calls,
+            answered=self.answered.current,
+            asked_again=True,
         )
 
     def _max_tokens(self) -> int | None:
@@ -212,11 +217,12 @@ class _Course:
     def in_words(self) -> bool:
         return self.stalled > 1
 
-    def fell_silent(self, message: Message) -> bool:
-        """Whether the model, reminded of a result, said nothing; it is then asked once more, for words."""
-        silent = self.stalled == 1 and not (message.tool_calls or message.text.strip())
-        self.stalled += silent
-        return silent
+    def must_be_asked_again(self, end: ModelEnd) -> bool:
+        """Whether the answer was a call in vain, or nothing after a reminder of a result: words are asked for then."""
+        silent = self.stalled == 1 and not (end.message.tool_calls or end.message.text.strip())
+        again = not self.final and (bool(end.vain) or silent)
+        self.stalled = 2 if again else self.stalled
+        return again
 
     def urge(self, end: ModelEnd) -> str:
         """The instruction in the results of calls that do not run."""
@@ -224,7 +230,7 @@ class _Course:
 
     def take(self, calls: tuple[ToolCall, ...], ran: Mapping[int, ToolEnd], urge: str) -> int | None:
         """Note the outcomes of a step's calls; returns the index of a call that also failed in the step before, or None."""
-        failed = {key_of(calls[index]): index for index, one in ran.items() if one.result.is_error}
+        failed = {calls[index].key: index for index, one in ran.items() if one.result.is_error}
         moved = any(one.state != "refused" or one.result.is_error for one in ran.values())
         self.stalled = 0 if moved else 2 if urge == ANSWER else 1
         before, self.failed = self.failed, failed.keys()

@@ -14,7 +14,6 @@ dice writes two calls. A tool whose result may change by itself (a clock, a die,
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -36,26 +35,23 @@ class Answered:
     last: str = "none"
     _known: dict[tuple[str, str], _Known] = field(default_factory=dict)
 
+    @property
+    def current(self) -> tuple[ToolCall, ...]:
+        """The calls that would be repetitions now."""
+        return tuple(ToolCall(*key) for key, one in self._known.items() if one.settled or one.told == self.round)
+
     def recall(self, calls: Sequence[ToolCall]) -> dict[int, str]:
         """The known results of the repetitions among one message's calls, by the call's index."""
-        known = {index: one for index, call in enumerate(calls) if (one := self._known.get(key_of(call))) is not None}
+        known = {index: one for index, call in enumerate(calls) if (one := self._known.get(call.key)) is not None}
         if not any(one.settled or one.told == self.round for one in known.values()):
             return {}
         for index, one in known.items():
-            self._known[key_of(calls[index])] = replace(one, told=self.round)
+            self._known[calls[index].key] = replace(one, told=self.round)
         return {index: one.content for index, one in known.items()}
 
     def learn(self, call: ToolCall, result: ToolResult, round: int) -> None:
         """Remember the result of a call that ran in this round."""
-        before = self._known.get(key_of(call))
+        before = self._known.get(call.key)
         same = before is not None and before.told < round and before.content == result.content
-        self._known[key_of(call)] = _Known(result.content, round, same)
+        self._known[call.key] = _Known(result.content, round, same)
         self.round, self.last = round, result.content
-
-
-def key_of(call: ToolCall) -> tuple[str, str]:
-    """Name and arguments, normalised: spacing and the order of keys do not matter."""
-    try:
-        return call.name, json.dumps(json.loads(call.arguments or "{}"), sort_keys=True)
-    except (ValueError, RecursionError):
-        return call.name, call.arguments

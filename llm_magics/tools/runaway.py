@@ -20,8 +20,6 @@ from llm_magics.events import ModelEnd, ModelEvent, ToolCallEnd, ToolCallStart, 
 from llm_magics.messages import ToolCall
 from llm_magics.plural import counted
 
-from .answered import key_of
-
 SERIES = 4
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")  # e.g. 3100, -2.5, 1e9, and the 7 of "file7.txt"
 
@@ -52,7 +50,7 @@ def is_series(calls: Sequence[ToolCall]) -> bool:
     """Whether these are enough calls for a series and differ in at most one number, e.g. ``f(x="1 + 5")``, ``f(x="1 + 6")``."""
     if len(calls) < SERIES or len({call.name for call in calls}) > 1:
         return False
-    texts = [key_of(call)[1] for call in calls]
+    texts = [call.key[1] for call in calls]
     if len({tuple(_NUMBER.split(text)) for text in texts}) > 1:
         return False
     places = zip(*map(_NUMBER.findall, texts), strict=True)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from llm_magics.segments import Segment, TextSegment, ToolSegment
-from llm_magics.tools.answered import key_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ def folded(segments: Iterable[Segment]) -> list[Item]:
             blank.append(segment)
             continue
         if isinstance(segment, ToolSegment) and did_not_run(segment):
-            repeated = key_of(segment.call) in made
+            repeated = segment.call.key in made
             last = items[-1] if items else None
             if isinstance(last, NotRun):
                 items[-1] = NotRun((*last.calls, segment), last.repeated and repeated)
@@ -59,5 +58,5 @@ def folded(segments: Iterable[Segment]) -> list[Item]:
             items += [*blank, segment]
             blank.clear()
         if isinstance(segment, ToolSegment):
-            made.add(key_of(segment.call))
+            made.add(segment.call.key)
     return [*items, *blank]

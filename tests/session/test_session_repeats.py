@@ -99,6 +99,7 @@ def test_a_model_that_calls_even_then_ends_the_turn_and_the_next_turn_works() ->
     session = Session(ScriptedModel([A, A_AGAIN, A_AGAIN, A_AGAIN, "hello"]), world.tools())
     reply = session.ask("go")
     assert (world.ran, reply.finish_reason) == (["a"], "tool_calls")
+    assert reply.text == "[no answer in words; the results are: look: a is 0]"
     assert any("not run" in getattr(segment, "text", "") for segment in reply.trace.segments)
     assert [segment.state for segment in reply.trace.tools] == ["done", "refused", "refused", "refused"]
     assert broken_calls(session.history) == []

@@ -142,6 +142,10 @@ class ValueWriter:
         return text
 
     def number(self, node: Node) -> str:
+        if "unlike" in node:
+            taken = "|".join(rf"{as_regex(f'{value:g}')}(\.0*)?" for value in node["unlike"] if isinstance(value, int | float))
+            base = self.writer.terminal("INT" if node["type"] == "integer" else "NUMBER")
+            return self.writer.new_terminal(f"{base} & ~/{taken}/", "N") if taken else base
         if len(node) == 1:
             return self.writer.terminal("INT" if node["type"] == "integer" else "NUMBER")
         own = beside_whole(node)
@@ -158,6 +162,8 @@ class ValueWriter:
 
     def string(self, node: Node) -> str:
         w = self.writer
+        if "unlike" in node:
+            return self.unlike([value for value in node["unlike"] if isinstance(value, str) and value])
         if len(node) == 1:
             return self.any_string()
         if self.notation.is_json:
@@ -167,6 +173,16 @@ class ValueWriter:
             return self.any_string()
         backslash = f" & ~/(?s:.*){as_regex(chr(92))}(?s:.*)/" if self.notation.escape else ""
         return self.choice([f"{quoted(a)} {w.restricted(body + backslash, b)}" for a, b in self.notation.quotes])
+
+    def unlike(self, taken: Sequence[str]) -> str:
+        """A string that is none of these, in any case and with any ending of letters, e.g. neither "apple" nor "Apples"."""
+        n = self.notation
+        if not taken or not n.strings:
+            return self.any_string()
+        alike = "|".join(as_regex(text) + ("[A-Za-z]*" if len(text) > 2 else "") for text in taken)
+        kinds = [(self.writer.terminal(kind), *quotes) for kind, quotes in zip(n.strings, n.quotes, strict=True)]
+        bodies = [f"{kind} & ~/{as_regex(start)}(?i:{alike}){as_regex(end)}/" for kind, start, end in kinds]
+        return self.choice([self.writer.new_terminal(body, "U") for body in bodies])
 
     def array(self, node: Node) -> str:
         gap = self.writer.gap

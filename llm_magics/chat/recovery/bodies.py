@@ -7,22 +7,26 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias
 
 from llm_magics.chat.encodings.encoding import Around
 from llm_magics.chat.encodings.json import JsonArguments
 from llm_magics.chat.encodings.literal import LiteralArguments
+from llm_magics.chat.encodings.shape import field_sets
 from llm_magics.chat.encodings.syntax import JsonCall, ToolSyntax
 from llm_magics.chat.grammar.text import GrammarWriter, quoted
 from llm_magics.chat.grammar.values import PYTHON, ValueWriter
 from llm_magics.chat.scan.reader import Reader
 from llm_magics.messages import ToolSpec
-from llm_magics.schema.nodes import properties_of
+from llm_magics.schema.nodes import Normalised, properties_of
 from llm_magics.schema.normal import parameters
+from llm_magics.schema.other import others
 
 Reading = Literal["any", "opened", "strict"]
+Unlike: TypeAlias = Mapping[str, Sequence[Mapping[str, Any]]]
+"""Arguments that a tool may not be given again, by its name."""
 _ID_KEYS = ("id", "tool_call_id", "call_id", "index")
 
 
@@ -42,14 +46,23 @@ class Scope:
     writer: GrammarWriter
     syntax: ToolSyntax
     reading: Reading
+    unlike: Unlike = field(default_factory=dict)
+
+    def schemas(self, tool: ToolSpec) -> list[Normalised]:
+        """The schemas of a tool's arguments; none if it may not be called, because each call would be like one before."""
+        schema, given = parameters(tool.parameters), self.unlike.get(tool.name)
+        return others(schema, given) if given and self.reading == "strict" else [schema]
 
     def arguments(self, tool: ToolSpec) -> str:
+        """A call's arguments as a JSON object; empty if there can be none."""
         if self.reading == "opened":
             return f'"{{" {self.writer.terminal("TEXT")}'
         known = ("arguments", tool.name if self.reading == "strict" else "")
         if known not in self.writer.known:
-            schema = parameters(tool.parameters if self.reading == "strict" else {})
-            self.writer.known[known] = JsonArguments().constrain(self.writer, schema)
+            schemas = self.schemas(tool) if self.reading == "strict" else [parameters({})]
+            self.writer.known[known] = " | ".join(JsonArguments().constrain(self.writer, schema) for schema in schemas)
+            if len(schemas) > 1:
+                self.writer.known[known] = self.writer.rule(self.writer.known[known], "other")
         return self.writer.known[known]
 
 
@@ -72,13 +85,6 @@ class Body(Protocol):
         ...
 
 
-def field_sets(syntax: ToolSyntax) -> list[JsonCall]:
-    """The field names that a call may use: the template's own, then those of the OpenAI API and of Llama."""
-    sets = [syntax.call] if isinstance(syntax.call, JsonCall) else []
-    for arguments in ("arguments", "parameters"):
-        function = ((("type",), '"function"'),)
-        sets += [JsonCall(arguments=(arguments,)), JsonCall(("function", "name"), ("function", arguments), constants=function)]
-    return list({(f.name, f.arguments, f.constants): f for f in sets}.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,8 @@ class Objects:
         w, gap = scope.writer, scope.writer.gap
         end = "" if scope.reading == "opened" else f' {gap} "}}"'
         name, given = quoted(json.dumps(tool.name, ensure_ascii=False)), scope.arguments(tool)
+        if not given:
+            return []
         objects = [self._members(scope, fields, name, given) for fields in field_sets(scope.syntax)]
         return [w.rule(body + end, "o") for body in [*objects, f'"{{" {gap} {name} {gap} ":" {gap} {given}']]
 
@@ -172,17 +180,19 @@ class Keywords:
         return rf"(?<![\w.\"])(?:{'|'.join(re.escape(name) for name in names)})\s*\("
 
     def rules(self, scope: Scope, tool: ToolSpec) -> list[str]:
-        w, gap, strict = scope.writer, scope.writer.gap, scope.reading == "strict"
-        schema = parameters(tool.parameters)
-        values, node = ValueWriter(w, schema, PYTHON), schema.object()
-        known = properties_of(node)
+        w, gap = scope.writer, scope.writer.gap
         start = f'{quoted(tool.name)} "(" {gap}'
         if scope.reading == "opened":
-            keys = " | ".join(quoted(key) for key in known)
+            keys = " | ".join(quoted(key) for key in properties_of(parameters(tool.parameters).object()))
             return [f'{start} (")" | ({keys}) {gap} "=" {w.terminal("TEXT")})' if keys else f'{start} ")"']
+        return [f"{start} {self._members(scope, schema)}" for schema in scope.schemas(tool)]
+
+    def _members(self, scope: Scope, schema: Normalised) -> str:
+        w, gap, strict = scope.writer, scope.writer.gap, scope.reading == "strict"
+        values, node = ValueWriter(w, schema, PYTHON), schema.object()
+        known = properties_of(node)
         members = {k: f'{quoted(k)} {gap} "=" {gap} {values.value(sub if strict else {})} {gap}' for k, sub in known.items()}
-        body = values.members(members, "", quoted(")"), f'"," {gap}', node if strict else {})
-        return [f"{start} {body}"]
+        return values.members(members, "", quoted(")"), f'"," {gap}', node if strict else {})
 
     def take(self, found: re.Match[str], syntax: ToolSyntax, names: Sequence[str]) -> tuple[FoundCall | None, int]:
         start, pieces, reader = found.end() - 1, list[str](), Reader()

@@ -8,9 +8,9 @@ Small models know which tool to call and with what, but often write the call as 
 2. **Arm.** Once the text can only be a call (it has the tool's name and has reached the first argument),
    :attr:`Recovery.opened` gives the grammar that holds the rest to the tool's schema.
 3. **Judge.** A complete near miss becomes a call if its arguments are valid and, if the model's probabilities are known, the
-   model meant it (:data:`LEAST_LOGPROB`). Otherwise it stays text, and :attr:`Recovery.notes` says why. One exception: right
-   after tool results, small models repeat a call when they lack an answer. A near miss that the model did not mean is a
-   :attr:`Recovery.doubted` call there: it never runs, and the model is told so and asked for its answer.
+   model meant it (:data:`LEAST_LOGPROB`). Otherwise it stays text, and :attr:`Recovery.notes` says why. If the model can be
+   asked again (``withhold``), neither such text nor a call of what is not a tool comes out: :attr:`Recovery.vain` says why, and
+   the answer ends there.
 4. **Trust.** A recovered call runs without a question only if the whole message is calls and neither a tool result nor the
    user said it verbatim: a page that a tool has read must not be able to call tools through the model.
 
@@ -24,20 +24,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import Any
 
 from llm_magics.chat.encodings.syntax import ToolSyntax
 from llm_magics.errors import SchemaError
 from llm_magics.events import ModelEvent, TextDelta, ToolCallDelta, ToolCallEnd, ToolCallStart
 from llm_magics.messages import Message, ToolCall, ToolSpec
-from llm_magics.schema.leaves import byte_tokenizer
 from llm_magics.schema.validate import validate
 
-from .bodies import FoundCall, Reading
+from .bodies import FoundCall
+from .compiled import Offer, matchers, text_of
+from .course import Course
+from .shape import Shape
 from .units import Units
-from .wrappers import Wrapper, first_signs, near_miss_grammar, read_calls, wrappers
+from .wrappers import first_signs, read_calls
 
 LEAST_LOGPROB = -1.8
 """A near miss less probable than e**-1.8, one in six, is not a call.
@@ -45,6 +46,11 @@ LEAST_LOGPROB = -1.8
 Measured with a model of half a billion parameters on BFCL v4, cases from 220 on (``tests/bench/bfcl.py``): 9 in 10 of the right
 calls are more probable, and 1 in 5 of the unwanted ones.
 """
+
+_CUT_OFF = "the answer ended inside a call in the wrong wrapper"
+
+TRIAL_DOUBT = 1.0
+"""The mean doubt, in nats per choice, up to which a further call is one that the model was made to try."""
 
 STRING_CAP = 1.0
 """The most that one string may take from a near miss's log-probability."""
@@ -61,9 +67,9 @@ class Opened:
 class Recovery:
     """The parser's sink for plain content: text and calls come out.
 
-    ``said``: the texts of tools and user, in which a trusted call must not occur. ``after_results``: the last message is a
-    tool's. ``number`` gives the index and the id of the next call; replace it to number the template's own calls as well.
-    ``doubted``: the indices of the calls that the model did not mean.
+    ``said``: the texts of tools and user, in which a trusted call must not occur. ``course``: what was asked and called so far.
+    ``withhold``: the model is asked again if it calls in vain. ``trial``: the text is a further call that the model was made to
+    write. ``number`` gives the index and the id of the next call; replace it to number the template's own calls as well.
     """
 
     def __init__(
@@ -73,11 +79,16 @@ class Recovery:
         *,
         said: Sequence[str] = (),
         parallel: bool = True,
-        after_results: bool = False,
+        course: Course | None = None,
+        withhold: bool = False,
+        trial: bool = False,
     ) -> None:
         self.notes: list[str] = []
-        self.doubted: list[int] = []
-        self._after_results = after_results
+        self.vain = ""
+        self._course = course or Course()
+        self._withhold = withhold
+        self._trial = trial
+        self._shape: Shape | None = None  # reads on what is no near miss, but may be a call of what is no tool
         self.opened: Opened | None = None
         self.number = self._number
         self._numbered = 0
@@ -86,7 +97,7 @@ class Recovery:
         self._said = [_squeezed(text) for text in said]
         self._parallel = parallel
         self._starts = first_signs(list(self._tools))
-        self._key = _Key.of(syntax, tuple(tools))
+        self._key = Offer.of(syntax, tuple(tools))
         self._held = ""  # a possible near miss, from the beginning of its line
         self._complete = 0  # the length of the complete near miss in it
         self._units = Units()  # the calls in it so far
@@ -96,8 +107,15 @@ class Recovery:
         self._line = ""  # the line so far, while nothing is held
         self._fence = False  # inside a code block that is not a call's
         self._text_seen = False  # something other than calls and white space came out
-        self._waiting: list[tuple[FoundCall, str, bool]] = []  # calls whose trust depends on what follows; the model meant it
+        self._waiting: list[tuple[FoundCall, str]] = []  # calls whose trust depends on what follows
         self._scored: list[tuple[str, float | None]] = []  # the last tokens with their log-probabilities
+
+    @property
+    def strict(self) -> str:
+        """The grammar that holds near misses to the tools' schemas, without the calls that may not be written again; empty if
+        none is left."""
+        taken = json.dumps(self._course.taken, sort_keys=True)
+        return text_of(self._key, "strict", self._parallel, taken)
 
     @property
     def curious(self) -> bool:
@@ -114,7 +132,8 @@ class Recovery:
         """Read more content. Certain text comes out at once; calls come out when it is clear what follows them."""
         events: list[ModelEvent] = []
         for line in text.splitlines(keepends=True):
-            self._feed_line(line, events)
+            if not self.vain:
+                self._feed_line(line, events)
         return events
 
     def interrupt(self) -> list[ModelEvent]:
@@ -132,6 +151,9 @@ class Recovery:
     # --- holding back -------------------------------------------------------------------------------------------------------
 
     def _feed_line(self, text: str, events: list[ModelEvent]) -> None:
+        if self._shape is not None:
+            events += self._read_shape(text)
+            return
         if not self._held:
             elsewhere = self._line.strip() or self._fence or not self._tools
             lead = len(text) if elsewhere else len(text) - len(text.lstrip())
@@ -144,7 +166,7 @@ class Recovery:
                 self._pass(text, events)
                 return
         if self._matchers is None:
-            self._matchers = _matchers(self._key)
+            self._matchers = matchers(self._key)
         reading, _ = self._matchers
         for i, char in enumerate(text):
             taken = list(char.encode("utf-8", "replace"))
@@ -163,15 +185,34 @@ class Recovery:
         probe = self._matchers[1].deep_copy()
         data = list(self._held.encode("utf-8", "replace"))
         if probe.try_consume_tokens(data) == len(data) and probe.is_accepting():
-            self.opened = Opened(_texts(self._key, "strict", self._parallel), self._held)
+            self.opened = Opened(self.strict, self._held)
 
     def _refused(self, rest: str) -> list[ModelEvent]:
         """The next character fits no near miss: settle what is held, and read the rest again."""
         if self._complete:
             return [*self._settle(), *self.feed(rest)]
         held, events = self._drop(), list[ModelEvent]()
+        if held and self._withhold and not self._fence:
+            self._shape = Shape(self._syntax)
+            return self._read_shape(held + rest)
         self._pass_block(held or rest, events)  # without a held character, this line cannot begin a call
         return [*events, *self.feed(rest)] if held else events
+
+    def _read_shape(self, text: str) -> list[ModelEvent]:
+        """Hold back what may be a call of no tool, until it is one or is text."""
+        self._held += text
+        assert self._shape is not None
+        if not self._shape.take(text):
+            return self._let_go()
+        if self._shape.complete:
+            self._in_vain("a call of what is no tool", self._drop())
+        return []
+
+    def _let_go(self) -> list[ModelEvent]:
+        """What was held for its shape is text after all."""
+        self._shape, events = None, list[ModelEvent]()
+        self._pass_block(self._drop(), events)
+        return events
 
     def _drop(self) -> str:
         held, self._held, self._complete, self._matchers, self.opened = self._held, "", 0, None, None
@@ -185,8 +226,15 @@ class Recovery:
         if len(self._units.spans) != self._units_read:
             self._units_read = len(self._units.spans)
             self._read = read_calls(self._held[: self._units.spans[-1][1]], self._syntax, list(self._tools))
-        found = [*(call for call, _, _ in self._waiting), *self._read]
+        found = [*(call for call, _ in self._waiting), *self._read]
         return [ToolCall(call.name, call.arguments, recovered=call.wrapper) for call in found]
+
+    @property
+    def idle(self) -> bool:
+        """Whether two of those calls in a row add nothing: a model that writes on like this only repeats itself."""
+        course = self._course
+        last = self.written()[-2:] if self._withhold and course.begun and self._units.spans else []
+        return len(last) == 2 and all(map(course.objection, last))
 
     @property
     def another_begun(self) -> bool:
@@ -219,23 +267,35 @@ class Recovery:
 
     def _settle(self) -> list[ModelEvent]:
         """Decide what the held text is, now that it has ended."""
+        if self._shape is not None:
+            return self._let_go()
         complete, opened = self._complete, self.opened
         held = self._drop()
         near_miss, rest = held[:complete], held[complete:]
         calls = read_calls(near_miss, self._syntax, list(self._tools)) if near_miss else []
         reason = self._objection(calls)
+        if calls and not reason and self._withhold and self._course.begun:
+            calls, reason = self._worth(calls)
         doubt = self._doubt(calls, near_miss) if calls and not reason else ""
-        self.notes += filter(None, (reason, doubt))
+        withheld = self._withhold and (reason or doubt or (opened is not None and not calls))
+        self.notes += () if withheld else filter(None, (reason, doubt))
         events: list[ModelEvent] = []
-        if calls and not reason and (self._after_results or not doubt):
-            self._waiting += [(call, near_miss, not doubt) for call in calls]
+        if calls and not reason and not doubt:
+            self._waiting += [(call, near_miss) for call in calls]
             self._line = near_miss.rpartition("\n")[2]
+        elif withheld:
+            self._in_vain(reason or doubt or _CUT_OFF, held)
+            return events
         else:
             if not (reason or doubt) and opened is not None:
-                self.notes.append("the answer ended inside a call in the wrong wrapper")
+                self.notes.append(_CUT_OFF)
             self._pass_block(near_miss, events)
         self._pass_block(rest, events)
         return events
+
+    def _in_vain(self, reason: str, text: str) -> None:
+        self.vain = reason
+        self.notes.append(f"withheld, to ask for words ({reason}): {text.strip()}")
 
     def _objection(self, calls: Sequence[FoundCall]) -> str:
         """Why this cannot be a call of the tools; empty if it can."""
@@ -248,14 +308,34 @@ class Recovery:
                 return f"not a call of {call.name}: {wrong[0]}"
         return ""
 
+    def _worth(self, calls: Sequence[FoundCall]) -> tuple[list[FoundCall], str]:
+        """The calls that are worth making after those before them, and if there is none, why."""
+        course, worth, reason = self._course, list[FoundCall](), ""
+        for found in calls:
+            call = ToolCall(found.name, found.arguments)
+            objection = course.objection(call)
+            reason = reason or objection
+            if not objection:
+                worth.append(found)
+                course = course.after([call])
+        return worth, "" if worth else reason
+
     def _doubt(self, calls: Sequence[FoundCall], text: str) -> str:
         """Why the model did not mean these calls; empty if it did."""
+        if self._trial:
+            return self._doubt_of_trial(calls[0])
         logprob = self._logprob(text)
-        if logprob is not None and self._after_results:
+        if logprob is not None and self._course.begun:
             logprob /= len(set(calls))  # tools are in use, and each of several calls is its own choice
         if logprob is not None and logprob < LEAST_LOGPROB:
             return f"not a call of {calls[0].name}: the model was not sure of it (log p = {logprob:.1f})"
         return ""
+
+    def _doubt_of_trial(self, call: FoundCall) -> str:
+        choices = [-p for piece, p in self._scored if p is not None and any(map(str.isalnum, piece))]
+        doubt = sum(choices) / len(choices) if choices else 0.0
+        self.notes.append(f"a further call of {call.name}: {call.arguments} {doubt:.2f} nats per choice")
+        return f"no further call of {call.name}: {doubt:.2f} nats per choice" if doubt > TRIAL_DOUBT else ""
 
     def _logprob(self, text: str) -> float | None:
         """The log-probability of the near miss, strings capped; None if the model's probabilities are not known."""
@@ -283,11 +363,9 @@ class Recovery:
 
     def _release(self, *, trusted: bool) -> list[ModelEvent]:
         events: list[ModelEvent] = []
-        for found, text, meant in self._waiting:
-            safe = trusted and meant and not self._quoted(found, text)
+        for found, text in self._waiting:
+            safe = trusted and not self._quoted(found, text)
             index, call_id = self.number()
-            if not meant:
-                self.doubted.append(index)
             call = ToolCall(found.name, found.arguments, call_id, found.wrapper, safe)
             events += [ToolCallStart(index, call.id, call.name, call.recovered), ToolCallDelta(index, call.arguments)]
             events.append(ToolCallEnd(index, call))
@@ -307,35 +385,3 @@ def quotable(messages: Sequence[Message]) -> list[str]:
 
 def _squeezed(text: str) -> str:
     return "".join(text.split())
-
-
-@lru_cache(maxsize=32)
-def _compiled(grammar: str) -> Any:
-    from llguidance import LLMatcher
-
-    return LLMatcher(byte_tokenizer(), grammar, log_level=0)
-
-
-@lru_cache(maxsize=32)
-def _texts(key: _Key, reading: Reading, parallel: bool) -> str:
-    return near_miss_grammar(key.syntax, key.tools, reading, parallel=parallel)
-
-
-@dataclass(frozen=True, slots=True)
-class _Key:
-    """Tools by their content: their schemas are dictionaries, and the same tools in the next turn have the same grammar."""
-
-    syntax: ToolSyntax
-    known: tuple[Wrapper, ...]
-    schemas: str
-    tools: tuple[ToolSpec, ...] = field(compare=False)
-
-    @classmethod
-    def of(cls, syntax: ToolSyntax, tools: tuple[ToolSpec, ...]) -> _Key:
-        schemas = json.dumps([[t.name, dict(t.parameters)] for t in tools], sort_keys=True, default=str)
-        return cls(syntax, wrappers(), schemas, tools)
-
-
-def _matchers(key: _Key) -> tuple[Any, Any]:
-    """A fresh matcher for "is it still a prefix of a near miss?", and the shared one for "can it only be a call?"."""
-    return _compiled(_texts(key, "any", True)).deep_copy(), _compiled(_texts(key, "opened", True))

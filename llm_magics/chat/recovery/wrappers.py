@@ -17,7 +17,7 @@ from llm_magics.chat.grammar.text import MAX_CALLS, GrammarWriter, as_regex, ins
 from llm_magics.chat.scan.reader import Malformed
 from llm_magics.messages import ToolSpec
 
-from .bodies import Body, FoundCall, Keywords, Objects, Reading, Scope
+from .bodies import Body, FoundCall, Keywords, Objects, Reading, Scope, Unlike
 
 _OBJECTS, _KEYWORDS = Objects(), Keywords()
 _CALL_FENCE = "[A-Za-z_]{0,12}(?:tool|call|function)[A-Za-z_]{0,12}"  # e.g. tool_code
@@ -72,10 +72,15 @@ def registered(wrapper: Wrapper) -> Iterator[None]:
         _wrappers.remove(wrapper)
 
 
-def near_miss_grammar(syntax: ToolSyntax, tools: Sequence[ToolSpec], reading: Reading, *, parallel: bool = True) -> str:
+def near_miss_grammar(
+    syntax: ToolSyntax, tools: Sequence[ToolSpec], reading: Reading, *, parallel: bool = True, unlike: Unlike | None = None
+) -> str:
     """Write the grammar of a message's end that consists of calls in a wrong wrapper."""
     w = GrammarWriter()
-    scope = Scope(w, syntax, reading)
+    scope = Scope(w, syntax, reading, unlike or {})
+    tools = [tool for tool in tools if scope.schemas(tool)]
+    if not tools:
+        return ""
     known = [each for each in wrappers() if not (each.foreign and syntax.shape == "pythonic")]
     one = w.rule(" | ".join(_wrapped(each, scope, tools, parallel) for each in known), "wrapped")
     if reading == "opened":

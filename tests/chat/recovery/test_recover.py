@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_magics.chat.encodings.syntax import JsonCall, ToolSyntax
+from llm_magics.chat.recovery.course import Course
 from llm_magics.chat.recovery.recovery import LEAST_LOGPROB, Recovery, quotable
 from llm_magics.chat.recovery.wrappers import near_miss_grammar, read_calls
 from llm_magics.events import ModelEvent, TextDelta, assemble
@@ -219,23 +220,22 @@ def test_a_sure_call_is_one_and_a_doubtful_one_is_text() -> None:
     assert "not sure" in recovery.notes[0]
 
 
-def test_behind_results_a_doubtful_call_is_a_call_that_is_named_as_doubted_and_not_trusted() -> None:
-    for logprob, doubted in ((LEAST_LOGPROB - 0.1, [0]), (LEAST_LOGPROB + 0.1, [])):
-        recovery = Recovery(TOOLS, HERMES, after_results=True)
+def test_a_call_in_vain_is_withheld_where_the_model_can_be_asked_again() -> None:
+    for logprob, vain in ((LEAST_LOGPROB - 0.1, True), (LEAST_LOGPROB + 0.1, False)):
+        recovery = Recovery(TOOLS, HERMES, withhold=True)
         recovery.observe(ROME, logprob)
         message = assemble([*recovery.feed(ROME), *recovery.finish()])
-        assert [call.name for call in message.tool_calls] == ["get_weather"]
-        assert (recovery.doubted, message.tool_calls[0].trusted) == (doubted, not doubted)
-        assert bool(recovery.notes) == bool(doubted)
+        assert (bool(recovery.vain), not message.tool_calls, message.text) == (vain, vain, "")
+        assert [ROME in note for note in recovery.notes] == [True] * vain
 
 
 def test_behind_results_each_of_several_calls_is_a_choice_of_its_own() -> None:
-    oslo = ROME.replace("Rome", "Oslo")
-    for second, doubted in ((oslo, []), (ROME, [0, 1])):  # the same again is no choice more
-        recovery = Recovery(TOOLS, HERMES, after_results=True)
-        recovery.observe(ROME + "\n" + second, 1.5 * LEAST_LOGPROB)
-        assemble([*recovery.feed(ROME + "\n" + second), *recovery.finish()])
-        assert recovery.doubted == doubted
+    both = ROME + "\n" + ROME.replace("Rome", "Oslo")
+    made = ToolCall("math.now", "{}")
+    for course, calls in ((Course("Rome and Oslo?", made=(made,)), 2), (Course("Rome and Oslo?"), 0)):
+        recovery = Recovery(TOOLS, HERMES, course=course, withhold=True)
+        recovery.observe(both, 1.5 * LEAST_LOGPROB)
+        assert len(assemble([*recovery.feed(both), *recovery.finish()]).tool_calls) == calls
 
 
 def test_a_long_string_costs_no_more_than_a_short_one() -> None:

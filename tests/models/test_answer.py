@@ -6,8 +6,8 @@ import pytest
 
 from llm_magics.engine.values import Finished, Hurry
 from llm_magics.messages import user
+from llm_magics.models.answer import why_ended
 from llm_magics.models.base import Request
-from llm_magics.models.ended import why_ended
 
 
 def said(ended: Hurry, **asked: object) -> str:

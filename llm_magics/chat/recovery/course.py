@@ -1,0 +1,116 @@
+"""What a turn has asked for and has called so far, and what a further call would add.
+
+Small models write a call again for want of an answer, or make one up. A further call is worth making if it says something that
+was asked and that no call has said yet: another item of the question, or a tool that the question names. So after "How many
+apples and bananas?" and ``stock("apple")``, ``stock("banana")`` adds something, and ``stock("pear")`` nothing. An item of a
+list that a call has given counts as asked, e.g. a file's name; a number or a single word that was the whole result does not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from llm_magics.messages import Message, ToolCall
+
+_WORD = re.compile(r"[^\W_]+")
+_SHORT = 3  # letters from which a word may stand for a longer one, e.g. "apple" for "apples"
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """``asked`` is the user's latest message. ``told`` are the results of the calls ``made``; those ``failed`` gave an error.
+
+    ``answered`` are calls whose results are still known: they may not be written again.
+    """
+
+    asked: str = ""
+    told: tuple[str, ...] = ()
+    made: tuple[ToolCall, ...] = ()
+    failed: tuple[ToolCall, ...] = ()
+    answered: tuple[ToolCall, ...] = ()
+
+    @classmethod
+    def of(cls, messages: Sequence[Message], answered: Sequence[ToolCall] = ()) -> Course:
+        """The course of a conversation's last turn."""
+        last = max((at for at, message in enumerate(messages) if message.role == "user"), default=-1)
+        mine = messages[last + 1 :]
+        wrong = {message.tool_call_id for message in mine if message.is_error}
+        calls = [call for message in mine for call in message.tool_calls]
+        made = tuple(call for call in calls if call.id not in wrong)
+        failed = tuple(call for call in calls if call.id in wrong)
+        told = tuple(message.text for message in mine if message.role == "tool" and not message.is_error)
+        return cls(messages[last].text if last >= 0 else "", told, made, failed, tuple(answered))
+
+    def after(self, calls: Iterable[ToolCall]) -> Course:
+        """The course once these calls are written, too."""
+        calls = tuple(calls)
+        return replace(self, made=(*self.made, *calls), answered=(*self.answered, *calls))
+
+    @property
+    def taken(self) -> dict[str, list[dict[str, Any]]]:
+        """The arguments that each tool may not be given again."""
+        taken: dict[str, list[dict[str, Any]]] = {}
+        for call in (*self.answered, *self.failed):
+            with contextlib.suppress(ValueError, RecursionError):
+                arguments = json.loads(call.arguments or "{}")
+                if isinstance(arguments, dict) and arguments not in taken.setdefault(call.name, []):
+                    taken[call.name].append(arguments)
+        return taken
+
+    @property
+    def begun(self) -> bool:
+        return bool(self.made or self.failed)
+
+    def objection(self, call: ToolCall) -> str:
+        """Why this call is not worth making; empty if it is."""
+        if call.key in {one.key for one in (*self.answered, *self.failed)}:
+            return f"{call.name} was called like that already"
+        if call.key in {one.key for one in self.made}:
+            return ""  # something else has run since, and may have changed the result
+        said = _words(text for one in self.made for text in _texts(one))
+        asked = _words([self.asked]).union(*filter(lambda words: len(words) > 1, map(_names, self.told)))
+        new = [atom for text in _texts(call) for atom in _WORD.findall(text.casefold())]
+        if any(_among(atom, asked, self.asked) and not _among(atom, said, " ".join(said)) for atom in new):
+            return ""
+        return f"{call.name} would add nothing that was asked"
+
+
+
+def _texts(call: ToolCall) -> Iterator[str]:
+    """The tool's name and the argument values as texts; truth values say nothing."""
+    yield call.name
+    try:
+        yield from _values(json.loads(call.arguments or "{}"))
+    except (ValueError, RecursionError):
+        yield call.arguments
+
+
+def _values(value: Any) -> Iterator[str]:
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _values(item)
+    elif isinstance(value, float) and value.is_integer():
+        yield str(int(value))
+    elif value is not None and not isinstance(value, bool):
+        yield str(value)
+
+
+def _words(texts: Iterable[str]) -> set[str]:
+    return {word for text in texts for word in _WORD.findall(text.casefold())}
+
+
+def _names(text: str) -> set[str]:
+    return {word for word in _words([text]) if not word.isdigit()}
+
+
+def _among(atom: str, words: Collection[str], text: str) -> bool:
+    """Whether a word, or one that begins like it, is among others; scripts without spaces are searched as text."""
+    if not atom.isascii() and atom in text.casefold():
+        return True
+    alike = (w for w in words if min(len(w), len(atom)) >= _SHORT and (w.startswith(atom) or atom.startswith(w)))
+    return atom in words or (not atom.isdigit() and any(alike))
