@@ -79,7 +79,7 @@ scripts: $(VENV)/.test
 
 test: $(VENV)/.test $(VENV)/.collaboration models
 	$(MAKE) --no-print-directory -j2 check scripts
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests
 	$(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=600 notebooks
 
 whole: $(VENV)/.test models

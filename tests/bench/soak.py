@@ -20,10 +20,11 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 import psutil
 
@@ -38,6 +39,8 @@ N_TOKENS = 24
 CANARIES = ("albatross", "bandicoot", "chinchilla", "dragonfly", "echidna", "flamingo", "gazelle", "hedgehog")
 SHARED = "This is the book of the harbour master. Every page is about one ship, its cargo and its captain.\n"
 MIB = 2**20
+LATEST = 500.0  # seconds after the time, on a machine that is busy
+Enough: TypeAlias = Callable[[Counter[str]], bool]
 
 
 @dataclass(frozen=True)
@@ -72,13 +75,14 @@ class Outcome:
 
 
 class Soak:
-    """One run over one engine, for so many seconds."""
+    """One run over one engine, for so many seconds, or longer if the machine is too busy to have seen enough until then."""
 
-    def __init__(self, engine: Engine, seconds: float, seed: int = 0) -> None:
+    def __init__(self, engine: Engine, seconds: float, enough: Enough, seed: int = 0) -> None:
         self.engine = engine
         self.questions = [self._conversation(canary) for canary in CANARIES]
         self.outcome = Outcome()
         self._end = time.monotonic() + seconds
+        self._enough = enough
         self._seed = seed
         self._lock = threading.Lock()
         self._failed: list[BaseException] = []
@@ -97,6 +101,10 @@ class Soak:
         if self._failed:
             raise self._failed[0]
         return self.outcome
+
+    def _going(self) -> bool:
+        late = time.monotonic() - self._end
+        return late < 0 or (late < LATEST and not self._enough(self.outcome.counts))
 
     # --- what is right ------------------------------------------------------------------------------------------------------
 
@@ -134,7 +142,7 @@ class Soak:
     def _client(self, number: int) -> None:
         draw = random.Random(self._seed * 100 + number)
         try:
-            while time.monotonic() < self._end:
+            while self._going():
                 self._ask(number, draw)
                 time.sleep(draw.choice((0, 0, 0.05, 0.3)))
         except BaseException as error:
@@ -144,7 +152,7 @@ class Soak:
         """Client 0, in the main thread, with interrupts from outside at random moments."""
         draw = random.Random(self._seed * 100)
         with strikes(draw) as armed:
-            while time.monotonic() < self._end:
+            while self._going():
                 try:
                     armed.set()
                     self._ask(0, draw)
@@ -184,7 +192,7 @@ class Soak:
 
     def _watch(self) -> None:
         process = psutil.Process()
-        while time.monotonic() < self._end:
+        while self._going():
             self.outcome.memory.append(sum(part.anonymous for part in process.memory_maps()))
             time.sleep(0.5)
 
@@ -217,11 +225,11 @@ def strikes(draw: random.Random) -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-def soak(path: Path, seconds: float) -> Outcome:
+def soak(path: Path, seconds: float, enough: Enough = lambda counts: True) -> Outcome:
     """Load a model for more conversations than it has slots, and run."""
     config = EngineConfig(str(path), n_ctx=2048, n_slots=4, park_memory=6 * MIB, park_disk=12 * MIB, speculation="auto")
     with closing(open_engine(config)) as engine:
-        return Soak(engine, seconds).run()
+        return Soak(engine, seconds, enough).run()
 
 
 def main() -> int:

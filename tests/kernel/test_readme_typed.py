@@ -200,7 +200,7 @@ def _reply(book: Notebook) -> None:
 
 
 def _schema(book: Notebook) -> None:
-    book.must("%%chat reply --schema Recipe --max-tokens 90\nA recipe for tea.")
+    book.must("%%chat reply --temp 0 --schema Recipe --max-tokens 90\nA recipe for tea.")
     assert book.value("(type(reply.value).__name__, type(reply.value.minutes).__name__)") == "('Recipe', 'int')"
 
 
