@@ -1,4 +1,4 @@
-"""The ways in which templates write arguments, one module each. :func:`registered` adds one."""
+"""The ways in which templates write arguments, one module each. :func:`register` adds one."""
 
 from __future__ import annotations
 
@@ -18,10 +18,15 @@ def encodings() -> tuple[type[Encoding], ...]:
     return tuple(_encodings)
 
 
+def register(encoding: type[Encoding]) -> None:
+    """Add an encoding, which templates are searched for first."""
+    _encodings.insert(0, encoding)
+
+
 @contextmanager
 def registered(encoding: type[Encoding]) -> Iterator[None]:
-    """Add an encoding, which templates are searched for first, for the length of a ``with`` block."""
-    _encodings.insert(0, encoding)
+    """Know an encoding inside a ``with`` block."""
+    register(encoding)
     try:
         yield
     finally:

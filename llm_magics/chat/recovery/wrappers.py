@@ -62,10 +62,15 @@ def wrappers() -> tuple[Wrapper, ...]:
     return tuple(_wrappers)
 
 
+def register(wrapper: Wrapper) -> None:
+    """Add a wrapper, which is tried first."""
+    _wrappers.insert(0, wrapper)
+
+
 @contextmanager
 def registered(wrapper: Wrapper) -> Iterator[None]:
-    """Add a wrapper, which is tried first, for the length of a ``with`` block."""
-    _wrappers.insert(0, wrapper)
+    """Know a wrapper inside a ``with`` block."""
+    register(wrapper)
     try:
         yield
     finally:
