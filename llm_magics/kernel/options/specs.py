@@ -125,7 +125,7 @@ CHAT = Spec(
     "%%chat",
     "Ask the model; the answer streams into the cell and joins the conversation.",
     ChatOptions,
-    body="your message; {{expression}} becomes the value of an expression, \\{{ two braces; all other braces are text",
+    body="your message; {{expression}} becomes the value of an expression, \\{{ gives two braces; all other braces are text",
     refused={"-n": "Write --max-tokens N for a limit in tokens, or --samples N for several answers."},
     notes="One line is enough: %%chat --temp 0 What is a notebook? Options come before the question.\n"
     "{{expression}} works on this line too: the value stays one word, and is never an option.\n"
