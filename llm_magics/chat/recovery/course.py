@@ -4,6 +4,10 @@ Small models write a call again for want of an answer, or make one up. A further
 was asked and that no call has said yet: another item of the question, or a tool that the question names. So after "How many
 apples and bananas?" and ``stock("apple")``, ``stock("banana")`` adds something, and ``stock("pear")`` nothing. An item of a
 list that a call has given counts as asked, e.g. a file's name; a number or a single word that was the whole result does not.
+
+As long as the results of the calls before it are not there, a further call may not make them up: the numbers of another call of
+the same tool, and all that another tool requires, must stand in the question. "Mail me the weather" is two calls, but the mail
+cannot be written yet.
 """
 
 from __future__ import annotations
@@ -15,7 +19,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from llm_magics.messages import Message, ToolCall
+from llm_magics.messages import Message, ToolCall, ToolSpec
+from llm_magics.schema.nodes import properties_of
+from llm_magics.schema.normal import parameters
 
 _WORD = re.compile(r"[^\W_]+")
 _SHORT = 3  # letters from which a word may stand for a longer one, e.g. "apple" for "apples"
@@ -25,7 +31,7 @@ _SHORT = 3  # letters from which a word may stand for a longer one, e.g. "apple"
 class Course:
     """``asked`` is the user's latest message. ``told`` are the results of the calls ``made``; those ``failed`` gave an error.
 
-    ``answered`` are calls whose results are still known: they may not be written again.
+    ``answered`` are calls whose results are still known: they may not be written again. ``pending`` did not run yet.
     """
 
     asked: str = ""
@@ -33,6 +39,7 @@ class Course:
     made: tuple[ToolCall, ...] = ()
     failed: tuple[ToolCall, ...] = ()
     answered: tuple[ToolCall, ...] = ()
+    pending: tuple[ToolCall, ...] = ()
 
     @classmethod
     def of(cls, messages: Sequence[Message], answered: Sequence[ToolCall] = ()) -> Course:
@@ -49,7 +56,8 @@ class Course:
     def after(self, calls: Iterable[ToolCall]) -> Course:
         """The course once these calls are written, too."""
         calls = tuple(calls)
-        return replace(self, made=(*self.made, *calls), answered=(*self.answered, *calls))
+        made, answered, pending = ((*one, *calls) for one in (self.made, self.answered, self.pending))
+        return replace(self, made=made, answered=answered, pending=pending)
 
     @property
     def taken(self) -> dict[str, list[dict[str, Any]]]:
@@ -66,18 +74,30 @@ class Course:
     def begun(self) -> bool:
         return bool(self.made or self.failed)
 
-    def objection(self, call: ToolCall) -> str:
-        """Why this call is not worth making; empty if it is."""
+    def objection(self, call: ToolCall, tool: ToolSpec | None = None) -> str:
+        """Why this call of ``tool`` is not worth making; empty if it is."""
         if call.key in {one.key for one in (*self.answered, *self.failed)}:
             return f"{call.name} was called like that already"
         if call.key in {one.key for one in self.made}:
             return ""  # something else has run since, and may have changed the result
         said = _words(text for one in self.made for text in _texts(one))
         asked = _words([self.asked]).union(*filter(lambda words: len(words) > 1, map(_names, self.told)))
-        new = [atom for text in _texts(call) for atom in _WORD.findall(text.casefold())]
-        if any(_among(atom, asked, self.asked) and not _among(atom, said, " ".join(said)) for atom in new):
-            return ""
-        return f"{call.name} would add nothing that was asked"
+        new = (atom for atom in _words(_texts(call)) if _among(atom, asked, self.asked))
+        if not any(not _among(atom, said, " ".join(said)) for atom in new):
+            return f"{call.name} would add nothing that was asked"
+        if self.pending and tool is not None and (unknown := self._unknown(call, tool)):
+            return f"{call.name} would make up what no result has told yet: {unknown}"
+        return ""
+
+    def _unknown(self, call: ToolCall, tool: ToolSpec) -> str:
+        """A word that this call needs and that does not stand in the question."""
+        free = [key for key, node in properties_of(parameters(tool.parameters).object()).items() if "enum" not in node]
+        given, required = json.loads(call.arguments or "{}"), tool.parameters.get("required", ())
+        same = any(one.name == call.name for one in self.pending)
+        words = _words(text for key in free if key in given and key in required for text in _values(given[key]))
+        asked = _words((self.asked, *self.told))
+        unknown = (word for word in sorted(words) if word.isdigit() or not same)
+        return next((word for word in unknown if not _among(word, asked, self.asked)), "")
 
 
 

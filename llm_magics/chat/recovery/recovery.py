@@ -313,7 +313,7 @@ class Recovery:
         course, worth, reason = self._course, list[FoundCall](), ""
         for found in calls:
             call = ToolCall(found.name, found.arguments)
-            objection = course.objection(call)
+            objection = course.objection(call, self._tools[call.name])
             reason = reason or objection
             if not objection:
                 worth.append(found)

@@ -57,6 +57,29 @@ def test_a_further_call_is_worth_making_if_it_says_something_asked_and_not_said(
     assert course.objection(made)
 
 
+@pytest.mark.parametrize(
+    ("asked", "made", "further", "worth"),
+    [
+        ("What do 3 lamps cost?", call("price", item="lamp"), call("calculate", x="3 * 35"), False),
+        ("What do 3 lamps and 4 pens cost?", call("price", item="lamp"), call("price", item="pen"), True),
+        ("Sum of 12 and 13, and of 14 and 15?", call("calculate", x="12 + 13"), call("calculate", x="14 + 16"), False),
+        ("Sum of 12 and 13, and of 14 and 15?", call("calculate", x="12 + 13"), call("calculate", x="sum(14, 15)"), True),
+        ("Mail Ann the weather.", call("weather", city="Oslo"), call("mail", to="Ann", body="It is sunny."), False),
+        ("Mail 'Hello' to Ann and Bob.", call("mail", to="Ann", body="Hello"), call("mail", to="Bob", body="Hello!"), True),
+        ("Weather in Oslo, and mail 'Hello' to Ann.", call("weather", city="Oslo"), call("mail", to="Ann", body="Hello"), True),
+    ],
+)
+def test_a_further_call_does_not_make_up_what_the_first_one_will_tell(
+    asked: str, made: ToolCall, further: ToolCall, worth: bool
+) -> None:
+    both: dict[str, Any] = {"type": "object", "properties": {"to": {}, "body": {}}, "required": ["to", "body"]}
+    tools = {t.name: t for t in (spec("calculate", x="string"), spec("price", item="string"), ToolSpec("mail", "", both))}
+    course = Course(asked).after([made])
+    assert (course.objection(further, tools[further.name]) == "") == worth
+    known = Course(asked, made=(made,))  # its result is there
+    assert known.objection(further, tools[further.name]) == ""
+
+
 def test_a_call_may_be_made_again_once_its_result_is_not_known_any_more() -> None:
     read = call("read", page="a")
     assert Course("Read a, change it, read it again.", made=(read, call("change", page="a"))).objection(read) == ""
