@@ -132,6 +132,10 @@ class Guide(Protocol):
         """Take the end: "stop", "length" or "interrupted". Only ``events`` of the answer are read."""
 
 
+Rivals: TypeAlias = tuple[tuple[str, float], ...]
+"""Texts of tokens with their log-probabilities."""
+
+
 @runtime_checkable
 class ScoringGuide(Guide, Protocol):
     """A guide that decides by the log-probability of the text under the model."""
@@ -140,8 +144,13 @@ class ScoringGuide(Guide, Protocol):
     def wants_logprob(self) -> bool:
         """Whether to compute the next token's log-probability, at the cost of a pass over the logits; read before each draw."""
 
-    def observe(self, logprob: float) -> None:
-        """Take the drawn token's log-probability at temperature 1, without a grammar. Its text is fed next."""
+    @property
+    def wants_rivals(self) -> int:
+        """How many of the likeliest tokens to pass along with it; 0 for none."""
+
+    def observe(self, logprob: float, rivals: Rivals = ()) -> None:
+        """Take the drawn token's log-probability at temperature 1, without a grammar. Its text is fed next. ``rivals`` are the
+        likeliest tokens for its place, itself included and ends of the generation left out."""
 
 
 @dataclass(frozen=True, slots=True)

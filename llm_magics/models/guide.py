@@ -26,7 +26,7 @@ from llm_magics.chat.recovery.course import Course
 from llm_magics.chat.recovery.recovery import Recovery, quotable
 from llm_magics.chat.recovery.trial import Trial
 from llm_magics.chat.template.template import Prompt
-from llm_magics.engine.values import Grammar, GuideStep, JsonText
+from llm_magics.engine.values import Grammar, GuideStep, JsonText, Rivals
 from llm_magics.events import ModelEnd
 from llm_magics.messages import FinishReason
 from llm_magics.schema.leaves import byte_tokenizer
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from llm_magics.chat.parsing.parser import StreamParser
 
 _REACH = 8192  # characters at the end of the answer that are searched for repetition
+_RIVALS = 16
 
 
 def make_guide(format: ChatFormat, prompt: Prompt, request: Request, specials: frozenset[str] = frozenset()) -> ChatGuide:
@@ -67,8 +68,7 @@ def make_trial(format: ChatFormat, prompt: Prompt, request: Request, trial: Tria
     parser = format.parser(trial.tools, prompt=Prompt(prompt.text))
     parser.calls.started = parser.calls.finished = trial.n_calls
     recovery = Recovery(
-        trial.tools, format.tools, said=quotable(request.messages), parallel=False, course=trial.course,
-        withhold=True, trial=True,
+        trial.tools, format.tools, said=quotable(request.messages), parallel=False, course=trial.course, withhold=True,
     )  # fmt: skip
     grammar = recovery.strict
     if not grammar or not takes(grammar, trial.lead):
@@ -107,15 +107,22 @@ class ChatGuide:
         self._brake = Brake(limit, recovery) if limit is not None else None
         self._repeats = False  # the answer was stopped because it repeated one call without end
         self._logprob: float | None = None
+        self._rivals: Rivals = ()
 
     @property
     def wants_logprob(self) -> bool:
         """Whether the log-probability of the next token is needed."""
         return self._recovery is not None and not self._parser.thinking and self._recovery.curious
 
-    def observe(self, logprob: float) -> None:
+    @property
+    def wants_rivals(self) -> int:
+        """The number of likeliest tokens to compare with, if a near miss could begin with the next token."""
+        return _RIVALS if self.wants_logprob and self._recovery is not None and self._recovery.at_beginning else 0
+
+    def observe(self, logprob: float, rivals: Rivals = ()) -> None:
         """Receive the log-probability (at temperature 1, without a grammar) of the token whose text comes next."""
         self._logprob = (self._logprob or 0.0) + logprob
+        self._rivals = self._rivals or rivals
 
     def start(self) -> GuideStep:
         if self._recovery is not None:
@@ -131,8 +138,8 @@ class ChatGuide:
 
     def feed(self, text: str) -> GuideStep:
         if self._recovery is not None:
-            self._recovery.observe(text, self._logprob)
-        self._logprob = None
+            self._recovery.observe(text, self._logprob, self._rivals)
+        self._logprob, self._rivals = None, ()
         self._raw = (self._raw + text)[-_REACH:]
         events = self._reading.feed(text)
         if not self._parser.thinking and text.rstrip()[-1:] in ("}", "]", ")", ">", "`") and self._stuck():

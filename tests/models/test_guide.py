@@ -153,13 +153,14 @@ def test_it_pickles_and_scores() -> None:
     assert isinstance(copied, ScoringGuide)
     assert copied.start() == GuideStep()
     assert copied.wants_logprob
+    assert copied.wants_rivals > 0
     for piece, logprob in (("```json\n", -1.0), (CALL, -1.5), ("\n```", 0.0)):
-        copied.observe(logprob)
+        copied.observe(logprob, (("```json\n", -1.0), ("Two", -0.5)) if copied.wants_rivals else ())
         copied.feed(piece)
     end = copied.finish("stop").events[-1]
     assert isinstance(end, ModelEnd)
     assert not end.message.tool_calls
-    assert "not sure" in end.notes[0]
+    assert end.notes[0].startswith("not a call of calculate: doubt ")
 
 
 def test_reasoning_wants_no_probabilities() -> None:

@@ -64,7 +64,6 @@ VAIN = [
     '{"name": "hello", "arguments": {"message": "Hello!"}}',
     '```json\n{\n  "name": "hello",\n  "parameters": {}\n}\n```',
     '{{"name": "hello", "arguments": {}}}',
-    '{{"name": "read", "arguments": {"page": "apples"}}}',
     '[{"name": "hello", "arguments": {}}]',
     '{"type": "function", "function": {"name": "hello", "parameters": {}}}',
     '{"name": "read", "arguments": {}}',
@@ -86,6 +85,12 @@ def test_what_looks_like_a_call_and_is_none_is_not_the_answer(text: str) -> None
 @pytest.mark.parametrize("text", ['{"name": "Ada", "age": 36}', '{"hello": 1}', "```python\nread(page)\n```", "read it"])
 def test_other_json_and_code_is_an_answer(text: str) -> None:
     assert asked([text], "Who is Ada?", Notes())[0].text == text
+
+
+def test_a_call_in_doubled_braces_is_one() -> None:
+    notes = Notes()
+    reply, _ = asked(['{{"name": "read", "arguments": {"page": "apples"}}}', "There are 12."], "How many apples?", notes)
+    assert (notes.ran, reply.text) == (["read apples"], "There are 12.")
 
 
 def test_words_before_a_call_in_vain_stay() -> None:

@@ -7,17 +7,12 @@ Small models know which tool to call and with what, but often write the call as 
    the grammar of ``chat/recovery/wrappers.py``. The first character that fits no such call releases all of it as text.
 2. **Arm.** Once the text can only be a call (it has the tool's name and has reached the first argument),
    :attr:`Recovery.opened` gives the grammar that holds the rest to the tool's schema.
-3. **Judge.** A complete near miss becomes a call if its arguments are valid and, if the model's probabilities are known, the
-   model meant it (:data:`LEAST_LOGPROB`). Otherwise it stays text, and :attr:`Recovery.notes` says why. If the model can be
-   asked again (``withhold``), neither such text nor a call of what is not a tool comes out: :attr:`Recovery.vain` says why, and
-   the answer ends there.
+3. **Judge.** A complete near miss becomes a call if its arguments are valid and the evidence says that the model meant it
+   (``evidence.py``). Otherwise it stays text. :attr:`Recovery.notes` gives the evidence either way. If the model can be asked
+   again (``withhold``), neither such text nor a call of what is not a tool comes out: :attr:`Recovery.vain` says why, and the
+   answer ends there.
 4. **Trust.** A recovered call runs without a question only if the whole message is calls and neither a tool result nor the
    user said it verbatim: a page that a tool has read must not be able to call tools through the model.
-
-*Meaning it.* A model whose tools do not fit the question often begins a fence all the same and makes up arguments. The text's
-probability shows it: small models are sure of a wanted call from the first character to the last, while an unwanted one is a
-chain of doubtful choices (fence or answer? which city?). The measure is the probability of the whole near miss at temperature
-1. A string counts at most :data:`STRING_CAP`, because a long text argument is improbable for its length alone.
 """
 
 from __future__ import annotations
@@ -36,24 +31,12 @@ from llm_magics.schema.validate import validate
 from .bodies import FoundCall
 from .compiled import Offer, matchers, text_of
 from .course import Course
+from .evidence import FURTHER, LIMIT, Evidence, Rivals, Written, share_said
 from .shape import Shape
 from .units import Units
 from .wrappers import first_signs, read_calls
 
-LEAST_LOGPROB = -1.8
-"""A near miss less probable than e**-1.8, one in six, is not a call.
-
-Measured with a model of half a billion parameters on BFCL v4, cases from 220 on (``tests/bench/bfcl.py``): 9 in 10 of the right
-calls are more probable, and 1 in 5 of the unwanted ones.
-"""
-
 _CUT_OFF = "the answer ended inside a call in the wrong wrapper"
-
-TRIAL_DOUBT = 1.0
-"""The mean doubt, in nats per choice, up to which a further call is one that the model was made to try."""
-
-STRING_CAP = 1.0
-"""The most that one string may take from a near miss's log-probability."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +51,8 @@ class Recovery:
     """The parser's sink for plain content: text and calls come out.
 
     ``said``: the texts of tools and user, in which a trusted call must not occur. ``course``: what was asked and called so far.
-    ``withhold``: the model is asked again if it calls in vain. ``trial``: the text is a further call that the model was made to
-    write. ``number`` gives the index and the id of the next call; replace it to number the template's own calls as well.
+    ``withhold``: the model is asked again if it calls in vain. ``number`` gives the index and the id of the next call; replace
+    it to number the template's own calls as well.
     """
 
     def __init__(
@@ -81,19 +64,18 @@ class Recovery:
         parallel: bool = True,
         course: Course | None = None,
         withhold: bool = False,
-        trial: bool = False,
     ) -> None:
         self.notes: list[str] = []
         self.vain = ""
         self._course = course or Course()
         self._withhold = withhold
-        self._trial = trial
         self._shape: Shape | None = None  # reads on what is no near miss, but may be a call of what is no tool
         self.opened: Opened | None = None
         self.number = self._number
         self._numbered = 0
         self._tools = {tool.name: tool for tool in tools}
         self._syntax = syntax
+        self._conversation = tuple(said)
         self._said = [_squeezed(text) for text in said]
         self._parallel = parallel
         self._starts = first_signs(list(self._tools))
@@ -108,7 +90,7 @@ class Recovery:
         self._fence = False  # inside a code block that is not a call's
         self._text_seen = False  # something other than calls and white space came out
         self._waiting: list[tuple[FoundCall, str]] = []  # calls whose trust depends on what follows
-        self._scored: list[tuple[str, float | None]] = []  # the last tokens with their log-probabilities
+        self._written = Written()
 
     @property
     def strict(self) -> str:
@@ -122,11 +104,15 @@ class Recovery:
         """Whether the next token's probability matters: a near miss has begun, or could begin here."""
         return bool(self._held) or not (self._line.strip() or self._fence)
 
-    def observe(self, text: str, logprob: float | None) -> None:
-        """Take a token's text and log-probability (None if the model had no choice), before its content is fed."""
-        if not self._held:
-            self._scored = self._scored[-2:]
-        self._scored.append((text, logprob))
+    @property
+    def at_beginning(self) -> bool:
+        """Whether a near miss could begin with the next token."""
+        return self.curious and not self._held
+
+    def observe(self, text: str, logprob: float | None, rivals: Rivals = ()) -> None:
+        """Take a token's text and log-probability (None if the model had no choice), before its content is fed. At a beginning,
+        ``rivals`` are the likeliest tokens in its place."""
+        self._written.take(text, logprob, rivals, held=bool(self._held))
 
     def feed(self, text: str) -> list[ModelEvent]:
         """Read more content. Certain text comes out at once; calls come out when it is clear what follows them."""
@@ -276,18 +262,21 @@ class Recovery:
         reason = self._objection(calls)
         if calls and not reason and self._withhold and self._course.begun:
             calls, reason = self._worth(calls)
-        doubt = self._doubt(calls, near_miss) if calls and not reason else ""
-        withheld = self._withhold and (reason or doubt or (opened is not None and not calls))
-        self.notes += () if withheld else filter(None, (reason, doubt))
+        evidence = self._evidence(calls, near_miss) if calls and not reason else None
+        meant = evidence is not None and evidence.meant
+        if evidence is not None:
+            reason = f"{'a call' if meant else 'not a call'} of {calls[0].name}: {evidence}"
+        withheld = self._withhold and not meant and (reason or opened is not None)
+        self.notes += () if withheld else filter(None, (reason,))
         events: list[ModelEvent] = []
-        if calls and not reason and not doubt:
+        if meant:
             self._waiting += [(call, near_miss) for call in calls]
             self._line = near_miss.rpartition("\n")[2]
         elif withheld:
-            self._in_vain(reason or doubt or _CUT_OFF, held)
+            self._in_vain(reason or _CUT_OFF, held)
             return events
         else:
-            if not (reason or doubt) and opened is not None:
+            if not reason and opened is not None:
                 self.notes.append(_CUT_OFF)
             self._pass_block(near_miss, events)
         self._pass_block(rest, events)
@@ -320,44 +309,21 @@ class Recovery:
                 course = course.after([call])
         return worth, "" if worth else reason
 
-    def _doubt(self, calls: Sequence[FoundCall], text: str) -> str:
-        """Why the model did not mean these calls; empty if it did."""
-        if self._trial:
-            return self._doubt_of_trial(calls[0])
-        logprob = self._logprob(text)
-        if logprob is not None and self._course.begun:
-            logprob /= len(set(calls))  # tools are in use, and each of several calls is its own choice
-        if logprob is not None and logprob < LEAST_LOGPROB:
-            return f"not a call of {calls[0].name}: the model was not sure of it (log p = {logprob:.1f})"
-        return ""
+    def _evidence(self, calls: Sequence[FoundCall], text: str) -> Evidence:
+        """What says whether the model meant these calls, the whole of a near miss."""
+        # Behind calls tools are in use: to go on with words instead is no sign against one more call.
+        opening = None if self._course.begun else self._written.opening(self._begins_call)
+        said = share_said(calls, self._conversation)
+        base = FURTHER if self._withhold and self._course.begun else LIMIT
+        return Evidence(opening, self._written.choices(text), said, base)
 
-    def _doubt_of_trial(self, call: FoundCall) -> str:
-        choices = [-p for piece, p in self._scored if p is not None and any(map(str.isalnum, piece))]
-        doubt = sum(choices) / len(choices) if choices else 0.0
-        self.notes.append(f"a further call of {call.name}: {call.arguments} {doubt:.2f} nats per choice")
-        return f"no further call of {call.name}: {doubt:.2f} nats per choice" if doubt > TRIAL_DOUBT else ""
-
-    def _logprob(self, text: str) -> float | None:
-        """The log-probability of the near miss, strings capped; None if the model's probabilities are not known."""
-        written = "".join(piece for piece, _ in self._scored)
-        start = written.rfind(text.strip())
-        if not text.strip() or start < 0:
-            return None
-        total, string, inside, at, known = 0.0, 0.0, False, 0, False
-        for piece, given in self._scored:
-            at += len(piece)
-            if at <= start or at - len(piece) >= start + len(text.strip()):
-                continue
-            known |= given is not None
-            before, logprob = inside, given or 0.0
-            inside ^= piece.count('"') % 2 == 1
-            if before or inside:
-                string += logprob
-            else:
-                total += logprob
-            if before and not inside:
-                total, string = total + max(string, -STRING_CAP), 0.0
-        return total + max(string, -STRING_CAP) if known else None
+    def _begins_call(self, text: str) -> bool:
+        """Whether a call can begin like this, in any wrapper or in the template's own syntax."""
+        markers = (self._syntax.section_start.strip(), self._syntax.call_start.strip())
+        if any(marker and (text.startswith(marker) or marker.startswith(text)) for marker in markers):
+            return True
+        data = list(text.encode("utf-8", "replace"))
+        return bool(matchers(self._key)[0].try_consume_tokens(data) == len(data))
 
     # --- giving out calls -----------------------------------------------------------------------------------------------------
 

@@ -52,6 +52,7 @@ _wrappers: list[Wrapper] = [
     Wrapper("keyword call", _KEYWORDS, "```", _CALL_FENCE, "```", must_end=True),  # a fence of "python" is example code
     Wrapper("wrong tag", start="<", more=_TAG, end=f"</{_TAG}"),  # e.g. <tools>\n{"name": "f", "arguments": {}}\n</tools>
     Wrapper("missing opening tag", own_end=True),
+    Wrapper("doubled braces", start="{", end="}"),  # e.g. {{"name": "f", "arguments": {}}}, from templates that escape braces
     Wrapper("bare JSON"),  # e.g. {"name": "f", "parameters": {}}
     Wrapper("keyword call", _KEYWORDS, foreign=True),  # e.g. f(a=1, b="x")
 ]
@@ -131,7 +132,7 @@ def read_calls(text: str, syntax: ToolSyntax, names: Sequence[str]) -> list[Foun
 
 
 def _read(wrapper: Wrapper, text: str, syntax: ToolSyntax, names: Sequence[str]) -> Iterator[FoundCall]:
-    begins, at = re.compile(wrapper.body.first(names)), 0
+    begins, at = re.compile(wrapper.body.first(names)), len(wrapper.start)
     while found := begins.search(text, at):
         try:
             call, at = wrapper.body.take(found, syntax, names)

@@ -16,7 +16,7 @@ from llm_magics.engine.native.chains import DeviceChain
 from llm_magics.engine.native.constraint import Constraint, ConstraintEngine
 from llm_magics.engine.native.context import Context
 from llm_magics.engine.native.model import Model
-from llm_magics.engine.native.sampling import Sampler, logprob, logprobs
+from llm_magics.engine.native.sampling import Row, Sampler, logprob, logprobs
 from llm_magics.engine.values import (
     EngineEvent,
     Finished,
@@ -186,10 +186,20 @@ class Sequence:
             if n:
                 self._new_logprobs.append(logprobs(clean, token, n))
             if scoring is not None:
-                scoring.observe(logprob(clean, token))
+                self._score(scoring, clean, token)
         self._take(token)
         self._force()
         self._emit()
+
+    def _score(self, guide: ScoringGuide, logits: Row, token: int) -> None:
+        """Tell the guide how likely the drawn token was, and what else could have come if it asks."""
+        if not guide.wants_rivals:
+            guide.observe(logprob(logits, token))
+            return
+        found = logprobs(logits, token, guide.wants_rivals)
+        rivals = {**dict(found.top), token: found.logprob}
+        texts = [(self._model.piece(i).decode("utf-8", "replace"), p) for i, p in rivals.items() if i not in self._eog]
+        guide.observe(found.logprob, tuple(texts))
 
     def finish(self, reason: str = "") -> None:
         """End: release the held text, let the guide finish, send Finished, free C memory."""

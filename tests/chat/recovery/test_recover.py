@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,8 @@ from hypothesis import strategies as st
 
 from llm_magics.chat.encodings.syntax import JsonCall, ToolSyntax
 from llm_magics.chat.recovery.course import Course
-from llm_magics.chat.recovery.recovery import LEAST_LOGPROB, Recovery, quotable
+from llm_magics.chat.recovery.evidence import FURTHER, LIMIT, SAID, Rivals
+from llm_magics.chat.recovery.recovery import Recovery, quotable
 from llm_magics.chat.recovery.wrappers import near_miss_grammar, read_calls
 from llm_magics.events import ModelEvent, TextDelta, assemble
 from llm_magics.messages import Message, ToolCall, ToolResult, ToolSpec, assistant, tool_message, user
@@ -44,6 +47,7 @@ CALLS: list[tuple[str, list[dict[str, object]], str]] = [
     (ROME.replace("arguments", "parameters"), [{"city": "Rome"}], "bare JSON, 'parameters' for 'arguments'"),
     ('{"type": "function", "function": ' + ROME + "}", [{"city": "Rome"}], "bare JSON"),
     ('{"get_weather": {"city": "Rome", "days": 2}}', [{"city": "Rome", "days": 2}], "bare JSON"),
+    ("{" + ROME + "}", [{"city": "Rome"}], "doubled braces"),
     (f"{ROME}\n</tool_call>", [{"city": "Rome"}], "missing opening tag"),
     (f"<tools>\n{ROME}\n</tools>", [{"city": "Rome"}], "wrong tag"),
     ('get_weather(city="Rome", days=2)', [{"city": "Rome", "days": 2}], "keyword call"),
@@ -203,48 +207,111 @@ def test_what_users_and_tools_said_is_quotable() -> None:
 # --- did the model mean it? ---------------------------------------------------------------------------------------------------
 
 
-def judged(tokens: list[tuple[str, float | None]]) -> tuple[Message, Recovery]:
-    recovery = Recovery(TOOLS, HERMES)
+Tokens = list[tuple[str, float | None]]
+SURE = (("```", 0.0),)  # no other token could have stood at the beginning
+
+
+def judged(tokens: Tokens, said: tuple[str, ...] = (), rivals: Rivals = SURE, **more: Any) -> tuple[Message, Recovery]:
+    recovery = Recovery(TOOLS, HERMES, said=said, **more)
     events: list[ModelEvent] = []
     for text, logprob in tokens:
-        recovery.observe(text, logprob)
+        recovery.observe(text, logprob, rivals if recovery.at_beginning else ())
         events += recovery.feed(text)
     return assemble(events + recovery.finish()), recovery
 
 
-def test_a_sure_call_is_one_and_a_doubtful_one_is_text() -> None:
-    sure, _ = judged([("```", -0.5), ("json\n", -0.1), (ROME, -0.3), ("\n```", 0.0)])
-    assert len(sure.tool_calls) == 1
-    doubtful, recovery = judged([("```", -1.2), ("json\n", -0.1), (ROME, -0.9), ("\n```", 0.0)])
+def written(doubt: float, city: str = "Rome") -> Tokens:
+    """A call whose choices have this mean doubt, all of it at the value."""
+    pieces = ["```", "json", "\n", '{"', "name", '": "', "get_weather", '", "', "arguments", '": {"', "city", '": "']
+    choices = sum(any(c.isalnum() for c in piece) for piece in pieces) + 1
+    return [*((piece, 0.0) for piece in pieces), (city, -doubt * choices), ('"}}', 0.0), ("\n```", 0.0)]
+
+
+def test_a_sure_call_is_one_and_a_doubtful_one_is_text_and_the_notes_give_the_evidence() -> None:
+    sure, recovery = judged(written(LIMIT * 0.9))
+    assert [call.name for call in sure.tool_calls] == ["get_weather"]
+    low, high, limit = f"{LIMIT * 0.9:.3f}", f"{LIMIT * 1.1:.3f}", f"{LIMIT:.3f}"
+    assert recovery.notes == [f"a call of get_weather: doubt {low} (opening 0.000, choices {low}), up to {limit} allowed"]
+    doubtful, recovery = judged(written(LIMIT * 1.1))
     assert not doubtful.tool_calls
-    assert "not sure" in recovery.notes[0]
+    assert doubtful.text == "".join(piece for piece, _ in written(0))
+    assert recovery.notes == [f"not a call of get_weather: doubt {high} (opening 0.000, choices {high}), up to {limit} allowed"]
+
+
+def test_beginning_with_words_instead_is_doubt_and_another_wrapper_is_none() -> None:
+    half = math.log(0.5)
+    for rival in ("To", "Sure", "The weather", "7"):
+        message, recovery = judged(written(0), rivals=(("```", half), (rival, half)))
+        assert not message.tool_calls, rival
+        assert f"opening {-half:.3f}" in recovery.notes[0]
+    for rival in ('{"', "{{", "``", "<tool_call>", "<", "[", "get", "\n", " {"):
+        assert len(judged(written(0), rivals=(("```", half), (rival, half)))[0].tool_calls) == 1, rival
+
+
+@pytest.mark.parametrize(
+    ("said", "city"),
+    [("How is the weather in Rome?", "Rome"), ("ROME, please", "Rome"), ("北京的天气怎么样？", "北京"), ("Is it 7?", "7")],
+)
+def test_a_value_that_was_said_raises_what_is_allowed(said: str, city: str) -> None:
+    message, recovery = judged(written(LIMIT * SAID * 0.9, city), (said,))
+    assert len(message.tool_calls) == 1
+    assert "as 100% of the values were said" in recovery.notes[0]
+    assert not judged(written(LIMIT * SAID * 1.1, city), (said,))[0].tool_calls
+
+
+@pytest.mark.parametrize("said", ["", "What about Paris?", "Romeo and Juliet"])
+def test_a_value_that_was_not_said_lowers_nothing(said: str) -> None:
+    assert len(judged(written(LIMIT * 0.99), (said,))[0].tool_calls) == 1
+    assert not judged(written(LIMIT * 1.01), (said,))[0].tool_calls
+
+
+def test_layout_and_what_a_grammar_forces_are_no_choices() -> None:
+    tokens: Tokens = [("```", -9.0), ("json", 0.0), ("\n", -9.0), (ROME, -LIMIT), ("\n```", -9.0)]
+    assert len(judged(tokens)[0].tool_calls) == 1
+    forced: Tokens = [
+        ('{"name": "get_weather", ', None),
+        ('"arguments": {"city": "', None),
+        ("Rome", -LIMIT * 1.1),
+        ('"}}', None),
+    ]
+    assert not judged(forced)[0].tool_calls
+
+
+def test_a_long_call_is_not_doubtful_for_its_length() -> None:
+    head, tail = '{"name": "get_weather", "arguments": {"city": "', '"}}'
+    for n in (1, 10, 100):
+        words: Tokens = [(f"word{i} ", -LIMIT * 0.9) for i in range(n)]
+        assert len(judged([(head, -LIMIT * 0.9), *words, (tail, 0.0)])[0].tool_calls) == 1
 
 
 def test_a_call_in_vain_is_withheld_where_the_model_can_be_asked_again() -> None:
-    for logprob, vain in ((LEAST_LOGPROB - 0.1, True), (LEAST_LOGPROB + 0.1, False)):
-        recovery = Recovery(TOOLS, HERMES, withhold=True)
-        recovery.observe(ROME, logprob)
-        message = assemble([*recovery.feed(ROME), *recovery.finish()])
+    for doubt, vain in ((LIMIT * 1.1, True), (LIMIT * 0.9, False)):
+        message, recovery = judged(written(doubt), withhold=True)
         assert (bool(recovery.vain), not message.tool_calls, message.text) == (vain, vain, "")
-        assert [ROME in note for note in recovery.notes] == [True] * vain
+        assert ("withheld" in recovery.notes[0], len(recovery.notes)) == (vain, 1)
 
 
-def test_behind_results_each_of_several_calls_is_a_choice_of_its_own() -> None:
-    both = ROME + "\n" + ROME.replace("Rome", "Oslo")
-    made = ToolCall("math.now", "{}")
-    for course, calls in ((Course("Rome and Oslo?", made=(made,)), 2), (Course("Rome and Oslo?"), 0)):
-        recovery = Recovery(TOOLS, HERMES, course=course, withhold=True)
-        recovery.observe(both, 1.5 * LEAST_LOGPROB)
-        assert len(assemble([*recovery.feed(both), *recovery.finish()]).tool_calls) == calls
+def test_behind_calls_one_that_adds_what_was_asked_may_be_doubtful_and_words_could_have_come_instead() -> None:
+    rivals = (("```", -2.0), ("The", -0.2))
+    course = Course("The time, and the weather in Rome?", made=(ToolCall("math.now", "{}"),))
+    for doubt, calls in ((FURTHER * 0.9, 1), (FURTHER * 1.1, 0)):
+        assert len(judged(written(doubt), rivals=rivals, course=course, withhold=True)[0].tool_calls) == calls
+        assert not judged(written(doubt), rivals=rivals)[0].tool_calls
+    again = Course("The weather in Rome?", made=(ToolCall("get_weather", '{"city": "Rome"}'),))
+    assert judged(written(0, "Paris"), course=again, withhold=True)[1].vain
 
 
-def test_a_long_string_costs_no_more_than_a_short_one() -> None:
-    head, key, tail = '{"name": "get_weather", "arguments": {', '"city": "', '"}}'
-    words: list[tuple[str, float | None]] = [(f"word{i} ", -0.5) for i in range(40)]
-    long, _ = judged([(head, -0.2), (key, 0.0), *words, (tail, 0.0)])
-    assert len(long.tool_calls) == 1
-    loose, _ = judged([(head, LEAST_LOGPROB - 0.1), (key, 0.0), ("Rome", 0.0), (tail, 0.0)])
-    assert not loose.tool_calls
+def test_every_call_of_a_sure_array_or_of_several_fences_is_a_call() -> None:
+    oslo = ROME.replace("Rome", "Oslo")
+    for text in (f"```json\n[{ROME}, {oslo}]\n```", f"```json\n{ROME}\n```\n```json\n{oslo}\n```", f"{ROME}\n{oslo}"):
+        message, _ = judged([(text, -LIMIT)])
+        assert [json.loads(call.arguments)["city"] for call in message.tool_calls] == ["Rome", "Oslo"]
+        assert all(call.trusted for call in message.tool_calls)
+
+
+def test_a_name_that_is_no_tools_is_no_call_however_sure_the_model_is() -> None:
+    message, _ = judged([('{"name": "Ada", "arguments": {"age": 36}}', 0.0)], ("Who is older, Ada or Linus?",))
+    assert not message.tool_calls
 
 
 def test_without_probabilities_nothing_is_doubted() -> None:
@@ -255,12 +322,15 @@ def test_without_probabilities_nothing_is_doubted() -> None:
 def test_probabilities_are_wanted_only_where_a_call_could_begin() -> None:
     recovery = Recovery(TOOLS, HERMES)
     assert recovery.curious
+    assert recovery.at_beginning
     recovery.feed("Well, ")
     assert not recovery.curious
     recovery.feed("so:\n")
     assert recovery.curious
+    assert recovery.at_beginning
     recovery.feed("```json\n{")
     assert recovery.curious
+    assert not recovery.at_beginning, "what could have stood at the beginning is known by now"
 
 
 # --- the grammar --------------------------------------------------------------------------------------------------------------
