@@ -133,7 +133,9 @@ class ChatGuide:
         self._armed = True
         json = self._constraint.json
         text = JsonText(json.required, *json.reasoning, json.calls, json.values) if json is not None else None
-        self._reading.feed(self._lead)
+        if self._lead and self._recovery is not None:
+            self._recovery.observe(self._lead, None)
+            self._reading.feed(self._lead)
         return GuideStep(arm=Grammar(self._constraint.start, self._lead, json=text))
 
     def feed(self, text: str) -> GuideStep:

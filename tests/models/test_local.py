@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 
 from llm_magics.chat.format import ChatFormat
+from llm_magics.chat.recovery.course import Course
+from llm_magics.chat.recovery.evidence import FURTHER
+from llm_magics.chat.recovery.trial import Trial
 from llm_magics.engine.values import EngineInfo, Finished, GenerateRequest, Prefill, Tokens
 from llm_magics.events import ModelEnd, ModelEvent, assemble
 from llm_magics.messages import Message, ToolCall, ToolResult, ToolSpec, assistant, tool_message, user
 from llm_magics.models.base import Request
-from llm_magics.models.guide import takes
+from llm_magics.models.guide import make_trial, takes
 from llm_magics.models.local import LocalModel
 from tests.session.test_session_tools import HERMES
 
@@ -115,6 +118,23 @@ def test_behind_a_call_another_one_is_tried_until_one_adds_nothing() -> None:
     assert end.recording["text"] == "\n".join(written)
     assert end.usage.completion_tokens == sum(map(len, (written[0], rest("stock", "banana"), rest("stock", "pear"))))
     assert (end.usage.prompt_tokens, end.usage.completion_seconds) == (len(prompts[0]), 0.25 + 2 * 0.75)
+
+
+@pytest.mark.parametrize(("logprob", "counts"), [(-FURTHER * 0.9, True), (-FURTHER * 1.1, False)])
+def test_a_further_call_at_whose_values_the_model_was_at_a_loss_does_not_count(logprob: float, counts: bool) -> None:
+    chat_format, request = ChatFormat.from_template(HERMES), Request((user(APPLES),), (STOCK, PRICE))
+    made = ToolCall("stock", '{"item": "apple"}')
+    guide = make_trial(chat_format, chat_format.render(request.messages), request,
+                       Trial(LEAD, (), (STOCK,), Course(APPLES).after([made]), 1))  # fmt: skip
+    assert guide is not None
+    guide.start()
+    for piece in ("stock", '", "', "arguments", '": {"', "item", '": "', "banana", '"}}\n```'):
+        assert guide.wants_logprob
+        guide.observe(logprob)
+        guide.feed(piece)
+    (*_, end) = guide.finish("stop").events
+    assert isinstance(end, ModelEnd)
+    assert bool(end.message.tool_calls) == counts
 
 
 def test_what_was_written_cannot_be_written_again() -> None:
