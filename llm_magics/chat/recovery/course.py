@@ -3,7 +3,7 @@
 Small models write a call again for want of an answer, or make one up. A further call is worth making if it says something that
 was asked and that no call has said yet: another item of the question, or a tool that the question names. So after "How many
 apples and bananas?" and ``stock("apple")``, ``stock("banana")`` adds something, and ``stock("pear")`` nothing. An item of a
-list that a call has given counts as asked, e.g. a file's name; a number or a single word that was the whole result does not.
+list that a call has given counts as asked, e.g. a file's name; what a single result says does not.
 
 As long as the results of the calls before it are not there, a further call may not make them up: the numbers of another call of
 the same tool, and all that another tool requires, must stand in the question. "Mail me the weather" is two calls, but the mail
@@ -19,12 +19,13 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from llm_magics.chat.syntax.compare import common_prefix
 from llm_magics.messages import Message, ToolCall, ToolSpec
 from llm_magics.schema.nodes import properties_of
 from llm_magics.schema.normal import parameters
 
 _WORD = re.compile(r"[^\W_]+")
-_SHORT = 3  # letters from which a word may stand for a longer one, e.g. "apple" for "apples"
+_SHORT = 3  # letters
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +82,9 @@ class Course:
         if call.key in {one.key for one in self.made}:
             return ""  # something else has run since, and may have changed the result
         said = _words(text for one in self.made for text in _texts(one))
-        asked = _words([self.asked]).union(*filter(lambda words: len(words) > 1, map(_names, self.told)))
-        new = (atom for atom in _words(_texts(call)) if _among(atom, asked, self.asked))
+        asked, listed = _words([self.asked]), _words(item for text in self.told for item in _items(text))
+        new = [atom for atom in _words(_texts(call)) if _among(atom, asked, self.asked)]
+        new += [atom for atom in _words(_texts(replace(call, name=""))) if not atom.isdigit() and atom in listed]
         if not any(not _among(atom, said, " ".join(said)) for atom in new):
             return f"{call.name} would add nothing that was asked"
         if self.pending and tool is not None and (unknown := self._unknown(call, tool)):
@@ -98,7 +100,6 @@ class Course:
         asked = _words((self.asked, *self.told))
         unknown = (word for word in sorted(words) if word.isdigit() or not same)
         return next((word for word in unknown if not _among(word, asked, self.asked)), "")
-
 
 
 def _texts(call: ToolCall) -> Iterator[str]:
@@ -124,13 +125,24 @@ def _words(texts: Iterable[str]) -> set[str]:
     return {word for text in texts for word in _WORD.findall(text.casefold())}
 
 
-def _names(text: str) -> set[str]:
-    return {word for word in _words([text]) if not word.isdigit()}
+def _items(text: str) -> list[str]:
+    """The items of a result that is a list, as JSON or in lines."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        lines = text.splitlines()
+        return lines if len(lines) > 1 else []
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
 def _among(atom: str, words: Collection[str], text: str) -> bool:
-    """Whether a word, or one that begins like it, is among others; scripts without spaces are searched as text."""
+    """Whether a word, or one alike, is among others; scripts without spaces are searched as text."""
     if not atom.isascii() and atom in text.casefold():
         return True
-    alike = (w for w in words if min(len(w), len(atom)) >= _SHORT and (w.startswith(atom) or atom.startswith(w)))
-    return atom in words or (not atom.isdigit() and any(alike))
+    return atom in words or (not atom.isdigit() and any(_alike(atom, word) for word in words))
+
+
+def _alike(a: str, b: str) -> bool:
+    """Whether two words begin alike, as "apple" and "apples" do, or "London" and "Londres"."""
+    shared = len(common_prefix(a, b))
+    return shared > _SHORT or (shared == _SHORT and shared == min(len(a), len(b)))

@@ -45,6 +45,7 @@ STOCK, LIGHT, NOTES, NUMBER = (
         ("Compute 17 * 23.", call("calculate", x="17 * 23"), call("calculate", x="391"), False),
         ("Mail Ann with the subject 'Party'.", call("contact", name="Ann"), call("send", to="ann@x.org", s="Party"), True),
         ("Light in kitchen and hall", call("set", room="kitchen", on=True), call("set", room="hall", on=True), True),
+        ("Quelle heure à Tokyo et à Londres ?", call("time", city="Tokyo"), call("time", city="London"), True),
         ("北京和上海现在多少度？", call("weather", city="北京"), call("weather", city="上海"), True),
         ("北京和上海现在多少度？", call("weather", city="北京"), call("weather", city="Paris"), False),
     ],
@@ -89,7 +90,9 @@ def test_an_item_of_a_list_that_a_call_gave_is_asked_for_and_a_single_result_is_
     listed, made = '["shopping.txt", "ideas.txt"]', (call("list_notes"),)
     for told, further, worth in [
         (listed, call("open", name="ideas.txt"), True), ("391", call("open", name="391"), False),
-        ("12 of 14", call("open", name="14"), False), ("ideas", call("open", name="ideas"), False),
+        ("a.txt\nb.txt", call("open", name="b.txt"), True), ("ideas", call("open", name="ideas"), False),
+        ('{"city": "Oslo", "unit": "celsius"}', call("convert_units", unit="celsius"), False),
+        ("[3, 4]", call("open", n=4), False),
     ]:  # fmt: skip
         assert (Course("What is there?", (told,), made).objection(further) == "") == worth
 
