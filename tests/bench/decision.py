@@ -7,7 +7,7 @@
 every valid near miss for a call, and adds one line for each to ``tests/bench/decision.jsonl``: the evidence, whether a call was
 due, and whether this one is right. Cases that are there already are not asked again. ``compare`` prints how well each design
 separates the right calls from those that were not due: the area under the curve (the chance that it prefers a right call to one
-that was not due), for each model and for all together. ``--write`` also writes ``docs/near-misses.svg``.
+that was not due), for each model and for all together. ``--write`` puts the table and the curve into ``docs/near-misses.md``.
 
 Tune on BFCL's cases 0 to 99, live_parallel and live_parallel_multiple; never on live_relevance.
 """
@@ -27,7 +27,7 @@ import numpy as np
 import platformdirs
 
 from llm_magics.chat.recovery.bodies import FoundCall
-from llm_magics.chat.recovery.evidence import LIMIT, SAID, Evidence, share_said
+from llm_magics.chat.recovery.evidence import Evidence, share_said
 from llm_magics.chat.recovery.recovery import Recovery
 from llm_magics.events import ModelEnd
 from llm_magics.messages import user
@@ -41,8 +41,8 @@ from .tasks.judge import Task
 from .tasks.tools import TOOLS
 
 ROWS = Path(__file__).with_name("decision.jsonl")
-CURVE = Path(__file__).parents[2] / "docs" / "near-misses.svg"
-STRING_CAP = 1.0
+PAGE = Path(__file__).parents[2] / "docs" / "near-misses.md"
+STRING_CAP, LEAST_BEFORE = 1.0, -1.8  # the decision before this measure
 FAIR = ("no-item", "no-city", "no-person", "missing-data")  # nothing is found, but looking it up is fair
 
 
@@ -183,7 +183,7 @@ def kept() -> list[Row]:
 
 
 def capped_sum(row: Row) -> float:
-    """The sum of the log-probabilities, in which one string counts at most 1: the decision before this measure."""
+    """The sum of the log-probabilities, in which one string counts at most 1."""
     total, string, inside = 0.0, 0.0, False
     for given, kind in row.tokens:
         before, p = inside, given or 0.0
@@ -213,16 +213,16 @@ DESIGNS: dict[str, Callable[[Row], float]] = {
     "capped sum of log p (before)": capped_sum,
     "sum of log p": lambda row: sum(row.of()),
     "mean log p per token": lambda row: mean(row.of()),
-    "mean log p per choice": lambda row: -choices(row),
+    "choices: mean log p": lambda row: -choices(row),
     "sum of log p per argument": lambda row: sum(row.of("choice", "both")) / (1 + row.n_values),
     "least log p": lambda row: min(row.of(), default=0.0),
     "log p of the first token": lambda row: next(iter(row.of()), 0.0),
-    "log p of a call at the opening": lambda row: -(row.opening or 0.0),
+    "opening: log p of any call": lambda row: -(row.opening or 0.0),
     "share of values that were said": lambda row: row.said,
     "words shared with the tool's description": lambda row: row.about,
-    "opening and mean per choice": lambda row: -evidence(row).doubt,
-    "the same, limit raised by said values": lambda row: -evidence(row).doubt / evidence(row).limit,
-    "the same, limit raised by shared words": lambda row: -evidence(row).doubt / (1 + (row.about > 0)),
+    "opening and choices": lambda row: -evidence(row).doubt,
+    "opening and choices, limit raised by said values (in use)": lambda row: -evidence(row).doubt / evidence(row).limit,
+    "opening and choices, limit raised by shared words": lambda row: -evidence(row).doubt / (1 + (row.about > 0)),
 }
 
 
@@ -267,10 +267,14 @@ def compare(found: Sequence[Row]) -> Iterator[str]:
         for group in _groups(found, models)
     ]
     yield _line("logistic regression on opening, choices, mean, said, shared words (cross-validated)", areas)
-    for model, group in zip([*models, "together"], _groups(found, models), strict=True):
+    yield "\n| model | decision | right calls | calls that were not due |"
+    yield "|---|---|---|---|"
+    for model, group in zip(models, _groups(found, models), strict=False):
         good, bad = split(group)
-        taken = [sum(evidence(row).meant for row in part) for part in (good, bad)]
-        yield f"\n{model}: {taken[0]} of {len(good)} right calls and {taken[1]} of {len(bad)} not due are taken for calls."
+        n_asked = len({row.case for row in group if not row.due})
+        for name, takes in (("before", lambda row: capped_sum(row) >= LEAST_BEFORE), ("now", lambda row: evidence(row).meant)):
+            right, wrong = (sum(map(takes, part)) for part in (good, bad))
+            yield f"| {model} | {name} | {right} of {len(good)} | {wrong} of {len(bad)} written, in {n_asked} cases |"
 
 
 def _groups(found: Sequence[Row], models: Sequence[str]) -> list[list[Row]]:
@@ -284,7 +288,7 @@ def _line(name: str, areas: Sequence[float]) -> str:
 # --- drawing ------------------------------------------------------------------------------------------------------------------
 
 WIDTH, HEIGHT, LEFT, TOP = 460, 300, 60, 20
-DECISION = "the same, limit raised by said values"
+DECISION = "opening and choices, limit raised by said values (in use)"
 COLOURS = ("#7a7a7a", "#c2571a", "#1a6fc2")
 
 
@@ -306,6 +310,7 @@ def svg(found: Sequence[Row]) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{LEFT + WIDTH + 20}" height="{TOP + HEIGHT + 50}" '
         'font-family="sans-serif" font-size="12">',
+        '<rect width="100%" height="100%" fill="#ffffff"/>',
         f'<rect x="{LEFT}" y="{TOP}" width="{WIDTH}" height="{HEIGHT}" fill="#ffffff" stroke="#999999"/>',
         _text(LEFT + WIDTH / 2, TOP + HEIGHT + 35, "share of the unwanted calls that are taken for calls"),
         _text(0, 0, "share of the right calls", f'transform="translate(18 {TOP + HEIGHT / 2}) rotate(-90)"'),
@@ -341,11 +346,13 @@ def main() -> None:
         collect(options)
         return
     found = kept()
-    print(f"{len(found)} answers; the limit is {LIMIT} nats, times {SAID} if every value was said.\n")
-    print("\n".join(compare(found)))
+    table = "\n".join(compare(found))
+    print(table)
     if options.write:
-        CURVE.parent.mkdir(exist_ok=True)
-        CURVE.write_text(svg(found), encoding="utf-8")
+        PAGE.with_suffix(".svg").write_text(svg(found), encoding="utf-8")
+        start, end = "<!-- table -->\n", "<!-- end of table -->"
+        before, _, rest = PAGE.read_text(encoding="utf-8").partition(start)
+        PAGE.write_text(f"{before}{start}{table}\n\n{end}{rest.partition(end)[2]}", encoding="utf-8")
 
 
 if __name__ == "__main__":
