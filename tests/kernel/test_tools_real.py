@@ -196,3 +196,4 @@ def test_why_tells_of_a_repetition_what_was_written_and_why_it_did_not_run(small
     told = small.must("%tools why").printed
     assert "Offered: get_weather(city: str)" in told
     assert "Not run" in told
+    assert "Note: a call of get_weather: doubt 0." in told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,18 @@ def test_a_call_in_the_own_syntax_is_armed_at_its_marker() -> None:
     assert [e.call.recovered for e in events if isinstance(e, ToolCallEnd)] == [""]
 
 
+def test_a_call_in_the_own_syntax_is_never_weighed() -> None:
+    own = guide()
+    own.start()
+    for piece in (START, *OWN_CALL.removeprefix(START)):
+        own.observe(-9.0, (("Two", -0.1),))
+        own.feed(piece)
+    end = own.finish("stop").events[-1]
+    assert isinstance(end, ModelEnd)
+    assert [(call.name, call.recovered, call.trusted) for call in end.message.tool_calls] == [("calculate", "", True)]
+    assert not any("doubt" in note for note in end.notes)
+
+
 def test_a_marker_inside_a_sentence_arms_nothing() -> None:
     _, steps = run(guide(), ["It writes ", START.strip(), " first."])
     assert not any(step.arm for step in steps)
@@ -180,8 +193,10 @@ def test_a_sum_becomes_a_call_and_required_always_calls(qwen: Path) -> None:
     try:
         greedy = Sampling(temperature=0.0)
         asked = Request((user("Calculate 15 * 23 + 47"),), (CALCULATE,), sampling=greedy, max_tokens=80)
-        (call,) = _answer(model, asked).tool_calls
+        end = next(event for event in model.stream(asked) if isinstance(event, ModelEnd))
+        (call,) = end.message.tool_calls
         assert json.loads(call.arguments) == {"expression": "15 * 23 + 47"}
+        assert re.search(r"^a call of calculate: doubt 0\.0\d+ \(opening 0\.0\d+, choices 0\.0\d+\)", end.notes[0])
         assert call.trusted
         forced = Request((user("Hello!"),), (CALCULATE,), "required", sampling=greedy, max_tokens=80)
         (call,) = _answer(model, forced).tool_calls
