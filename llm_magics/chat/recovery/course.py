@@ -64,7 +64,7 @@ class Course:
     def taken(self) -> dict[str, list[dict[str, Any]]]:
         """The arguments that each tool may not be given again."""
         taken: dict[str, list[dict[str, Any]]] = {}
-        for call in (*self.answered, *self.failed):
+        for call in self.answered:
             with contextlib.suppress(ValueError, RecursionError):
                 arguments = json.loads(call.arguments or "{}")
                 if isinstance(arguments, dict) and arguments not in taken.setdefault(call.name, []):
@@ -77,14 +77,18 @@ class Course:
 
     def objection(self, call: ToolCall, tool: ToolSpec | None = None) -> str:
         """Why this call of ``tool`` is not worth making; empty if it is."""
-        if call.key in {one.key for one in (*self.answered, *self.failed)}:
+        if call.key in {one.key for one in self.answered}:
             return f"{call.name} was called like that already"
+        if any(one.name == call.name and _spelled(call) <= _spelled(one) for one in self.failed):
+            return f"{call.name} failed with that already"
         if call.key in {one.key for one in self.made}:
             return ""  # something else has run since, and may have changed the result
         said = _words(text for one in self.made for text in _texts(one))
         asked, listed = _words([self.asked]), _words(item for text in self.told for item in _items(text))
-        new = [atom for atom in _words(_texts(call)) if _among(atom, asked, self.asked)]
-        new += [atom for atom in _words(_texts(replace(call, name=""))) if not atom.isdigit() and atom in listed]
+        values = _words(_texts(replace(call, name="")))
+        own = values if any(one.name == call.name for one in self.failed) else values | _words([call.name])
+        new = [atom for atom in own if _among(atom, asked, self.asked)]
+        new += [atom for atom in values if not atom.isdigit() and atom in listed]
         if not any(not _among(atom, said, " ".join(said)) for atom in new):
             return f"{call.name} would add nothing that was asked"
         if self.pending and tool is not None and (unknown := self._unknown(call, tool)):
@@ -109,6 +113,11 @@ def _texts(call: ToolCall) -> Iterator[str]:
         yield from _values(json.loads(call.arguments or "{}"))
     except (ValueError, RecursionError):
         yield call.arguments
+
+
+def _spelled(call: ToolCall) -> set[str]:
+    """The words and numbers of a call's values as they are spelled, without punctuation."""
+    return {word for text in _texts(replace(call, name="")) for word in _WORD.findall(text)}
 
 
 def _values(value: Any) -> Iterator[str]:

@@ -104,9 +104,25 @@ def test_the_course_of_a_conversation_is_that_of_its_last_turn() -> None:
                 assistant(tool_calls=(good, bad)), *map(tool_message, results[1:])]  # fmt: skip
     course = Course.of(messages, [good])
     assert (course.asked, course.made, course.failed) == ("Apples, kiwis?", (good,), (bad,))
-    assert course.taken == {"stock": [{"item": "apple"}, {"item": "kiwi"}]}
-    assert course.objection(bad)
+    assert course.taken == {"stock": [{"item": "apple"}]}
     assert course.objection(call("stock", item="kiwis")) == ""  # what failed has not been said
+
+
+@pytest.mark.parametrize(
+    ("failed", "further", "worth"),
+    [
+        (call("weather", city="Atlantis"), call("weather", city="Atlantis"), False),
+        (call("weather", city="Atlantis"), call("weather", city="Atlantis}}"), False),
+        (call("weather", city="Atlantis", unit="celsius"), call("weather", city="Atlantis"), False),
+        (call("weather", city="atlantis"), call("weather", city="Atlantis"), True),  # an error may lie in the spelling
+        (call("weather", city="Atlantis"), call("weather", city="Atlantis City"), True),
+        (call("weather", city="Atlantis"), call("weather", city="Paris"), False),
+        (call("weather", city="Atlantis"), call("climate", city="Atlantis"), True),
+    ],
+)
+def test_a_call_that_failed_is_worth_making_only_with_other_words(failed: ToolCall, further: ToolCall, worth: bool) -> None:
+    course = Course("What is the weather in Atlantis, if there is any?", failed=(failed,))
+    assert (course.objection(further) == "") == worth
 
 
 @pytest.mark.parametrize(
