@@ -175,11 +175,14 @@ class ValueWriter:
         return self.choice([f"{quoted(a)} {w.restricted(body + backslash, b)}" for a, b in self.notation.quotes])
 
     def unlike(self, taken: Sequence[str]) -> str:
-        """A string that is none of these, in any case and with any ending of letters, e.g. neither "apple" nor "Apples"."""
+        """A string that holds none of these, in any case: a model that may not write "Tim" again would write "Tim." instead.
+
+        Texts of one or two characters may be part of it.
+        """
         n = self.notation
         if not taken or not n.strings:
             return self.any_string()
-        alike = "|".join(as_regex(text) + ("[A-Za-z]*" if len(text) > 2 else "") for text in taken)
+        alike = "|".join(f"(?s:.*){as_regex(text)}(?s:.*)" if len(text) > 2 else as_regex(text) for text in taken)
         kinds = [(self.writer.terminal(kind), *quotes) for kind, quotes in zip(n.strings, n.quotes, strict=True)]
         bodies = [f"{kind} & ~/{as_regex(start)}(?i:{alike}){as_regex(end)}/" for kind, start, end in kinds]
         return self.choice([self.writer.new_terminal(body, "U") for body in bodies])

@@ -26,6 +26,7 @@ from llm_magics.schema.normal import parameters
 
 _WORD = re.compile(r"[^\W_]+")
 _SHORT = 3  # letters
+_PHRASE = 4  # words
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,21 +80,27 @@ class Course:
         """Why this call of ``tool`` is not worth making; empty if it is."""
         if call.key in {one.key for one in self.answered}:
             return f"{call.name} was called like that already"
-        if any(one.name == call.name and _spelled(call) <= _spelled(one) for one in self.failed):
-            return f"{call.name} failed with that already"
+        failed = [one for one in self.failed if one.name == call.name]
+        if len(failed) > 1 or any(_spelled(call) <= _spelled(one) for one in failed):
+            return f"{call.name} failed {'twice' if len(failed) > 1 else 'with that'} already"
         if call.key in {one.key for one in self.made}:
             return ""  # something else has run since, and may have changed the result
         said = _words(text for one in self.made for text in _texts(one))
-        asked, listed = _words([self.asked]), _words(item for text in self.told for item in _items(text))
-        values = _words(_texts(replace(call, name="")))
-        own = values if any(one.name == call.name for one in self.failed) else values | _words([call.name])
-        new = [atom for atom in own if _among(atom, asked, self.asked)]
-        new += [atom for atom in values if not atom.isdigit() and atom in listed]
+        listed = _words(item for text in self.told for item in _items(text))
+        values = [_telling(_words([text])) for text in _texts(replace(call, name=""))]
+        told = _words(self.told)
+        new = [] if failed else self._asked(_words([call.name]))
+        new += [word for words in values if 2 * len(found := self._asked(words)) >= len(words - told) for word in found]
+        new += [word for words in values for word in words if not word.isdigit() and word in listed]
         if not any(not _among(atom, said, " ".join(said)) for atom in new):
             return f"{call.name} would add nothing that was asked"
         if self.pending and tool is not None and (unknown := self._unknown(call, tool)):
             return f"{call.name} would make up what no result has told yet: {unknown}"
         return ""
+
+    def _asked(self, words: Iterable[str]) -> list[str]:
+        asked = _words([self.asked])
+        return [word for word in words if _among(word, asked, self.asked)]
 
     def _unknown(self, call: ToolCall, tool: ToolSpec) -> str:
         """A word that this call needs and that does not stand in the question."""
@@ -142,6 +149,11 @@ def _items(text: str) -> list[str]:
         lines = text.splitlines()
         return lines if len(lines) > 1 else []
     return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+
+def _telling(words: set[str]) -> set[str]:
+    """The words of a value without those of its grammar: in a longer text the short ones, e.g. "is" and "the"."""
+    return {word for word in words if len(words) <= _PHRASE or len(word) > _SHORT or not word.isascii() or word.isdigit()}
 
 
 def _among(atom: str, words: Collection[str], text: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -41,6 +42,7 @@ STOCK, LIGHT, NOTES, NUMBER = (
         (APPLES, call("stock", item="apple"), call("stock", item="pear"), False),
         ("What does a pen cost, and how many are in stock?", call("price", item="pen"), call("stock", item="pen"), True),
         ("What does a pen cost?", call("price", item="pen"), call("stock", item="pen"), False),
+        ("What is Tim's age?", call("age", name="Tim"), call("age", name="Tim. The age of Tim is 69."), False),
         ("Compute 12 * 12 and 13 * 13.", call("calculate", x="12 * 12"), call("calculate", x="13*13"), True),
         ("Compute 17 * 23.", call("calculate", x="17 * 23"), call("calculate", x="391"), False),
         ("Mail Ann with the subject 'Party'.", call("contact", name="Ann"), call("send", to="ann@x.org", s="Party"), True),
@@ -123,6 +125,7 @@ def test_the_course_of_a_conversation_is_that_of_its_last_turn() -> None:
 def test_a_call_that_failed_is_worth_making_only_with_other_words(failed: ToolCall, further: ToolCall, worth: bool) -> None:
     course = Course("What is the weather in Atlantis, if there is any?", failed=(failed,))
     assert (course.objection(further) == "") == worth
+    assert replace(course, failed=(failed, call(failed.name, city="x"))).objection(call(failed.name, city="Atlantis Town"))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +134,7 @@ def test_a_call_that_failed_is_worth_making_only_with_other_words(failed: ToolCa
         ('{"name": "stock", "arguments": {"item": "banana"}}', True),
         ('{"name": "stock", "arguments": {"item": "apple"}}', False),
         ('{"name": "stock", "arguments": {"item": "Apples"}}', False),
-        ('{"name": "stock", "arguments": {"item": "apple pie"}}', True),
+        ('{"name": "stock", "arguments": {"item": "an apple}}"}}', False),
         ('{"name": "stock", "arguments": {"unit": "kg", "item": "apple"}}', False),  # the item makes it another call
         ("stock(item='apple')", False),
         ("stock(item='pear')", True),
