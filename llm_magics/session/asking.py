@@ -14,7 +14,7 @@ from llm_magics.messages import Message
 from llm_magics.models.base import Model, Request, room_for
 from llm_magics.segments import ToolSegment
 from llm_magics.tools.results import shorten
-from llm_magics.tools.run.execute import ANSWER, GO_ON
+from llm_magics.tools.run.execute import ANSWER, FAILED, GO_ON
 
 _CUTS = (2_000, 500, 120)  # characters of each result, if not all of them fit
 _LEAST_ROOM = 256  # tokens to leave for an answer, or an eighth of a small context
@@ -76,7 +76,7 @@ def _for_words(messages: tuple[Message, ...], tools: tuple[ToolSegment, ...]) ->
         if message.tool_call_id in unrun:
             message = replace(message, content=message.text.replace(GO_ON, ANSWER))
         if at == last and message.role == "tool" and not message.text.endswith(ANSWER):
-            message = replace(message, content=f"{message.text}\n{ANSWER}")
+            message = replace(message, content=f"{message.text}\n{FAILED if message.is_error else ANSWER}")
         calls = tuple(call for call in message.tool_calls if call.id not in left_out)
         silent = message.role == "assistant" and not (calls or message.text.strip() or message.reasoning)
         if message.tool_call_id in left_out or silent:

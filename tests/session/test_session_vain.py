@@ -136,6 +136,11 @@ def test_a_call_that_failed_may_be_corrected_but_not_written_again(second: str, 
     assert (notes.ran, reply.text, reply.finish_reason) == (ran, "done", "stop")
 
 
+def test_behind_a_failure_words_are_asked_for_about_what_failed() -> None:
+    _, model = asked([near("read", page="pears"), near("read", page="pears"), "There are none."], "Read pears.", Notes())
+    assert model.requests[-1].messages[-1].text.endswith("what could not be done, and why.")
+
+
 # --- calls in the template's own syntax ---------------------------------------------------------------------------------------
 
 READ, WRITE = ("read", {"page": "apples"}), ("write", {"page": "apples", "text": "13"})

@@ -81,7 +81,7 @@ class Course:
         if call.key in {one.key for one in self.answered}:
             return f"{call.name} was called like that already"
         failed = [one for one in self.failed if one.name == call.name]
-        if len(failed) > 1 or any(_spelled(call) <= _spelled(one) for one in failed):
+        if len(failed) > 1 or any(_spelled(call, tool) <= _spelled(one, tool) for one in failed):
             return f"{call.name} failed {'twice' if len(failed) > 1 else 'with that'} already"
         if call.key in {one.key for one in self.made}:
             return ""  # something else has run since, and may have changed the result
@@ -104,10 +104,9 @@ class Course:
 
     def _unknown(self, call: ToolCall, tool: ToolSpec) -> str:
         """A word that this call needs and that does not stand in the question."""
-        free = [key for key, node in properties_of(parameters(tool.parameters).object()).items() if "enum" not in node]
         given, required = json.loads(call.arguments or "{}"), tool.parameters.get("required", ())
         same = any(one.name == call.name for one in self.pending)
-        words = _words(text for key in free if key in given and key in required for text in _values(given[key]))
+        words = _words(text for key in _free(tool) if key in given and key in required for text in _values(given[key]))
         asked = _words((self.asked, *self.told))
         unknown = (word for word in sorted(words) if word.isdigit() or not same)
         return next((word for word in unknown if not _among(word, asked, self.asked)), "")
@@ -122,9 +121,16 @@ def _texts(call: ToolCall) -> Iterator[str]:
         yield call.arguments
 
 
-def _spelled(call: ToolCall) -> set[str]:
-    """The words and numbers of a call's values as they are spelled, without punctuation."""
-    return {word for text in _texts(replace(call, name="")) for word in _WORD.findall(text)}
+def _spelled(call: ToolCall, tool: ToolSpec | None) -> set[str]:
+    """The words and numbers of a call's values as they are spelled, without punctuation; not what is chosen from a list."""
+    given = json.loads(call.arguments or "{}")
+    values = (value for key, value in given.items() if tool is None or key in _free(tool))
+    return {word for value in values for text in _values(value) for word in _WORD.findall(text)}
+
+
+def _free(tool: ToolSpec) -> list[str]:
+    """The parameters whose values are not chosen from a list."""
+    return [key for key, node in properties_of(parameters(tool.parameters).object()).items() if "enum" not in node]
 
 
 def _values(value: Any) -> Iterator[str]:

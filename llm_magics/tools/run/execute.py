@@ -32,6 +32,7 @@ from .interrupts import Held
 
 GO_ON = "Do the next thing that was asked for, or answer."  # ends the result of a call that did not run
 ANSWER = "Now answer the question in words."
+FAILED = "Now say in words what could not be done, and why."
 _GRACE = 1.0  # seconds for a thread to notice its deadline
 _PROGRESS_CHARS = 20_000  # of one yielded item
 inside: contextvars.ContextVar[tuple[object, ...]] = contextvars.ContextVar("llm_magics_inside", default=())

@@ -125,6 +125,9 @@ def test_the_course_of_a_conversation_is_that_of_its_last_turn() -> None:
 def test_a_call_that_failed_is_worth_making_only_with_other_words(failed: ToolCall, further: ToolCall, worth: bool) -> None:
     course = Course("What is the weather in Atlantis, if there is any?", failed=(failed,))
     assert (course.objection(further) == "") == worth
+    unit = {"type": "object", "properties": {"city": {"type": "string"}, "unit": {"enum": ["celsius", "fahrenheit"]}}}
+    other = replace(failed, arguments=json.dumps({**json.loads(failed.arguments), "unit": "fahrenheit"}))
+    assert course.objection(other, ToolSpec(failed.name, "", unit))  # the unit was not to blame
     assert replace(course, failed=(failed, call(failed.name, city="x"))).objection(call(failed.name, city="Atlantis Town"))
 
 
