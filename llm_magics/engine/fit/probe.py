@@ -13,18 +13,15 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import re
-import signal
-import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
+from llm_magics.engine.native.child import end_with_parent, last_line, parse_log, python_command, start_child, status_text
 from llm_magics.engine.native.cpus import default_threads
 from llm_magics.engine.native.diagnosis import Line, asserts, fails_on_device, lacks_memory, load_error
 from llm_magics.engine.values import EngineConfig
@@ -33,8 +30,6 @@ from llm_magics.files import recall, remember
 
 _NO_NUMBERS = "its weights give results that are not numbers"
 _SECONDS_PER_GB = 30.0  # to read a file that is in no cache, from a slow disk
-_SOURCE_FILE = re.compile(r"\S*/(?=[\w.-]+:\d+: )")  # the directories of e.g. "/tmp/build/ggml.c:4014: GGML_ASSERT(...)"
-_LEVEL_LINE = re.compile(r"<(\d)>(.*)")  # e.g. "<4>llama_model_load: error loading model: ..."
 
 
 class TrialError(EngineError):
@@ -76,20 +71,13 @@ def try_model(paths: Sequence[Path], timeout: float | None = None) -> None:
 class Child:
     """A child process that loads models. Use as a context manager; the child ends with the block."""
 
-    # -P: do not import e.g. a random.py beside the notebook
-    command: ClassVar[tuple[str, ...]] = (sys.executable, "-P", "-m", "llm_magics.engine.fit.probe")
+    command: ClassVar[tuple[str, ...]] = python_command("llm_magics.engine.fit.probe")
 
     def __init__(self, path: Path, timeout: float) -> None:
         self._name, self._timeout = path.name, timeout
         self._read = 0  # bytes of the log
         self._log = tempfile.TemporaryFile("w+b")  # noqa: SIM115  # closed in __exit__; a full pipe would block the child
-        root = str(Path(__file__).parents[3])
-        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "GGML_NO_BACKTRACE": "1"}
-        self._process = subprocess.Popen(
-            self.command,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment, text=True, encoding="utf-8",
-        )  # fmt: skip
+        self._process = start_child(self.command, self._log, text=True, encoding="utf-8")
 
     def __enter__(self) -> Child:
         return self
@@ -122,7 +110,7 @@ class Child:
         self._log.seek(self._read)
         said = self._log.read()
         self._read += len(said)
-        lines = _parse_log(said.decode("utf-8", "replace"))
+        lines = parse_log(said.decode("utf-8", "replace"))
         if not answer:
             on_device = request["do"] == "plan" and request["config"]["n_gpu_layers"] != 0
             raise self._died(lines, on_device=on_device, timed_out=expired.is_set())
@@ -133,16 +121,16 @@ class Child:
 
     def _died(self, lines: list[Line], *, on_device: bool, timed_out: bool) -> ModelError:
         status = self._process.wait()
-        how = f"did not answer within {self._timeout:g} s" if timed_out else f"died ({_status(status)})"
-        said = [text.strip() for _, text in lines if text.strip()]
-        last = _SOURCE_FILE.sub("", said[-1]) if said else "none"
-        what = f"A trial load of {self._name} in a child process {how}; its last log line: {last}"
+        how = f"did not answer within {self._timeout:g} s" if timed_out else f"died ({status_text(status)})"
+        what = f"A trial load of {self._name} in a child process {how}; its last log line: {last_line(lines) or 'none'}"
         if timed_out or status == -9:  # SIGKILL: the system sends it when memory runs out
             return TrialError(what, "Try again when the machine has time and memory to spare.")
         if lacks_memory(lines):
             return MemoryFitError(what, "Free some memory, or choose a smaller model or context.")
         if on_device or fails_on_device(lines):
-            return DeviceError(what, "The GPU may be full or broken; load with --gpu-layers 0, or when the GPU is free.")
+            advice = "The GPU may be full or broken; load with --gpu-layers 0, or when the GPU is free."
+            exclusive = "If it is in exclusive mode and this kernel uses it: --in-kernel --gpu-layers N."
+            return DeviceError(what, f"{advice} {exclusive}")
         if any(text.startswith("Traceback (most recent call last)") for _, text in lines):
             return TrialError(what, "llama-cpp-python does not run in a child process; install it again.")
         if asserts(lines):
@@ -157,19 +145,6 @@ class Child:
             return ModelFileError(f"{self._name} cannot be run: {why}.", again)
         error = load_error(self._name, lines)
         return error if isinstance(error, ModelError | OptionError) else ModelFileError(str(error))
-
-
-def _parse_log(text: str) -> list[Line]:
-    """Lines with their level; lines from outside the log (an assertion, a Python traceback) count as errors."""
-    lines = ((_LEVEL_LINE.match(line), line) for line in text.splitlines())
-    return [(int(match[1]), match[2]) if match else (4, line) for match, line in lines]
-
-
-def _status(status: int) -> str:
-    try:
-        return signal.Signals(-status).name if status < 0 else f"exit status {status}"
-    except ValueError:
-        return f"signal {-status}"
 
 
 # --- in the child ------------------------------------------------------------------------------------------------------------
@@ -192,18 +167,6 @@ def main() -> None:
         why = _answer(lib, json.loads(request))
         answers.write(json.dumps({"ok": why is None, "why": why}) + "\n")
         answers.flush()
-
-
-def end_with_parent() -> None:
-    """End this process when its parent ends, even during a load. (Not on Windows, where the parent's id stays the same.)"""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _answer(lib: Any, request: dict[str, Any]) -> str | None:
