@@ -1,7 +1,8 @@
 # Two commands do everything, set-up included:   make lab    and    make test
 #   make lab HEADLESS=1   executes the first lab and prints the conversation, for machines with no browser
 #   Node builds the JupyterLab extension; without Node, `make lab` works without it. `make test` needs Node.
-#   make whole            runs in full the tests that `make test` cuts short: 500 hostile schemas, 20 reloads of each page (10 minutes)
+#   make whole            runs in full the tests that `make test` cuts short: 500 hostile schemas, 20 reloads of each page, 50 kills of a
+#                         model's process and of its kernel (20 minutes)
 #   make damage           loads 2,000 damaged model files and says how that ended (minutes; COUNT=100, SEED=1)
 #   make bench            prints every figure as a ratio to its peer, and writes bench.json (about an hour; PAIRS=1 for minutes)
 
@@ -84,6 +85,7 @@ test: $(VENV)/.test $(VENV)/.collaboration models
 
 whole: $(VENV)/.test models
 	LLM_MAGICS_HOSTILE=500 LLM_MAGICS_RELOADS=20 $(BIN)/python -m pytest tests/schema/test_validation.py tests/browser/test_extension.py
+	LLM_MAGICS_KILLS=50 $(BIN)/python -m pytest tests/kernel/test_isolated.py tests/engine/hosts/test_pipe_deaths.py
 
 bench: $(VENV)/.test models
 	$(BIN)/python -m tests.bench $(if $(PAIRS),--pairs $(PAIRS)) $(SUITES)

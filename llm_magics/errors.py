@@ -78,6 +78,10 @@ class EngineError(ModelError):
     """The engine failed while evaluating, or was used after it was closed."""
 
 
+class EngineDiedError(EngineError):
+    """The engine's own process died: of a crash in llama.cpp, of a device, or killed from outside."""
+
+
 class TemplateError(LLMMagicsError):
     """A chat template cannot be parsed or rendered, or the sandbox refused it."""
 

@@ -6,12 +6,13 @@ import json
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from llm_magics.engine.fit.memory import FreeMemory, free_memory
+from llm_magics.engine.hosts.process import try_process
 from llm_magics.engine.native.cpus import cpus
 from llm_magics.errors import LLMMagicsError
 from llm_magics.store.catalog import catalog, default_model, find
@@ -36,11 +37,13 @@ class Finding:
         return f"{self.topic:16}  {self.found}{arrow}"
 
 
-def report(default: str = "") -> tuple[Finding, ...]:
-    """Inspect everything now; faults are reported, never raised. ``default`` is a kernel's configured default model."""
+def report(default: str = "", own: Mapping[str, int] | None = None) -> tuple[Finding, ...]:
+    """Inspect everything now; faults are reported, never raised. ``default`` is a kernel's configured default model, ``own``
+    its loaded models that have a process of their own, with its id."""
     default = default or default_model()
     memory, models = free_memory(), list(stored_files())
-    findings = [*_software(), *_front_end(), *_llama_cpp(memory), *_machine(memory), *_models(models, default)]
+    findings = [*_software(), *_front_end(), *_llama_cpp(memory), *_isolation(memory, own or {})]
+    findings += [*_machine(memory), *_models(models, default)]
     if models:
         findings += _template(_first_choice(models, default))
     return (*findings, _next(models, findings, default))
@@ -121,6 +124,19 @@ def _llama_cpp(memory: FreeMemory) -> Iterator[Finding]:
     yield _openmp()
     if not memory.gpus and gpu:
         yield Finding("GPU", "supported by llama.cpp, not NVIDIA")
+
+
+def _isolation(memory: FreeMemory, own: Mapping[str, int]) -> Iterator[Finding]:
+    """Whether the engine can run in a process of its own, tried now, and which models do."""
+    wrong = try_process()
+    able = f"a model cannot have a process of its own: {wrong}" if wrong else "a model can have a process of its own"
+    yield Finding("isolation", able, "Load models with --in-kernel, or install llm_magics again." if wrong else "")
+    if any(gpu.exclusive for gpu in memory.gpus):
+        said = "a GPU is in exclusive mode: one process at a time may use it"
+        advice = "If this kernel uses the GPU too, e.g. through torch: %load_model NAME --in-kernel --gpu-layers N"
+        yield Finding("isolation", said, advice)
+    if own:
+        yield Finding("isolation", ", ".join(f"{name} in its own process (pid {pid})" for name, pid in own.items()))
 
 
 def _openmp() -> Finding:

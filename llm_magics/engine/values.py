@@ -7,7 +7,7 @@ unread, a grammar to arm, or a stop.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -248,7 +248,8 @@ EngineEvent: TypeAlias = Prefill | Tokens | Finished  # in this order: Prefill* 
 class EngineInfo:
     """A loaded model. Sizes in bytes. ``buffers`` are (device, kind, size) from llama.cpp's log; kind is "model", "kv",
     "compute", "output" or "recurrent". ``control_tokens`` are (text, id) of every control or user-defined special token.
-    ``can_shift``: the memory can forget a range and close the gap. ``draft`` describes the draft model, if there is one."""
+    ``can_shift``: the memory can forget a range and close the gap. ``draft`` describes the draft model, if there is one.
+    ``pid`` is the process that runs it: this one, or one of its own."""
 
     path: str
     architecture: str
@@ -276,6 +277,7 @@ class EngineInfo:
     buffers: tuple[tuple[str, str, int], ...] = ()
     load_seconds: float = 0.0
     draft: str = ""
+    pid: int = 0
 
 
 class Generation(Protocol):
@@ -297,8 +299,8 @@ class Engine(Protocol):
     def tokenize(self, text: str, *, special: bool) -> tuple[int, ...]:
         """Token ids of ``text`` without BOS; with ``special`` False, control strings are ordinary text."""
 
-    def piece(self, token: int) -> bytes:
-        """The bytes of one token, special tokens written out."""
+    def pieces(self, tokens: Iterable[int]) -> list[bytes]:
+        """The bytes of each token, special tokens written out."""
 
     def submit(self, request: GenerateRequest) -> Generation:
         """Queue a request. Raises ContextFullError before anything is evaluated if the prompt does not fit."""

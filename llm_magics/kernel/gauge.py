@@ -99,6 +99,11 @@ def start_gauge(runtime: Runtime) -> Callable[[], None]:
     return end
 
 
+def _description(model: Any, info: Any) -> str:
+    apart = ", in a process of its own" if getattr(model, "own_process", 0) else ""
+    return f"{info.description if info is not None else type(model).__name__}{apart}"
+
+
 def _model(runtime: Runtime, resident: Resident) -> dict[str, Any]:
     info = getattr(getattr(resident.model, "engine", None), "info", None)
     memory: dict[str, int] = {}
@@ -110,7 +115,7 @@ def _model(runtime: Runtime, resident: Resident) -> dict[str, Any]:
     return {
         "name": resident.name,
         "current": resident.name == runtime.current_model,
-        "description": info.description if info is not None else type(resident.model).__name__,
+        "description": _description(resident.model, info),
         "context_size": resident.model.context_size,
         "context_used": max((usage.context_used for usage in usages), default=0),
         "tokens_per_second": usages[-1].tokens_per_second if usages else 0.0,

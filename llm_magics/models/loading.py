@@ -11,7 +11,7 @@ from typing import Any
 from llm_magics.engine.fit.gguf import Gguf
 from llm_magics.engine.fit.gguf_check import check_context, read_model
 from llm_magics.engine.fit.plan import Plan, plan
-from llm_magics.engine.fit.probe import try_model
+from llm_magics.engine.fit.probe import DeviceError, try_model
 from llm_magics.engine.hosts import open_engine
 from llm_magics.engine.values import EngineConfig
 from llm_magics.errors import ModelFileError, OptionError, TemplateError, UnsupportedModelError
@@ -66,7 +66,14 @@ def prepare_as(chosen: LoadSettings, name: str | Path, progress: Progress = sile
     if isinstance(chosen.ctx, int):
         check_context(gguf, chosen.ctx)
     auto_context, auto_layers = not isinstance(chosen.ctx, int), chosen.gpu_layers == "auto"
-    planned = plan(gguf, chosen.config(file.path), auto_context=auto_context, auto_layers=auto_layers)
+    config = chosen.config(file.path)
+    try:
+        planned = plan(gguf, config, auto_context=auto_context, auto_layers=auto_layers)
+    except DeviceError:  # a GPU in exclusive mode that this kernel uses refuses the child that plans
+        if auto_layers or not chosen.in_kernel:
+            raise
+        planned = plan(gguf, replace(config, n_gpu_layers=0), auto_context=auto_context)
+        planned = replace(planned, config=replace(planned.config, n_gpu_layers=config.n_gpu_layers))
     if chosen.draft:
         planned = _with_draft(planned, gguf, chosen.draft, progress)
     return Prepared(file, gguf, planned, chosen)
@@ -99,12 +106,14 @@ def load_model(
     loading: Callable[[float], bool | None] | None = None,
     **settings: Any,
 ) -> LocalModel:
-    """Load a model into this process and keep it until ``close()``. ``name`` and ``settings`` are as for :func:`prepare`.
+    """Load a model, into this process or one of its own, and keep it until ``close()``. ``name`` and ``settings`` are as for
+    :func:`prepare`.
 
     Args:
         alias: the model's name; by default the catalogue's or the file's name.
         progress: receives the progress of the download, in bytes.
-        loading: receives the progress of the load, from 0 to 1; returning False cancels it.
+        loading: receives the progress of the load, from 0 to 1; returning False cancels it. It is called again if the model's
+            own process has died and the next request loads the model again.
 
     Raises the errors of :func:`prepare`, and TemplateError if the model has no working chat template.
     """
@@ -117,7 +126,7 @@ def open_prepared(prepared: Prepared, alias: str = "", loading: Callable[[float]
 
     settings, file = prepared.settings, prepared.file
     source = _template(prepared)  # before the weights, so that an unreadable template fails at once
-    engine = open_engine(prepared.plan.config, loading)
+    engine = open_engine(prepared.plan.config, loading, isolated=settings.isolates(prepared.plan.config))
     with ExitStack() as on_failure:  # even an interrupt must free the weights
         on_failure.callback(engine.close)
         if settings.context_shift and not engine.info.can_shift:

@@ -1,4 +1,4 @@
-"""A GGUF model resident in this process: messages in, ModelEvents out, tokens in between.
+"""A GGUF model on this machine: messages in, ModelEvents out, tokens in between.
 
 One step: the chat format renders the messages; ``tokens`` turns the text into ids and keeps the ids of earlier answers; the
 engine's thread evaluates the uncached ones and samples. A guide beside the sampler parses the text as it comes and arms
@@ -8,6 +8,7 @@ grammars; its events come back through the engine's queue.
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Generator, Iterator, Mapping
@@ -22,7 +23,7 @@ from llm_magics.chat.recovery.course import Course
 from llm_magics.chat.recovery.trial import MOST_TOKENS, next_trial
 from llm_magics.engine.prefix import common_prefix
 from llm_magics.engine.values import Engine, Finished, GenerateRequest, Generation, SamplerSettings
-from llm_magics.errors import ContextFullError
+from llm_magics.errors import ContextFullError, EngineDiedError
 from llm_magics.events import ModelEnd, ModelEvent, Usage
 from llm_magics.messages import Message
 from llm_magics.tools.runaway import CallLimit
@@ -68,8 +69,8 @@ class LocalModel(Mappable):
         self.template_sha256 = hashlib.sha256(format.template.source.encode()).hexdigest()
         self._controls = dict(engine.info.control_tokens)
         self._pattern = control_pattern(self._controls)
-        self._memory = TokenMemory(lambda text, special: engine.tokenize(text, special=special), engine.piece)
-        self._shift = ContextShift(engine.info.n_ctx, self._render, engine.piece) if context_shift else None
+        self._memory = TokenMemory(lambda text, special: engine.tokenize(text, special=special), engine.pieces)
+        self._shift = ContextShift(engine.info.n_ctx, self._render, engine.pieces) if context_shift else None
         self._last: OrderedDict[str, tuple[Rendered, tuple[int, ...]]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -83,6 +84,11 @@ class LocalModel(Mappable):
     @property
     def parallel(self) -> int:
         return self.engine.info.n_slots
+
+    @property
+    def own_process(self) -> int:
+        """The id of the process that the model has for itself; 0 if it runs in this one."""
+        return self.engine.info.pid if self.engine.info.pid != os.getpid() else 0
 
     def close(self) -> None:
         """End running requests, then free the weights and the cache."""
@@ -134,6 +140,9 @@ class LocalModel(Mappable):
                 record=self._record(request, sampler, done),
                 recording=self._recording(request, fitted.rendered, answer),
             )
+        except EngineDiedError:
+            answer.ids = []  # to ask for their pieces would load the model again at once
+            raise
         finally:
             self._remember(fitted.request, fitted.rendered, tuple(answer.ids))
 
@@ -226,7 +235,7 @@ class LocalModel(Mappable):
             return recording
         kept = common_prefix(list(request.known), list(rendered.ids))
         added = list(rendered.ids[kept:])
-        text = b"".join(map(self.engine.piece, added)).decode(errors="replace")
+        text = b"".join(self.engine.pieces(added)).decode(errors="replace")
         return {**recording, "prompt": text, "prompt_token_ids": added, "prompt_kept": kept, "prompt_hash": hash_of(text)}
 
     def _losses(self, request: Request, rendered: Rendered) -> tuple[str, ...]:

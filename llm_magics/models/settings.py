@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from llm_magics.engine.values import EngineConfig, FlashAttention, KVType, Speculation
+from llm_magics.errors import OptionError
 from llm_magics.options import configured, described, json_object, numbers, option, options_of, whole
 
 Auto: TypeAlias = Literal["auto"]
@@ -62,9 +63,14 @@ class LoadSettings:
     deterministic: bool = option(False, "--deterministic", "one answer at a time, nothing reused, batches of one shape",
         config="deterministic")
     seed: int | None = option(None, *SEED)
+    isolated: bool = option(False, "--isolated", "run the model in a process of its own, so that a crash spares this kernel")
+    in_kernel: bool = option(False, "--in-kernel", "run it in this kernel, also on a GPU, where --isolated is the default")
 
     def __post_init__(self) -> None:
         from llm_magics.engine.fit.gguf_check import check_cache
+
+        if self.isolated and self.in_kernel:
+            raise OptionError("A model runs in a process of its own or in this kernel.", "Leave --isolated or --in-kernel out.")
 
         for one in options_of(type(self)):
             one.check(getattr(self, one.field))
@@ -76,6 +82,10 @@ class LoadSettings:
         if self.slots == "auto" and not self.deterministic:
             given["n_slots"] = _SLOTS
         return EngineConfig(path=str(path), **given, **configured(self))
+
+    def isolates(self, config: EngineConfig) -> bool:
+        """Whether the engine gets a process of its own: by default on a device, because a device's error ends the process."""
+        return self.isolated or (not self.in_kernel and bool(config.n_gpu_layers or config.draft_gpu_layers))
 
 
 LoadSettings.__doc__ = f"{LoadSettings.__doc__}\n{described(LoadSettings)}\n"

@@ -17,7 +17,7 @@ from llm_magics.engine.prefix import common_prefix
 from llm_magics.messages import Message
 
 from .base import Request
-from .tokens import Rendered
+from .tokens import Pieces, Rendered
 
 _CUTS = 6  # places for a cut, beside the first that makes the conversation fit; each costs a rendering
 _REMEMBERED = 256  # conversations
@@ -56,10 +56,10 @@ class Fitted:
 class ContextShift:
     """Fits requests into a context of ``n_ctx`` tokens, and remembers the dropped turns of each conversation."""
 
-    def __init__(self, n_ctx: int, render: Callable[[Request], Rendered], piece: Callable[[int], bytes]) -> None:
+    def __init__(self, n_ctx: int, render: Callable[[Request], Rendered], pieces: Pieces) -> None:
         self._n_ctx = n_ctx
         self._render = render
-        self._piece = piece
+        self._pieces = pieces
         self._gone: OrderedDict[str, list[tuple[Message, ...]]] = OrderedDict()
 
     def shorten(self, request: Request) -> tuple[Request, int]:
@@ -118,7 +118,7 @@ class ContextShift:
         whole = _text(rendered)
         texts = [_text(cut.rendered) for cut in cuts]
         ids = rendered.ids
-        pieces = [self._piece(token) for token in ids]
+        pieces = self._pieces(ids)
         spelled = b"".join(pieces)
         if not texts or not spelled.endswith(whole):
             return ()

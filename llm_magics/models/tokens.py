@@ -16,9 +16,11 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from llm_magics.chat.template.template import Prompt
 
+Pieces: TypeAlias = Callable[[Iterable[int]], Sequence[bytes]]
 _QUOTE = b"\0"
 
 
@@ -64,14 +66,14 @@ def control_pattern(tokens: Iterable[str]) -> re.Pattern[str] | None:
 class TokenMemory:
     """Tokenizes prompts, and remembers the ids of at most ``capacity`` recent sequences. Any thread may use it.
 
-    ``tokenize`` gives a text's ids without BOS; ``special``: control strings are tokens. ``piece`` gives an id's bytes.
+    ``tokenize`` gives a text's ids without BOS; ``special``: control strings are tokens. ``pieces`` gives the bytes of each id.
     """
 
     def __init__(
-        self, tokenize: Callable[[str, bool], Sequence[int]], piece: Callable[[int], bytes], capacity: int = 64
+        self, tokenize: Callable[[str, bool], Sequence[int]], pieces: Pieces, capacity: int = 64
     ) -> None:
         self._tokenize = tokenize
-        self._piece = piece
+        self._pieces = pieces
         self._capacity = capacity
         self._sequences: OrderedDict[bytes, tuple[int, ...]] = OrderedDict()
         self._lock = threading.Lock()
@@ -90,7 +92,7 @@ class TokenMemory:
 
     def remember(self, pieces: Sequence[Piece], prompt: tuple[int, ...], generated: Sequence[int]) -> None:
         """Keep the ids of a prompt and of the answer to it, unless the answer ends inside a character: no text begins so."""
-        tail = b"".join(map(self._piece, generated))
+        tail = b"".join(self._pieces(generated))
         try:
             tail.decode()
         except UnicodeDecodeError:
@@ -104,7 +106,7 @@ class TokenMemory:
 
     def continues(self, pieces: Sequence[Piece], earlier: Sequence[Piece], generated: Sequence[int]) -> bool:
         """Whether a prompt's text begins with an earlier prompt and the answer to it."""
-        return _key(pieces).startswith(_key(earlier) + b"".join(map(self._piece, generated)))
+        return _key(pieces).startswith(_key(earlier) + b"".join(self._pieces(generated)))
 
 
 def _key(pieces: Iterable[Piece]) -> bytes:

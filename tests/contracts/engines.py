@@ -6,11 +6,11 @@ from collections.abc import Callable
 from contextlib import closing
 
 from llm_magics.engine.hosts import open_engine
-from llm_magics.engine.hosts.pipe import open_pipe_engine
+from llm_magics.engine.hosts.pipe import PipeEngine
 from llm_magics.engine.values import Engine, EngineConfig, EngineEvent, Finished, GenerateRequest, SamplerSettings
 
 GREEDY = SamplerSettings(temperature=0)
-OPENERS: dict[str, Callable[[EngineConfig], Engine]] = {"in process": open_engine, "across a pipe": open_pipe_engine}
+OPENERS: dict[str, Callable[[EngineConfig], Engine]] = {"in process": open_engine, "across a pipe": PipeEngine}
 
 
 def prompt_of(engine: Engine, text: str = "Name three rivers.") -> tuple[int, ...]:

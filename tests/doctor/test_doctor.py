@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import sys
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import pytest
 
 from llm_magics import __version__
 from llm_magics.doctor import report as doctor
+from llm_magics.doctor.report import Finding
 from llm_magics.engine.fit.memory import FreeMemory, Gpu, GpuProcess
+from llm_magics.engine.hosts.process import EngineProcess, try_process
 from llm_magics.engine.native.cpus import Cpus
 from llm_magics.engine.native.openmp import Waiting
 from llm_magics.store.catalog import default_model, find
@@ -20,6 +23,32 @@ from llm_magics.store.stores import StoredFile
 
 def findings(topic: str) -> list[doctor.Finding]:
     return [f for f in doctor.report() if f.topic == topic]
+
+
+@pytest.fixture(autouse=True)
+def _no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the tests of isolation start the engine's process, which takes most of a second."""
+    monkeypatch.setattr(doctor, "try_process", lambda: "")
+
+
+def test_the_engine_s_process_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "try_process", try_process)
+    found = "a model can have a process of its own"
+    assert findings("isolation") == [Finding("isolation", found)]
+    assert doctor.report(own={"tiny": 4711})[-1].topic == "next"
+    assert Finding("isolation", "tiny in its own process (pid 4711)") in doctor.report(own={"tiny": 4711})
+    monkeypatch.setattr(EngineProcess, "command", (sys.executable, "-c", "raise SystemExit('no llama_cpp here')"))
+    (broken,) = findings("isolation")
+    assert "exit status 1): no llama_cpp here" in broken.found
+    assert "--in-kernel" in broken.advice
+    monkeypatch.setattr(EngineProcess, "command", ("/nowhere/python",))
+    assert "cannot be started" in findings("isolation")[0].found
+
+
+def test_a_gpu_in_exclusive_mode_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = Gpu("NVIDIA H200", "0000:17:00.0", 40 * 10**9, 141 * 10**9, exclusive=True)
+    monkeypatch.setattr(doctor, "free_memory", lambda: FreeMemory(10**9, (gpu,)))
+    assert "--in-kernel" in findings("isolation")[1].advice
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from llm_magics.engine.fit.memory import estimate, nvidia_gpus
 from llm_magics.engine.hosts import open_engine
 from llm_magics.engine.native.context import Batch, Context
 from llm_magics.engine.values import EngineConfig, Finished, GenerateRequest, SamplerSettings
+from llm_magics.models.loading import load_model
 
 pytestmark = [pytest.mark.gpu, pytest.mark.model]
 MB = 1 << 20
@@ -105,3 +107,14 @@ def test_five_loads_give_the_devices_memory_back(qwen: Path, warm: None) -> None
         generate(engine)
         engine.close()
     assert before - free_bytes() < 32 * MB
+
+
+def test_a_model_with_layers_here_has_its_own_process_and_gives_all_memory_back(qwen: Path) -> None:
+    before = free_bytes()
+    with closing(load_model(qwen, ctx=2048)) as model:
+        assert model.own_process
+        assert before - free_bytes() > os.stat(qwen).st_size // 2
+        generate(model.engine)
+    assert before - free_bytes() < 8 * MB
+    with closing(load_model(qwen, ctx=2048, in_kernel=True)) as model:
+        assert not model.own_process

@@ -76,7 +76,7 @@ def ask(model: LocalModel, messages: tuple[Message, ...], **changes: Any) -> Mod
 def sent(model: LocalModel, end: ModelEnd) -> str:
     """The text whose ids the record says were evaluated."""
     assert end.recording["prompt_kept"] == 0
-    return b"".join(map(model.engine.piece, end.recording["prompt_token_ids"])).decode()
+    return b"".join(model.engine.pieces(end.recording["prompt_token_ids"])).decode()
 
 
 @pytest.mark.parametrize("n", [8, 30])

@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from llm_magics.engine.fit import plan as planning
+from llm_magics.engine.fit.memory import Estimate
+from llm_magics.engine.fit.probe import DeviceError
 from llm_magics.engine.hosts.local import _settled
 from llm_magics.engine.values import EngineConfig, Finished, GenerateRequest, SamplerSettings
 from llm_magics.errors import OptionError, UnsupportedModelError
@@ -83,6 +86,22 @@ def test_nothing_is_guessed_on_a_gpu_where_it_was_not_measured() -> None:
     config = EngineConfig("m.gguf", n_gpu_layers=-1)
     assert _settled(replace(config, speculation="auto")).speculation == "off"
     assert _settled(replace(config, speculation="lookup")).speculation == "lookup"
+
+
+def test_a_gpu_that_refuses_the_planning_child_can_be_used_in_the_kernel(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in exclusive mode, when this kernel has the GPU. Nothing is planned for it, so the number of layers must be given."""
+
+    class Refused(planning.Estimator):
+        def __call__(self, config: EngineConfig) -> Estimate:
+            if config.n_gpu_layers:
+                raise DeviceError("A trial load died; its last log line: CUDA error: all devices are busy")
+            return super().__call__(config)
+
+    monkeypatch.setattr(planning, "Estimator", Refused)
+    found = prepare(file, ctx=512, gpu_layers=3, in_kernel=True).plan.config
+    assert (found.n_gpu_layers, found.n_ctx) == (3, 512)
+    with pytest.raises(DeviceError, match="busy"):
+        prepare(file, ctx=512, gpu_layers=3)
 
 
 def test_a_draft_model_is_loaded_beside_and_its_acceptance_told(file: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -41,8 +41,8 @@ class Writes:
     def tokenize(self, text: str, *, special: bool) -> tuple[int, ...]:
         return tuple(text.encode())
 
-    def piece(self, token: int) -> bytes:
-        return bytes([token])
+    def pieces(self, tokens: Iterable[int]) -> list[bytes]:
+        return [bytes([token]) for token in tokens]
 
     def submit(self, request: GenerateRequest) -> Generated:
         self.requests.append(request)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,8 +35,12 @@ def piece(token: int) -> bytes:
     return by_id.get(token) or bytes([token])
 
 
+def pieces_of(tokens: Iterable[int]) -> list[bytes]:
+    return list(map(piece, tokens))
+
+
 def memory() -> TokenMemory:
-    return TokenMemory(tokenize, piece)
+    return TokenMemory(tokenize, pieces_of)
 
 
 def test_control_strings_from_outside_are_ordinary_text():
@@ -76,7 +82,7 @@ def test_a_sequence_cut_inside_a_character_is_forgotten():
 
 
 def test_only_the_most_recent_sequences_are_kept():
-    tokens = TokenMemory(tokenize, piece, capacity=2)
+    tokens = TokenMemory(tokenize, pieces_of, capacity=2)
     for letter in "xyz":
         pieces = [Piece(letter, True)]
         tokens.remember(pieces, tokens.ids(pieces), [ord("a"), ord("b")])

@@ -311,4 +311,4 @@ def _check_prompts(model: LocalModel, session: Session, traces: list[Transcript]
     for at, prompt in enumerate(chained(traces)):
         messages = (Message("system", "Answer in one word."), *session.history[: 2 * at + 1])
         parts = model.preview(Request(messages))
-        assert b"".join(map(model.engine.piece, prompt)).decode() == "".join(part.text for part in parts)
+        assert b"".join(model.engine.pieces(prompt)).decode() == "".join(part.text for part in parts)

@@ -55,7 +55,8 @@ class GpuProcess:
 @dataclass(frozen=True, slots=True)
 class Gpu:
     """An NVIDIA GPU as its driver sees it; bytes. ``pci`` identifies the GPU to llama.cpp too, e.g. "0000:17:00.0".
-    ``busy`` is its recent utilisation in percent; None if the driver does not say (MIG)."""
+    ``busy`` is its recent utilisation in percent; None if the driver does not say (MIG). ``exclusive``: one process at a time
+    may use it."""
 
     name: str
     pci: str
@@ -64,6 +65,7 @@ class Gpu:
     processes: tuple[GpuProcess, ...] = ()
     driver: str = ""
     busy: int | None = None
+    exclusive: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +136,13 @@ def _gpu(pynvml: Any, handle: Any, driver: str) -> Gpu:
         busy = int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
     except pynvml.NVMLError:
         busy = None
+    try:
+        exclusive = pynvml.nvmlDeviceGetComputeMode(handle) == pynvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS
+    except pynvml.NVMLError:
+        exclusive = False
     pci = normal_pci(_text(pynvml.nvmlDeviceGetPciInfo(handle).busId))
     name = _text(pynvml.nvmlDeviceGetName(handle))
-    return Gpu(name, pci, int(memory.free), int(memory.total), processes, driver, busy)
+    return Gpu(name, pci, int(memory.free), int(memory.total), processes, driver, busy, exclusive)
 
 
 def normal_pci(address: str) -> str:

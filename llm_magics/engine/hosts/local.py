@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from queue import Empty, SimpleQueue
@@ -24,13 +24,14 @@ from llm_magics.engine.native.llama import give_memory_back
 from llm_magics.engine.native.model import Model, Progress
 from llm_magics.engine.run.parking import Parking
 from llm_magics.engine.run.scheduler import Scheduler
-from llm_magics.engine.run.sequence import Sequence
+from llm_magics.engine.run.sequence import Channel, Sequence
 from llm_magics.engine.values import EngineConfig, EngineEvent, EngineInfo, Finished, GenerateRequest
 from llm_magics.errors import ContextFullError, EngineError, OptionError
 from llm_magics.files import cache_dir
 
 from .interpreter import Held, held, hurry, relax
 
+Tell = Callable[[], None]
 MAX_WAITING = 4096  # requests that may wait for a slot
 _WAIT = 0.2 if sys.platform == "win32" else None  # seconds; on Windows, Ctrl-C does not interrupt a longer wait
 
@@ -39,10 +40,10 @@ class _Core:
     """The engine's thread and all that it uses. Has no reference to the LocalEngine, which can be collected meanwhile."""
 
     def __init__(
-        self, model: Model, context: Context, speculation: Speculation, parking: Parking, scheduler: Scheduler
+        self, model: Model, context: Context, speculation: Speculation, parking: Parking, scheduler: Scheduler, tell: Tell
     ) -> None:
         self.model, self.context, self.speculation = model, context, speculation
-        self.parking, self.scheduler = parking, scheduler
+        self.parking, self.scheduler, self.tell = parking, scheduler, tell
         self.inbox: SimpleQueue[Sequence | Literal["wake", "close"]] = SimpleQueue()
         self.closing = threading.Event()
         self.pid = os.getpid()
@@ -60,6 +61,7 @@ class _Core:
             self.closing.set()
             self.scheduler.end_all(fault)  # after a fault, no consumer may wait for ever; otherwise none is left
             self._refuse_late_comers()
+            self.tell()
             self.parking.close()
             for part in (self.context, self.speculation, self.model):
                 part.free()
@@ -80,6 +82,7 @@ class _Core:
     def _commands(self, *, wait: bool) -> Iterator[Sequence | str]:
         """The commands in the inbox; with ``wait``, at least one."""
         if wait:
+            self.tell()
             relax()
             command = self.inbox.get()
             hurry()
@@ -87,6 +90,25 @@ class _Core:
         with suppress(Empty):
             while True:
                 yield self.inbox.get_nowait()
+
+    def take(self, sequence: Sequence) -> None:
+        """Run a sequence. Any thread may call this."""
+        self.inbox.put(sequence)
+        self.scheduler.interrupt(sequence.request.priority)
+        if not self.thread.is_alive():
+            self._refuse_late_comers()
+
+    def cancel(self, channel: Channel) -> None:
+        """End the channel's sequence as "interrupted". Any thread may call this."""
+        if not channel.cancelled:
+            channel.cancelled = True
+            self.scheduler.interrupt()
+            self.inbox.put("wake")
+
+    def caught_up(self, channel: Channel) -> None:
+        """Note that the channel's consumer has taken events."""
+        if channel.caught_up():
+            self.inbox.put("wake")
 
     def _refuse_late_comers(self) -> None:
         while not self.inbox.empty():
@@ -124,8 +146,7 @@ class LocalGeneration:
                 item = self._channel.queue.get(timeout=_WAIT)
         if item is None:
             raise StopIteration
-        if self._channel.caught_up():
-            self._core.inbox.put("wake")
+        self._core.caught_up(self._channel)
         self._over = self._over or isinstance(item, Exception | Finished)
         if isinstance(item, Exception):
             raise item
@@ -133,10 +154,7 @@ class LocalGeneration:
 
     def cancel(self) -> None:
         """Ask for the end: iteration continues to a Finished with reason "interrupted". Any thread may call this."""
-        if not self._channel.cancelled:
-            self._channel.cancelled = True
-            self._core.scheduler.interrupt()
-            self._core.inbox.put("wake")
+        self._core.cancel(self._channel)
 
     def close(self) -> None:
         """Stop within one token; nothing more is yielded."""
@@ -150,19 +168,20 @@ class LocalGeneration:
 
 
 class LocalEngine:
-    """One model loaded in this process; see :class:`~llm_magics.engine.values.Engine`. Use :func:`open_engine`."""
+    """One model loaded in this process; see :class:`~llm_magics.engine.values.Engine`. Use :func:`open_engine`. ``tell`` is
+    called when its sequences have said something, once per evaluation."""
 
-    def __init__(self, config: EngineConfig, progress: Progress | None = None) -> None:
+    def __init__(self, config: EngineConfig, progress: Progress | None = None, tell: Tell = lambda: None) -> None:
         _check(config)
         config = _settled(config)
         self._finalizer: Callable[[], object] = lambda: None
         try:
             with held() as interrupts, ExitStack() as owned:
-                self._core, self._info = _open(config, progress, interrupts, owned)
-                self._constraints = ConstraintEngine(self._core.model)
+                self.core, self._info = _open(config, progress, interrupts, owned, tell)
+                self._constraints = ConstraintEngine(self.core.model)
                 self._device_sampling = config.device_sampling
-                self._finalizer = weakref.finalize(self, self._core.shut_down)  # also at the interpreter's exit
-                self._core.thread.start()
+                self._finalizer = weakref.finalize(self, self.core.shut_down)  # also at the interpreter's exit
+                self.core.thread.start()
                 owned.pop_all()  # the thread owns the parts now, and frees them when it ends
         except BaseException:
             self.close()
@@ -174,25 +193,26 @@ class LocalEngine:
 
     def tokenize(self, text: str, *, special: bool) -> tuple[int, ...]:
         self._check_open()
-        return self._core.model.tokenize(text, special=special)
+        return self.core.model.tokenize(text, special=special)
 
-    def piece(self, token: int) -> bytes:
+    def pieces(self, tokens: Iterable[int]) -> list[bytes]:
         self._check_open()
-        return self._core.model.piece(token)
+        return list(map(self.core.model.piece, tokens))
+
+    def admit(self, request: GenerateRequest, channel: Channel | None = None) -> Sequence:
+        """Check a request; ``core.take`` then runs it. Raises ContextFullError, OptionError or EngineError."""
+        self._check_open()
+        _check_request(request, self._info)
+        if self.core.scheduler.n_waiting + self.core.inbox.qsize() >= MAX_WAITING:
+            raise EngineError(f"{MAX_WAITING} requests are already waiting.", "Ask again when some are done.")
+        n_ctx, on_device = self._info.n_ctx, self._device_sampling
+        return Sequence(request, self.core.model, self._constraints, n_ctx, on_device, channel)
 
     def submit(self, request: GenerateRequest) -> LocalGeneration:
         """Queue a request. Raises ContextFullError, OptionError or EngineError before anything is evaluated."""
-        self._check_open()
-        _check_request(request, self._info)
-        core = self._core
-        if core.scheduler.n_waiting + core.inbox.qsize() >= MAX_WAITING:
-            raise EngineError(f"{MAX_WAITING} requests are already waiting.", "Ask again when some are done.")
-        sequence = Sequence(request, core.model, self._constraints, self._info.n_ctx, self._device_sampling)
-        generation = LocalGeneration(core, sequence)
-        core.inbox.put(sequence)
-        core.scheduler.interrupt(request.priority)
-        if not core.thread.is_alive():
-            core._refuse_late_comers()
+        sequence = self.admit(request)
+        generation = LocalGeneration(self.core, sequence)
+        self.core.take(sequence)
         return generation
 
     def close(self) -> None:
@@ -206,13 +226,15 @@ class LocalEngine:
         self.close()
 
     def _check_open(self) -> None:
-        if os.getpid() != self._core.pid:
+        if os.getpid() != self.core.pid:
             raise EngineError("This model was loaded before the process forked.", "Load it in the new process.")
-        if self._core.closing.is_set():
+        if self.core.closing.is_set():
             raise _closed()
 
 
-def _open(config: EngineConfig, progress: Progress | None, interrupts: Held, owned: ExitStack) -> tuple[_Core, EngineInfo]:
+def _open(
+    config: EngineConfig, progress: Progress | None, interrupts: Held, owned: ExitStack, tell: Tell
+) -> tuple[_Core, EngineInfo]:
     """Load all parts. Each is ``owned`` at once; interrupts wait for that."""
 
     def loading(fraction: float) -> bool | None:
@@ -235,10 +257,10 @@ def _open(config: EngineConfig, progress: Progress | None, interrupts: Held, own
     n_ctx = min(config.n_ctx or context.n_ctx, context.n_ctx)
     scheduler = Scheduler(
         model, context, n_slots=config.n_slots, n_ctx=n_ctx, reuse=not config.deterministic,
-        speculation=speculation, parking=parking, device_sampling=config.device_sampling,
+        speculation=speculation, parking=parking, device_sampling=config.device_sampling, tell=tell,
     )  # fmt: skip
     info = _describe(config, model, context, speculation, n_ctx, time.perf_counter() - started)
-    return _Core(model, context, speculation, parking, scheduler), info
+    return _Core(model, context, speculation, parking, scheduler, tell), info
 
 
 def _closed() -> EngineError:
@@ -328,4 +350,5 @@ def _describe(
         control_tokens=model.control_tokens, can_shift=context.can_shift and model.cuttable, recurrent=model.recurrent,
         devices=tuple(dict.fromkeys(device for device, _, _ in buffers if "_" not in device)),  # e.g. not CPU_Mapped
         buffers=buffers, load_seconds=seconds, draft=draft.description if draft is not None else "",
+        pid=os.getpid(),
     )  # fmt: skip

@@ -23,16 +23,19 @@ from llm_magics.errors import EngineError
 from .diagnosis import error_lines
 from .library import lib
 
-_LEVEL_WARN, _LEVEL_CONT = 3, 5
+_LEVEL_WARN, _LEVEL_ERROR, _LEVEL_CONT = 3, 4, 5
 _KEPT_LINES = 4000  # a load of a large model logs about a thousand
 
 _lines: deque[tuple[int, str]] = deque(maxlen=_KEPT_LINES)
 _load_lock = threading.RLock()  # the process has one log, so only one load at a time may read it
 _started = False
+echo: int | None = None  # a file descriptor that gets errors at once: a crash loses what is only kept
 
 
 def _on_log(level: int, text: bytes, _: object) -> None:
     try:
+        if echo is not None and level == _LEVEL_ERROR:
+            os.write(echo, b"<%d>%b" % (level, text))
         piece = text.decode("utf-8", "replace")
         if level == _LEVEL_CONT and _lines:
             last_level, last = _lines.pop()

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import bisect
 import time
+from collections.abc import Callable
 from typing import TypeAlias
 
 from llm_magics.engine.guess.speculation import Speculation
@@ -37,11 +38,13 @@ _Filled: TypeAlias = tuple[Part[Slot], Sequence, int, list[int]]
 
 
 class Scheduler:
-    """Runs sequences over the slots of one context. ``n_ctx`` bounds one sequence."""
+    """Runs sequences over the slots of one context. ``n_ctx`` bounds one sequence. ``tell`` is called before each evaluation,
+    to send on what the sequences have said since the last one."""
 
     def __init__(
         self, model: Model, context: Context, *, n_slots: int, n_ctx: int, reuse: bool = True,
         speculation: Speculation | None = None, parking: Parking | None = None, device_sampling: bool = False,
+        tell: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         self._context = context
         self._batch = Batch(context.n_batch)
@@ -50,6 +53,7 @@ class Scheduler:
         self._n_ctx = n_ctx
         self._speculation = speculation or Speculation()
         self._device_sampling = device_sampling
+        self._tell = tell
         cuttable, sharing = self._slots.cuttable, self._slots.sharing
         self._limits = Limits(context.n_batch, cuttable=cuttable, sharing=sharing, guessing=self._speculation.on)
         self._numbered = 0
@@ -114,6 +118,7 @@ class Scheduler:
 
     def _evaluate(self, parts: list[_Filled]) -> int:
         """Evaluate the batch, unless an interrupt arrived while it was filled."""
+        self._tell()
         self._long_batch = long = self._batch.n > _LONG_BATCH
         if long or self._slots.cuttable:  # a memory that cannot be cut may lose more by an abort than a short step takes
             self._batch_priority = min([sequence.rank[0] for _, sequence, _, _ in parts])

@@ -35,7 +35,8 @@ RUN_AHEAD = 512  # events that may wait for a consumer before its sequence pause
 
 
 class Channel:
-    """Carries events from the engine to one consumer, then one Finished or one exception."""
+    """Carries events from the engine to one consumer, then one Finished or one exception. In the engine's own process, a
+    subclass puts them on the way to another one."""
 
     __slots__ = ("cancelled", "paused", "queue")
 
@@ -44,16 +45,23 @@ class Channel:
         self.cancelled = False
         self.paused = False
 
+    def put(self, item: EngineEvent | Exception) -> None:
+        self.queue.put(item)
+
+    def waiting(self) -> int:
+        """How many events the consumer has not taken yet."""
+        return self.queue.qsize()
+
     def may_run(self) -> bool:
         """Whether the consumer keeps up. If not, the sequence is paused until :meth:`caught_up`."""
-        if self.queue.qsize() < RUN_AHEAD:
+        if self.waiting() < RUN_AHEAD:
             return True
         self.paused = True
-        return self.queue.qsize() < RUN_AHEAD  # the consumer may have caught up before it could see the flag
+        return self.waiting() < RUN_AHEAD  # the consumer may have caught up before it could see the flag
 
     def caught_up(self) -> bool:
         """Say once, in the consumer's thread, that a paused sequence may continue."""
-        if self.paused and self.queue.qsize() < RUN_AHEAD // 2:
+        if self.paused and self.waiting() < RUN_AHEAD // 2:
             self.paused = False
             return True
         return False
@@ -63,10 +71,11 @@ class Sequence:
     """One request. Only the engine's thread uses it once it is submitted."""
 
     def __init__(
-        self, request: GenerateRequest, model: Model, constraints: ConstraintEngine, n_ctx: int, device_sampling: bool = False
-    ) -> None:
+        self, request: GenerateRequest, model: Model, constraints: ConstraintEngine, n_ctx: int, device_sampling: bool = False,
+        channel: Channel | None = None,
+    ) -> None:  # fmt: skip
         self.request = request
-        self.channel = Channel()
+        self.channel = channel or Channel()
         self.tokens = list(request.prompt)
         self.n_prompt = len(request.prompt)
         self.n_dropped = 0  # droppable ranges that were dropped
@@ -137,7 +146,7 @@ class Sequence:
     def _tell_progress(self, n: int) -> None:
         """Tell the consumer that ``n`` tokens of the prompt are in the cache, unless it has its first token."""
         if not self._first:
-            self.channel.queue.put(Prefill(max(0, n - self.n_cached), self.n_prompt - self.n_cached, self.n_cached))
+            self.channel.put(Prefill(max(0, n - self.n_cached), self.n_prompt - self.n_cached, self.n_cached))
 
     @property
     def device_chain(self) -> DeviceChain | None:
@@ -210,7 +219,7 @@ class Sequence:
             if guide is not None:
                 self._new_events.extend(guide.feed(rest).events)
         self._emit()
-        self.channel.queue.put(self._finished(guide.finish(self.reason).events if guide is not None else ()))
+        self.channel.put(self._finished(guide.finish(self.reason).events if guide is not None else ()))
         self.free()
 
     def fail(self, error: Exception) -> None:
@@ -220,7 +229,7 @@ class Sequence:
             named = EngineError(what, "The model is still loaded; ask again.")
             named.__cause__ = error
             error = named
-        self.channel.queue.put(error)
+        self.channel.put(error)
         self.free()
 
     def free(self) -> None:
@@ -295,7 +304,7 @@ class Sequence:
         text = "".join(self._new_text)
         self._text.append(text)
         new = Tokens(tuple(self._new_ids), text, tuple(self._new_events), tuple(self._new_logprobs))
-        self.channel.queue.put(new)
+        self.channel.put(new)
         self._new_ids, self._new_text, self._new_events, self._new_logprobs = [], [], [], []
 
     def _finished(self, events: tuple[object, ...]) -> Finished:

@@ -12,7 +12,7 @@ from llm_magics.kernel.page.request import parent_metadata
 from llm_magics.kernel.rules import names_of
 from llm_magics.kernel.runtime import Resident, Runtime
 from llm_magics.models.base import Model
-from llm_magics.views.card import bar_text, bytes_text, card_bundle, table_bundle
+from llm_magics.views.card import bar_text, bytes_text, card_bundle, note_bundle, table_bundle
 
 if TYPE_CHECKING:
     from llm_magics.engine.fit.memory import FreeMemory
@@ -28,29 +28,41 @@ _KINDS = {
 
 
 class Bar:
-    """A progress line that is updated, and at last replaced by a card."""
+    """A progress line that is updated, and at last replaced by a card. A later load again, because the model's own process has
+    died, has its line in the cell that runs then."""
 
     def __init__(self, shell: Any) -> None:
+        self._shell = shell
         self._publish = shell.display_pub.publish
+        self._over = False
+        self._begin()
+
+    def _begin(self) -> None:
         self._id = f"llm-magics-load-{time.monotonic_ns()}"
         self._shown = False
-        self._last = 0.0
-        # a front end without cell ids (nbclient) ignores updates, and would keep the bar for ever
-        self._live = bool(parent_metadata(shell).get("cellId"))
+        self._last = self._part = 0.0
 
     def bytes(self, what: str, done: int, total: int, /) -> None:
         self._draw(bar_text(what, done, total))
 
     def loading(self, name: str, part: float) -> bool:
-        self._draw(f"loading {name}  {part:.0%}")
+        if part < self._part:  # an earlier load was broken off
+            self._begin()
+        self._part = part
+        self._draw(f"loading {name}{' again' if self._over else ''}  {part:.0%}")
+        if self._over and part >= 1:
+            self.end(note_bundle(f"{name} was loaded again, because its process had died."))
         return True
 
     def end(self, bundle: dict[str, Any]) -> None:
         self._publish(bundle, transient={"display_id": self._id}, update=self._shown)
+        self._over = True
+        self._begin()
 
     def _draw(self, line: str) -> None:
         now = time.monotonic()
-        if self._live and now - self._last > 0.2:
+        # a front end without cell ids (nbclient) ignores updates, and would keep the bar for ever
+        if parent_metadata(self._shell).get("cellId") and now - self._last > 0.2:
             self._last = now
             self._publish({"text/plain": line}, transient={"display_id": self._id}, update=self._shown)
             self._shown = True
@@ -111,10 +123,16 @@ def model_rows(resident: Resident) -> list[tuple[str, str]]:
         ("context", f"{info.n_ctx:,} tokens" + (f" (trained for {info.n_ctx_train:,})" if info.n_ctx_train else "")),
         ("layers", layers),
         ("memory", f"{bytes_text(used)}, {bytes_text(virtual_memory().available)} of host memory free" if used else ""),
+        ("runs in", place_of(model) if model.own_process else ""),
         ("chat template", _template_text(model)),
         idle,
         ("loaded in", f"{info.load_seconds:.1f} s" if info.load_seconds else ""),
     ]
+
+
+def place_of(model: Any) -> str:
+    own = getattr(model, "own_process", 0)
+    return f"its own process (pid {own})" if own else "this kernel"
 
 
 def estimate_rows(prepared: Prepared) -> list[tuple[str, str]]:
@@ -123,7 +141,8 @@ def estimate_rows(prepared: Prepared) -> list[tuple[str, str]]:
     rows += [(name, bytes_text(estimate.of(kind))) for name, kind in _KINDS.items() if estimate.of(kind)]
     for device in ("host", *(d.name for d in estimate.devices)):
         rows.append((f"in all on {device}", bytes_text(estimate.needs(device))))
-    return [*rows, ("layers on the GPU", str(config.n_gpu_layers))]
+    place = "its own process" if prepared.settings.isolates(config) else "this kernel"
+    return [*rows, ("layers on the GPU", str(config.n_gpu_layers)), ("runs in", place)]
 
 
 def show_models(runtime: Runtime, search: str = "") -> None:
@@ -135,11 +154,11 @@ def show_models(runtime: Runtime, search: str = "") -> None:
     publish = runtime.shell.display_pub.publish
     rows = [
         [("* " if r.name == runtime.current_model else "  ") + r.name, dict(model_rows(r)).get("model", type(r.model).__name__),
-         f"{r.model.context_size:,}" if r.model.context_size else ""]
+         place_of(r.model), f"{r.model.context_size:,}" if r.model.context_size else ""]
         for r in runtime.residents.values()
     ]  # fmt: skip
     note = "" if rows else "No model is loaded. Load one: %load_model NAME"
-    publish(table_bundle(["loaded (* answers)", "model", "context"], rows, note))
+    publish(table_bundle(["loaded (* answers)", "model", "runs in", "context"], rows, note))
     room = free_memory()
     stored = list(stored_files())
     here = {e.name for e in catalog() if on_disk(e, stored)}

@@ -18,6 +18,7 @@ from .completion import start_completion
 from .registration import magic, register, start_one_line
 from .tools import ToolMagics, start_tools
 
+_NO_MODEL = "none: %load_model NAME"
 _RULES_FROM = {
     "kernel": "this kernel's configuration",
     "told": "this kernel's configuration and this page's settings",
@@ -121,10 +122,12 @@ class LanguageModelMagics(Magics):
         from llm_magics.plural import counted
         from llm_magics.views.card import card_bundle
 
+        from .loads import place_of
+
         runtime = self.runtime
         threads = (f"{name} ({counted(len(thread.session.turns), 'turn')})" for name, thread in runtime.threads.items())
         rows = [
-            ("models", ", ".join(runtime.residents) or "none: %load_model NAME"),
+            ("models", ", ".join(f"{r.name} in {place_of(r.model)}" for r in runtime.residents.values()) or _NO_MODEL),
             ("answers", runtime.current_model),
             ("threads", ", ".join(threads)),
             ("current thread", runtime.current_thread),
@@ -137,7 +140,9 @@ class LanguageModelMagics(Magics):
     def _doctor(self, _: str) -> None:
         from llm_magics.doctor.report import report
 
-        self.runtime.shell.display_pub.publish({"text/plain": "\n".join(map(str, report(self.runtime.defaults.model)))})
+        places = {r.name: getattr(r.model, "own_process", 0) for r in self.runtime.residents.values()}
+        found = report(self.runtime.defaults.model, {name: pid for name, pid in places.items() if pid})
+        self.runtime.shell.display_pub.publish({"text/plain": "\n".join(map(str, found))})
 
     def _strip(self, path: str) -> None:
         from .threads import strip

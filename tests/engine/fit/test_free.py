@@ -93,14 +93,16 @@ def test_a_gpu_and_who_uses_it_are_named(monkeypatch: pytest.MonkeyPatch) -> Non
         "nvmlDeviceGetMemoryInfo": SimpleNamespace(free=40 * GB, total=141 * GB),
         "nvmlDeviceGetPciInfo": SimpleNamespace(busId=b"00000000:17:00.0"),
         "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=63, memory=20),
+        "nvmlDeviceGetComputeMode": pynvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS,
         "nvmlDeviceGetComputeRunningProcesses": [SimpleNamespace(pid=own.pid, usedGpuMemory=100 * GB)],
     }
     for name, answer in answers.items():
         monkeypatch.setattr(pynvml, name, lambda *_, answer=answer: answer)
-    gpu = Gpu("NVIDIA H200", "0000:17:00.0", 40 * GB, 141 * GB, (GpuProcess(own.pid, own.name(), 100 * GB),), "580.1", 63)
+    gpu = Gpu("NVIDIA H200", "0000:17:00.0", 40 * GB, 141 * GB, (GpuProcess(own.pid, own.name(), 100 * GB),), "580.1", 63, True)
     assert nvidia_gpus() == (gpu,)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetUtilizationRates", refuse(pynvml.NVML_ERROR_NOT_SUPPORTED))
-    assert nvidia_gpus()[0].busy is None
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetComputeMode", refuse(pynvml.NVML_ERROR_NOT_SUPPORTED))
+    assert (nvidia_gpus()[0].busy, nvidia_gpus()[0].exclusive) == (None, False)
     assert FreeMemory(0, (gpu,)).gpu("0000:17:00.0") is gpu
 
 

@@ -146,7 +146,7 @@ def test_a_real_context_computes_on_as_many_threads_as_the_quota_grants(monkeypa
     monkeypatch.setattr(psutil.Process, "cpu_affinity", lambda _: list(range(8)), raising=False)
     monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: 8)
     with closing(open_engine(EngineConfig(str(smollm), n_ctx=256))) as engine:
-        pointer = engine._core.context.pointer  # type: ignore[attr-defined]
+        pointer = engine.core.context.pointer  # type: ignore[attr-defined]
         assert (lib.llama_n_threads(pointer), lib.llama_n_threads_batch(pointer)) == (1, 1)
 
 
