@@ -19,7 +19,9 @@ import time
 from .common import DEFAULT_MODEL, line, results
 
 # Suites that take [MODEL] [PAIRS], and those that measure something of their own.
-PAIRED = ("single", "chat20", "streams", "map", "lookup", "constrained", "chat", "load", "interactive", "hog", "shared")
+PAIRED = (
+    "single", "chat20", "streams", "map", "lookup", "constrained", "chat", "load", "interactive", "hog", "shared", "isolated"
+)  # fmt: skip
 OTHER = {
     "host": [], "transcript": [], "records": [], "wire": ["200"], "templates": ["tests/chat/templates"],
     "greedy": [], "structured": [], "forced": [], "identity": [], "schemas": [],
