@@ -41,7 +41,7 @@ def test_rules_fail_closed_once_a_page_was_heard() -> None:
             assert called(opened) == "done"
             assert "allow: 7" in refused(opened, "%%chat -m model --max-steps 8\nhi")
         told = status_of(opened)  # the page is gone
-        assert "every call is asked about" in told
+        assert "every call needs approval" in told
         assert "at least ask" in told
         assert "allow: 7" in refused(opened, "%%chat -m model --max-steps 8\nhi")
         assert "looser than the rules" in refused(opened, "%%chat -m model --approve auto\nhi")
