@@ -74,6 +74,10 @@ class ContextFullError(ModelError):
         self.n_ctx = n_ctx
 
 
+class ServerError(ModelError):
+    """A model's server cannot be reached, refuses a request, or breaks its answer off."""
+
+
 class EngineError(ModelError):
     """The engine failed while evaluating, or was used after it was closed."""
 

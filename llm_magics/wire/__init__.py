@@ -29,3 +29,5 @@ from .conversation import tool_choice_from_openai as tool_choice_from_openai
 from .conversation import tool_choice_to_openai as tool_choice_to_openai
 from .conversation import tools_from_openai as tools_from_openai
 from .conversation import tools_to_openai as tools_to_openai
+from .foreign import ForeignDecoder as ForeignDecoder
+from .foreign import foreign_messages as foreign_messages

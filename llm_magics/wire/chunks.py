@@ -95,6 +95,7 @@ class ChunkDecoder:
         self._events: list[ModelEvent] = []
         self._finish: str | None = None
         self._tail: Json = {}
+        self._says_complete = False
 
     def feed(self, value: object, path: str = "chunk") -> list[ModelEvent]:
         """Read one chunk. Raises WireError for a chunk that breaks the form or holds the server's error."""
@@ -122,15 +123,21 @@ class ChunkDecoder:
         own = self._own
         for index, call in sorted(self._calls.items()):
             last = index == max(self._calls)
-            if not call.ended and not own and (reason != "length" or not last or _is_json("".join(call.arguments))):
+            if not call.ended and not own and (reason != "length" or not last or is_json("".join(call.arguments))):
                 events.append(self._ended(index, {}))
         self._events += events
         return [*events, ModelEnd(assemble(self._events, reason), reason, usage, notes=notes)]
 
+    def end_complete(self) -> list[ModelEvent]:
+        """End the open calls whose arguments are whole, because another call begins."""
+        events = [self._ended(i, {}) for i, call in self._calls.items() if not call.ended and is_json("".join(call.arguments))]
+        self._events += events
+        return list(events)
+
     @property
     def _own(self) -> bool:
         """Whether llm_magics wrote the stream, which then says which calls are complete."""
-        return any(call.ended for call in self._calls.values()) or EXTENSION in self._tail
+        return self._says_complete or EXTENSION in self._tail
 
     def _choice(self, choice: Mapping[str, Any], path: str) -> list[ModelEvent]:
         events: list[ModelEvent] = []
@@ -163,6 +170,7 @@ class ChunkDecoder:
             self._calls[index].arguments.append(text)
             events.append(ToolCallDelta(index, text))
         if extension.get("complete") is True:
+            self._says_complete = True
             events.append(self._ended(index, extension))
         return events
 
@@ -177,7 +185,7 @@ def chunks_from_openai(chunks: Iterable[object]) -> list[ModelEvent]:
     return events + decoder.finish()
 
 
-def _is_json(text: str) -> bool:
+def is_json(text: str) -> bool:
     try:
         json.loads(text)
     except ValueError:
