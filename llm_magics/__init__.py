@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "load_model": ".models.loading",
+    "connect_model": ".models.remote.model",
     "ScriptedModel": ".models.scripted",
     "map_prompts": ".session.map",
     "MapResult": ".session.map",

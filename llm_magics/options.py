@@ -9,7 +9,7 @@ import difflib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 from .errors import OptionError
 
@@ -32,6 +32,7 @@ class Option:
         config: the fields of EngineConfig or TurnSettings that the option sets, separated by blanks; ``unit`` is the factor
             from the value to them, e.g. 2**20 for MiB.
         trait: the help of the trait ``default_...`` of ``c.LLMMagics``, if there is one.
+        loads: which models a load's option is for: "here" in this kernel, "server", or "both".
     """
 
     help: str
@@ -49,6 +50,7 @@ class Option:
     config: str = ""
     unit: int = 1
     trait: str = ""
+    loads: Literal["here", "server", "both"] = "here"
     field: str = ""
     default: Any = None
 

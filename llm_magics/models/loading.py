@@ -21,7 +21,8 @@ from llm_magics.store.progress import Progress, silent
 
 from .base import Sampling
 from .local import Identity, LocalModel
-from .settings import LoadSettings
+from .remote.address import is_address
+from .settings import LoadSettings, load_settings
 
 # GGUF key -> sampling setting: the recommendations of the model's makers
 _RECOMMENDED = {
@@ -54,14 +55,12 @@ def prepare(name: str | Path, progress: Progress = silent, **settings: Any) -> P
     Raises OptionError, ModelNotFoundError, DownloadError, ModelFileError, UnsupportedModelError, MemoryFitError; EngineError
     if llama.cpp or a GPU fails.
     """
-    known = [f.name for f in fields(LoadSettings)]
-    if unknown := [name for name in settings if name not in known]:
-        raise OptionError(f"A load has no setting {unknown[0]!r}.", f"It has: {', '.join(known)}.")
-    return prepare_as(LoadSettings(**settings), name, progress)
+    return prepare_as(load_settings(**settings), name, progress)
 
 
 def prepare_as(chosen: LoadSettings, name: str | Path, progress: Progress = silent) -> Prepared:
     """Like :func:`prepare`, with the settings as one value."""
+    chosen.check_place("here")
     file, gguf = _vetted(name, progress)
     if isinstance(chosen.ctx, int):
         check_context(gguf, chosen.ctx)
@@ -107,7 +106,7 @@ def load_model(
     **settings: Any,
 ) -> LocalModel:
     """Load a model, into this process or one of its own, and keep it until ``close()``. ``name`` and ``settings`` are as for
-    :func:`prepare`.
+    :func:`prepare`. For a server's address see :func:`~llm_magics.models.remote.model.connect_model`.
 
     Args:
         alias: the model's name; by default the catalogue's or the file's name.
@@ -117,6 +116,8 @@ def load_model(
 
     Raises the errors of :func:`prepare`, and TemplateError if the model has no working chat template.
     """
+    if is_address(name):
+        raise OptionError("A server's model is not loaded into this process.", "Use llm_magics.connect_model(URL, model=...).")
     return open_prepared(prepare(name, progress, **settings), alias, loading)
 
 
