@@ -101,7 +101,7 @@ def start_gauge(runtime: Runtime) -> Callable[[], None]:
 
 def _description(model: Any, info: Any) -> str:
     apart = ", in a process of its own" if getattr(model, "own_process", 0) else ""
-    return f"{info.description if info is not None else type(model).__name__}{apart}"
+    return f"{getattr(info or model, 'description', type(model).__name__)}{apart}"
 
 
 def _model(runtime: Runtime, resident: Resident) -> dict[str, Any]:

@@ -10,7 +10,7 @@ Rules hold for the magics alone. They are not a sandbox: Python code in a kernel
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -21,6 +21,7 @@ from traitlets.config import Config, Configurable
 
 from llm_magics.errors import OptionError
 from llm_magics.kernel.options.specs import CHAT, LOAD_MODEL, LoadOptions
+from llm_magics.models.remote.address import is_address
 from llm_magics.options import Number, Option
 from llm_magics.session.settings import TurnSettings
 from llm_magics.tools.define.tool import Tool
@@ -58,6 +59,9 @@ class LLMMagics(type("Defaults", (Configurable,), _DEFAULTS)):  # type: ignore[m
     allowed_models = _trait(
         _PATTERNS, [], 'The models that may be used, e.g. ["smollm2-*", "/srv/models/*"]: catalogue names or paths; [] is all.'
     )
+    allowed_servers = _trait(
+        _PATTERNS, [], 'The servers that may be asked, e.g. ["localhost", "*.lab.org:8080"]: hosts, or host:port; [] is all.'
+    )
     allowed_tools = _trait(_PATTERNS, [], 'The tools that may be offered, e.g. ["calculate", "plot_*"]; [] is all.')
     max_steps = _trait(Int, 0, "Most answers of the model in a turn; 0 leaves it as it is.", min=0)
     max_calls = _trait(Int, 0, "Most tool calls in one answer; 0 leaves it as it is.", min=0)
@@ -69,7 +73,8 @@ class LLMMagics(type("Defaults", (Configurable,), _DEFAULTS)):  # type: ignore[m
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Rules as a value. ``models`` and ``tools`` hold groups of patterns: a name must match one pattern of each group.
+    """Rules as a value. ``models``, ``tools`` and ``servers`` hold groups of patterns: a name must match one of each group.
+    Without a rule every server may be asked: any cell can open a connection, so a narrower default would protect nothing.
     ``limits`` has the names of :class:`~llm_magics.tools.policy.Limits`."""
 
     approve: Approve = "auto"
@@ -77,6 +82,7 @@ class Rules:
     tools: tuple[Patterns, ...] = ()
     limits: Mapping[str, float] = field(default_factory=dict)
     record: bool = False
+    servers: tuple[Patterns, ...] = ()
 
     @classmethod
     def of(cls, said: Mapping[str, Any], where: str) -> Rules:
@@ -87,15 +93,22 @@ class Rules:
     @classmethod
     def in_traits(cls, traits: LLMMagics) -> Rules:
         limits = {name: getattr(traits, f"max_{name}") for name in ("steps", "calls", "tokens", "seconds", "result_chars")}
-        models, tools = ((tuple(names),) if names else () for names in (traits.allowed_models, traits.allowed_tools))
-        return cls(traits.approve, models, tools, {name: most for name, most in limits.items() if most}, traits.record)
+        allowed = (traits.allowed_models, traits.allowed_tools, traits.allowed_servers)
+        models, tools, servers = ((tuple(names),) if names else () for names in allowed)
+        return cls(traits.approve, models, tools, {name: most for name, most in limits.items() if most}, traits.record, servers)
 
     def tightened(self, other: Rules) -> Rules:
         """The stricter of both, rule by rule."""
         limits = {name: min(self.limits.get(name, most), most) for name, most in other.limits.items()}
         approve = max(self.approve, other.approve, key=STRICTNESS.__getitem__)
         models, tools = (*self.models, *other.models), (*self.tools, *other.tools)
-        return Rules(approve, models, tools, {**self.limits, **limits}, self.record or other.record)
+        servers = (*self.servers, *other.servers)
+        return Rules(approve, models, tools, {**self.limits, **limits}, self.record or other.record, servers)
+
+    def check_server(self, names: Sequence[str]) -> None:
+        """Raise OptionError unless the server may be asked under one of its names; none is no server."""
+        if names and not any(_matches(name, self.servers) for name in names):
+            raise OptionError(f"The rules of this kernel do not allow the server {names[-1]}.", _allowed(self.servers))
 
     def check_model(self, names: Iterable[str]) -> None:
         """Raise OptionError unless the model may be used under one of its names."""
@@ -138,7 +151,7 @@ class Rules:
     def rows(self) -> list[tuple[str, str]]:
         """The rules in words, for a card; none if everything is allowed."""
         limits = ", ".join(f"{most:g} {name.replace('_', ' ')}" for name, most in self.limits.items())
-        said = [("models", self.models), ("tools", self.tools)]
+        said = [("models", self.models), ("servers", self.servers), ("tools", self.tools)]
         return [
             *([("rule: approval", f"at least {self.approve}")] if self.approve != "auto" else []),
             *((f"rule: {what}", " and ".join(", ".join(group) for group in groups)) for what, groups in said if groups),
@@ -159,7 +172,8 @@ class Defaults:
     def for_load(self, options: LoadOptions) -> LoadOptions:
         """Fill in the defaults of a ``%load_model`` line; the name ``default`` means the default model."""
         named = self.model if self.model and options.name.lower() == "default" else options.name
-        return replace(options, name=named, ctx=self.ctx if options.ctx is None else options.ctx)
+        free = options.ctx is None and not is_address(named)  # a server has its own context
+        return replace(options, name=named, ctx=self.ctx if free else options.ctx)
 
     def for_turn(self, given: Mapping[str, Any], usual: TurnSettings, rules: Rules) -> dict[str, Any]:
         """Fill in the defaults of a magic's options for one turn of a session, within the rules."""

@@ -15,6 +15,7 @@ from llm_magics.errors import Action, NoModelError, OptionError
 from llm_magics.kernel.cells.book import CellBook
 from llm_magics.kernel.page.request import parent_header, parent_metadata
 from llm_magics.models.base import Model
+from llm_magics.models.remote.address import Address
 from llm_magics.options import near
 from llm_magics.store.catalog import default_model
 from llm_magics.tools.policy import Asker, Decision, nobody
@@ -41,6 +42,18 @@ class Resident:
     names: tuple[str, ...] = ()
     uses: int = 0
     last_used: float = field(default_factory=time.monotonic)
+
+    @property
+    def server(self) -> tuple[str, ...]:
+        """What rules may match of the server that the model is on; nothing for a model in this kernel."""
+        address = getattr(self.model, "address", None)
+        return address.names if isinstance(address, Address) else ()
+
+
+def names_of_model(model: Model) -> tuple[str, ...]:
+    """What rules may match of a model that was made in Python: its name, or on a server its address with it."""
+    address, about = getattr(model, "address", None), getattr(model, "about", None)
+    return (f"{address.base}/{about.model}",) if isinstance(address, Address) and about is not None else (model.name,)
 
 
 @runtime_checkable
@@ -122,7 +135,7 @@ class Runtime:
         """Add a model and make it current; close an earlier model of that name."""
         with self._lock:
             old = self.residents.pop(name, None)
-            resident = self.residents[name] = Resident(name, model, ttl, names or (model.name,))
+            resident = self.residents[name] = Resident(name, model, ttl, names or names_of_model(model))
             self.current_model = name
         if old is not None and old.model is not model:
             old.model.close()
@@ -149,7 +162,7 @@ class Runtime:
     def find_model(self, name: str = "") -> Resident:
         """A loaded model, or the model in the user's variable of that name; raises NoModelError."""
         held = self.shell.user_ns.get(name) if name and name not in self.residents else None
-        return Resident(name, held, names=(held.name,)) if isinstance(held, Model) else self.resident(name)
+        return Resident(name, held, names=names_of_model(held)) if isinstance(held, Model) else self.resident(name)
 
     def unload(self, name: str = "") -> str:
         """Close the named or the current model; return its name. The last loaded of the others becomes current."""

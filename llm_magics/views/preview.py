@@ -30,14 +30,16 @@ def shares(parts: Sequence[PreviewPart]) -> list[tuple[str, int]]:
 
 def _total_line(parts: Sequence[PreviewPart], context_size: int) -> str:
     total = sum(len(ids) for _, _, ids in parts)
+    if not total:
+        return f"{counted(len(parts), 'part')} would be sent; the model's server counts their tokens"
     line = f"{counted(total, 'token')} would be sent" + (f", of a context of {context_size:,}" if context_size else "")
     return line + ": " + ", ".join(f"{origin} {n:,} ({n / max(total, 1):.0%})" for origin, n in shares(parts))
 
 
 def _html(parts: Sequence[PreviewPart], context_size: int) -> str:
     rows = "".join(
-        f"<tr><td>{escape(origin)}</td><td>{len(ids):,}</td><td><pre>{escape(printable(text))}</pre>"
-        f"<details><summary>token ids</summary><code>{escape(' '.join(map(str, ids)))}</code></details></td></tr>\n"
+        f"<tr><td>{escape(origin)}</td><td>{f'{len(ids):,}' if ids else ''}</td><td><pre>{escape(printable(text))}</pre>"
+        f"{_ids_html(ids)}</td></tr>\n"
         for origin, text, ids in parts
     )
     head = "<thead><tr><th>part</th><th>tokens</th><th>text</th></tr></thead>"
@@ -47,8 +49,14 @@ def _html(parts: Sequence[PreviewPart], context_size: int) -> str:
     )
 
 
+def _ids_html(ids: Sequence[int]) -> str:
+    text = escape(" ".join(map(str, ids)))
+    return f"<details><summary>token ids</summary><code>{text}</code></details>" if ids else ""
+
+
 def _plain(parts: Sequence[PreviewPart], context_size: int) -> str:
     lines = [_total_line(parts, context_size)]
     for origin, text, ids in parts:
-        lines += [f"--- {origin}, {counted(len(ids), 'token')}: {' '.join(map(str, ids))}", printable(text)]
+        tokens = f", {counted(len(ids), 'token')}: {' '.join(map(str, ids))}" if ids else ""
+        lines += [f"--- {origin}{tokens}", printable(text)]
     return "\n".join(lines)

@@ -14,6 +14,7 @@ from traitlets.config import Config
 from llm_magics.cli import main as cli
 from llm_magics.kernel.options.specs import CHAT, LOAD_MODEL
 from llm_magics.kernel.rules import LLMMagics
+from tests.models.remote.standin import StandIn, says
 
 from .notebook import Cell, Notebook, notebook
 
@@ -88,12 +89,12 @@ def _tools_are_there(book: Notebook) -> None:
     assert re.search(r"plot_column +\(column: str.* ask", said)
 
 
-def _configured(begins: str) -> Callable[[Notebook], None]:
+def _configured(begins: str, n_set: int) -> Callable[[Notebook], None]:
     def check(_: Notebook) -> None:
         config = Config()
         exec(block(begins), {"c": config})  # as IPython reads it
         held = LLMMagics(config=config)
-        assert len(config.LLMMagics) == 4
+        assert len(config.LLMMagics) == n_set
         for name, value in config.LLMMagics.items():
             assert getattr(held, name) == value
         for name in re.findall(r"\b(?:max|default)_\w+", block(begins)):
@@ -128,6 +129,19 @@ def _run_elsewhere(_: Notebook) -> None:
     assert sum(language == "python" for language, _ in BLOCKS) == 3
 
 
+def _on_a_server(book: Notebook) -> None:
+    with StandIn([says("Yes.")], listing=[{"id": "qwen3-8b"}]) as server:
+        book.must("import os; os.environ['LAB_KEY'] = 'key-of-the-lab'", None)
+        line = block("%load_model http")
+        assert "qwen3-8b is loaded" in shown(book.must(line.replace("http://localhost:8080/v1", server.url)))
+        assert book.must("%%chat --no-history\nSay yes.").transcript.text == "Yes."
+        assert server.asked[0].headers["authorization"] == "Bearer key-of-the-lab"
+        code = next(code for code in re.findall(r"`(connect_model[^`]+)`", README))
+        book.must(f"from llm_magics import connect_model\nheld = {code.replace('http://localhost:8080/v1', server.url)}", None)
+        assert book.must("%%chat -m held --no-history\nSay yes.").transcript.text == "Yes."
+        book.must("%unload_model qwen3-8b\n%load_model qwen2.5-coder-0.5b")
+
+
 def _drawn(_: Notebook) -> None:
     for name in re.findall(r"^ +(\w+)/ ", block("        notebook cell"), re.M):
         assert (ROOT / "llm_magics" / name).is_dir(), name
@@ -141,8 +155,9 @@ BLOCK_CHECKS: dict[str, Callable[[Notebook], None]] = {
     "%%chat\n": _first_chat,
     "from llm_magics import tool": _tools_are_there,
     "%%tool plot_column": _tools_are_there,
-    "c.LLMMagics.approve": _configured("c.LLMMagics.approve"),
-    "c.LLMMagics.default_model": _configured("c.LLMMagics.default_model"),
+    "%load_model http": _on_a_server,
+    "c.LLMMagics.approve": _configured("c.LLMMagics.approve", 5),
+    "c.LLMMagics.default_model": _configured("c.LLMMagics.default_model", 4),
     "from llm_magics import Session": _run_elsewhere,
     'model = load_model("smollm2-135m", ctx=4096)': _run_elsewhere,
     "        notebook cell": _drawn,
@@ -334,6 +349,9 @@ COMMAND_CHECKS: dict[str, Callable[[Notebook], None]] = {
     "--help": _says("%load_model --help", "--dry-run"),
     "%llm status": _says("%llm status", "default max tokens"),
     "%llm doctor": _says("%llm doctor", "extension", "next"),
+    "--model": _read(LOAD_MODEL, "http://h/v1 --model m", model="m"),
+    "--api-key-env": _read(LOAD_MODEL, "http://h/v1 --api-key-env K", api_key_env="K"),
+    "--preview": _preview,
     "--threads N": _read(LOAD_MODEL, "m --threads 2", threads=2),
     "--dry-run": _says("%load_model smollm2-135m --dry-run", "Nothing was loaded."),
     "-ngl": _read(LOAD_MODEL, "m -ngl 3", gpu_layers=3),
@@ -345,6 +363,7 @@ COMMAND_CHECKS: dict[str, Callable[[Notebook], None]] = {
     "--in-kernel --gpu-layers N": _read(LOAD_MODEL, "m --in-kernel --gpu-layers 9", in_kernel=True, gpu_layers=9),
     "--ctx-size": _read(LOAD_MODEL, "m --ctx-size 512", ctx=512),
     "%%chat --samples 5": lambda book: _contains(shown(book.must("%%chat --samples 5 --max-tokens 4\nSay yes.")), "5 · seed"),
+    "%%compare": _compared,
     "%%compare -m one -m other": _compared,
     'session.turn("...")': _iterated,
     "c.LLMMagics.record = True": lambda _: _contains(" ".join(LLMMagics.class_trait_names()), "record"),

@@ -17,6 +17,7 @@ from llm_magics import ScriptedModel
 from llm_magics.errors import LLMMagicsError, OptionError
 from llm_magics.kernel.rules import DEFAULTS, LLMMagics, Rules, configured, names_of
 from llm_magics.kernel.runtime import Runtime
+from llm_magics.models.remote.address import read_address
 from llm_magics.session.settings import TurnSettings
 from llm_magics.tools.define.tool import as_tool
 from llm_magics.tools.policy import Limits
@@ -176,6 +177,23 @@ def test_the_settings_editor_knows_the_same_rules_with_the_same_defaults() -> No
     assert shown == {name: LLMMagics().trait_defaults(name) for name in traits if name not in DEFAULTS}
     assert Rules.of(shown, "the test") == Rules()
     assert all(trait.help for trait in traits.values())
+
+
+def test_servers_are_allowed_by_host_or_by_host_and_port_and_their_models_by_address() -> None:
+    held = rules(allowed_servers=["*.lab.org", "localhost:8080"])
+    for url in ("http://gpu.lab.org/v1", "https://a.b.lab.org:9/v1", "http://localhost:8080/v1"):
+        held.check_server(read_address(url).names)
+    for url in ("http://lab.org/v1", "http://localhost:8081/v1", "http://lab.org.evil.example/v1", "http://127.0.0.1:8080/v1"):
+        with pytest.raises(OptionError, match=r"do not allow the server .*They allow \*\.lab\.org, localhost:8080"):
+            held.check_server(read_address(url).names)
+    held.check_server(())
+    with pytest.raises(OptionError):
+        held.tightened(rules(allowed_servers=["localhost"])).check_server(("gpu.lab.org", "gpu.lab.org:80"))
+    rules().check_server(("anywhere.example", "anywhere.example:443"))
+    lesson = rules(allowed_models=["smollm2-*", "http://gpu.lab.org/v1/qwen*"])
+    lesson.check_model(("http://gpu.lab.org/v1/qwen3-8b",))
+    with pytest.raises(OptionError):
+        lesson.check_model(("http://evil.example/v1/smollm2-135m",))
 
 
 def test_a_loaded_model_keeps_the_name_that_rules_know_whatever_it_is_called_here() -> None:

@@ -111,6 +111,7 @@ def prepare(runtime: Runtime, options: ChatOptions, text: str) -> Asked:
     cell = str(parent_metadata(runtime.shell).get("cellId") or "")
     rules = runtime.rules
     rules.check_model(resident.names)
+    rules.check_server(resident.server)
     text = _with_context(runtime, options, text, cell, resident)
     if options.system is not None:
         options = replace(options, system=_system(options.system))

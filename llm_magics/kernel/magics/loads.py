@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from llm_magics.errors import OptionError
 from llm_magics.kernel.options.specs import LoadOptions
 from llm_magics.kernel.page.request import parent_metadata
-from llm_magics.kernel.rules import names_of
-from llm_magics.kernel.runtime import Resident, Runtime
+from llm_magics.kernel.rules import Rules, names_of
+from llm_magics.kernel.runtime import Resident, Runtime, names_of_model
 from llm_magics.models.base import Model
+from llm_magics.models.remote.address import is_address, read_address
 from llm_magics.views.card import bar_text, bytes_text, card_bundle, note_bundle, table_bundle
 
 if TYPE_CHECKING:
@@ -73,16 +75,21 @@ def load_model(runtime: Runtime, options: LoadOptions) -> None:
     held = runtime.shell.user_ns.get(options.name)
     rules = runtime.rules
     if isinstance(held, Model):
-        rules.check_model((held.name,))
+        resident = runtime.find_model(options.name)
+        rules.check_model(resident.names)
+        rules.check_server(resident.server)
         resident = runtime.add(options.alias or options.name, held, options.ttl)
         runtime.shell.display_pub.publish(card_bundle(f"{resident.name} is the current model", model_rows(resident)))
         return
-    from llm_magics.models.loading import open_prepared, prepare_as
-
     options = runtime.defaults.for_load(options)
     alias = options.alias
     if alias and not alias.replace("-", "_").replace(".", "_").isidentifier():
         raise OptionError(f"{alias!r} is not a valid model name.", "Use letters, digits, '-', '_' and '.'.")
+    if is_address(options.name):
+        _load_from_server(runtime, options, rules)
+        return
+    from llm_magics.models.loading import open_prepared, prepare_as
+
     known_as = names_of(options.name)
     rules.check_model(known_as)
     bar = Bar(runtime.shell)
@@ -95,6 +102,30 @@ def load_model(runtime: Runtime, options: LoadOptions) -> None:
     model = open_prepared(prepared, name, lambda part: bar.loading(name, part))
     resident = runtime.add(name, model, options.ttl, known_as)
     bar.end(card_bundle(f"{name} is loaded", model_rows(resident)))
+
+
+def _load_from_server(runtime: Runtime, options: LoadOptions, rules: Rules) -> None:
+    """Load a model that is on a server. The rules are asked before anything is sent, and again once its name is known."""
+    from llm_magics.models.remote.discovery import unlisted
+    from llm_magics.models.remote.model import connect
+    from llm_magics.models.remote.settings import ServerSettings
+
+    address, settings = read_address(options.name), ServerSettings.of(options)
+    rules.check_server(address.names)
+    if options.model:
+        rules.check_model((f"{address.base}/{options.model}",))
+    model = connect(options.name, settings, options.alias)
+    with ExitStack() as unless_added:
+        unless_added.callback(model.close)
+        resident, note = Resident(model.name, model, names=names_of_model(model)), unlisted(model.about)
+        rules.check_model(resident.names)
+        title = f"{model.name} is loaded"
+        if options.dry_run:
+            title, note = f"Loading {model.name} would use", f"{note} Nothing was loaded.".strip()
+        else:
+            resident = runtime.add(model.name, model, options.ttl)
+            unless_added.pop_all()
+    runtime.shell.display_pub.publish(card_bundle(title, model_rows(resident), note))
 
 
 def _make_room(runtime: Runtime, options: LoadOptions) -> None:
@@ -115,7 +146,8 @@ def model_rows(resident: Resident) -> list[tuple[str, str]]:
     idle = ("unloaded when idle for", f"{resident.ttl:g} s" if resident.ttl else "")
     info = getattr(getattr(model, "engine", None), "info", None)
     if info is None:
-        return [("kind", type(model).__name__), *rows, idle]
+        own = getattr(model, "rows", None) or [("kind", type(model).__name__)]
+        return [*own, *rows, idle]
     layers = f"{info.n_gpu_layers} of {info.n_layers + 1} on the GPU" if info.n_gpu_layers else "all on the CPU"
     used = sum(size for _, _, size in info.buffers)
     return [

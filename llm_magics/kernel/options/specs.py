@@ -89,7 +89,7 @@ class CompareOptions:
 class LoadOptions(LoadSettings):
     """The options of ``%load_model``: the settings of the load, and the model's place in this kernel."""
 
-    name: str = word("NAME", "a catalogue name, a path, hub OWNER/REPO:FILE, or a variable; the default model if not said",
+    name: str = word("NAME", "a catalogue name, path, hub OWNER/REPO:FILE, server's URL, or variable; else the default model",
         "default", complete="catalog",
         trait="What %load_model loads without a name: a catalogue name, path or hub name; if empty, $LLM_MAGICS_DEFAULT_MODEL.")
     alias: str = option("", "--as", "what to call it here", str, "ALIAS")
@@ -149,9 +149,11 @@ COMPARE = Spec(
 
 LOAD_MODEL = Spec(
     "%load_model",
-    "Load a GGUF model into this kernel; %%chat then uses it.",
+    "Load a GGUF model into this kernel, or a model on a server: %load_model http://HOST:PORT/v1; %%chat then uses it.",
     LoadOptions,
-    notes="Known names: %models. Loading a name again with other options replaces it.",
+    notes="Known names: %models. Loading a name again with other options replaces it.\n"
+    "A model on a server also takes --seed and --chat-template-kwargs; --ctx and --slots say what the server has, if it does "
+    "not tell.",
 )
 
 UNLOAD_MODEL = Spec("%unload_model", "Free a model's memory.", UnloadOptions)

@@ -14,7 +14,9 @@ import pytest
 
 from tests.kernel.notebook import Cell, Notebook, notebook
 
-HEAVY = ("llama_cpp", "numpy", "pydantic", "llguidance", "jinja2", "huggingface_hub", "markdown_it", "ipywidgets", "psutil")
+HEAVY = (
+    "llama_cpp", "numpy", "pydantic", "llguidance", "jinja2", "huggingface_hub", "markdown_it", "ipywidgets", "psutil", "httpx"
+)  # fmt: skip
 
 
 def test_loading_the_extension_imports_nothing_heavy() -> None:
