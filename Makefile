@@ -2,7 +2,8 @@
 #   make lab HEADLESS=1   executes the first lab and prints the conversation, for machines with no browser
 #   Node builds the JupyterLab extension; without Node, `make lab` works without it. `make test` needs Node.
 #   make whole            runs in full the tests that `make test` cuts short: 500 hostile schemas, 20 reloads of each page, 50 kills of a
-#                         model's process and of its kernel (20 minutes)
+#                         model's process and of its kernel, a server's stream cut at each byte, a notebook on llama-server (40 minutes)
+#   make llama-server     builds llama-server from llama-cpp-python's source for that test (once; 20 minutes on two cores)
 #   make damage           loads 2,000 damaged model files and says how that ended (minutes; COUNT=100, SEED=1)
 #   make bench            prints every figure as a ratio to its peer, and writes bench.json (about an hour; PAIRS=1 for minutes)
 
@@ -20,7 +21,7 @@ ifeq ($(CUDA),yes)
 endif
 
 .DEFAULT_GOAL := lab
-.PHONY: lab test check scripts whole bench damage models clean
+.PHONY: lab test check scripts whole llama-server bench damage models clean
 
 $(VENV)/.base:
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
@@ -83,9 +84,13 @@ test: $(VENV)/.test $(VENV)/.collaboration models
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests
 	$(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=600 notebooks
 
-whole: $(VENV)/.test models
+whole: $(VENV)/.test models llama-server
 	LLM_MAGICS_HOSTILE=500 LLM_MAGICS_RELOADS=20 $(BIN)/python -m pytest tests/schema/test_validation.py tests/browser/test_extension.py
 	LLM_MAGICS_KILLS=50 $(BIN)/python -m pytest tests/kernel/test_isolated.py tests/engine/hosts/test_pipe_deaths.py
+	LLM_MAGICS_FAULTS=all $(BIN)/python -m pytest tests/models/remote tests/kernel/test_remote.py
+
+llama-server: $(VENV)/.test
+	$(BIN)/python -m tests.models.remote.llama_server
 
 bench: $(VENV)/.test models
 	$(BIN)/python -m tests.bench $(if $(PAIRS),--pairs $(PAIRS)) $(SUITES)
