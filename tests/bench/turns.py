@@ -6,6 +6,22 @@ A count, not a ratio. 120 tasks with executable tools (``tests/bench/tasks/every
 own. Per model five figures: all the right calls ran; and no other; the answer holds what was asked for; all of it; and how many
 calls were written in vain (refused, failed, or written again). With ``--keep`` each task is written to a file as it ends, and a
 run that was broken off goes on from there. The held-out part is for one look after all tuning.
+
+What the designs gave, greedy, on tasks of the tuning part, the same tasks in a pair of rows. The first is the design before,
+with refusals behind results, and call text as the answer:
+
+| model | tasks | design | right calls | and no other | answered | all of it | in vain | raw |
+|---|---|---|---|---|---|---|---|---|
+| 0.5B | 32 | before | 23 | 21 | 18 | 12 | 67 | 13 |
+| 0.5B | 32 | words after a call in vain, further calls, nothing written twice | 25 | 25 | 24 | 23 | 0 | 0 |
+| 0.5B | 15 | before | 11 | 11 | 10 | 6 | 19 | 8 |
+| 0.5B | 15 | the new one, with the older decision on the first call | 12 | 12 | 13 | 12 | 0 | 0 |
+| 1.5B | 12 | before | 7 | 6 | 5 | 3 | 8 | 3 |
+| 1.5B | 12 | the new one | 11 | 11 | 11 | 11 | 1 | 0 |
+
+What did not do: to hold a failed call back in the grammar, and to hold back only "Tim" or "Tims" where ``Tim`` was called. The
+model then writes "Atlantis}}", or "Tim. The age of Tim is 69.", and calls with it. To try a call of any tool before the result
+is there: it mails a weather that it makes up.
 """
 
 from __future__ import annotations
