@@ -52,14 +52,14 @@ class EngineProcess:
         self._process = _start(self.command)
         _, self._load = self.open_box()
         self._out.put(pickle.dumps((config, sys.path)))
-        pipes = (self._process.stdin, self._process.stdout, self._process.stderr)
-        loops = (self._write, self._read, self._keep_log)
+        pipes = (self._process.stderr, self._process.stdin, self._process.stdout)
+        loops = (self._keep_log, self._write, self._read)
         threads = [
             threading.Thread(target=loop, args=(pipe,), name="llm-magics-pipe", daemon=True)
             for loop, pipe in zip(loops, pipes, strict=True)
         ]
-        _, self._reader, self._logger = threads
-        for thread in threads:
+        self._logger, _, self._reader = threads
+        for thread in threads:  # the reader last: the child may have died already, and it waits for the log's end
             thread.start()
 
     @property

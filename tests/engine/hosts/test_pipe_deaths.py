@@ -197,6 +197,18 @@ def test_a_child_that_cannot_load_says_its_last_words(file: Path, monkeypatch: p
         PipeEngine(config(file))
 
 
+def test_a_child_that_died_before_anybody_listened_is_told(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended(command: tuple[str, ...], start: Any = process._start) -> Any:
+        child = start(command)
+        child.wait(60)
+        return child
+
+    monkeypatch.setattr(process, "_start", ended)
+    monkeypatch.setattr(EngineProcess, "command", (sys.executable, "-c", "raise SystemExit(3)"))
+    with pytest.raises(EngineDiedError, match="exit status 3"):
+        PipeEngine(config(file))
+
+
 def test_a_python_that_cannot_be_started_is_a_named_error(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(EngineProcess, "command", ("/nowhere/python",))
     with pytest.raises(EngineError, match="cannot be started") as raised:
