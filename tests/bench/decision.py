@@ -63,6 +63,7 @@ class Row:
     said: float
     about: int
     opening: float | None
+    choices: float | None
     n_values: int
     tokens: tuple[tuple[float | None, str], ...]
 
@@ -80,6 +81,7 @@ class Judged:
     calls: Sequence[FoundCall]
     tokens: list[tuple[str, float | None]]
     opening: float | None
+    choices: float | None
     said: float
     about: int
 
@@ -105,7 +107,8 @@ class Listening(Recovery):
         opening, tools = self._written.opening(self._begins_call), [self._tools[call.name] for call in calls]
         named = words(" ".join(f"{tool.name} {tool.description}" for tool in tools))
         about = len(named & words(self._conversation[-1] if self._conversation else ""))
-        self.heard.append(Judged(calls, list(self._written.of(text)), opening, share_said(calls, self._conversation), about))
+        said = share_said(calls, self._tools, self._conversation)
+        self.heard.append(Judged(calls, list(self._written.of(text)), opening, self._written.choices(text), said, about))
         return Evidence()
 
 
@@ -120,14 +123,14 @@ def rows(
 ) -> Iterator[Row]:
     """The lines of one case."""
     if not judged:
-        yield Row(name, case, category, due, False, 0.0, 0, None, 0, ())
+        yield Row(name, case, category, due, False, 0.0, 0, None, None, 0, ())
     for one in judged:
         given = [(call.name, json.loads(call.arguments)) for call in one.calls]
         n = sum(len(arguments) for _, arguments in given)
         kinds = tuple((None if p is None else round(p, 3), kind_of(piece)) for piece, p in one.tokens)
         good = due and all(right(tool, arguments) for tool, arguments in given)
-        opening = None if one.opening is None else round(one.opening, 3)
-        yield Row(name, case, category, due, good, round(one.said, 3), one.about, opening, n, kinds)
+        opening, doubt = (None if one is None else round(one, 3) for one in (one.opening, one.choices))
+        yield Row(name, case, category, due, good, round(one.said, 3), one.about, opening, doubt, n, kinds)
 
 
 def of_bfcl(name: str, model: Model, category: str, case: bfcl.Case) -> Iterator[Row]:
@@ -201,28 +204,27 @@ def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def choices(row: Row) -> float:
-    return -mean(row.of("choice", "both"))
-
-
 def evidence(row: Row) -> Evidence:
-    return Evidence(row.opening, choices(row), row.said)
+    return Evidence(row.opening, row.choices, row.said)
 
 
 DESIGNS: dict[str, Callable[[Row], float]] = {
     "capped sum of log p (before)": capped_sum,
     "sum of log p": lambda row: sum(row.of()),
     "mean log p per token": lambda row: mean(row.of()),
-    "choices: mean log p": lambda row: -choices(row),
+    "mean log p per choice": lambda row: mean(row.of("choice", "both")),
+    "the same, a long text counts at most 1": lambda row: -(row.choices or 0.0),
     "sum of log p per argument": lambda row: sum(row.of("choice", "both")) / (1 + row.n_values),
     "least log p": lambda row: min(row.of(), default=0.0),
     "log p of the first token": lambda row: next(iter(row.of()), 0.0),
-    "opening: log p of any call": lambda row: -(row.opening or 0.0),
-    "share of values that were said": lambda row: row.said,
+    "log p of any call at the opening": lambda row: -(row.opening or 0.0),
+    "share of words that were said": lambda row: row.said,
     "words shared with the tool's description": lambda row: row.about,
-    "opening and choices": lambda row: -evidence(row).doubt,
-    "opening and choices, limit raised by said values (in use)": lambda row: -evidence(row).doubt / evidence(row).limit,
-    "opening and choices, limit raised by shared words": lambda row: -evidence(row).doubt / (1 + (row.about > 0)),
+    "opening and choices": lambda row: -(row.opening or 0.0) - (row.choices or 0.0),
+    "opening and choices, said words vouch for the opening (in use)": lambda row: -evidence(row).doubt,
+    "opening and choices, words shared with the description do": lambda row: (
+        -(row.opening or 0.0) / (1 + (row.about > 0)) - (row.choices or 0.0)
+    ),
 }
 
 
@@ -241,7 +243,7 @@ def split(found: Sequence[Row]) -> tuple[list[Row], list[Row]]:
 def logistic(found: Sequence[Row], folds: int = 5) -> list[tuple[Row, float]]:
     """Each row's score under a logistic regression on five measures, fitted to the other folds."""
     used = [row for row in found if row.tokens and (row.right or not row.due)]
-    x = np.array([[1.0, choices(r), r.opening or 0.0, mean(r.of()), r.said, min(r.about, 3)] for r in used])
+    x = np.array([[1.0, r.choices or 0.0, r.opening or 0.0, mean(r.of()), r.said, min(r.about, 3)] for r in used])
     x[:, 1:] = (x[:, 1:] - x[:, 1:].mean(0)) / (x[:, 1:].std(0) + 1e-9)
     y = np.array([float(row.right) for row in used])
     fold, scores = np.arange(len(used)) % folds, np.zeros(len(used))
@@ -288,7 +290,7 @@ def _line(name: str, areas: Sequence[float]) -> str:
 # --- drawing ------------------------------------------------------------------------------------------------------------------
 
 WIDTH, HEIGHT, LEFT, TOP = 460, 300, 60, 20
-DECISION = "opening and choices, limit raised by said values (in use)"
+DECISION = "opening and choices, said words vouch for the opening (in use)"
 COLOURS = ("#7a7a7a", "#c2571a", "#1a6fc2")
 
 

@@ -12,7 +12,9 @@ from .decision import DESIGNS, PAGE, Row, area, capped_sum, compare, curve, evid
 
 
 def row(right: bool, *tokens: tuple[float | None, str], opening: float | None = 0.0, due: bool | None = None) -> Row:
-    return Row("m", "c", "simple_python", right if due is None else due, right, 0.0, 0, opening, 1, tokens)
+    doubts = [-p for p, kind in tokens if p is not None and kind in ("choice", "both")]
+    choices = sum(doubts) / len(doubts) if doubts else None
+    return Row("m", "c", "simple_python", right if due is None else due, right, 0.0, 0, opening, choices, 1, tokens)
 
 
 def test_an_area_is_the_chance_to_prefer_a_good_one() -> None:

@@ -216,7 +216,7 @@ def test_what_a_real_model_wrote_stays_when_the_parser_fails(qwen: Path, monkeyp
 
     model = load_model(qwen, ctx=512)
     try:
-        asked = Request((user("Count from 1 to 9."),), (CALCULATE,), sampling=Sampling(temperature=0.0), max_tokens=30)
+        asked = Request((user("Hello!"),), (CALCULATE,), sampling=Sampling(temperature=0.0), max_tokens=30)
         whole = _answer(model, asked)
         feed, fed = StreamParser.feed, list[str]()
 

@@ -8,8 +8,9 @@ A model whose tools do not fit the question often begins a call all the same and
   doubtful ones (which tool? which city?). Only tokens with a letter or a digit are choices, layout says nothing about a call.
   Their mean counts, so that a long call is not doubtful for its length.
 
-Both are -log p at temperature 1, in nats. Their sum must stay below a limit. If the conversation contains the argument values,
-the limit rises. If it does not, nothing falls: computed dates, code and translations never stand there.
+Both are -log p at temperature 1, in nats, and their sum must stay below a limit. What was said vouches for the opening: the
+share of the call's words that the conversation contains takes as much of that doubt. Words that it does not contain change
+nothing: code and translations never stand there. Numbers vouch for nothing: a wrong tool is given those of the question, too.
 
 ``docs/near-misses.md`` has the measurements behind the numbers.
 """
@@ -19,42 +20,41 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from llm_magics.messages import ToolSpec
+
 from .bodies import FoundCall
 
-LIMIT = 0.12
-"""The doubt up to which a near miss is a call whatever its arguments are."""
+LIMIT = 0.14
+"""The doubt up to which a near miss is a call."""
 
-SAID = 1.25
-"""The factor by which the limit rises if the conversation contains every argument value."""
+TEXT_CAP = 1.0
+"""What a text of several words counts at most among the choices: it can be written in many ways."""
 
 FURTHER = 1.0
 """The limit behind other calls, for one that adds what was asked. It is seldom what the model would have written first: that is
 the call before it, once more."""
 
 Rivals: TypeAlias = Sequence[tuple[str, float]]
+_TEXT = 3  # words
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """What is known about one near miss. The doubts are None if the model's probabilities are not known. ``said`` is the share
-    of the argument values that the conversation contains; 0 without any."""
+    of the words among the argument values that the conversation contains; 0 without any."""
 
     opening: float | None = None
     choices: float | None = None
     said: float = 0.0
-    base: float = LIMIT
+    limit: float = LIMIT
 
     @property
     def doubt(self) -> float:
-        return (self.opening or 0.0) + (self.choices or 0.0)
-
-    @property
-    def limit(self) -> float:
-        return self.base * (1 + (SAID - 1) * self.said)
+        return (self.opening or 0.0) * (1 - self.said) + (self.choices or 0.0)
 
     @property
     def meant(self) -> bool:
@@ -64,8 +64,8 @@ class Evidence:
         known = [f"{name} {p:.3f}" for name, p in (("opening", self.opening), ("choices", self.choices)) if p is not None]
         if not known:
             return "the model's probabilities are not known"
-        said = f", as {self.said:.0%} of the values were said" if self.said else ""
-        return f"doubt {self.doubt:.3f} ({', '.join(known)}), up to {self.limit:.3f} allowed{said}"
+        said = f"; {self.said:.0%} of its words were said" if self.said else ""
+        return f"doubt {self.doubt:.3f} ({', '.join(known)}{said}), up to {self.limit:.3f} allowed"
 
 
 class Written:
@@ -91,8 +91,16 @@ class Written:
 
     def choices(self, text: str) -> float | None:
         """The mean doubt of the choices in ``text``; None if the probabilities are not known."""
-        doubts = [-logprob for piece, logprob in self.of(text) if logprob is not None and any(c.isalnum() for c in piece)]
-        return sum(doubts) / len(doubts) if doubts else None
+        total, n, inside, string, doubts = 0.0, 0, False, "", list[float]()
+        for piece, logprob in [*self.of(text), ('"', None)]:
+            if '"' in piece:
+                total += min(sum(doubts), TEXT_CAP) if inside and len(string.split()) >= _TEXT else sum(doubts)
+                inside, string, doubts = inside ^ (piece.count('"') % 2 == 1), "", []
+            string += piece.rpartition('"')[2]
+            if logprob is not None and any(c.isalnum() for c in piece):
+                n += 1
+                doubts.append(-logprob)
+        return total / n if n else None
 
     def of(self, text: str) -> Iterator[tuple[str, float | None]]:
         """The tokens of ``text``, the end of what was taken."""
@@ -104,23 +112,24 @@ class Written:
                 yield piece, logprob
 
 
-def share_said(calls: Sequence[FoundCall], conversation: Sequence[str]) -> float:
-    """The share of the calls' argument values that the conversation contains, as a whole word or number, in any case."""
-    values = [value for call in calls for value in _values(json.loads(call.arguments))]
+def share_said(calls: Sequence[FoundCall], tools: Mapping[str, ToolSpec], conversation: Sequence[str]) -> float:
+    """The share of the words in the calls' arguments that the conversation contains; choices of an enum are not the user's."""
+    given = [(tools[call.name].parameters.get("properties", {}), json.loads(call.arguments)) for call in calls]
+    values = [value for known, args in given for key, value in args.items() if "enum" not in (known.get(key) or {})]
+    words = list(_words(values))
     texts = [text.casefold() for text in conversation]
-    return sum(any(_contains(text, value) for text in texts) for value in values) / len(values) if values else 0.0
+    return sum(any(_contains(text, word) for text in texts) for word in words) / len(words) if words else 0.0
 
 
-def _contains(text: str, value: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text) is not None if value.isascii() else value in text
+def _contains(text: str, word: str) -> bool:
+    """Whether a text contains this word, perhaps with an ending of two letters, e.g. "lamp" in "lamps"."""
+    return re.search(rf"(?<!\w){re.escape(word)}\w{{0,2}}(?!\w)", text) is not None if word.isascii() else word in text
 
 
-def _values(value: Any) -> Iterator[str]:
-    """The strings and numbers in a value as the conversation would spell them; a truth value or null is never said."""
+def _words(value: Any) -> Iterator[str]:
+    """The strings with a letter in a value."""
     if isinstance(value, dict | list):
         for item in value.values() if isinstance(value, dict) else value:
-            yield from _values(item)
-    elif isinstance(value, str) and value.strip():
+            yield from _words(item)
+    elif isinstance(value, str) and any(c.isalpha() for c in value):
         yield value.strip().casefold()
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        yield f"{value:g}" if abs(value) < 1e6 else str(value)

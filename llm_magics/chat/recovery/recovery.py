@@ -313,7 +313,7 @@ class Recovery:
         """What says whether the model meant these calls, the whole of a near miss."""
         # Behind calls tools are in use: to go on with words instead is no sign against one more call.
         opening = None if self._course.begun else self._written.opening(self._begins_call)
-        said = share_said(calls, self._conversation)
+        said = share_said(calls, self._tools, self._conversation)
         base = FURTHER if self._withhold and self._course.begun else LIMIT
         return Evidence(opening, self._written.choices(text), said, base)
 

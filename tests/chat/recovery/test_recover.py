@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_magics.chat.encodings.syntax import JsonCall, ToolSyntax
+from llm_magics.chat.recovery.bodies import FoundCall
 from llm_magics.chat.recovery.course import Course
-from llm_magics.chat.recovery.evidence import FURTHER, LIMIT, SAID, Rivals
+from llm_magics.chat.recovery.evidence import FURTHER, LIMIT, TEXT_CAP, Evidence, Rivals, share_said
 from llm_magics.chat.recovery.recovery import Recovery, quotable
 from llm_magics.chat.recovery.wrappers import near_miss_grammar, read_calls
 from llm_magics.events import ModelEvent, TextDelta, assemble
@@ -248,21 +249,50 @@ def test_beginning_with_words_instead_is_doubt_and_another_wrapper_is_none() -> 
         assert len(judged(written(0), rivals=(("```", half), (rival, half)))[0].tool_calls) == 1, rival
 
 
+HALF = math.log(0.5)
+DIVIDED = (("```", HALF), ("To", HALF))
+
+
 @pytest.mark.parametrize(
     ("said", "city"),
-    [("How is the weather in Rome?", "Rome"), ("ROME, please", "Rome"), ("北京的天气怎么样？", "北京"), ("Is it 7?", "7")],
+    [
+        ("How is the weather in Rome?", "Rome"),
+        ("ROME, please", "Rome"),
+        ("北京的天气怎么样？", "北京"),
+        ("Rome's weather", "Rome"),
+    ],
 )
-def test_a_value_that_was_said_raises_what_is_allowed(said: str, city: str) -> None:
-    message, recovery = judged(written(LIMIT * SAID * 0.9, city), (said,))
+def test_a_word_that_was_said_vouches_for_the_opening_and_not_for_the_choices(said: str, city: str) -> None:
+    message, recovery = judged(written(LIMIT * 0.9, city), (said,), DIVIDED)
     assert len(message.tool_calls) == 1
-    assert "as 100% of the values were said" in recovery.notes[0]
-    assert not judged(written(LIMIT * SAID * 1.1, city), (said,))[0].tool_calls
+    assert "100% of its words were said" in recovery.notes[0]
+    assert not judged(written(LIMIT * 1.1, city), (said,), DIVIDED)[0].tool_calls
 
 
-@pytest.mark.parametrize("said", ["", "What about Paris?", "Romeo and Juliet"])
-def test_a_value_that_was_not_said_lowers_nothing(said: str) -> None:
-    assert len(judged(written(LIMIT * 0.99), (said,))[0].tool_calls) == 1
-    assert not judged(written(LIMIT * 1.01), (said,))[0].tool_calls
+@pytest.mark.parametrize(("said", "city"), [("", "Rome"), ("What about Paris?", "Rome"), ("Chrome", "Rome"), ("Is it 7?", "7")])
+def test_a_word_that_was_not_said_lowers_nothing_and_a_number_vouches_for_nothing(said: str, city: str) -> None:
+    assert len(judged(written(LIMIT * 0.99, city), (said,))[0].tool_calls) == 1
+    assert not judged(written(LIMIT * 1.01, city), (said,))[0].tool_calls
+    assert not judged(written(0, city), (said,), DIVIDED)[0].tool_calls
+
+
+def test_half_of_the_words_vouch_for_half_of_the_opening_and_choices_of_an_enum_count_on_neither_side() -> None:
+    unit = {"enum": ["celsius", "kelvin"]}
+    tool = ToolSpec("f", "", {"type": "object", "properties": {"city": {}, "note": {}, "unit": unit}})
+    for arguments, share in (('{"city": "Rome", "note": "x"}', 0.5), ('{"city": "Rome", "unit": "kelvin"}', 1), ("{}", 0)):
+        assert share_said([FoundCall("f", arguments)], {"f": tool}, ("Rome?",)) == share
+        assert Evidence(0.2, 0.01, share).doubt == pytest.approx(0.2 * (1 - share) + 0.01)
+
+
+def test_a_long_text_counts_at_most_so_much_and_a_short_one_in_full() -> None:
+    head, tail = '{"name": "get_weather", "arguments": {"city": "', '"}}'
+    words: Tokens = [(f"word{i} ", -0.5) for i in range(20)]
+    keys: Tokens = [("x", 0.0)]
+    long, recovery = judged([(head, 0.0), *words, *keys * 3, (tail, 0.0)])
+    assert len(long.tool_calls) == 1
+    assert f"choices {TEXT_CAP / 24:.3f}" in recovery.notes[0]
+    _, recovery = judged([(head, 0.0), ("San ", -0.5), ("José", -0.5), (tail, 0.0)])
+    assert "choices 0.333" in recovery.notes[0]
 
 
 def test_layout_and_what_a_grammar_forces_are_no_choices() -> None:
