@@ -12,7 +12,7 @@ Both are -log p at temperature 1, in nats, and their sum must stay below a limit
 share of the call's words that the conversation contains takes as much of that doubt. Words that it does not contain change
 nothing: code and translations never stand there. Numbers vouch for nothing: a wrong tool is given those of the question, too.
 
-``docs/near-misses.md`` has the measurements behind the numbers.
+``tests/bench/near-misses.md`` has the measurements behind the numbers.
 """
 
 from __future__ import annotations
