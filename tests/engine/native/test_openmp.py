@@ -103,10 +103,18 @@ def test_the_engine_in_a_child_process_is_set_too(tmp_path: Path) -> None:
     model = tiny_model().write(tmp_path / "tiny.gguf")
     script = tmp_path / "child.py"
     script.write_text(
-        "from llm_magics.engine.hosts.pipe import open_pipe_engine\n"
+        "import sys\n"
+        "from llm_magics.engine.hosts import pipe\n"
         "from llm_magics.engine.values import EngineConfig\n"
+        "class Told(pipe.EngineProcess):\n"
+        "    def _keep_log(self, pipe):\n"
+        "        sys.stderr.write(pipe.read().decode())\n"
+        "pipe.EngineProcess = Told\n"
         "if __name__ == '__main__':\n"
-        f"    open_pipe_engine(EngineConfig({str(model)!r}, n_ctx=64)).close()\n"
+        f"    engine = pipe.PipeEngine(EngineConfig({str(model)!r}, n_ctx=64))\n"
+        "    logger = engine._process._logger\n"
+        "    engine.close()\n"
+        "    logger.join(60)\n"
     )
     ran = run(f"import runpy; runpy.run_path({str(script)!r}, run_name='__main__')")
     assert ran.stderr.count(f"GOMP_SPINCOUNT = '{SPINS}'") == 1
