@@ -14,6 +14,7 @@ dice writes two calls. A tool whose result may change by itself (a clock, a die,
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -34,11 +35,20 @@ class Answered:
     round: int = 0
     last: str = "none"
     _known: dict[tuple[str, str], _Known] = field(default_factory=dict)
+    _ran: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def current(self) -> tuple[ToolCall, ...]:
-        """The calls that would be repetitions now."""
-        return tuple(ToolCall(*key) for key, one in self._known.items() if one.settled or one.told == self.round)
+        """The calls whose results stand: they would be repetitions now, or no call since has named what they are about. A call
+        without arguments is about everything."""
+        known = self._known.items()
+        stand = (key for key, one in known if one.settled or one.told == self.round or not self._touched(key))
+        return tuple(ToolCall(*key) for key in stand)
+
+    def _touched(self, key: tuple[str, str]) -> bool:
+        since = self._ran[len(self._ran) - self._ran[::-1].index(key) :]
+        about = _leaves(key)
+        return any(not about or about & _leaves(other) for other in since if other != key)
 
     def recall(self, calls: Sequence[ToolCall]) -> dict[int, str]:
         """The known results of the repetitions among one message's calls, by the call's index."""
@@ -55,3 +65,19 @@ class Answered:
         same = before is not None and before.told < round and before.content == result.content
         self._known[call.key] = _Known(result.content, round, same)
         self.round, self.last = round, result.content
+        self._ran.append(call.key)
+
+
+def _leaves(key: tuple[str, str]) -> set[str]:
+    """The values among a call's arguments, as texts."""
+    try:
+        rest, found = [json.loads(key[1])], set[str]()
+    except (ValueError, RecursionError):
+        return {key[1]}
+    while rest:
+        value = rest.pop()
+        if isinstance(value, dict | list):
+            rest += value.values() if isinstance(value, dict) else value
+        else:
+            found.add(str(value))
+    return found

@@ -7,7 +7,7 @@
 every valid near miss for a call, and adds one line for each to ``tests/bench/decision.jsonl``: the evidence, whether a call was
 due, and whether this one is right. Cases that are there already are not asked again. ``compare`` prints how well each design
 separates the right calls from those that were not due: the area under the curve (the chance that it prefers a right call to one
-that was not due), for each model and for all together. ``--write`` puts the table and the curve into ``tests/bench/near-misses.md``.
+that was not due), for each model and for all together. ``--write`` puts the table and the curve into ``near-misses.md``.
 
 Tune on BFCL's cases 0 to 99, live_parallel and live_parallel_multiple; never on live_relevance.
 """

@@ -5,9 +5,9 @@ was asked and that no call has said yet: another item of the question, or a tool
 apples and bananas?" and ``stock("apple")``, ``stock("banana")`` adds something, and ``stock("pear")`` nothing. An item of a
 list that a call has given counts as asked, e.g. a file's name; what a single result says does not.
 
-As long as the results of the calls before it are not there, a further call may not make them up: the numbers of another call of
-the same tool, and all that another tool requires, must stand in the question. "Mail me the weather" is two calls, but the mail
-cannot be written yet.
+As long as the results of the calls before it are not there, a further call may not make them up. The numbers of another call
+of the same tool, and all that another tool requires, must stand in the question: "Mail me the weather" is two calls, but the
+mail cannot be written yet. A number that one tool was given is not for another, as in "Compute 42 * 18 and convert it".
 """
 
 from __future__ import annotations
@@ -108,8 +108,9 @@ class Course:
         same = any(one.name == call.name for one in self.pending)
         words = _words(text for key in _free(tool) if key in given and key in required for text in _values(given[key]))
         asked = _words((self.asked, *self.told))
+        used = {word for one in self.pending if not same for text in _texts(one) for word in _words([text]) if word.isdigit()}
         unknown = (word for word in sorted(words) if word.isdigit() or not same)
-        return next((word for word in unknown if not _among(word, asked, self.asked)), "")
+        return next((word for word in unknown if word in used or not _among(word, asked, self.asked)), "")
 
 
 def _texts(call: ToolCall) -> Iterator[str]:

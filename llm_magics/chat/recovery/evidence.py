@@ -113,12 +113,16 @@ class Written:
 
 
 def share_said(calls: Sequence[FoundCall], tools: Mapping[str, ToolSpec], conversation: Sequence[str]) -> float:
-    """The share of the words in the calls' arguments that the conversation contains; choices of an enum are not the user's."""
-    given = [(tools[call.name].parameters.get("properties", {}), json.loads(call.arguments)) for call in calls]
-    values = [value for known, args in given for key, value in args.items() if "enum" not in (known.get(key) or {})]
-    words = list(_words(values))
+    """The share of the words in the calls' arguments that the conversation contains. A choice from an enum counts only if it
+    was said: a user need not know the choices."""
     texts = [text.casefold() for text in conversation]
-    return sum(any(_contains(text, word) for text in texts) for word in words) / len(words) if words else 0.0
+    words: list[bool] = []
+    for call in calls:
+        known = tools[call.name].parameters.get("properties", {})
+        for key, value in json.loads(call.arguments).items():
+            said = [any(_contains(text, word) for text in texts) for word in _words(value)]
+            words += filter(None, said) if "enum" in (known.get(key) or {}) else said
+    return sum(words) / len(words) if words else 0.0
 
 
 def _contains(text: str, word: str) -> bool:

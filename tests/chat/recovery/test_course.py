@@ -69,6 +69,7 @@ def test_a_further_call_is_worth_making_if_it_says_something_asked_and_not_said(
         ("Sum of 12 and 13, and of 14 and 15?", call("calculate", x="12 + 13"), call("calculate", x="sum(14, 15)"), True),
         ("Mail Ann the weather.", call("weather", city="Oslo"), call("mail", to="Ann", body="It is sunny."), False),
         ("Mail 'Hello' to Ann and Bob.", call("mail", to="Ann", body="Hello"), call("mail", to="Bob", body="Hello!"), True),
+        ("42 * 18, then that in hexadecimal.", call("multiply", a=42, b=18), call("to_hexadecimal", number=42), False),
         ("Weather in Oslo, and mail 'Hello' to Ann.", call("weather", city="Oslo"), call("mail", to="Ann", body="Hello"), True),
     ],
 )
@@ -76,7 +77,8 @@ def test_a_further_call_does_not_make_up_what_the_first_one_will_tell(
     asked: str, made: ToolCall, further: ToolCall, worth: bool
 ) -> None:
     both: dict[str, Any] = {"type": "object", "properties": {"to": {}, "body": {}}, "required": ["to", "body"]}
-    tools = {t.name: t for t in (spec("calculate", x="string"), spec("price", item="string"), ToolSpec("mail", "", both))}
+    specs = (spec("calculate", x="string"), spec("price", item="string"), NUMBER, ToolSpec("mail", "", both))
+    tools = {tool.name: tool for tool in specs}
     course = Course(asked).after([made])
     assert (course.objection(further, tools[further.name]) == "") == worth
     known = Course(asked, made=(made,))  # its result is there

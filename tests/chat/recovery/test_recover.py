@@ -276,11 +276,14 @@ def test_a_word_that_was_not_said_lowers_nothing_and_a_number_vouches_for_nothin
     assert not judged(written(0, city), (said,), DIVIDED)[0].tool_calls
 
 
-def test_half_of_the_words_vouch_for_half_of_the_opening_and_choices_of_an_enum_count_on_neither_side() -> None:
+def test_half_of_the_words_vouch_for_half_of_the_opening_and_a_choice_of_an_enum_counts_only_if_it_was_said() -> None:
     unit = {"enum": ["celsius", "kelvin"]}
     tool = ToolSpec("f", "", {"type": "object", "properties": {"city": {}, "note": {}, "unit": unit}})
-    for arguments, share in (('{"city": "Rome", "note": "x"}', 0.5), ('{"city": "Rome", "unit": "kelvin"}', 1), ("{}", 0)):
-        assert share_said([FoundCall("f", arguments)], {"f": tool}, ("Rome?",)) == share
+    for arguments, share in (
+        ('{"city": "Rome", "note": "x"}', 0.5), ('{"city": "Rome", "unit": "kelvin"}', 1), ("{}", 0),
+        ('{"city": "Oslo", "unit": "celsius"}', 0.5), ('{"unit": "celsius"}', 1), ('{"unit": "kelvin"}', 0),
+    ):  # fmt: skip
+        assert share_said([FoundCall("f", arguments)], {"f": tool}, ("Rome, in Celsius?",)) == share
         assert Evidence(0.2, 0.01, share).doubt == pytest.approx(0.2 * (1 - share) + 0.01)
 
 
