@@ -43,7 +43,8 @@ def test_a_load_shows_the_server_and_a_dry_run_loads_nothing(book: Notebook, ser
         assert part in text
     assert book.run("%unload_model mine").reply["ename"] == "NoModelError"
     assert plain(book.must(line)).startswith("mine is loaded")
-    assert "mine" in plain(book.must("%models"))
+    assert f"the server {server.url}" in plain(book.must("%models"))
+    assert f"mine on the server {server.url}" in plain(book.must("%llm status"))
     assert "does not list 'org/servd'. Did you mean org/served?" in plain(book.must(line.replace("served", "servd")))
     book.must("%unload_model mine")
 

@@ -197,3 +197,8 @@ def test_why_tells_what_the_model_wrote_and_how_sure_it_was_of_its_calls(small: 
     assert "Offered: get_weather(city: str)" in told
     assert "The model wrote" in told
     assert "Note: a call of get_weather: doubt 0." in told
+    steps = told.split("\nStep ")[1:]
+    withheld = [step for step in steps if "Note: withheld" in step and "a call, recovered" not in step]
+    assert withheld
+    assert all("Nothing of this is an answer or a tool call." in step for step in withheld)
+    assert "This was read as an answer" in steps[-1]

@@ -163,7 +163,10 @@ def model_rows(resident: Resident) -> list[tuple[str, str]]:
 
 
 def place_of(model: Any) -> str:
-    own = getattr(model, "own_process", 0)
+    """What runs the model, e.g. "this kernel", or the address of its server."""
+    own, address = getattr(model, "own_process", 0), getattr(model, "address", None)
+    if address is not None:
+        return f"the server {address.base}"
     return f"its own process (pid {own})" if own else "this kernel"
 
 

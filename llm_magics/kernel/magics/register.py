@@ -126,8 +126,9 @@ class LanguageModelMagics(Magics):
 
         runtime = self.runtime
         threads = (f"{name} ({counted(len(thread.session.turns), 'turn')})" for name, thread in runtime.threads.items())
+        models = (f"{r.name} {'on' if r.server else 'in'} {place_of(r.model)}" for r in runtime.residents.values())
         rows = [
-            ("models", ", ".join(f"{r.name} in {place_of(r.model)}" for r in runtime.residents.values()) or _NO_MODEL),
+            ("models", ", ".join(models) or _NO_MODEL),
             ("answers", runtime.current_model),
             ("threads", ", ".join(threads)),
             ("current thread", runtime.current_thread),

@@ -16,7 +16,7 @@ from llm_magics.kernel.options.tools import TOOL, TOOLS, read_header
 from llm_magics.kernel.page.widgets import ShellAsker
 from llm_magics.kernel.runtime import Runtime
 from llm_magics.messages import ToolCall
-from llm_magics.segments import Step, ToolSegment
+from llm_magics.segments import Step, TextSegment, ToolSegment
 from llm_magics.session.history import Turn
 from llm_magics.tools.define.registry import registered
 from llm_magics.tools.define.tool import Tool
@@ -163,6 +163,10 @@ def start_tools(shell: InteractiveShell, runtime: Runtime) -> Callable[[], None]
     return stop
 
 
+_ANSWER = "This was read as an answer: there is no tool call in it."
+_NOTHING = "Nothing of this is an answer or a tool call."
+
+
 def explain(turn: Turn | None) -> str:
     """Explain why tools were or were not called in a turn."""
     if turn is None:
@@ -172,7 +176,8 @@ def explain(turn: Turn | None) -> str:
     for number, step in enumerate(trace.steps):
         calls = [segment for segment in trace.tools if segment.step == number]
         lines += ["", f"Step {number + 1} ended with {step.finish_reason!r}. The model wrote:", _raw(turn, step, number)]
-        lines += [_call(call) for call in calls] or ["This was read as an answer: there is no tool call in it."]
+        said = any(segment.step == number for segment in trace.segments if isinstance(segment, TextSegment))
+        lines += [_call(call) for call in calls] or [_ANSWER if said else _NOTHING]
         lines += [f"Note: {note}" for note in step.notes]
     if not trace.steps:
         lines.append("The model finished no step.")
